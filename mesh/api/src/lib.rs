@@ -1,0 +1,38 @@
+//! The App Mesh custom resources (`appmesh.k8s.aws/v1beta2`): their Rust types, from which the chart's CRDs are
+//! generated, and the names that the mesh derives from them.
+//!
+//! Field names and bounds are those of the App Mesh controller for Kubernetes. Only fields that crossmesh serves are
+//! typed; the schemas keep every other field of a spec, so that admission sees it and can refuse it by name.
+
+pub mod arn;
+mod condition;
+pub mod crds;
+mod mesh;
+mod object;
+mod port;
+mod reference;
+mod schema;
+mod selector;
+mod virtual_node;
+mod virtual_router;
+mod virtual_service;
+
+pub use arn::Arn;
+pub use condition::Condition;
+pub use mesh::{Mesh, MeshSpec, MeshStatus};
+pub use object::{MeshMember, MeshObject};
+pub use port::{PortMapping, Protocol};
+pub use reference::{MeshReference, Reference};
+pub use selector::selects;
+pub use virtual_node::{
+    AwsCloudMapAttribute, AwsCloudMapServiceDiscovery, Backend, Listener, ServiceDiscovery, VirtualNode,
+    VirtualNodeSpec, VirtualNodeStatus, VirtualServiceBackend,
+};
+pub use virtual_router::{
+    HttpRoute, HttpRouteAction, HttpRouteMatch, Route, VirtualRouter, VirtualRouterListener, VirtualRouterSpec,
+    VirtualRouterStatus, WeightedTarget,
+};
+pub use virtual_service::{
+    VirtualNodeProvider, VirtualRouterProvider, VirtualService, VirtualServiceProvider, VirtualServiceSpec,
+    VirtualServiceStatus,
+};

@@ -1,0 +1,51 @@
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use kube::CustomResource;
+use schemars::{JsonSchema, transform::RecursiveTransform};
+use serde::{Deserialize, Serialize};
+
+use crate::{Condition, schema};
+
+/// A service mesh: which namespaces belong to it.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "appmesh.k8s.aws",
+    version = "v1beta2",
+    kind = "Mesh",
+    plural = "meshes",
+    status = "MeshStatus",
+    derive = "PartialEq",
+    doc = "A service mesh: which namespaces belong to it",
+    printcolumn(
+        name = "ARN",
+        type_ = "string",
+        json_path = ".status.meshARN",
+        description = "The App Mesh name of this Mesh"
+    ),
+    printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+#[schemars(transform = RecursiveTransform(schema::preserve_unknown_fields))]
+pub struct MeshSpec {
+    /// Name of the mesh in AWS's terms; the object's own name when absent. Immutable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aws_name: Option<String>,
+    /// Namespaces whose VirtualNodes, VirtualServices and VirtualRouters are this mesh's; absent selects none, empty all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::label_selector")]
+    pub namespace_selector: Option<LabelSelector>,
+}
+
+/// What the controller found out about a [`Mesh`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MeshStatus {
+    /// `arn:<partition>:appmesh:<region>:<account>:mesh/<mesh>`
+    #[serde(default, rename = "meshARN", skip_serializing_if = "Option::is_none")]
+    pub mesh_arn: Option<String>,
+    /// `MeshActive`
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conditions: Option<Vec<Condition>>,
+    /// `metadata.generation` this status speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+}

@@ -1,0 +1,105 @@
+use kube::{Resource, ResourceExt};
+
+use crate::{Condition, Mesh, MeshReference, VirtualNode, VirtualRouter, VirtualService};
+
+/// What the four kinds have in common.
+pub trait MeshObject: Resource<DynamicType = ()> {
+    /// Type of the condition that says whether the object is in force.
+    const ACTIVE: &'static str;
+    /// Name of the field of the status that holds the ARN.
+    const ARN_FIELD: &'static str;
+
+    /// `spec.awsName` as it stands.
+    fn given_aws_name(&self) -> Option<&str>;
+    /// What admission fills in for an absent `spec.awsName`.
+    fn default_aws_name(&self) -> String;
+    /// `status.conditions`
+    fn conditions(&self) -> &[Condition];
+    /// The ARN in the status.
+    fn arn(&self) -> Option<&str>;
+    /// `status.observedGeneration`
+    fn observed_generation(&self) -> Option<i64>;
+
+    /// The object's name in AWS's terms.
+    fn aws_name(&self) -> String {
+        self.given_aws_name().map_or_else(|| self.default_aws_name(), str::to_owned)
+    }
+}
+
+/// A namespaced object that belongs to a Mesh.
+pub trait MeshMember: MeshObject {
+    /// `spec.meshRef`
+    fn mesh_ref(&self) -> Option<&MeshReference>;
+}
+
+macro_rules! mesh_object {
+    ($kind:ident, $active:literal, $arn_field:literal, $arn:ident, |$object:ident| $default:expr) => {
+        impl MeshObject for $kind {
+            const ACTIVE: &'static str = $active;
+            const ARN_FIELD: &'static str = $arn_field;
+
+            fn given_aws_name(&self) -> Option<&str> {
+                self.spec.aws_name.as_deref()
+            }
+
+            fn default_aws_name(&self) -> String {
+                let $object = self;
+                $default
+            }
+
+            fn conditions(&self) -> &[Condition] {
+                self.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default()
+            }
+
+            fn arn(&self) -> Option<&str> {
+                self.status.as_ref().and_then(|status| status.$arn.as_deref())
+            }
+
+            fn observed_generation(&self) -> Option<i64> {
+                self.status.as_ref().and_then(|status| status.observed_generation)
+            }
+        }
+    };
+}
+
+macro_rules! mesh_member {
+    ($($kind:ident),+) => {$(
+        impl MeshMember for $kind {
+            fn mesh_ref(&self) -> Option<&MeshReference> {
+                self.spec.mesh_ref.as_ref()
+            }
+        }
+    )+};
+}
+
+mesh_object!(Mesh, "MeshActive", "meshARN", mesh_arn, |mesh| mesh.name_any());
+mesh_object!(VirtualNode, "VirtualNodeActive", "virtualNodeARN", virtual_node_arn, |node| with_namespace(node, '_'));
+mesh_object!(VirtualRouter, "VirtualRouterActive", "virtualRouterARN", virtual_router_arn, |router| {
+    with_namespace(router, '_')
+});
+mesh_object!(VirtualService, "VirtualServiceActive", "virtualServiceARN", virtual_service_arn, |service| {
+    with_namespace(service, '.')
+});
+mesh_member!(VirtualNode, VirtualRouter, VirtualService);
+
+fn with_namespace(object: &impl ResourceExt, separator: char) -> String {
+    format!("{}{separator}{}", object.name_any(), object.namespace().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_default_as_upstream() {
+        let mut node = VirtualNode::new("front", Default::default());
+        let mut service = VirtualService::new("colorapp", Default::default());
+        node.metadata.namespace = Some("k8multi".to_owned());
+        service.metadata.namespace = Some("k8multi".to_owned());
+        assert_eq!(Mesh::new("k8multi", Default::default()).aws_name(), "k8multi");
+        assert_eq!(node.aws_name(), "front_k8multi");
+        assert_eq!(service.aws_name(), "colorapp.k8multi");
+        service.spec.aws_name = Some("colorapp.k8multi.svc.cluster.local".to_owned());
+        assert_eq!(service.aws_name(), "colorapp.k8multi.svc.cluster.local");
+    }
+}

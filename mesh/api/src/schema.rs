@@ -1,0 +1,39 @@
+//! Pieces of the CRDs' schemas that the derive can't see.
+
+use schemars::{Schema, SchemaGenerator, json_schema};
+
+/// Keeps the fields this schema doesn't know: the API server would drop them silently, so admission could not refuse
+/// them by name. Pruning starts again at every nested object, so this has to be set on each of them.
+pub(crate) fn preserve_unknown_fields(schema: &mut Schema) {
+    if schema.get("properties").is_some() {
+        schema.insert("x-kubernetes-preserve-unknown-fields".to_owned(), true.into());
+    }
+}
+
+/// `metav1.Time`
+pub(crate) fn time(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "format": "date-time", "nullable": true })
+}
+
+/// `metav1.LabelSelector`
+pub(crate) fn label_selector(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "nullable": true,
+        "properties": {
+            "matchLabels": { "type": "object", "additionalProperties": { "type": "string" } },
+            "matchExpressions": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "required": ["key", "operator"],
+                    "properties": {
+                        "key": { "type": "string" },
+                        "operator": { "type": "string" },
+                        "values": { "type": "array", "items": { "type": "string" } }
+                    }
+                }
+            }
+        }
+    })
+}

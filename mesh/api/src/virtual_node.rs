@@ -1,0 +1,127 @@
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use kube::CustomResource;
+use schemars::{JsonSchema, transform::RecursiveTransform};
+use serde::{Deserialize, Serialize};
+
+use crate::{Condition, MeshReference, PortMapping, Reference, schema};
+
+/// A set of pods: how they are found, what they listen on, whom they call.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "appmesh.k8s.aws",
+    version = "v1beta2",
+    kind = "VirtualNode",
+    namespaced,
+    status = "VirtualNodeStatus",
+    derive = "PartialEq",
+    doc = "A set of pods: how they are found, what they listen on, whom they call",
+    printcolumn(
+        name = "ARN",
+        type_ = "string",
+        json_path = ".status.virtualNodeARN",
+        description = "The App Mesh name of this VirtualNode"
+    ),
+    printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+#[schemars(transform = RecursiveTransform(schema::preserve_unknown_fields))]
+pub struct VirtualNodeSpec {
+    /// Name in AWS's terms; `<name>_<namespace>` when absent. Immutable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aws_name: Option<String>,
+    /// Pods of the same namespace that are this node; absent selects none, empty all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::label_selector")]
+    pub pod_selector: Option<LabelSelector>,
+    /// What the pods listen on. One listener is served.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listeners: Option<Vec<Listener>>,
+    /// How callers find the pods; required with listeners.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_discovery: Option<ServiceDiscovery>,
+    /// The VirtualServices these pods call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backends: Option<Vec<Backend>>,
+    /// The mesh, filled in by admission. Immutable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mesh_ref: Option<MeshReference>,
+}
+
+/// A port the pods listen on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Listener {
+    /// The port and its protocol.
+    pub port_mapping: PortMapping,
+}
+
+/// How callers find the pods.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceDiscovery {
+    /// Through Cloud Map, the only way that is served.
+    #[serde(default, rename = "awsCloudMap", skip_serializing_if = "Option::is_none")]
+    pub aws_cloud_map: Option<AwsCloudMapServiceDiscovery>,
+}
+
+/// Where in Cloud Map the pods are registered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AwsCloudMapServiceDiscovery {
+    /// Name of a private DNS or HTTP namespace, 1 to 1024 characters.
+    #[schemars(length(min = 1, max = 1024))]
+    pub namespace_name: String,
+    /// Name of the service in it, 1 to 1024 characters.
+    #[schemars(length(min = 1, max = 1024))]
+    pub service_name: String,
+    /// Attributes that an instance must have to be of this node; the pods are registered with them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attributes: Option<Vec<AwsCloudMapAttribute>>,
+}
+
+/// One attribute of a Cloud Map instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AwsCloudMapAttribute {
+    /// 1 to 255 characters
+    #[schemars(length(min = 1, max = 255))]
+    pub key: String,
+    /// 1 to 1024 characters
+    #[schemars(length(min = 1, max = 1024))]
+    pub value: String,
+}
+
+/// Something the pods call.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Backend {
+    /// The VirtualService they call.
+    pub virtual_service: VirtualServiceBackend,
+}
+
+/// A VirtualService by its name in this cluster or by its ARN; exactly one of the two.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VirtualServiceBackend {
+    /// A VirtualService of this cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub virtual_service_ref: Option<Reference>,
+    /// A VirtualService of any cluster of the account that shares a Cloud Map namespace.
+    #[serde(default, rename = "virtualServiceARN", skip_serializing_if = "Option::is_none")]
+    pub virtual_service_arn: Option<String>,
+}
+
+/// What the controller found out about a [`VirtualNode`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VirtualNodeStatus {
+    /// `arn:<partition>:appmesh:<region>:<account>:mesh/<mesh>/virtualNode/<name>`
+    #[serde(default, rename = "virtualNodeARN", skip_serializing_if = "Option::is_none")]
+    pub virtual_node_arn: Option<String>,
+    /// `VirtualNodeActive`
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conditions: Option<Vec<Condition>>,
+    /// `metadata.generation` this status speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+}

@@ -1,0 +1,125 @@
+use std::collections::BTreeMap;
+
+use kube::CustomResource;
+use schemars::{JsonSchema, transform::RecursiveTransform};
+use serde::{Deserialize, Serialize};
+
+use crate::{Condition, MeshReference, PortMapping, Reference, schema};
+
+/// Which requests go to which VirtualNodes, in what proportions.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "appmesh.k8s.aws",
+    version = "v1beta2",
+    kind = "VirtualRouter",
+    namespaced,
+    status = "VirtualRouterStatus",
+    derive = "PartialEq",
+    doc = "Which requests go to which VirtualNodes, in what proportions",
+    printcolumn(
+        name = "ARN",
+        type_ = "string",
+        json_path = ".status.virtualRouterARN",
+        description = "The App Mesh name of this VirtualRouter"
+    ),
+    printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+#[schemars(transform = RecursiveTransform(schema::preserve_unknown_fields))]
+pub struct VirtualRouterSpec {
+    /// Name in AWS's terms; `<name>_<namespace>` when absent. Immutable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aws_name: Option<String>,
+    /// What callers speak. One listener is served.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1))]
+    pub listeners: Option<Vec<VirtualRouterListener>>,
+    /// Tried in order of priority, then of appearance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub routes: Option<Vec<Route>>,
+    /// The mesh, filled in by admission. Immutable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mesh_ref: Option<MeshReference>,
+}
+
+/// A port that callers use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VirtualRouterListener {
+    /// The port and its protocol.
+    pub port_mapping: PortMapping,
+}
+
+/// One route of a router.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Route {
+    /// Unique in its router.
+    pub name: String,
+    /// 0 to 1000; the lowest is tried first, routes without a priority last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<i64>", range(min = 0, max = 1000))]
+    pub priority: Option<u16>,
+    /// The only kind of route that is served; a route of another kind has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http_route: Option<HttpRoute>,
+}
+
+/// A route for HTTP requests.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HttpRoute {
+    /// Which requests.
+    #[serde(rename = "match")]
+    pub match_: HttpRouteMatch,
+    /// Where they go.
+    pub action: HttpRouteAction,
+}
+
+/// Which HTTP requests a route takes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HttpRouteMatch {
+    /// What the path begins with; `/` takes every request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
+}
+
+/// Where HTTP requests go.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HttpRouteAction {
+    /// 1 to 10 targets.
+    #[schemars(length(min = 1, max = 10))]
+    pub weighted_targets: Vec<WeightedTarget>,
+}
+
+/// A VirtualNode and its share of the requests.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WeightedTarget {
+    /// The VirtualNode, of this cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub virtual_node_ref: Option<Reference>,
+    /// 0 to 100; its share is this divided by the sum over the targets.
+    #[schemars(with = "i64", range(min = 0, max = 100))]
+    pub weight: u32,
+}
+
+/// What the controller found out about a [`VirtualRouter`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VirtualRouterStatus {
+    /// `arn:<partition>:appmesh:<region>:<account>:mesh/<mesh>/virtualRouter/<name>`
+    #[serde(default, rename = "virtualRouterARN", skip_serializing_if = "Option::is_none")]
+    pub virtual_router_arn: Option<String>,
+    /// ARN of each route, by the route's name.
+    #[serde(default, rename = "routeARNs", skip_serializing_if = "Option::is_none")]
+    pub route_arns: Option<BTreeMap<String, String>>,
+    /// `VirtualRouterActive`
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conditions: Option<Vec<Condition>>,
+    /// `metadata.generation` this status speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+}
