@@ -1,0 +1,117 @@
+//! `oidc-assoc`: see [`OidcAssoc`].
+
+mod aws;
+mod plan;
+
+use anyhow::Result;
+use aws::Iam;
+use common::aws::AwsFlags;
+use common::{Flags, Session, Tool};
+use plan::{Change, Provider, Want};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::process::ExitCode;
+
+/// The audience of the tokens that EKS projects into pods for AWS.
+const STS_AUDIENCE: &str = "sts.amazonaws.com";
+
+/// Registers a cluster's OIDC issuer as an identity provider in IAM.
+///
+/// With it, IAM believes the service account tokens of the cluster, and a role may trust one of its service accounts
+/// (see irsa-role). A provider that exists is kept, whoever made it; a missing audience is added.
+///
+///   Reads   cluster
+///   Owns    oidc {arn, audiences, url}
+///   Calls   eks:DescribeCluster iam:GetOpenIDConnectProvider iam:CreateOpenIDConnectProvider
+///           iam:TagOpenIDConnectProvider iam:AddClientIDToOpenIDConnectProvider iam:DeleteOpenIDConnectProvider
+///   Exits   0 done, 1 failed, 2 usage, 3 input, 4 conflict, 5 retry
+///
+/// Examples:
+///   oidc-assoc -n --cluster prod --region us-west-2
+///   oidc-assoc -n --cluster prod | irsa-role --service-account kube-system/ebs-csi --policy AmazonEBSCSIDriverPolicy
+#[derive(Debug, clap::Parser)]
+#[command(name = "oidc-assoc", version, verbatim_doc_comment)]
+struct OidcAssoc {
+    #[command(flatten)]
+    aws: AwsFlags,
+    #[command(flatten)]
+    flags: Flags,
+}
+
+/// The `oidc` key.
+#[derive(Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Oidc {
+    /// ARN of the provider; found, never wished for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    arn: Option<String>,
+    /// Audiences (client ids) that must be allowed. Others that are allowed already stay.
+    #[serde(default)]
+    audiences: Vec<String>,
+    /// The issuer; found, never wished for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    url: Option<String>,
+}
+
+impl Tool for OidcAssoc {
+    type Section = Oidc;
+    type Want = Want;
+    type Have = Option<Provider>;
+    type Change = Change;
+
+    fn flags(&self) -> &Flags {
+        &self.flags
+    }
+
+    fn key(&self) -> Vec<&str> {
+        vec!["oidc"]
+    }
+
+    async fn want(&self, session: &mut Session, section: Option<Oidc>) -> Result<Want> {
+        let cluster = session.cluster(&self.aws).await?;
+        let audiences = section.map(|oidc| oidc.audiences).filter(|audiences| !audiences.is_empty());
+        Ok(Want {
+            arn: plan::arn(&cluster)?,
+            audiences: audiences.unwrap_or_else(|| vec![STS_AUDIENCE.to_owned()]),
+            url: cluster.issuer,
+        })
+    }
+
+    async fn observe(&self, session: &Session, want: &Want) -> Result<Option<Provider>> {
+        Iam::new(session.aws(&self.aws).await?).provider(&want.arn).await
+    }
+
+    fn plan(want: &Want, have: &Option<Provider>) -> Result<Vec<Change>> {
+        Ok(plan::plan(want, have.as_ref()))
+    }
+
+    fn plan_delete(want: &Want, have: &Option<Provider>) -> Result<Vec<Change>> {
+        Ok(plan::plan_delete(want, have.as_ref()))
+    }
+
+    fn left_alone(want: &Want, have: &Option<Provider>) -> Vec<String> {
+        let foreign = have.iter().filter(|provider| !provider.ours);
+        foreign.map(|_| format!("provider {}: not made by crossmesh", want.arn)).collect()
+    }
+
+    async fn apply(&self, session: &Session, want: &Want, change: Change) -> Result<()> {
+        let iam = Iam::new(session.aws(&self.aws).await?);
+        match change {
+            Change::Create { url, audiences } => {
+                iam.create(&url, audiences).await?;
+                session.made(&want.arn);
+                Ok(())
+            }
+            Change::AddAudience { arn, audience } => iam.add_audience(&arn, &audience).await,
+            Change::Delete { arn } => iam.delete(&arn).await,
+        }
+    }
+
+    fn outcome(want: Want, _have: Option<Provider>) -> Oidc {
+        Oidc { arn: Some(want.arn), audiences: want.audiences, url: Some(want.url) }
+    }
+}
+
+fn main() -> ExitCode {
+    common::main::<OidcAssoc>()
+}

@@ -1,0 +1,119 @@
+//! The `cluster` key: facts of one EKS cluster, looked up once and shared by all tools.
+
+use crate::aws::{AwsFlags, Call};
+use crate::{Error, Session};
+use anyhow::{Context, Result};
+use aws_sdk_eks::types::{Cluster as Described, ClusterStatus};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// What DescribeCluster says of a cluster, under the document's `cluster`. Fields that other people put beside these
+/// are kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Cluster {
+    /// Name of the EKS cluster.
+    pub name: String,
+    /// AWS region, e.g. `us-west-2`.
+    pub region: String,
+    /// The twelve digits of the AWS account.
+    pub account: String,
+    /// `arn:aws:eks:REGION:ACCOUNT:cluster/NAME`.
+    pub arn: String,
+    /// `https://…` of the Kubernetes API server.
+    pub endpoint: String,
+    /// The API server's CA: base64 of PEM.
+    pub certificate_authority: String,
+    /// `https://…` of the cluster's OpenID Connect issuer.
+    pub issuer: String,
+    /// `vpc-…`
+    pub vpc: String,
+    /// The cluster security group, `sg-…`: EKS attaches it to the control plane and to managed nodes.
+    pub security_group: String,
+    /// Kubernetes minor version, e.g. `1.35`.
+    pub version: String,
+}
+
+impl Cluster {
+    /// `aws`, `aws-cn` or `aws-us-gov`.
+    pub fn partition(&self) -> &str {
+        self.arn.split(':').nth(1).unwrap_or("aws")
+    }
+
+    /// Where this partition's services live.
+    pub fn dns_suffix(&self) -> &'static str {
+        if self.partition() == "aws-cn" { "amazonaws.com.cn" } else { "amazonaws.com" }
+    }
+}
+
+impl Session {
+    /// The facts of the cluster that `--cluster` or the document names. What the document lacks is looked up with
+    /// eks:DescribeCluster and left there for the next tool.
+    ///
+    /// # Errors
+    /// No cluster is named, there is none of that name, or it is not active.
+    pub async fn cluster(&mut self, flags: &AwsFlags) -> Result<Cluster> {
+        if let (Some(flag), Some(Value::String(name))) = (&flags.cluster, self.doc.get(&["cluster", "name"]))
+            && flag != name
+        {
+            self.doc.remove(&["cluster"]);
+        }
+        if let Some(known) = self.known_cluster() {
+            return Ok(known);
+        }
+        let name = match (&flags.cluster, self.doc.get(&["cluster", "name"])) {
+            (Some(name), _) | (None, Some(Value::String(name))) => name.clone(),
+            (None, Some(other)) => return Err(Error::input(format!("cluster.name: {other} is not a string")).into()),
+            (None, None) => {
+                return Err(Error::input("no cluster").hint("give --cluster, or cluster.name in the document").into());
+            }
+        };
+        let eks = aws_sdk_eks::Client::new(self.aws(flags).await?);
+        let described = eks.describe_cluster().name(&name).send().await.call("eks:DescribeCluster", &name);
+        let described = described.context(format!("look up cluster {name}"))?.cluster;
+        let cluster = described.context("eks:DescribeCluster answered without a cluster").and_then(facts)?;
+        let Value::Object(facts) = serde_json::to_value(&cluster)? else { return Ok(cluster) };
+        for (fact, value) in facts {
+            self.doc.put(&["cluster", &fact], value)?;
+        }
+        Ok(cluster)
+    }
+
+    /// The facts, if the document holds them all.
+    fn known_cluster(&self) -> Option<Cluster> {
+        self.doc.read(&["cluster"]).ok().flatten()
+    }
+}
+
+fn facts(cluster: Described) -> Result<Cluster> {
+    let name = cluster.name().unwrap_or_default().to_owned();
+    match cluster.status() {
+        None | Some(ClusterStatus::Active | ClusterStatus::Updating) => {}
+        Some(status @ (ClusterStatus::Creating | ClusterStatus::Pending)) => {
+            let wait = format!("aws eks wait cluster-active --name {name}");
+            return Err(Error::retry(format!("cluster {name} is {status}")).hint(wait).into());
+        }
+        Some(status) => return Err(Error::failed(format!("cluster {name} is {status}")).into()),
+    }
+    let lacks = |what: &str| format!("cluster {name} has no {what}");
+    let vpc = cluster.resources_vpc_config().with_context(|| lacks("VPC"))?;
+    let arn = cluster.arn().with_context(|| lacks("ARN"))?.to_owned();
+    let [_, _, _, region, account, _] = arn.splitn(6, ':').collect::<Vec<_>>()[..] else {
+        return Err(Error::failed(format!("cluster {name} has an ARN of an unknown shape: {arn}")).into());
+    };
+    let issuer = cluster.identity().and_then(|identity| identity.oidc()?.issuer());
+    let authority = cluster.certificate_authority().and_then(|authority| authority.data());
+    Ok(Cluster {
+        region: region.to_owned(),
+        account: account.to_owned(),
+        endpoint: cluster.endpoint().with_context(|| lacks("endpoint"))?.to_owned(),
+        certificate_authority: authority.with_context(|| lacks("certificate authority"))?.to_owned(),
+        issuer: issuer.with_context(|| lacks("OpenID Connect issuer"))?.to_owned(),
+        vpc: vpc.vpc_id().with_context(|| lacks("VPC"))?.to_owned(),
+        security_group: vpc.cluster_security_group_id().with_context(|| lacks("cluster security group"))?.to_owned(),
+        version: cluster.version().with_context(|| lacks("version"))?.to_owned(),
+        arn,
+        name,
+    })
+}

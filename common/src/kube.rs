@@ -1,0 +1,195 @@
+//! Kubernetes: a client from a kubeconfig, or from the cluster's facts and a token made in-process.
+//!
+//! The token is what `aws eks get-token` prints: a presigned `sts:GetCallerIdentity`, valid for 15 minutes.
+
+use crate::aws::AwsFlags;
+use crate::cluster::Cluster;
+use crate::{Error, Kind, Session};
+use anyhow::{Context, Result};
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::ProvideCredentials;
+use aws_sigv4::http_request::{
+    PayloadChecksumKind, SignableBody, SignableRequest, SignatureLocation, SigningSettings, sign,
+};
+use aws_sigv4::sign::v4;
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use http::{HeaderValue, Request, header};
+use kube::client::{Body, ClientBuilder};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+/// EKS accepts a token for 15 minutes after it was signed; a new one is made well before.
+const TOKEN_RENEWAL: Duration = Duration::from_secs(10 * 60);
+
+/// The flags of a tool that asks Kubernetes.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct KubeFlags {
+    /// Use this context of the kubeconfig instead of the EKS API
+    #[arg(long, value_name = "NAME")]
+    pub context: Option<String>,
+    /// Use this kubeconfig instead of the EKS API
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+}
+
+/// A way into a cluster.
+pub enum Access {
+    /// As the user's kubeconfig says.
+    Kubeconfig(KubeFlags),
+    /// As EKS says.
+    Eks(Box<EksAccess>),
+}
+
+/// Endpoint, CA and caller of an EKS cluster.
+#[derive(Clone)]
+pub struct EksAccess {
+    cluster: Cluster,
+    credentials: Credentials,
+}
+
+impl Session {
+    /// The way into the cluster: the kubeconfig if a flag asks for it, else endpoint and CA from eks:DescribeCluster.
+    ///
+    /// # Errors
+    /// The cluster is unknown or there are no AWS credentials.
+    pub async fn access(&mut self, kube: &KubeFlags, aws: &AwsFlags) -> Result<Access> {
+        if kube.context.is_some() || kube.kubeconfig.is_some() {
+            return Ok(Access::Kubeconfig(kube.clone()));
+        }
+        let cluster = self.cluster(aws).await?;
+        let provider = self.aws(aws).await?.credentials_provider();
+        let provider = provider.ok_or_else(|| Error::failed("no AWS credentials"))?;
+        let credentials = provider.provide_credentials().await.context("find AWS credentials")?;
+        Ok(Access::Eks(Box::new(EksAccess { cluster, credentials })))
+    }
+}
+
+impl Access {
+    /// A client for the Kubernetes API.
+    ///
+    /// # Errors
+    /// The kubeconfig cannot be used, or the CA is not PEM.
+    pub async fn client(&self) -> Result<Client> {
+        match self {
+            Access::Kubeconfig(flags) => {
+                let options = KubeConfigOptions { context: flags.context.clone(), ..KubeConfigOptions::default() };
+                let config = match &flags.kubeconfig {
+                    Some(file) => {
+                        let kubeconfig =
+                            Kubeconfig::read_from(file).with_context(|| format!("read {}", file.display()))?;
+                        Config::from_custom_kubeconfig(kubeconfig, &options).await
+                    }
+                    None => Config::from_kubeconfig(&options).await,
+                };
+                Client::try_from(config.context("use the kubeconfig")?).context("make a Kubernetes client")
+            }
+            Access::Eks(eks) => eks.client().await,
+        }
+    }
+}
+
+impl EksAccess {
+    async fn client(&self) -> Result<Client> {
+        // The token goes on by itself, so that it can be renewed.
+        let kubeconfig = serde_json::from_value(self.kubeconfig_with(&json!({})))?;
+        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
+        let config = config.context("use the cluster's endpoint and CA")?;
+        let tokens = Arc::new(Tokens { eks: self.clone(), last: Mutex::default() });
+        let layer = tower::util::MapRequestLayer::new(move |request| tokens.authorize(request));
+        let builder = ClientBuilder::try_from(config).context("make a Kubernetes client")?;
+        Ok(builder.with_layer(&layer).build())
+    }
+
+    /// A kubeconfig with a fresh token, for programs that need a file. A secret, valid for 15 minutes.
+    ///
+    /// # Errors
+    /// The token cannot be signed.
+    pub fn kubeconfig(&self) -> Result<Value> {
+        Ok(self.kubeconfig_with(&json!({ "token": self.token()? })))
+    }
+
+    fn kubeconfig_with(&self, user: &Value) -> Value {
+        json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "eks", "cluster": {
+                "server": self.cluster.endpoint,
+                "certificate-authority-data": self.cluster.certificate_authority,
+            }}],
+            "users": [{"name": "eks", "user": user}],
+            "contexts": [{"name": "eks", "context": {"cluster": "eks", "user": "eks"}}],
+            "current-context": "eks",
+        })
+    }
+
+    /// `k8s-aws-v1.` and the presigned URL, base64url. aws-iam-authenticator demands the cluster's name as a signed
+    /// header and an expiry of 60 s in the URL; how long the token lives is its own rule.
+    fn token(&self) -> Result<String> {
+        let cluster = &self.cluster;
+        let host = format!("sts.{}.{}", cluster.region, cluster.dns_suffix());
+        let url = format!("https://{host}/?Action=GetCallerIdentity&Version=2011-06-15");
+        let mut settings = SigningSettings::default();
+        settings.signature_location = SignatureLocation::QueryParams;
+        settings.expires_in = Some(Duration::from_secs(60));
+        settings.payload_checksum_kind = PayloadChecksumKind::NoHeader;
+        let identity = self.credentials.clone().into();
+        let params = v4::SigningParams::builder()
+            .identity(&identity)
+            .region(&cluster.region)
+            .name("sts")
+            .time(SystemTime::now())
+            .settings(settings)
+            .build()?
+            .into();
+        let headers = [("host", host.as_str()), ("x-k8s-aws-id", cluster.name.as_str())];
+        let request = SignableRequest::new("GET", &url, headers.into_iter(), SignableBody::Bytes(&[]))?;
+        let (instructions, _) = sign(request, &params).context("sign the EKS token")?.into_parts();
+        let mut presigned = Request::builder().uri(&url).body(())?;
+        instructions.apply_to_request_http1x(&mut presigned);
+        Ok(format!("k8s-aws-v1.{}", BASE64_URL_SAFE_NO_PAD.encode(presigned.uri().to_string())))
+    }
+}
+
+/// Puts a token on every request, a new one when the last grows old.
+struct Tokens {
+    eks: EksAccess,
+    last: Mutex<Option<(Instant, HeaderValue)>>,
+}
+
+impl Tokens {
+    fn authorize(&self, mut request: Request<Body>) -> Request<Body> {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.as_ref().is_none_or(|(made, _)| made.elapsed() > TOKEN_RENEWAL) {
+            let bearer = self.eks.token().and_then(|token| Ok(HeaderValue::try_from(format!("Bearer {token}"))?));
+            *last = bearer.ok().map(|mut bearer| {
+                bearer.set_sensitive(true);
+                (Instant::now(), bearer)
+            });
+        }
+        // Without a token the API server answers 401, which is the true reason.
+        if let Some((_, bearer)) = last.as_ref() {
+            request.headers_mut().insert(header::AUTHORIZATION, bearer.clone());
+        }
+        request
+    }
+}
+
+/// What a caller can do about a Kubernetes error.
+pub(crate) fn kind(error: &kube::Error) -> Kind {
+    match error {
+        // Field managers that disagree answer 409 Conflict; so does a write that lost a race, which comes with a
+        // stale resourceVersion that server-side apply never sends.
+        kube::Error::Api(status) => match status.code {
+            409 => Kind::Conflict,
+            429 | 500..=504 => Kind::Retry,
+            _ => Kind::Failed,
+        },
+        kube::Error::HyperError(_) | kube::Error::Service(_) | kube::Error::ReadEvents(_) => Kind::Retry,
+        _ => Kind::Failed,
+    }
+}

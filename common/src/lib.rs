@@ -1,0 +1,102 @@
+//! What every tool of crossmesh has in common.
+//!
+//! A tool reads one JSON object on stdin, makes the world match it, and prints the same object with the one key it owns.
+//! It implements [`Tool`]; its `main` is [`main`] and nothing else; stdin, stdout, stderr and the exit code are this
+//! crate's business.
+//!
+//! The steps are always the same: **want** (from flags and document) → **observe** → **plan** (pure) → **apply** →
+//! observe again until nothing is left to do. `--plan` stops after the plan, `--delete` takes the other plan.
+
+#[cfg(feature = "aws")]
+pub mod aws;
+#[cfg(feature = "aws")]
+pub mod cluster;
+mod doc;
+mod error;
+#[cfg(feature = "kube")]
+pub mod kube;
+mod run;
+mod session;
+mod stderr;
+mod wait;
+
+pub use doc::Document;
+pub use error::{Error, Kind, classify};
+pub use run::{Io, main, run};
+pub use session::Session;
+pub use stderr::Stderr;
+pub use wait::Found;
+
+use anyhow::Result;
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::fmt::Display;
+use std::time::Duration;
+
+/// The flags every tool has.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Options of every tool")]
+pub struct Flags {
+    /// Start from {} instead of reading stdin
+    #[arg(short = 'n', long)]
+    pub null_input: bool,
+    /// Print the changes that would be made on stderr, the document unchanged on stdout, and change nothing
+    #[arg(long)]
+    pub plan: bool,
+    /// Remove what the key names, then drop the key
+    #[arg(long)]
+    pub delete: bool,
+    /// Print the JSON Schema of this tool's key
+    #[arg(long, exclusive = true)]
+    pub schema: bool,
+    /// How long to wait for the world, e.g. 90s or 10m
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = humantime::parse_duration)]
+    pub timeout: Duration,
+    /// No progress on stderr, only errors
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// One tool: its arguments, the key it owns, and the steps from a wish to an outcome.
+#[allow(async_fn_in_trait, reason = "the futures run on one thread, in `run`")]
+pub trait Tool: clap::Parser {
+    /// What stands under the key, both as wish (every field optional) and as outcome. Fed back in, an outcome is a
+    /// wish that is already met.
+    type Section: Serialize + DeserializeOwned + JsonSchema;
+    /// What the world must look like: flags, document and defaults, resolved.
+    type Want;
+    /// What the world looks like.
+    type Have;
+    /// One step from have to want. Its text is an order: `create role mesh`.
+    type Change: Display;
+
+    /// The common flags, flattened into this tool's own.
+    fn flags(&self) -> &Flags;
+
+    /// Where the section stands in the document, e.g. `["role"]` or `["images", "colorapp"]`.
+    fn key(&self) -> Vec<&str>;
+
+    /// Resolves flag > document > default. May look facts up (the cluster's) and leave them in the document.
+    async fn want(&self, session: &mut Session, section: Option<Self::Section>) -> Result<Self::Want>;
+
+    /// Looks at the world. Changes nothing.
+    async fn observe(&self, session: &Session, want: &Self::Want) -> Result<Self::Have>;
+
+    /// What to change, in order. Pure. What is not ours is a conflict.
+    fn plan(want: &Self::Want, have: &Self::Have) -> Result<Vec<Self::Change>>;
+
+    /// What to remove, in order. Pure. What is not ours stays.
+    fn plan_delete(want: &Self::Want, have: &Self::Have) -> Result<Vec<Self::Change>>;
+
+    /// What `--delete` leaves and why, one line each: `provider …: not made by crossmesh`.
+    fn left_alone(_want: &Self::Want, _have: &Self::Have) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Makes one change. Must succeed when it has been made already.
+    async fn apply(&self, session: &Session, want: &Self::Want, change: Self::Change) -> Result<()>;
+
+    /// The section that describes what now is.
+    fn outcome(want: Self::Want, have: Self::Have) -> Self::Section;
+}

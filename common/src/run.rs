@@ -1,0 +1,153 @@
+//! One run of a tool, from argv to exit code.
+
+use crate::{Document, Error, Found, Session, Stderr, Tool, classify};
+use anyhow::{Context as _, Result};
+use std::ffi::OsString;
+use std::io::{ErrorKind, IsTerminal, Read, Write};
+use std::process::ExitCode;
+
+/// The streams of a run.
+pub struct Io<'a> {
+    /// Where the document comes from.
+    pub stdin: &'a mut dyn Read,
+    /// Where the document goes to, and nothing else.
+    pub stdout: &'a mut dyn Write,
+    /// Where progress and errors go to.
+    pub stderr: Box<dyn Write + Send>,
+    /// Whether a person types stdin.
+    pub stdin_is_terminal: bool,
+    /// Whether a person reads stderr.
+    pub stderr_is_terminal: bool,
+}
+
+/// All of a tool's `main`.
+pub fn main<T: Tool>() -> ExitCode {
+    let (mut stdin, mut stdout, stderr) = (std::io::stdin().lock(), std::io::stdout().lock(), std::io::stderr());
+    let io = Io {
+        stdin_is_terminal: stdin.is_terminal(),
+        stderr_is_terminal: stderr.is_terminal(),
+        stdin: &mut stdin,
+        stdout: &mut stdout,
+        stderr: Box::new(stderr),
+    };
+    ExitCode::from(run::<T>(std::env::args_os(), io))
+}
+
+/// Runs a tool on given streams and returns its exit code.
+pub fn run<T: Tool>(argv: impl IntoIterator<Item = OsString>, mut io: Io<'_>) -> u8 {
+    let tool = match T::try_parse_from(argv) {
+        Ok(tool) => tool,
+        Err(error) => {
+            let text = error.render();
+            // A closed stream is nobody's fault: there is nowhere left to say so.
+            let _ = if error.use_stderr() { write!(io.stderr, "{text}") } else { write!(io.stdout, "{text}") };
+            return u8::try_from(error.exit_code()).unwrap_or(2);
+        }
+    };
+    let name = T::command().get_name().to_owned().leak();
+    let flags = tool.flags();
+    let stderr = Stderr::new(name, io.stderr, io.stderr_is_terminal, flags.quiet);
+    if flags.schema {
+        let schema = schemars::schema_for!(T::Section);
+        return print(io.stdout, &format!("{:#}\n", schema.as_value()), &stderr);
+    }
+    let doc = if flags.null_input { Ok(Document::default()) } else { read(io.stdin, io.stdin_is_terminal) };
+    let doc = match doc {
+        Ok(doc) => doc,
+        Err(error) => return fail(&stderr, &error, &[]),
+    };
+    let mut session = Session::new(doc, stderr, flags.timeout);
+    match on_one_thread(steps(&tool, &mut session)) {
+        Ok(()) => print(io.stdout, &session.doc.to_string(), &session.stderr),
+        Err(error) => fail(&session.stderr, &error, &session.left()),
+    }
+}
+
+/// Observe, plan, apply, observe: leaves the outcome in the session's document.
+async fn steps<T: Tool>(tool: &T, session: &mut Session) -> Result<()> {
+    let (flags, key) = (tool.flags(), tool.key());
+    let section = session.doc.read(&key)?;
+    let untouched = session.doc.clone();
+    let plan = if flags.delete { T::plan_delete } else { T::plan };
+
+    let want = tool.want(session, section).await?;
+    let mut have = tool.observe(session, &want).await?;
+    let changes = plan(&want, &have)?;
+    if changes.is_empty() {
+        session.stderr.line("nothing to do");
+    }
+    if flags.delete {
+        for thing in T::left_alone(&want, &have) {
+            session.stderr.line(format_args!("left alone: {thing}"));
+        }
+    }
+    if flags.plan {
+        for change in changes {
+            session.stderr.line(format_args!("would {change}"));
+        }
+        session.doc = untouched;
+        return Ok(());
+    }
+    if !changes.is_empty() {
+        for change in changes {
+            session.stderr.line(&change);
+            tool.apply(session, &want, change).await?;
+        }
+        // What was written may be seen a little later: AWS and Kubernetes are eventually consistent.
+        have = session
+            .wait("the changes to show", async || {
+                let have = tool.observe(session, &want).await?;
+                Ok(match plan(&want, &have)?.first() {
+                    None => Found::Ready(have),
+                    Some(change) => Found::NotYet(format!("still to do: {change}")),
+                })
+            })
+            .await?;
+    }
+    if flags.delete {
+        session.doc.remove(&key);
+    } else {
+        let section = serde_json::to_value(T::outcome(want, have)).context("write the outcome")?;
+        session.doc.put(&key, section)?;
+    }
+    Ok(())
+}
+
+/// Runs the future to its end, or until Ctrl-C or SIGTERM. One thread: a tool waits, it does not compute, and must
+/// start within milliseconds.
+fn on_one_thread(future: impl Future<Output = Result<()>>) -> Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+        let stopped = tokio::select! {
+            result = future => return result,
+            _ = tokio::signal::ctrl_c() => "interrupted",
+            _ = terminate.recv() => "terminated",
+        };
+        Err(Error::retry(stopped).hint("run it again: it goes on where it stopped").into())
+    })
+}
+
+fn read(stdin: &mut dyn Read, is_terminal: bool) -> Result<Document> {
+    if is_terminal {
+        return Err(Error::input("stdin is a terminal").hint("pipe a document in, or start from {} with -n").into());
+    }
+    let mut input = Vec::new();
+    stdin.read_to_end(&mut input).map_err(|error| Error::input(format!("read stdin: {error}")))?;
+    Document::parse("stdin", &input)
+}
+
+/// Whoever reads stdout may leave early; that ends the run well, as with any filter.
+fn print(stdout: &mut dyn Write, text: &str, stderr: &Stderr) -> u8 {
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Ok(()) => 0,
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => 0,
+        Err(error) => fail(stderr, &anyhow::Error::new(error).context("write stdout"), &[]),
+    }
+}
+
+fn fail(stderr: &Stderr, error: &anyhow::Error, left: &[String]) -> u8 {
+    stderr.error(error, left);
+    classify(error).0 as u8
+}

@@ -1,0 +1,57 @@
+//! What one run of a tool carries along.
+
+use crate::{Document, Stderr};
+use anyhow::{Context as _, Result};
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// The document, the way to stderr, the time that is left, and what has been made so far.
+pub struct Session {
+    /// The document read from stdin. A tool adds shared facts here (`cluster`); its own key is written at the end.
+    pub doc: Document,
+    /// Progress.
+    pub stderr: Stderr,
+    pub(crate) timeout: Duration,
+    started: Instant,
+    left: Mutex<Vec<String>>,
+    #[cfg(feature = "aws")]
+    pub(crate) aws: std::cell::OnceCell<aws_config::SdkConfig>,
+}
+
+impl Session {
+    pub(crate) fn new(doc: Document, stderr: Stderr, timeout: Duration) -> Self {
+        Self {
+            doc,
+            stderr,
+            timeout,
+            started: Instant::now(),
+            left: Mutex::default(),
+            #[cfg(feature = "aws")]
+            aws: std::cell::OnceCell::new(),
+        }
+    }
+
+    /// Time until `--timeout` has passed.
+    pub fn remaining(&self) -> Duration {
+        self.timeout.saturating_sub(self.started.elapsed())
+    }
+
+    /// Remembers a thing just made, by ARN or name: named as `left` if the run fails later.
+    pub fn made(&self, thing: impl Into<String>) {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).push(thing.into());
+    }
+
+    pub(crate) fn left(&self) -> Vec<String> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Reads the other side's document (`--from FILE`), which is never passed on.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is not a document.
+    pub fn peer(&self, file: &Path) -> Result<Document> {
+        let bytes = std::fs::read(file).with_context(|| format!("read {}", file.display()))?;
+        Document::parse(&file.display().to_string(), &bytes)
+    }
+}

@@ -1,0 +1,52 @@
+//! Waiting for a fact, never for a while.
+
+use crate::Session;
+use crate::error::Error;
+use anyhow::Result;
+use backon::{BackoffBuilder, ExponentialBuilder};
+use std::fmt::Display;
+use std::time::Duration;
+
+/// What a look at the world found.
+pub enum Found<T> {
+    /// What was waited for.
+    Ready(T),
+    /// Not yet, because of this.
+    NotYet(String),
+}
+
+impl Session {
+    /// Looks until the answer is [`Found::Ready`], at 50 ms, then ever more seldom up to every 2 s.
+    ///
+    /// # Errors
+    /// The look's own error at once, or [`Kind::Retry`](crate::Kind::Retry) when `--timeout` has passed, with the
+    /// reason last seen.
+    pub async fn wait<T>(&self, what: impl Display, mut look: impl AsyncFnMut() -> Result<Found<T>>) -> Result<T> {
+        let mut pauses = ExponentialBuilder::new()
+            .with_min_delay(Duration::from_millis(50))
+            .with_factor(1.5)
+            .with_max_delay(Duration::from_secs(2))
+            .without_max_times()
+            .build();
+        let mut told = String::new();
+        loop {
+            let reason = match look().await? {
+                Found::Ready(value) => return Ok(value),
+                Found::NotYet(reason) => reason,
+            };
+            let pause = pauses.next().unwrap_or(Duration::from_secs(2));
+            if self.remaining() < pause {
+                let late = Error::retry(format!(
+                    "{what}: not ready after {}: {reason}",
+                    humantime::format_duration(self.timeout)
+                ));
+                return Err(late.hint("run it again, or give it more time with --timeout").into());
+            }
+            if reason != told && pause > Duration::from_millis(500) {
+                self.stderr.line(format_args!("waiting for {what}: {reason}"));
+                told = reason;
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+}
