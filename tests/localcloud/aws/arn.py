@@ -1,0 +1,92 @@
+"""The ARNs a call acts on, for the services of this region; `*` where AWS has none or it is not known here.
+
+Source: the service authorization reference, "Actions, resources, and condition keys".
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from call import Call
+
+
+def of(call: Call, account: str) -> list[str]:
+    """All of them must be allowed."""
+    find = {
+        "iam": _iam,
+        "eks": _eks,
+        "ecr": _ecr,
+        "sts": _sts,
+        "servicediscovery": _cloudmap,
+        "ec2": _ec2,
+    }.get(call.service or "")
+    return (find(call, f":{call.region}:{account}:", account) if find else []) or ["*"]
+
+
+def repository(region: str, account: str, name: str) -> str:
+    """An ECR repository."""
+    return f"arn:aws:ecr:{region}:{account}:repository/{name}"
+
+
+def _iam(call: Call, _: str, account: str) -> list[str]:
+    p = call.params
+    path = str(p.get("Path", "/")) if (call.operation or "").startswith("Create") else "/"
+    named = {"RoleName": "role", "UserName": "user", "GroupName": "group", "InstanceProfileName": "instance-profile"}
+    for member, kind in named.items():
+        if member in p:
+            return [_existing(kind, str(p[member]), account) or f"arn:aws:iam::{account}:{kind}{path}{p[member]}"]
+    for member in ("OpenIDConnectProviderArn", "PolicyArn"):
+        if member in p:
+            return [str(p[member])]
+    if "Url" in p:
+        return [f"arn:aws:iam::{account}:oidc-provider/{str(p['Url']).removeprefix('https://')}"]
+    return []
+
+
+def _existing(kind: str, name: str, account: str) -> str | None:
+    """A role or user keeps the path it was made with, which a later call does not repeat."""
+    from moto.iam.models import iam_backends
+
+    iam = iam_backends[account]["aws"]
+    holders: dict[str, Any] = {"role": iam.roles, "user": iam.users}.get(kind, {})
+    return next((h.arn for h in holders.values() if h.name == name), None)
+
+
+def _eks(call: Call, scope: str, _: str) -> list[str]:
+    p = call.params
+    if "resourceArn" in p:
+        return [str(p["resourceArn"])]
+    cluster = p.get("clusterName") or p.get("name")
+    if not cluster:
+        return []
+    if "nodegroupName" in p:
+        return [f"arn:aws:eks{scope}nodegroup/{cluster}/{p['nodegroupName']}/*"]
+    return [f"arn:aws:eks{scope}cluster/{cluster}"]
+
+
+def _ecr(call: Call, _: str, account: str) -> list[str]:
+    p = call.params
+    if "resourceArn" in p:
+        return [str(p["resourceArn"])]
+    names = p.get("repositoryNames") or ([p["repositoryName"]] if "repositoryName" in p else [])
+    return [repository(call.region or "", account, n) for n in names]
+
+
+def _sts(call: Call, _: str, __: str) -> list[str]:
+    return [str(call.params["RoleArn"])] if "RoleArn" in call.params else []
+
+
+def _cloudmap(call: Call, scope: str, _: str) -> list[str]:
+    p = call.params
+    if "ResourceARN" in p:
+        return [str(p["ResourceARN"])]
+    ids = [str(p[m]) for m in ("ServiceId", "NamespaceId", "Id") if p.get(m)]
+    kinds = {"srv-": "service", "ns-": "namespace"}
+    return [f"arn:aws:servicediscovery{scope}{kind}/{i}" for i in ids for prefix, kind in kinds.items() if i.startswith(prefix)]
+
+
+def _ec2(call: Call, scope: str, _: str) -> list[str]:
+    operation, p = call.operation or "", call.params
+    if "SecurityGroup" in operation and not operation.startswith("Describe") and "GroupId" in p:
+        return [f"arn:aws:ec2{scope}security-group/{p['GroupId']}"]
+    return []

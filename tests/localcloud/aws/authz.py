@@ -1,0 +1,121 @@
+"""The region's access control: an HTTP service that the gateway (Envoy `ext_authz`) asks about every call.
+
+It gets each request with its path, headers and body, and answers 200 with `x-aws-action` and `x-aws-caller`, which
+the gateway adds to its log, or the refusal AWS would send, which the gateway hands to the client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import arn as arns
+from call import Call, buffered, read, registry_of
+from fault import Fault, Kind, refusal
+from identity import Identity, find
+from moto.core.request import Request
+from policy import Context, Decision, Question, evaluate
+from sigv4 import verify
+from tokens import Tokens, registry_action, registry_refusal, registry_unauthorized
+from werkzeug.wrappers import Response
+
+#: Calls that carry their own proof instead of a signature.
+UNSIGNED = {"sts:AssumeRoleWithWebIdentity", "sts:AssumeRoleWithSAML"}
+#: Every identity may ask who it is; no policy can take that away.
+ALWAYS = {"sts:GetCallerIdentity"}
+
+StartResponse = Callable[..., Any]
+
+
+class Authorizer:
+    """One account's access control, as a WSGI application."""
+
+    def __init__(self, account: str, tokens: Tokens) -> None:
+        self.account = account
+        self.tokens = tokens
+
+    def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        request = buffered(environ)
+        answer = self.registry(request) if registry_of(request.host) else self.api(request)
+        return answer(environ, start_response)
+
+    def api(self, request: Request) -> Response:
+        """A call of an AWS API."""
+        if request.host.startswith("oidc.eks."):
+            return allowed("oidc:Get", "anonymous")
+        call = read(request)
+        try:
+            caller = self.decide(request, call)
+        except Fault as fault:
+            answer = refusal(fault, call.service, call.protocol)
+            answer.headers["x-aws-action"] = call.action
+            return answer
+        return allowed(call.action, caller)
+
+    def decide(self, request: Request, call: Call) -> str:
+        """The caller's ARN; raises `Fault` when the call is refused."""
+        if call.operation is None:
+            raise Fault(Kind.NO_SUCH_ACTION, f"Could not find operation in {call.service or request.host}")
+        if call.action in UNSIGNED:
+            return "anonymous"
+        if call.credential is None:
+            raise Fault(Kind.MISSING_TOKEN, "Request is missing Authentication Token")
+        identity = find(self.account, call.credential)
+        verify(request, call.credential, identity.secret)
+        if call.action not in ALWAYS:
+            for arn in arns.of(call, self.account):
+                require(identity, Question(call.action, arn, context_of(identity, call)))
+        return identity.arn
+
+    def registry(self, request: Request) -> Response:
+        """A call of the registry's own protocol (`/v2/…`), which a token of GetAuthorizationToken opens."""
+        match = registry_of(request.host)
+        action, repository = registry_action(request.method, request.path)
+        basic = request.authorization
+        token = self.tokens.find(basic.password or "") if basic and basic.type == "basic" and basic.username == "AWS" else None
+        if match is None or token is None:
+            return registry_unauthorized(request.host)
+        if token.expired:
+            return registry_refusal("Your authorization token has expired. Reauthenticate and try again.")
+        try:
+            if action:
+                arn = arns.repository(match["region"], match["account"], repository)
+                require(find(self.account, token.credential), Question(action, arn))
+        except Fault as fault:
+            return registry_refusal(fault.message)
+        return allowed(action or "ecr:Ping", token.caller)
+
+
+def allowed(action: str, caller: str) -> Response:
+    """Go on."""
+    return Response("", 200, {"x-aws-action": action, "x-aws-caller": caller})
+
+
+def require(identity: Identity, question: Question) -> None:
+    """Raises `Fault` with AWS's wording unless the identity may do it."""
+    decision = evaluate(identity.policies, question)
+    reason = f"because no identity-based policy allows the {question.action} action"
+    if decision is Decision.ALLOW and identity.boundary is not None:
+        decision = evaluate([identity.boundary], question)
+        reason = f"because no permissions boundary allows the {question.action} action"
+    if decision is Decision.EXPLICIT_DENY:
+        reason = "with an explicit deny in an identity-based policy"
+    if decision is not Decision.ALLOW:
+        raise Fault(Kind.DENIED, f"User: {identity.arn} is not authorized to perform: {question.action} on resource: {question.resource} {reason}")
+
+
+def context_of(identity: Identity, call: Call) -> Context:
+    """The global condition keys that are known here, and the tags a request brings."""
+    context = {
+        "aws:principalarn": [identity.arn],
+        "aws:principalaccount": [identity.account],
+        "aws:userid": [identity.user_id],
+        "aws:requestedregion": [call.region or ""],
+        "aws:securetransport": ["true"],
+    }
+    tags = call.params.get("Tags") or call.params.get("tags") or []
+    pairs = tags.items() if isinstance(tags, dict) else [(t.get("Key"), t.get("Value")) for t in tags if isinstance(t, dict)]
+    for key, value in pairs:
+        context[f"aws:requesttag/{str(key).lower()}"] = [str(value)]
+        context.setdefault("aws:tagkeys", []).append(str(key))
+    return context

@@ -1,0 +1,115 @@
+"""The AWS APIs of the local region: IAM, STS, EKS and EC2 by moto, Cloud Map and STS's trust by this folder, ECR by ministack.
+
+    python server.py --state STATE [--port 5555] [--authz-port 5556] [--ecr-port 4566]
+
+Two services on 127.0.0.1: the APIs, and the access control that the gateway asks about every call (`authz.py`).
+STATE/account.json appears when both serve and the account is laid down; nobody needs to ask again.
+The APIs themselves ask for no permission: only the gateway may be reachable for others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from region import ACCOUNT, REGION
+
+# moto reads these when it is imported.
+os.environ["MOTO_IAM_LOAD_MANAGED_POLICIES"] = "true"
+os.environ["MOTO_ACCOUNT_ID"] = ACCOUNT
+os.environ["MOTO_EC2_LOAD_DEFAULT_AMIS"] = "true"
+
+import account  # noqa: E402
+import ec2  # noqa: E402
+import eks  # noqa: E402
+import region  # noqa: E402
+from authz import Authorizer  # noqa: E402
+from call import Call, buffered, read, rewind  # noqa: E402
+from cloudmap import CloudMap  # noqa: E402
+from cloudmap_state import State  # noqa: E402
+from ecr import Ecr  # noqa: E402
+from iam import Iam  # noqa: E402
+from model import check  # noqa: E402
+from moto.core.request import Request  # noqa: E402
+from moto.server import DomainDispatcherApplication, MotoRequestHandler, create_backend_app  # noqa: E402
+from sts import Sts  # noqa: E402
+from tokens import Tokens  # noqa: E402
+from werkzeug.serving import BaseWSGIServer, make_server  # noqa: E402
+from werkzeug.wrappers import Response  # noqa: E402
+
+Handler = Callable[[Call, Request], Response | None]
+
+
+class Moto(DomainDispatcherApplication):
+    """moto guesses the service from the signature; here the gateway keeps the host, which says it."""
+
+    def infer_service_region_host(self, environ: dict[str, Any], path: str) -> str | None:
+        host: str = environ.get("HTTP_HOST", "")
+        return host if host.endswith(".amazonaws.com") else super().infer_service_region_host(environ, path)
+
+
+class Apis:
+    """Sends a call to whoever answers it."""
+
+    def __init__(self, clusters: list[region.Cluster], handlers: dict[str, Handler]) -> None:
+        self.clusters = clusters
+        self.handlers = handlers
+        self.moto = Moto(create_backend_app)
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        request = buffered(environ)
+        if request.host.startswith("oidc.eks."):
+            return eks.issuer_document(self.clusters, request.host, request.path)(environ, start_response)
+        call = read(request)
+        answer = check(call)
+        handler = self.handlers.get(call.service or "")
+        if answer is None and handler is not None:
+            answer = handler(call, request)
+        if answer is not None:
+            return answer(environ, start_response)
+        rewind(environ)
+        return self.moto(environ, start_response)
+
+
+def serve(app: Any, port: int) -> BaseWSGIServer:
+    """Answers on the loopback interface in a thread of its own."""
+    server = make_server("127.0.0.1", port, app, threaded=True, request_handler=MotoRequestHandler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server
+
+
+def main(argv: list[str]) -> int:
+    """Serves until SIGTERM or SIGINT."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--state", type=Path, required=True)
+    parser.add_argument("--port", type=int, default=5555)
+    parser.add_argument("--authz-port", type=int, default=5556)
+    parser.add_argument("--ecr-port", type=int, default=4566)
+    args = parser.parse_args(argv)
+    clusters, tokens = region.clusters(args.state), Tokens()
+    eks.install(clusters)
+    ec2.install()
+    cloudmap = CloudMap(State(ACCOUNT, REGION))
+    handlers: dict[str, Handler] = {
+        "servicediscovery": lambda call, _: cloudmap(call),
+        "ecr": Ecr(ACCOUNT, REGION, tokens, ("127.0.0.1", args.ecr_port)),
+        "sts": Sts(ACCOUNT, eks.issuer_keys(clusters)),
+        "iam": Iam(ACCOUNT),
+    }
+    serve(Apis(clusters, handlers), args.port)
+    serve(Authorizer(ACCOUNT, tokens), args.authz_port)
+    account.write(args.state / "account.json", account.seed(clusters, f"http://127.0.0.1:{args.port}"))
+    signal.sigwait({signal.SIGTERM, signal.SIGINT})
+    return 0
+
+
+if __name__ == "__main__":
+    # Before any thread starts, so that all of them leave the signals to sigwait.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+    sys.exit(main(sys.argv[1:]))
