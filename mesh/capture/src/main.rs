@@ -1,0 +1,92 @@
+//! The init container of a meshed pod: sends the pod's TCP traffic through its Envoy.
+//!
+//! It writes one nftables table, `appmesh`, into the network namespace it runs in, over netlink, and
+//! ends; the rules stay as long as the pod. Running it again replaces the table in one transaction,
+//! so a restarted init container neither doubles the rules nor leaves a moment without them.
+//!
+//!   in    TCP from outside to an APPMESH_APP_PORTS port goes to Envoy's ingress port
+//!   out   TCP to anywhere but this pod goes to Envoy's egress port, unless Envoy sent it
+//!         or the address or the port is ignored
+//!
+//! UDP, so DNS, is left alone, and so is everything over the loopback interface.
+//!
+//! It reads the variables of App Mesh's own init container, and needs the capability NET_ADMIN and
+//! a kernel whose nf_tables can do NAT in the inet family (Linux 5.2).
+//!
+//! Exits 0 when the rules stand or nothing was to be done, 1 when the kernel refused them, 2 when a
+//! variable does not read.
+
+mod kernel;
+mod list;
+mod rules;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::builder::BoolishValueParser;
+use clap::{ArgAction, Parser};
+use ipnet::IpNet;
+
+use list::List;
+
+/// Sends a pod's TCP traffic through its Envoy.
+///
+/// Writes the nftables table `appmesh` into the network namespace it runs in, and ends. Meant to
+/// run as an init container with the capability NET_ADMIN; every option is read from the
+/// environment variable of App Mesh's own init container.
+#[derive(Debug, Clone, PartialEq, Eq, Parser)]
+#[command(version)]
+pub struct Capture {
+    /// Whether to redirect at all; anything but a yes leaves the pod as it is
+    #[arg(long, env = "APPMESH_START_ENABLED", value_name = "0|1", default_value = "0",
+          action = ArgAction::Set, value_parser = BoolishValueParser::new())]
+    pub start_enabled: bool,
+
+    /// User id Envoy runs as: what it sends is not sent to Envoy again
+    #[arg(long, env = "APPMESH_IGNORE_UID", value_name = "UID", default_value = "1337")]
+    pub ignore_uid: u32,
+
+    /// Port of Envoy's listener for traffic into the pod
+    #[arg(long, env = "APPMESH_ENVOY_INGRESS_PORT", value_name = "PORT", default_value = "15000",
+          value_parser = clap::value_parser!(u16).range(1..))]
+    pub envoy_ingress_port: u16,
+
+    /// Port of Envoy's listener for traffic out of the pod
+    #[arg(long, env = "APPMESH_ENVOY_EGRESS_PORT", value_name = "PORT", default_value = "15001",
+          value_parser = clap::value_parser!(u16).range(1..))]
+    pub envoy_egress_port: u16,
+
+    /// Ports the application serves, separated by commas; none: nothing coming in is redirected
+    #[arg(long, env = "APPMESH_APP_PORTS", value_name = "PORTS", default_value = "")]
+    pub app_ports: List<u16>,
+
+    /// Addresses or CIDR blocks reached without Envoy, separated by commas
+    #[arg(long, env = "APPMESH_EGRESS_IGNORED_IP", value_name = "ADDRESSES", default_value = "")]
+    pub egress_ignored_ip: List<IpNet>,
+
+    /// Ports reached without Envoy, separated by commas
+    #[arg(long, env = "APPMESH_EGRESS_IGNORED_PORTS", value_name = "PORTS", default_value = "")]
+    pub egress_ignored_ports: List<u16>,
+
+    /// Whether to redirect IPv6 too; Envoy must then listen on [::]
+    #[arg(long, env = "APPMESH_ENABLE_IPV6", value_name = "0|1", default_value = "0",
+          action = ArgAction::Set, value_parser = BoolishValueParser::new())]
+    pub enable_ipv6: bool,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let capture = Capture::parse();
+    let outcome = if capture.start_enabled {
+        kernel::replace(&rules::chains(&capture)).await.map(|()| rules::summary(&capture))
+    } else {
+        Ok("APPMESH_START_ENABLED is not set: nothing is redirected".to_owned())
+    };
+    let (line, code) = match outcome {
+        Ok(line) => (line, ExitCode::SUCCESS),
+        Err(error) => (format!("{error:#}"), ExitCode::FAILURE),
+    };
+    // A closed stderr takes nothing away from the rules.
+    let _ = writeln!(std::io::stderr(), "capture: {line}");
+    code
+}
