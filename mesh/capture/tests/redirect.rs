@@ -69,7 +69,7 @@ impl World {
         Ok(world)
     }
 
-    fn from_node(&self, to: &str) -> String {
+    fn node_asks(&self, to: &str) -> String {
         self.node.enter();
         let answer = ask(to, APPLICATION);
         self.pod.enter();
@@ -163,7 +163,8 @@ fn in_a_world(name: &'static str, test: impl FnOnce(&World) + Send + 'static) {
         Ok(world) => test(&world),
         // Straight to stderr: what a passing test prints through the macros is not shown.
         Err(Errno::EPERM) => {
-            writeln!(std::io::stderr(), "{name}: SKIPPED, a network namespace can be made by root only").unwrap()
+            let line = format!("{name}: SKIPPED, a network namespace can be made by root only\n");
+            std::io::stderr().write_all(line.as_bytes()).unwrap();
         }
         Err(error) => panic!("unshare: {error}"),
     });
@@ -179,7 +180,7 @@ fn traffic_of_the_pod_goes_through_envoy() {
             assert_eq!(ask(to, APPLICATION), "node", "before, to {to}");
         }
         for to in POD {
-            assert_eq!(world.from_node(to), "application", "before, to {to}");
+            assert_eq!(world.node_asks(to), "application", "before, to {to}");
         }
 
         captured(&UPSTREAM);
@@ -205,7 +206,7 @@ fn traffic_of_the_pod_goes_through_envoy() {
             ("[fd77::2]:8080", "envoy ingress"),
             ("10.77.0.2:9090", "application"),
         ] {
-            assert_eq!(world.from_node(to), answers, "from the node to {to}");
+            assert_eq!(world.node_asks(to), answers, "from the node to {to}");
         }
     });
 }
@@ -241,8 +242,8 @@ fn running_again_replaces_the_table_and_only_it() {
         assert_eq!(ruleset(), once);
 
         captured(&with(&[("APPMESH_APP_PORTS", "9090"), ("APPMESH_ENABLE_IPV6", "0")]));
-        assert_eq!(world.from_node("10.77.0.2:8080"), "application");
-        assert_eq!(world.from_node("10.77.0.2:9090"), "envoy ingress");
+        assert_eq!(world.node_asks("10.77.0.2:8080"), "application");
+        assert_eq!(world.node_asks("10.77.0.2:9090"), "envoy ingress");
         assert_eq!(ask("10.77.0.1:80", APPLICATION), "envoy egress");
         assert_eq!(ask("[fd77::1]:80", APPLICATION), "node");
     });
@@ -256,7 +257,7 @@ fn empty_lists_leave_what_comes_in_alone() {
             ("APPMESH_EGRESS_IGNORED_IP", ""),
             ("APPMESH_EGRESS_IGNORED_PORTS", ""),
         ]));
-        assert_eq!(world.from_node("10.77.0.2:8080"), "application");
+        assert_eq!(world.node_asks("10.77.0.2:8080"), "application");
         assert_eq!(ask("10.77.0.9:80", APPLICATION), "envoy egress");
         assert_eq!(ask("10.77.0.1:22", APPLICATION), "envoy egress");
     });
