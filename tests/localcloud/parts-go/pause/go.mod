@@ -1,0 +1,3 @@
+module localcloud/parts/pause
+
+go 1.25.0
