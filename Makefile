@@ -1,0 +1,164 @@
+# Joins two EKS clusters into one service mesh: `make all CLUSTER1=… CLUSTER2=…`, or `make demo` without any AWS account.
+#
+# Every step is one tool that reads JSON and writes JSON; its output is the target. So -j runs both clusters side by
+# side, a run that failed resumes where it stopped, -B asserts everything again, and -n shows the commands.
+
+MAKEFLAGS += --warn-undefined-variables --no-builtin-rules
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+# Without this, make deletes the JSON files between the first and the last.
+.SECONDARY:
+
+# --- what a user sets
+CLUSTER1 ?= # the cluster of the front end, where users arrive
+CLUSTER2 ?= # the cluster of the back end
+REGION ?= # default: AWS_REGION or the profile
+PROJECT ?= k8multi# prefix of the ECR repositories
+PORT ?= 8080# what cluster 1 may reach in cluster 2
+COUNT ?= 200# requests of the probe
+CHART ?= charts/appmesh-controller# or https://aws.github.io/eks-charts, for whoever still has the App Mesh API
+BUILD ?= build
+BIN ?= target/release
+
+# Amazon's chart brings its own images and needs the App Mesh API; ours is built here and needs Cloud Map only.
+ifeq ($(CHART),charts/appmesh-controller)
+MESH_IMAGES := appmesh-controller capture
+MESH_FLAGS := --image image=appmesh-controller --image init.image=capture
+POLICIES ?= AWSCloudMapFullAccess
+else
+MESH_IMAGES :=
+MESH_FLAGS := --chart-name appmesh-controller
+POLICIES ?= AWSCloudMapFullAccess AWSAppMeshFullAccess
+endif
+
+TOOLS := appmesh-install cloudmap-ns color-probe ecr-push irsa-role manifest-apply oidc-assoc sg-open
+IMAGES := appmesh-controller capture colorapp feapp
+TARGET := $(shell uname -m)-unknown-linux-gnu
+STATIC := target/$(TARGET)/release
+
+ONE := $(BUILD)/$(CLUSTER1)
+TWO := $(BUILD)/$(CLUSTER2)
+region := $(if $(strip $(REGION)),--region $(strip $(REGION)))
+# Keeps the last good answer when a step fails.
+to = > $@.tmp && mv $@.tmp $@
+
+.PHONY: all
+all: clusters-named probe ## Join CLUSTER1 and CLUSTER2, and see red and blue
+
+.PHONY: clusters-named
+clusters-named:
+	@: $(if $(and $(strip $(CLUSTER1)),$(strip $(CLUSTER2))),,$(error name both clusters: make all CLUSTER1=… CLUSTER2=…))
+
+# --- each cluster: identity provider, role, images, controller
+$(BUILD)/%/oidc.json: | $(BIN)/oidc-assoc
+	mkdir -p $(@D)
+	$(BIN)/oidc-assoc -n --cluster $* $(region) $(to)
+
+$(BUILD)/%/role.json: $(BUILD)/%/oidc.json | $(BIN)/irsa-role
+	$(BIN)/irsa-role $(POLICIES:%=--policy %) < $< $(to)
+
+define push
+$(BUILD)/%/image-$(1).json: $(BUILD)/%/oidc.json $(STATIC)/$(1) | $(BIN)/ecr-push
+	$(BIN)/ecr-push $(1) --repository $(PROJECT)/$(1) --binary $(STATIC)/$(1) < $$< $$(to)
+endef
+$(foreach image,$(IMAGES),$(eval $(call push,$(image))))
+
+$(BUILD)/%/mesh.json: $(BUILD)/%/role.json $(MESH_IMAGES:%=$(BUILD)/\%/image-%.json) | $(BIN)/appmesh-install
+	cat $^ | $(BIN)/appmesh-install --chart $(CHART) $(MESH_FLAGS) $(to)
+
+# --- what the clusters share
+$(TWO)/namespace.json: $(TWO)/oidc.json $(ONE)/oidc.json | $(BIN)/cloudmap-ns
+	$(BIN)/cloudmap-ns --from $(ONE)/oidc.json < $< $(to)
+
+$(TWO)/ingress.json: $(TWO)/oidc.json $(ONE)/oidc.json | $(BIN)/sg-open
+	$(BIN)/sg-open --from $(ONE)/oidc.json --port $(PORT) < $< $(to)
+
+# --- the applications: the back end first, for the front end names its VirtualService
+$(TWO)/colorapp.json: $(TWO)/mesh.json $(TWO)/image-colorapp.json $(TWO)/namespace.json manifests/colorapp.yaml | $(BIN)/manifest-apply
+	cat $(filter %.json,$^) | $(BIN)/manifest-apply colorapp --file manifests/colorapp.yaml $(to)
+
+$(ONE)/feapp.json: $(ONE)/mesh.json $(ONE)/image-feapp.json manifests/feapp.yaml $(TWO)/colorapp.json | $(BIN)/manifest-apply
+	cat $(filter-out $(TWO)/%,$(filter %.json,$^)) | $(BIN)/manifest-apply feapp --file manifests/feapp.yaml --from $(TWO)/colorapp.json $(to)
+
+.PHONY: probe
+probe: $(ONE)/feapp.json $(TWO)/ingress.json | $(BIN)/color-probe ## Ask the front end COUNT times: red and blue must be even
+	$(BIN)/color-probe --count $(COUNT) --expect red=1,blue=1 < $< > $(ONE)/probe.json
+
+# --- taking it down: from the names alone, so it also works when a run died before it wrote its file
+.PHONY: destroy
+destroy: clusters-named $(CLUSTER1:%=destroy-oidc/%) $(CLUSTER2:%=destroy-oidc/%) destroy-namespace destroy-ingress ## Remove everything again
+	rm -rf $(ONE) $(TWO)
+
+.PHONY: destroy-feapp destroy-colorapp destroy-namespace destroy-ingress
+destroy-feapp: | $(BIN)/manifest-apply
+	$(BIN)/manifest-apply feapp -n --cluster $(CLUSTER1) $(region) --file manifests/feapp.yaml --delete > /dev/null
+destroy-colorapp: destroy-feapp | $(BIN)/manifest-apply
+	$(BIN)/manifest-apply colorapp -n --cluster $(CLUSTER2) $(region) --file manifests/colorapp.yaml --delete > /dev/null
+destroy-namespace: destroy-colorapp destroy-feapp | $(BIN)/cloudmap-ns
+	$(BIN)/cloudmap-ns -n --cluster $(CLUSTER2) $(region) --delete > /dev/null
+destroy-ingress: | $(BIN)/sg-open
+	$(BIN)/sg-open -n --cluster $(CLUSTER2) $(region) --from <(echo '{"cluster":{"name":"$(CLUSTER1)"}}') --port $(PORT) --delete > /dev/null
+destroy-mesh/%: destroy-feapp destroy-colorapp | $(BIN)/appmesh-install
+	$(BIN)/appmesh-install -n --cluster $* $(region) --chart $(CHART) --delete > /dev/null
+destroy-images/%: destroy-mesh/% | $(BIN)/ecr-push
+	for image in $(IMAGES); do $(BIN)/ecr-push $$image -n --cluster $* $(region) --repository $(PROJECT)/$$image --delete --force > /dev/null; done
+destroy-role/%: destroy-mesh/% | $(BIN)/irsa-role
+	$(BIN)/irsa-role -n --cluster $* $(region) --delete > /dev/null
+destroy-oidc/%: destroy-role/% destroy-images/% | $(BIN)/oidc-assoc
+	$(BIN)/oidc-assoc -n --cluster $* $(region) --delete > /dev/null
+
+# --- what would change: a step that was made says how the world drifted from its file, another what it would make
+was = $(if $(wildcard $(1)),< $(1),-n --cluster $(2) $(region))
+
+.PHONY: plan plan-namespace plan-ingress plan-colorapp plan-feapp
+plan: clusters-named plan-cluster/$(CLUSTER1) plan-cluster/$(CLUSTER2) plan-namespace plan-ingress plan-colorapp plan-feapp ## Tell what `make all` would change, change nothing
+plan-cluster/%: | $(TOOLS:%=$(BIN)/%)
+	$(BIN)/oidc-assoc --plan $(call was,$(BUILD)/$*/oidc.json,$*) > /dev/null
+	$(BIN)/irsa-role --plan $(POLICIES:%=--policy %) $(call was,$(BUILD)/$*/role.json,$*) > /dev/null
+	for image in $(IMAGES); do $(BIN)/ecr-push $$image --plan -n --cluster $* $(region) --repository $(PROJECT)/$$image --binary $(STATIC)/$$image > /dev/null; done
+	$(BIN)/appmesh-install --plan --chart $(CHART) $(MESH_FLAGS) $(call was,$(BUILD)/$*/mesh.json,$*) > /dev/null
+plan-namespace: | $(BIN)/cloudmap-ns
+	$(BIN)/cloudmap-ns --plan $(call was,$(TWO)/namespace.json,$(CLUSTER2)) > /dev/null
+plan-ingress: | $(BIN)/sg-open
+	$(BIN)/sg-open --plan --from <(echo '{"cluster":{"name":"$(CLUSTER1)"}}') --port $(PORT) $(call was,$(TWO)/ingress.json,$(CLUSTER2)) > /dev/null
+plan-colorapp: | $(BIN)/manifest-apply
+	$(BIN)/manifest-apply colorapp --plan --file manifests/colorapp.yaml $(call was,$(TWO)/colorapp.json,$(CLUSTER2)) > /dev/null
+plan-feapp: | $(BIN)/manifest-apply
+	$(BIN)/manifest-apply feapp --plan --file manifests/feapp.yaml --from $(TWO)/colorapp.json $(call was,$(ONE)/feapp.json,$(CLUSTER1)) > /dev/null
+
+# --- this machine only
+LOCALCLOUD = $(BIN)/localcloud --state $(BUILD)/localcloud
+
+.PHONY: demo
+demo: build ## Run the whole flow in two real clusters on this machine, no AWS account
+	$(LOCALCLOUD) up -- $(MAKE) --no-print-directory all CLUSTER1=c1 CLUSTER2=c2 REGION=us-west-2 BUILD=$(BUILD)/demo
+
+.PHONY: test
+test: lint build ## Run every test, the whole flow in the local cloud included
+	cargo test --release --workspace
+
+.PHONY: lint
+lint: ## Check formatting, lints, licences
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+# --- building
+.PHONY: build
+build: ## Build the tools and the images' programs
+	cargo build --release --workspace
+	RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --target $(TARGET) $(IMAGES:%=-p %)
+
+# A tool that is there is used as it is: `make build` brings them up to date.
+$(TOOLS:%=$(BIN)/%) &:
+	cargo build --release $(TOOLS:%=-p %)
+$(IMAGES:%=$(STATIC)/%) &:
+	RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --target $(TARGET) $(IMAGES:%=-p %)
+
+.PHONY: clean
+clean: ## Remove what was built here (not what was made in AWS: see destroy)
+	rm -rf $(BUILD) target
+
+.PHONY: help
+help: ## Show this
+	@sed -nE 's/^([a-z]+):.*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 12

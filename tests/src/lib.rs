@@ -1,0 +1,44 @@
+//! What the tests share: where the built tools are and how to run them.
+
+use std::ffi::OsStr;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+/// Every tool, in alphabetical order.
+pub const TOOLS: &[&str] = &[
+    "appmesh-install",
+    "cloudmap-ns",
+    "color-probe",
+    "ecr-push",
+    "irsa-role",
+    "manifest-apply",
+    "oidc-assoc",
+    "sg-open",
+];
+
+/// The top of the repository.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(PathBuf::new, Path::to_path_buf)
+}
+
+/// A built program: beside the test's own (`target/release/deps/..`), where `cargo build` puts it.
+pub fn program(name: &str) -> PathBuf {
+    let test = std::env::current_exe().unwrap_or_default();
+    test.ancestors().nth(2).unwrap_or(Path::new("")).join(name)
+}
+
+/// Runs a tool to its end on a given stdin, in the repository's top folder.
+///
+/// # Errors
+/// The tool is not built, or does not read its stdin.
+pub fn run(tool: &str, args: impl IntoIterator<Item = impl AsRef<OsStr>>, stdin: &[u8]) -> std::io::Result<Output> {
+    let mut command = Command::new(program(tool));
+    command.args(args).current_dir(root()).env("AWS_EC2_METADATA_DISABLED", "true");
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    if let Some(mut pipe) = child.stdin.take() {
+        // A tool that fails early closes its stdin: its output tells why.
+        let _ = pipe.write_all(stdin);
+    }
+    child.wait_with_output()
+}

@@ -1,0 +1,163 @@
+//! The whole flow in the local cloud: two real clusters, images really pushed and pulled, real Envoys.
+//!
+//! One cloud serves the whole file, so this is one test whose steps build on each other, as a user's would. It needs
+//! Linux and root, as the local cloud does.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may stop at the first surprise")]
+
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use tests::{program, root};
+
+/// A running local cloud; down again when it is dropped, however the test ends.
+struct Cloud {
+    state: PathBuf,
+    build: PathBuf,
+}
+
+impl Cloud {
+    fn up() -> Self {
+        let folder = root().join("build/test-flow");
+        let cloud = Self { state: folder.join("cloud"), build: folder.join("json") };
+        let _ = std::fs::remove_dir_all(&cloud.build);
+        let up = cloud.localcloud().arg("up").status().expect("localcloud");
+        assert!(up.success(), "localcloud up: {up}");
+        cloud
+    }
+
+    fn localcloud(&self) -> Command {
+        let mut command = Command::new(program("localcloud"));
+        command.arg("--state").arg(&self.state).current_dir(root());
+        command
+    }
+
+    /// Runs a shell command inside, its stdout and stderr kept.
+    fn try_sh(&self, script: &str) -> Output {
+        let output = self.localcloud().args(["run", "--", "bash", "-euo", "pipefail", "-c", script]).stdin(Stdio::null()).output();
+        output.expect("localcloud run")
+    }
+
+    /// Runs a shell command inside that must succeed; its stdout.
+    fn sh(&self, script: &str) -> String {
+        let output = self.try_sh(script);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{script}\n{}\n{stderr}", output.status);
+        String::from_utf8(output.stdout).expect("UTF-8")
+    }
+
+    fn make(&self, goals: &str) -> String {
+        self.sh(&self.make_command(goals))
+    }
+
+    fn make_command(&self, goals: &str) -> String {
+        let bin = program("oidc-assoc").parent().map(Path::to_path_buf).unwrap_or_default();
+        format!("make --no-print-directory {goals} CLUSTER1=c1 CLUSTER2=c2 BIN={} BUILD={}", bin.display(), self.build.display())
+    }
+
+    fn tool(name: &str) -> String {
+        program(name).display().to_string()
+    }
+
+    fn json(&self, cluster: &str, step: &str) -> Value {
+        let file = self.build.join(cluster).join(format!("{step}.json"));
+        serde_json::from_slice(&std::fs::read(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))).unwrap()
+    }
+
+    fn account(&self) -> Value {
+        serde_json::from_str(&self.sh("python tests/flow/account.py")).unwrap()
+    }
+
+    /// Every Kubernetes object the flow touches, with its resourceVersion.
+    fn objects(&self) -> String {
+        let kinds = "ns,sa,deploy,svc,secret,cm,clusterrole,clusterrolebinding,role,rolebinding,crd,\
+                     mutatingwebhookconfigurations,validatingwebhookconfigurations,\
+                     meshes.appmesh.k8s.aws,virtualnodes.appmesh.k8s.aws,virtualservices.appmesh.k8s.aws,virtualrouters.appmesh.k8s.aws";
+        let columns = "KIND:.kind,NS:.metadata.namespace,NAME:.metadata.name,RV:.metadata.resourceVersion";
+        let get = |cluster| format!("kubectl --context {cluster} get {kinds} -A --no-headers -o custom-columns={columns}");
+        self.sh(&format!("{}; {}", get("c1"), get("c2")))
+    }
+
+    /// The writing calls that the gateway has logged since its `from`th line, and the number of lines now.
+    fn writes_since(&self, from: usize) -> (Vec<String>, usize) {
+        let log = std::fs::read_to_string(self.state.join("log/aws-api.log")).expect("the gateway's log");
+        let lines: Vec<&str> = log.lines().collect();
+        let crossmesh = |line: &&&str| line.contains("app/crossmesh") && !line.contains("sts:");
+        let writes = lines[from..].iter().filter(crossmesh).filter(|line| {
+            let action = line.split([' ', '"', '\t']).find(|word| word.split_once(':').is_some_and(|(service, action)| {
+                !action.is_empty() && service.chars().all(|c| c.is_ascii_lowercase()) && action.starts_with(|c: char| c.is_ascii_uppercase())
+            }));
+            let verb = action.and_then(|action| action.split_once(':')).map_or("", |(_, verb)| verb);
+            !["Get", "List", "Describe", "Discover", "Batch"].iter().any(|read| verb.starts_with(read))
+        });
+        (writes.map(ToString::to_string).collect(), lines.len())
+    }
+}
+
+impl Drop for Cloud {
+    fn drop(&mut self) {
+        let down = self.localcloud().arg("down").status();
+        assert!(down.is_ok_and(|status| status.success()), "localcloud down");
+    }
+}
+
+/// The error object of a failed tool.
+fn error(output: &Output) -> Value {
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    let line = text.lines().rfind(|line| line.starts_with("{\"error\"")).unwrap_or_else(|| panic!("no error line: {text}"));
+    serde_json::from_str::<Value>(line).unwrap()["error"].take()
+}
+
+#[test]
+fn the_tutorial_from_nothing_to_red_and_blue_and_back() {
+    let cloud = Cloud::up();
+    let before = cloud.account();
+
+    // Everything but the security group rule: the front end is there and cannot reach the back end.
+    cloud.make(&format!("-j8 {}", cloud.build.join("c1/feapp.json").display()));
+    let feapp = cloud.build.join("c1/feapp.json");
+    let probe = format!("{} --count 20 --expect red=1,blue=1 --timeout 60s < {}", Cloud::tool("color-probe"), feapp.display());
+    let closed = cloud.try_sh(&probe);
+    let refusal = error(&closed);
+    assert_eq!(closed.status.code(), Some(1), "{refusal}");
+    assert!(refusal.to_string().contains("upstream connect error"), "Envoy's answer is quoted: {refusal}");
+    assert!(refusal["hint"].as_str().unwrap_or_default().contains("sg-open"), "{refusal}");
+
+    // With it: red and blue, evenly.
+    cloud.make("-j8 all");
+    let probe = &cloud.json("c1", "probe")["probe"];
+    let (red, blue) = (probe["tallies"]["red"].as_u64(), probe["tallies"]["blue"].as_u64());
+    assert_eq!(red.zip(blue).map(|(red, blue)| red + blue), Some(200), "{probe}");
+
+    // Asserting everything again changes nothing, neither in AWS nor in the clusters.
+    let (objects, (_, calls)) = (cloud.objects(), cloud.writes_since(0));
+    let documents = |step| (cloud.json("c1", step), cloud.json("c2", step));
+    let (roles, meshes) = (documents("role"), documents("mesh"));
+    cloud.make("-B -j8 all");
+    assert_eq!(cloud.writes_since(calls).0, Vec::<String>::new());
+    assert_eq!(cloud.objects(), objects);
+    assert_eq!((documents("role"), documents("mesh")), (roles, meshes));
+
+    // Tools on their own, in a pipe.
+    let (oidc, role) = (Cloud::tool("oidc-assoc"), Cloud::tool("irsa-role"));
+    let arn = cloud.json("c1", "role")["role"]["arn"].as_str().unwrap().to_owned();
+    let piped = format!(r#"printf '{{"cluster":{{"name":"c1","region":"us-west-2"}}}}' | {oidc} | {role} | jq -r .role.arn"#);
+    assert_eq!(cloud.sh(&piped).trim(), arn);
+    assert_eq!(cloud.sh(&format!("{oidc} -n --cluster c1 | {role} | jq -r .role.arn")).trim(), arn);
+
+    // The tutorial's own manifests have bare words in place of images.
+    let prefix = cloud.json("c2", "image-colorapp")["images"]["colorapp"]["repository"].as_str().unwrap().replace("/colorapp", "");
+    let digest = cloud.json("c2", "image-colorapp")["images"]["colorapp"]["digest"].as_str().unwrap().to_owned();
+    let bare = cloud.build.join("bare.yaml");
+    let text = std::fs::read_to_string(root().join("manifests/colorapp.yaml")).unwrap();
+    std::fs::write(&bare, text.replace("{{ images.colorapp.uri }}", &format!("ECR_IMAGE_PREFIX/colorapp@{digest}"))).unwrap();
+    let apply = format!("{} colorapp --file {} --set ECR_IMAGE_PREFIX={prefix}", Cloud::tool("manifest-apply"), bare.display());
+    let plan = cloud.try_sh(&format!("{apply} --plan < {}", cloud.build.join("c2/colorapp.json").display()));
+    let said = String::from_utf8_lossy(&plan.stderr).into_owned();
+    assert!(plan.status.success() && said.contains("nothing to do"), "{said}");
+
+    // And back to what was: twice, for the second time finds nothing.
+    cloud.make("destroy");
+    assert_eq!(cloud.account(), before);
+    cloud.make("destroy");
+    assert_eq!(cloud.account(), before);
+}
