@@ -19,7 +19,7 @@ mod virtual_service;
 
 pub use arn::Arn;
 pub use condition::Condition;
-pub use mesh::{Mesh, MeshSpec, MeshStatus};
+pub use mesh::{EgressFilter, EgressFilterType, Mesh, MeshSpec, MeshStatus};
 pub use object::{MeshMember, MeshObject};
 pub use port::{PortMapping, Protocol};
 pub use reference::{MeshReference, Reference};

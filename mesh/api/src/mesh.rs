@@ -14,6 +14,7 @@ use crate::{Condition, schema};
     plural = "meshes",
     status = "MeshStatus",
     derive = "PartialEq",
+    category = "all",
     doc = "A service mesh: which namespaces belong to it",
     printcolumn(
         name = "ARN",
@@ -33,9 +34,31 @@ pub struct MeshSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::label_selector")]
     pub namespace_selector: Option<LabelSelector>,
+    /// Where applications may go besides their backends; `DROP_ALL` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress_filter: Option<EgressFilter>,
 }
 
-/// What the controller found out about a [`Mesh`].
+/// Where applications may go besides their backends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EgressFilter {
+    /// `ALLOW_ALL`: anywhere; `DROP_ALL`: to AWS only.
+    #[serde(rename = "type")]
+    pub type_: EgressFilterType,
+}
+
+/// Value of [`EgressFilter`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[expect(missing_docs, reason = "told by the field that holds it, and a description would change the schema's shape")]
+pub enum EgressFilterType {
+    AllowAll,
+    #[default]
+    DropAll,
+}
+
+/// What the controller found out about the Mesh.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MeshStatus {

@@ -3,7 +3,7 @@ use kube::{Resource, ResourceExt};
 use crate::{Condition, Mesh, MeshReference, VirtualNode, VirtualRouter, VirtualService};
 
 /// What the four kinds have in common.
-pub trait MeshObject: Resource<DynamicType = ()> {
+pub trait MeshObject: Resource<DynamicType = ()> + Sized {
     /// Type of the condition that says whether the object is in force.
     const ACTIVE: &'static str;
     /// Name of the field of the status that holds the ARN.
@@ -11,8 +11,8 @@ pub trait MeshObject: Resource<DynamicType = ()> {
 
     /// `spec.awsName` as it stands.
     fn given_aws_name(&self) -> Option<&str>;
-    /// What admission fills in for an absent `spec.awsName`.
-    fn default_aws_name(&self) -> String;
+    /// What admission fills in for an absent `spec.awsName` of an object of that name and namespace.
+    fn default_aws_name(name: &str, namespace: &str) -> String;
     /// `status.conditions`
     fn conditions(&self) -> &[Condition];
     /// The ARN in the status.
@@ -22,7 +22,8 @@ pub trait MeshObject: Resource<DynamicType = ()> {
 
     /// The object's name in AWS's terms.
     fn aws_name(&self) -> String {
-        self.given_aws_name().map_or_else(|| self.default_aws_name(), str::to_owned)
+        let given = self.given_aws_name().map(str::to_owned);
+        given.unwrap_or_else(|| Self::default_aws_name(&self.name_any(), &self.namespace().unwrap_or_default()))
     }
 }
 
@@ -33,7 +34,7 @@ pub trait MeshMember: MeshObject {
 }
 
 macro_rules! mesh_object {
-    ($kind:ident, $active:literal, $arn_field:literal, $arn:ident, |$object:ident| $default:expr) => {
+    ($kind:ident, $active:literal, $arn_field:literal, $arn:ident, |$name:pat_param, $namespace:pat_param| $default:expr) => {
         impl MeshObject for $kind {
             const ACTIVE: &'static str = $active;
             const ARN_FIELD: &'static str = $arn_field;
@@ -42,8 +43,7 @@ macro_rules! mesh_object {
                 self.spec.aws_name.as_deref()
             }
 
-            fn default_aws_name(&self) -> String {
-                let $object = self;
+            fn default_aws_name($name: &str, $namespace: &str) -> String {
                 $default
             }
 
@@ -72,19 +72,17 @@ macro_rules! mesh_member {
     )+};
 }
 
-mesh_object!(Mesh, "MeshActive", "meshARN", mesh_arn, |mesh| mesh.name_any());
-mesh_object!(VirtualNode, "VirtualNodeActive", "virtualNodeARN", virtual_node_arn, |node| with_namespace(node, '_'));
-mesh_object!(VirtualRouter, "VirtualRouterActive", "virtualRouterARN", virtual_router_arn, |router| {
-    with_namespace(router, '_')
+mesh_object!(Mesh, "MeshActive", "meshARN", mesh_arn, |name, _| name.to_owned());
+mesh_object!(VirtualNode, "VirtualNodeActive", "virtualNodeARN", virtual_node_arn, |name, namespace| {
+    format!("{name}_{namespace}")
 });
-mesh_object!(VirtualService, "VirtualServiceActive", "virtualServiceARN", virtual_service_arn, |service| {
-    with_namespace(service, '.')
+mesh_object!(VirtualRouter, "VirtualRouterActive", "virtualRouterARN", virtual_router_arn, |name, namespace| {
+    format!("{name}_{namespace}")
+});
+mesh_object!(VirtualService, "VirtualServiceActive", "virtualServiceARN", virtual_service_arn, |name, namespace| {
+    format!("{name}.{namespace}")
 });
 mesh_member!(VirtualNode, VirtualRouter, VirtualService);
-
-fn with_namespace(object: &impl ResourceExt, separator: char) -> String {
-    format!("{}{separator}{}", object.name_any(), object.namespace().unwrap_or_default())
-}
 
 #[cfg(test)]
 mod tests {

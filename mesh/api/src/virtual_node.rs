@@ -14,6 +14,7 @@ use crate::{Condition, MeshReference, PortMapping, Reference, schema};
     namespaced,
     status = "VirtualNodeStatus",
     derive = "PartialEq",
+    category = "all",
     doc = "A set of pods: how they are found, what they listen on, whom they call",
     printcolumn(
         name = "ARN",
@@ -111,7 +112,7 @@ pub struct VirtualServiceBackend {
     pub virtual_service_arn: Option<String>,
 }
 
-/// What the controller found out about a [`VirtualNode`].
+/// What the controller found out about the VirtualNode.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct VirtualNodeStatus {

@@ -15,6 +15,7 @@ use crate::{Condition, MeshReference, PortMapping, Reference, schema};
     namespaced,
     status = "VirtualRouterStatus",
     derive = "PartialEq",
+    category = "all",
     doc = "Which requests go to which VirtualNodes, in what proportions",
     printcolumn(
         name = "ARN",
@@ -106,7 +107,7 @@ pub struct WeightedTarget {
     pub weight: u32,
 }
 
-/// What the controller found out about a [`VirtualRouter`].
+/// What the controller found out about the VirtualRouter.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct VirtualRouterStatus {

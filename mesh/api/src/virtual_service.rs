@@ -13,6 +13,7 @@ use crate::{Condition, MeshReference, Reference, schema};
     namespaced,
     status = "VirtualServiceStatus",
     derive = "PartialEq",
+    category = "all",
     doc = "A name that nodes call, and who answers for it",
     printcolumn(
         name = "ARN",
@@ -66,7 +67,7 @@ pub struct VirtualRouterProvider {
     pub virtual_router_ref: Option<Reference>,
 }
 
-/// What the controller found out about a [`VirtualService`].
+/// What the controller found out about the VirtualService.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct VirtualServiceStatus {

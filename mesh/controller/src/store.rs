@@ -14,6 +14,8 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::admission::membership;
+
 /// The local copy. Cloning is cheap, every clone sees the same objects.
 #[derive(Clone)]
 pub struct Store {
@@ -114,6 +116,13 @@ impl Snapshot {
     /// The Pod of that name.
     pub fn pod(&self, namespace: &str, name: &str) -> Option<&Arc<Pod>> {
         find(&self.pods, namespace, name)
+    }
+
+    /// The VirtualNode that a pod is.
+    pub fn virtual_node_of(&self, pod: &Pod) -> anyhow::Result<&VirtualNode> {
+        let (name, namespace) = (pod.name_any(), pod.namespace().unwrap_or_default());
+        let found = membership::virtual_node_of(&self.virtual_nodes, &namespace, &name, pod.labels())?;
+        found.with_context(|| format!("pod {name} is of no VirtualNode"))
     }
 
     /// The Namespace of that name.

@@ -1,0 +1,198 @@
+//! What the API server asks before it stores an object: defaults, refusals, the sidecar.
+
+mod annotations;
+mod defaults;
+pub mod inject;
+pub mod membership;
+mod unserved;
+mod validate;
+
+use std::{path::PathBuf, sync::Arc};
+
+use anyhow::{Context as _, bail, ensure};
+use axum::{Json, Router, extract::DefaultBodyLimit, extract::State, routing};
+use kube::{
+    Client, ResourceExt as _,
+    core::{
+        DynamicObject,
+        admission::{AdmissionRequest, AdmissionResponse, AdmissionReview, Operation},
+    },
+};
+use mesh_api::{Mesh, MeshMember, MeshObject, MeshReference, VirtualNode, VirtualRouter, VirtualService};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    identity::Identity,
+    store::{Snapshot, Store},
+    tls::{Certificate, TlsListener},
+};
+use inject::Sidecar;
+use validate::{Checked, Place, check, check_immutable};
+
+/// Bytes; two objects of the size that etcd takes, the new and the old one, fit.
+const LARGEST_REVIEW: usize = 8 << 20;
+
+/// The webhook.
+pub struct Admission {
+    /// The cluster's objects.
+    pub store: Store,
+    /// For what has not arrived in the store yet.
+    pub client: Client,
+    /// The account whose ARNs may be backends.
+    pub identity: Identity,
+    /// What a sidecar looks like.
+    pub sidecar: Sidecar,
+    /// Folder with the authority that sidecars are to trust.
+    pub certificates: PathBuf,
+}
+
+type Request = AdmissionRequest<DynamicObject>;
+type Review = AdmissionReview<DynamicObject>;
+
+impl Admission {
+    /// Answers until `stop`, and ends when the last answer is given.
+    pub async fn serve(self, listener: TlsListener, stop: CancellationToken) -> anyhow::Result<()> {
+        let router = Router::new()
+            .route("/mutate", routing::post(mutate))
+            .route("/validate", routing::post(validate))
+            .route("/inject", routing::post(inject))
+            .route("/readyz", routing::get(|| async { "ok" }))
+            .layer(DefaultBodyLimit::max(LARGEST_REVIEW))
+            .with_state(Arc::new(self));
+        axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await.context("serving admission")
+    }
+
+    /// The object with its defaults.
+    async fn mutate(&self, request: &Request) -> anyhow::Result<Option<Value>> {
+        let kind = request.kind.kind.as_str();
+        let mut object = json!(request.object);
+        let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) else { return Ok(None) };
+        match request.operation {
+            Operation::Create => {
+                let namespace = request.namespace.as_deref().unwrap_or_default();
+                let aws_name = default_aws_name(kind, &request.name, namespace);
+                let mesh = if kind == "Mesh" { None } else { Some(self.mesh(namespace).await?) };
+                defaults::created(kind, spec, aws_name, mesh)?;
+            }
+            Operation::Update => defaults::updated(spec, &json!(request.old_object)),
+            _ => return Ok(None),
+        }
+        Ok(Some(object))
+    }
+
+    async fn mesh(&self, namespace: &str) -> anyhow::Result<MeshReference> {
+        membership::decide(&self.store, &self.client, namespace, |surroundings| {
+            let mesh = surroundings.mesh()?;
+            Ok(MeshReference { name: mesh.name_any(), uid: mesh.uid().unwrap_or_default() })
+        })
+        .await
+    }
+
+    /// Refuses what can't be served.
+    fn validate(&self, request: &Request) -> anyhow::Result<()> {
+        let kind = request.kind.kind.as_str();
+        let Some(object) = &request.object else { return Ok(()) };
+        let leaving = object.metadata.deletion_timestamp.is_some();
+        let (object, old) = (json!(object), json!(request.old_object));
+        if request.operation == Operation::Update {
+            // An object that another controller left with fields that are not served can still be labelled or deleted.
+            if leaving || object["spec"] == old["spec"] {
+                return Ok(());
+            }
+            check_immutable(kind, &object, &old)?;
+        }
+        let snapshot = self.store.snapshot();
+        match kind {
+            "Mesh" => check::<Mesh>(&object, Place { identity: &self.identity, mesh: None }),
+            "VirtualNode" => self.validate_member(&object, &snapshot, &snapshot.virtual_nodes),
+            "VirtualRouter" => self.validate_member(&object, &snapshot, &snapshot.virtual_routers),
+            "VirtualService" => self.validate_member(&object, &snapshot, &snapshot.virtual_services),
+            _ => bail!("{kind}: not served by this controller"),
+        }
+    }
+
+    fn validate_member<K>(&self, object: &Value, snapshot: &Snapshot, others: &[Arc<K>]) -> anyhow::Result<()>
+    where
+        K: Checked + MeshMember,
+    {
+        let mesh = object["spec"]["meshRef"]["name"].as_str().and_then(|mesh| snapshot.mesh(mesh));
+        let mesh = mesh.map(|mesh| mesh.aws_name());
+        check::<K>(object, Place { identity: &self.identity, mesh: mesh.as_deref() })?;
+        check_unique(&serde_json::from_value::<K>(object.clone())?, others)
+    }
+
+    /// The pod with its sidecar.
+    async fn inject(&self, request: &Request) -> anyhow::Result<Option<Value>> {
+        let namespace = request.namespace.as_deref().context("a pod without namespace")?;
+        let ca = Certificate::authority(&self.certificates)?;
+        let pod = json!(request.object);
+        membership::decide(&self.store, &self.client, namespace, |surroundings| {
+            inject::inject(&pod, surroundings, &self.sidecar, &ca)
+        })
+        .await
+    }
+}
+
+fn default_aws_name(kind: &str, name: &str, namespace: &str) -> String {
+    match kind {
+        "Mesh" => Mesh::default_aws_name(name, namespace),
+        "VirtualService" => VirtualService::default_aws_name(name, namespace),
+        "VirtualRouter" => VirtualRouter::default_aws_name(name, namespace),
+        _ => VirtualNode::default_aws_name(name, namespace),
+    }
+}
+
+/// Refuses a name in AWS's terms that another object of the same kind and mesh has: each would undo what the other says.
+fn check_unique<K: MeshMember>(object: &K, others: &[Arc<K>]) -> anyhow::Result<()> {
+    let same = |other: &&Arc<K>| {
+        (other.name_any(), other.namespace()) != (object.name_any(), object.namespace())
+            && other.mesh_ref() == object.mesh_ref()
+            && other.aws_name() == object.aws_name()
+    };
+    let other = others.iter().find(same);
+    ensure!(
+        other.is_none(),
+        "spec.awsName: {} is the name of {}/{} too",
+        object.aws_name(),
+        other.and_then(|other| other.namespace()).unwrap_or_default(),
+        other.map(|other| other.name_any()).unwrap_or_default()
+    );
+    Ok(())
+}
+
+async fn mutate(State(admission): State<Arc<Admission>>, Json(review): Json<Review>) -> Json<Review> {
+    answer(review, async |request| admission.mutate(request).await).await
+}
+
+async fn validate(State(admission): State<Arc<Admission>>, Json(review): Json<Review>) -> Json<Review> {
+    answer(review, async |request| admission.validate(request).map(|()| None)).await
+}
+
+async fn inject(State(admission): State<Arc<Admission>>, Json(review): Json<Review>) -> Json<Review> {
+    answer(review, async |request| admission.inject(request).await).await
+}
+
+/// The answer: granted, granted with changes, or refused with the reason that the user reads.
+async fn answer(review: Review, decide: impl AsyncFnOnce(&Request) -> anyhow::Result<Option<Value>>) -> Json<Review> {
+    let request: Request = match review.try_into() {
+        Ok(request) => request,
+        Err(error) => return Json(AdmissionResponse::invalid(error).into_review()),
+    };
+    let response = AdmissionResponse::from(&request);
+    let patch = decide(&request).await.and_then(|changed| {
+        let Some(changed) = changed else { return Ok(None) };
+        // Through JSON, for kube speaks of an older json-patch's type.
+        Ok(Some(serde_json::from_value(json!(json_patch::diff(&json!(request.object), &changed)))?))
+    });
+    let answered = patch.and_then(|patch| match patch {
+        Some(patch) => Ok(response.clone().with_patch(patch)?),
+        None => Ok(response.clone()),
+    });
+    let response = answered.unwrap_or_else(|error| {
+        let (kind, name) = (&request.kind.kind, &request.name);
+        tracing::info!(kind, namespace = request.namespace, name, "refused: {error:#}");
+        response.deny(format!("{error:#}"))
+    });
+    Json(response.into_review())
+}

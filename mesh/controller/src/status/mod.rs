@@ -1,0 +1,290 @@
+//! What users read of their objects, and the objects' end: conditions, ARNs, finalizers. Only the leader writes.
+
+mod patch;
+mod verdict;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use backon::{BackoffBuilder as _, ExponentialBuilder};
+use futures::{StreamExt as _, future::BoxFuture, stream};
+use kube::{
+    Api, Client, Resource, ResourceExt as _,
+    api::{Patch, PatchParams},
+    runtime::events::{Event, EventType, Recorder, Reporter},
+};
+use mesh_api::{Arn, Mesh, MeshMember, MeshObject, VirtualNode, VirtualRouter, VirtualService, arn::MeshResource};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    publish,
+    registrar::Registrar,
+    registration,
+    store::{Snapshot, Store},
+};
+use patch::{finalizers_patch, status_patch};
+use verdict::{Namespaces, Verdict};
+
+/// Keeps a Mesh until its members are gone.
+const MESH_MEMBERS: &str = "finalizers.appmesh.k8s.aws/mesh-members";
+/// Amazon's controller sets it; with no App Mesh API there is nothing to clean up behind it.
+const APPMESH_RESOURCES: &str = "finalizers.appmesh.k8s.aws/aws-appmesh-resources";
+/// Keeps an object until what Cloud Map knows of it is gone.
+const CLOUDMAP_RESOURCES: &str = "finalizers.appmesh.k8s.aws/aws-cloudmap-resources";
+/// Objects settled at once.
+const CONCURRENCY: usize = 8;
+
+/// Writes what the leader finds out.
+pub struct Reporting {
+    client: Client,
+    store: Store,
+    registrar: Arc<Registrar>,
+    events: Recorder,
+}
+
+type Settling<'a> = BoxFuture<'a, anyhow::Result<()>>;
+
+impl Reporting {
+    /// `instance` is the pod's name, for events.
+    pub fn new(client: Client, store: Store, registrar: Arc<Registrar>, instance: String) -> Self {
+        let reporter = Reporter { controller: "appmesh-controller".to_owned(), instance: Some(instance) };
+        Self { events: Recorder::new(client.clone(), reporter), client, store, registrar }
+    }
+
+    /// Follows the cluster while `leader` says so, until `stop`.
+    pub async fn run(self, mut leader: watch::Receiver<bool>, stop: CancellationToken) {
+        let work = async {
+            let mut changed = self.store.changed();
+            let mut pending = BTreeMap::new();
+            let (mut delays, mut retry) = (delays(), None);
+            changed.mark_changed();
+            loop {
+                tokio::select! {
+                    alive = changed.changed() => if alive.is_err() { return },
+                    alive = leader.changed() => if alive.is_err() { return },
+                    () = sleep_until(retry.unwrap_or_else(Instant::now)), if retry.is_some() => {}
+                }
+                if !*leader.borrow_and_update() {
+                    retry = None;
+                    continue;
+                }
+                if self.settle_all(&mut pending).await {
+                    (delays, retry) = (self::delays(), None);
+                } else {
+                    retry = delays.next().map(|delay| Instant::now() + delay);
+                }
+            }
+        };
+        tokio::select! {
+            () = work => {}
+            () = stop.cancelled() => {}
+        }
+    }
+
+    /// Settles every object; `false` if something is to be looked at again though the cluster may not change.
+    async fn settle_all(&self, pending: &mut BTreeMap<String, String>) -> bool {
+        let snapshot = self.store.snapshot();
+        let namespaces = self.namespaces(&snapshot).await;
+        self.tell_pending(&snapshot, pending).await;
+        let mut settling: Vec<Settling<'_>> = Vec::new();
+        for mesh in &snapshot.meshes {
+            settling.push(Box::pin(self.mesh(mesh, &snapshot)));
+        }
+        for node in &snapshot.virtual_nodes {
+            settling.push(Box::pin(self.virtual_node(node, &snapshot, &namespaces)));
+        }
+        for router in &snapshot.virtual_routers {
+            settling.push(Box::pin(self.virtual_router(router, &snapshot)));
+        }
+        for service in &snapshot.virtual_services {
+            settling.push(Box::pin(self.virtual_service(service, &snapshot)));
+        }
+        let settled: Vec<_> = stream::iter(settling).buffer_unordered(CONCURRENCY).collect().await;
+        for error in settled.iter().filter_map(|settled| settled.as_ref().err()) {
+            tracing::warn!("status is not written yet: {error:#}");
+        }
+        let whole = namespaces.is_ok_and(|there| needed(&snapshot).all(|namespace| there.contains(namespace)));
+        whole && settled.iter().all(Result::is_ok)
+    }
+
+    /// The names of Cloud Map's namespaces, asked only if a node needs one.
+    async fn namespaces(&self, snapshot: &Snapshot) -> Namespaces {
+        if needed(snapshot).next().is_none() {
+            return Ok(Default::default());
+        }
+        self.registrar.namespaces().await.map_err(|error| format!("{error:#}"))
+    }
+
+    async fn mesh(&self, mesh: &Mesh, snapshot: &Snapshot) -> anyhow::Result<()> {
+        let api = Api::all(self.client.clone());
+        if mesh.metadata.deletion_timestamp.is_some() {
+            let free = verdict::members(mesh, snapshot).is_empty();
+            return if free { release(&api, mesh).await } else { Ok(()) };
+        }
+        hold(&api, mesh, MESH_MEMBERS).await?;
+        let arn = self.registrar.identity().arn(&mesh.aws_name(), MeshResource::Mesh);
+        report(&api, mesh, Some(arn), &Verdict::active(), BTreeMap::new()).await
+    }
+
+    async fn virtual_node(
+        &self,
+        node: &VirtualNode,
+        snapshot: &Snapshot,
+        namespaces: &Namespaces,
+    ) -> anyhow::Result<()> {
+        let api = self.api(node);
+        if node.metadata.deletion_timestamp.is_some() {
+            if node.finalizers().iter().any(|finalizer| finalizer == CLOUDMAP_RESOURCES) {
+                registration::forget(&self.registrar, node).await?;
+            }
+            return release(&api, node).await;
+        }
+        hold(&api, node, CLOUDMAP_RESOURCES).await?;
+        let arn = self.arn(node, snapshot, MeshResource::VirtualNode);
+        report(&api, node, arn, &verdict::virtual_node(node, snapshot, namespaces), BTreeMap::new()).await
+    }
+
+    async fn virtual_router(&self, router: &VirtualRouter, snapshot: &Snapshot) -> anyhow::Result<()> {
+        let api = self.api(router);
+        if router.metadata.deletion_timestamp.is_some() {
+            return release(&api, router).await;
+        }
+        let arn = self.arn(router, snapshot, MeshResource::VirtualRouter);
+        let routes = router.spec.routes.iter().flatten().filter_map(|route| {
+            let arn = self.arn(router, snapshot, |name| MeshResource::Route(name, route.name.clone()))?;
+            Some((route.name.clone(), arn.to_string()))
+        });
+        report(&api, router, arn, &verdict::virtual_router(router, snapshot), routes.collect()).await
+    }
+
+    async fn virtual_service(&self, service: &VirtualService, snapshot: &Snapshot) -> anyhow::Result<()> {
+        let api = self.api(service);
+        if service.metadata.deletion_timestamp.is_some() {
+            if service.finalizers().iter().any(|finalizer| finalizer == CLOUDMAP_RESOURCES) {
+                publish::forget(&self.registrar, service).await?;
+            }
+            return release(&api, service).await;
+        }
+        hold(&api, service, CLOUDMAP_RESOURCES).await?;
+        let arn = self.arn(service, snapshot, MeshResource::VirtualService);
+        report(&api, service, arn, &verdict::virtual_service(service, snapshot), BTreeMap::new()).await
+    }
+
+    fn api<K>(&self, object: &K) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>,
+    {
+        Api::namespaced(self.client.clone(), object.meta().namespace.as_deref().unwrap_or_default())
+    }
+
+    fn arn(
+        &self,
+        object: &impl MeshMember,
+        snapshot: &Snapshot,
+        resource: impl FnOnce(String) -> MeshResource,
+    ) -> Option<Arn> {
+        let mesh = verdict::mesh(object, snapshot).ok()?;
+        Some(self.registrar.identity().arn(&mesh.aws_name(), resource(object.aws_name())))
+    }
+
+    /// Tells once by an event which members a Mesh that is being deleted waits for.
+    async fn tell_pending(&self, snapshot: &Snapshot, told: &mut BTreeMap<String, String>) {
+        let mut pending = BTreeMap::new();
+        for mesh in snapshot.meshes.iter().filter(|mesh| mesh.metadata.deletion_timestamp.is_some()) {
+            let members = verdict::members(mesh, snapshot);
+            if members.is_empty() {
+                continue;
+            }
+            let note = format!("objects pending deletion: {}", members.join(", "));
+            if told.get(&mesh.name_any()) != Some(&note) {
+                let event = Event {
+                    type_: EventType::Warning,
+                    reason: "PendingMembersDeletion".to_owned(),
+                    // An event's note may be 1 kB long.
+                    note: Some(note.chars().take(1000).collect()),
+                    action: "Delete".to_owned(),
+                    secondary: None,
+                };
+                if let Err(error) = self.events.publish(&event, &mesh.object_ref(&())).await {
+                    tracing::warn!(mesh = mesh.name_any(), %error, "cannot write an event");
+                }
+            }
+            pending.insert(mesh.name_any(), note);
+        }
+        *told = pending;
+    }
+}
+
+fn needed(snapshot: &Snapshot) -> impl Iterator<Item = &str> {
+    snapshot.virtual_nodes.iter().filter_map(|node| verdict::cloud_map_namespace(node))
+}
+
+/// Adds a finalizer if it is not there.
+async fn hold<K>(api: &Api<K>, object: &K, finalizer: &str) -> anyhow::Result<()>
+where
+    K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned,
+{
+    let mut finalizers = object.finalizers().to_vec();
+    if finalizers.iter().any(|there| there == finalizer) {
+        return Ok(());
+    }
+    finalizers.push(finalizer.to_owned());
+    write_finalizers(api, object, finalizers).await
+}
+
+/// Lets a deleted object go: removes the finalizers that are this controller's to remove.
+async fn release<K>(api: &Api<K>, object: &K) -> anyhow::Result<()>
+where
+    K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned,
+{
+    let ours = [MESH_MEMBERS, APPMESH_RESOURCES, CLOUDMAP_RESOURCES];
+    let others: Vec<_> = object.finalizers().iter().filter(|there| !ours.contains(&there.as_str())).cloned().collect();
+    if others.len() == object.finalizers().len() {
+        return Ok(());
+    }
+    write_finalizers(api, object, others).await
+}
+
+async fn write_finalizers<K>(api: &Api<K>, object: &K, finalizers: Vec<String>) -> anyhow::Result<()>
+where
+    K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned,
+{
+    let patch = finalizers_patch(object, finalizers);
+    let written = api.patch(&object.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await;
+    settled(written.map(|_| ())).with_context(|| format!("finalizers of {} {}", K::kind(&()), object.name_any()))
+}
+
+async fn report<K>(
+    api: &Api<K>,
+    object: &K,
+    arn: Option<Arn>,
+    verdict: &Verdict,
+    routes: BTreeMap<String, String>,
+) -> anyhow::Result<()>
+where
+    K: MeshObject + Clone + std::fmt::Debug + DeserializeOwned + serde::Serialize,
+{
+    let Some(patch) = status_patch(object, arn, verdict, routes) else { return Ok(()) };
+    let patch: Patch<Value> = Patch::Merge(patch);
+    let written = api.patch_status(&object.name_any(), &PatchParams::default(), &patch).await;
+    settled(written.map(|_| ())).with_context(|| format!("status of {} {}", K::kind(&()), object.name_any()))
+}
+
+/// An object that is gone or was changed meanwhile is not a failure: the change comes with a new look.
+fn settled(written: kube::Result<()>) -> anyhow::Result<()> {
+    match written {
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
+        written => Ok(written?),
+    }
+}
+
+fn delays() -> impl Iterator<Item = Duration> {
+    let backoff = ExponentialBuilder::default().with_min_delay(Duration::from_secs(1));
+    backoff.with_max_delay(Duration::from_secs(15)).with_jitter().without_max_times().build()
+}
