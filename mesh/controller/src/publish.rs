@@ -182,7 +182,6 @@ fn printable(json: &str) -> String {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
     use crate::routes::{CloudMapDiscovery, Node, Route, Target};

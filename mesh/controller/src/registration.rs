@@ -99,7 +99,6 @@ fn is_ready(pod: &Pod) -> bool {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
     use mesh_api::Mesh;

@@ -106,7 +106,6 @@ mod tests {
     use serde_json::{from_value, json};
 
     #[test]
-    #[expect(clippy::unwrap_used, reason = "literals")]
     fn callers() {
         let user = json!({
             "username": "system:serviceaccount:k8multi:default",

@@ -483,3 +483,155 @@ fn tcp(cluster: &str) -> Filter {
         ..TcpProxy::default()
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{
+        cloudmap::Instances,
+        routes::{CloudMapDiscovery, Target},
+    };
+    use envoy_types::pb::{
+        envoy::config::{cluster::v3::Cluster, core::v3::address, endpoint::v3::lb_endpoint::HostIdentifier},
+        google::protobuf::Any,
+    };
+    use prost::Message;
+
+    const HTTP_8080: PortMapping = PortMapping { port: 8080, protocol: Protocol::Http };
+
+    fn color(color: &str) -> Node {
+        let attributes = [("color".to_owned(), color.to_owned())].into();
+        let discovery =
+            CloudMapDiscovery { namespace: "svc2.svc.local".into(), service: "colorapp".into(), attributes };
+        Node { port: 8080, protocol: Protocol::Http, discovery: Some(discovery) }
+    }
+
+    fn colorapp(red: u32, blue: u32) -> Backend {
+        let target = |node: &str, weight| Target { node: node.into(), weight };
+        let targets = vec![target("red_k8multi", red), target("blue_k8multi", blue)];
+        let nodes = [("red_k8multi".to_owned(), color("red")), ("blue_k8multi".to_owned(), color("blue"))];
+        let routes = vec![routes::Route { name: "color-route".into(), prefix: "/".into(), targets }];
+        let routes = Routes { listener: HTTP_8080, routes, nodes: nodes.into() };
+        Backend { mesh: "k8multi".into(), host: "colorapp.k8multi.svc.cluster.local".into(), routes: Some(routes) }
+    }
+
+    fn front(egress: Egress, backends: Vec<Backend>) -> View {
+        View { mesh: "k8multi".into(), node: "front_k8multi".into(), listeners: vec![HTTP_8080], egress, backends }
+    }
+
+    fn found() -> Found {
+        let instance = |ip: &str, color: &str| {
+            let attributes = [("AWS_INSTANCE_IPV4".to_owned(), ip.to_owned()), ("color".to_owned(), color.to_owned())];
+            (ip.to_owned(), attributes.into())
+        };
+        let instances: Instances =
+            [instance("10.0.2.9", "red"), instance("10.0.2.10", "red"), instance("10.0.2.7", "blue")].into();
+        [(Key::Instances(color("red").discovery.unwrap().key()), Answer::Instances(Arc::new(instances)))].into()
+    }
+
+    fn read<M: Message + Default>(resources: &BTreeMap<String, Any>, name: &str) -> M {
+        M::decode(&*resources[name].value).unwrap()
+    }
+
+    fn ips(resources: &Resources, cluster: &str) -> Vec<String> {
+        let assignment: ClusterLoadAssignment = read(&resources.endpoints, cluster);
+        let endpoints = assignment.endpoints.into_iter().flat_map(|locality| locality.lb_endpoints);
+        let ip = |endpoint: envoy_types::pb::envoy::config::endpoint::v3::LbEndpoint| {
+            let Some(HostIdentifier::Endpoint(endpoint)) = endpoint.host_identifier else { return None };
+            let Some(address::Address::SocketAddress(socket)) = endpoint.address?.address else { return None };
+            Some(socket.address)
+        };
+        endpoints.filter_map(ip).collect()
+    }
+
+    fn hosts(resources: &Resources) -> Vec<VirtualHost> {
+        read::<RouteConfiguration>(&resources.routes, EGRESS_ROUTES).virtual_hosts
+    }
+
+    fn action(route: &Route) -> String {
+        match route.action.as_ref().unwrap() {
+            Action::DirectResponse(refusal) => format!("{}", refusal.status),
+            Action::Route(action) => match action.cluster_specifier.as_ref().unwrap() {
+                ClusterSpecifier::Cluster(name) => name.clone(),
+                ClusterSpecifier::WeightedClusters(weighted) => {
+                    let weight = |one: &ClusterWeight| format!("{} {}", one.name, one.weight.unwrap().value);
+                    weighted.clusters.iter().map(weight).collect::<Vec<_>>().join(", ")
+                }
+                other => format!("{other:?}"),
+            },
+            other => format!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn each_target_is_a_cluster_of_the_instances_with_its_attributes() {
+        let resources = resources(&front(Egress::DropAll, vec![colorapp(1, 1)]), &found(), None);
+        assert_eq!(
+            resources.clusters.keys().collect::<Vec<_>>(),
+            [
+                "cds_egress_k8multi_blue_k8multi_http_8080",
+                "cds_egress_k8multi_red_k8multi_http_8080",
+                "cds_egress_passthrough",
+                "cds_ingress_k8multi_front_k8multi_http_8080",
+            ]
+        );
+        assert_eq!(ips(&resources, "cds_egress_k8multi_red_k8multi_http_8080"), ["10.0.2.10", "10.0.2.9"]);
+        assert_eq!(ips(&resources, "cds_egress_k8multi_blue_k8multi_http_8080"), ["10.0.2.7"]);
+    }
+
+    #[test]
+    fn hosts_and_what_they_get() {
+        let red_and_blue = |red: u32, blue: u32| {
+            format!("cds_egress_k8multi_red_k8multi_http_8080 {red}, cds_egress_k8multi_blue_k8multi_http_8080 {blue}")
+        };
+        let lost = Backend { routes: None, ..colorapp(1, 1) };
+        for (egress, backend, expected) in [
+            (Egress::DropAll, colorapp(3, 1), [red_and_blue(3, 1).as_str(), PASSTHROUGH, "404"].as_slice()),
+            (Egress::AllowAll, colorapp(1, 0), &[&red_and_blue(1, 0), PASSTHROUGH]),
+            (Egress::DropAll, colorapp(0, 0), &["503", PASSTHROUGH, "404"]),
+            (Egress::DropAll, lost, &["503", PASSTHROUGH, "404"]),
+        ] {
+            let hosts = hosts(&resources(&front(egress, vec![backend]), &found(), None));
+            assert_eq!(
+                hosts[0].domains,
+                ["colorapp.k8multi.svc.cluster.local", "colorapp.k8multi.svc.cluster.local:*"]
+            );
+            let actions: Vec<_> = hosts.iter().map(|host| action(&host.routes[0])).collect();
+            assert_eq!(actions, expected);
+        }
+    }
+
+    #[test]
+    fn egress_that_is_not_http() {
+        let api_server = Some("172.20.0.1".parse().unwrap());
+        for (egress, chains, default) in [
+            (Egress::AllowAll, ["http"].as_slice(), true),
+            (Egress::DropAll, &["http", "amazonaws", "platform", "dns"], false),
+        ] {
+            let resources = resources(&front(egress, Vec::new()), &found(), api_server);
+            let listener: Listener = read(&resources.listeners, "lds_egress_0.0.0.0_15001");
+            assert_eq!(listener.filter_chains.iter().map(|chain| &chain.name).collect::<Vec<_>>(), chains);
+            assert_eq!(listener.default_filter_chain.is_some(), default);
+        }
+    }
+
+    #[test]
+    fn one_node_told_in_two_ways_is_two_clusters() {
+        let mut other = Backend { host: "other".into(), ..colorapp(1, 1) };
+        other.routes.as_mut().unwrap().nodes.insert("red_k8multi".into(), Node { discovery: None, ..color("red") });
+        let resources = resources(&front(Egress::DropAll, vec![colorapp(1, 1), other]), &found(), None);
+        let second = "cds_egress_k8multi_red_k8multi_http_8080_1";
+        assert!(action(&hosts(&resources)[1].routes[0]).starts_with(second));
+        assert_eq!(ips(&resources, second), Vec::<String>::new());
+        let cluster: Cluster = read(&resources.clusters, second);
+        assert_eq!(cluster.name, second);
+    }
+
+    #[test]
+    fn the_same_view_gives_the_same_bytes() {
+        let make = || resources(&front(Egress::DropAll, vec![colorapp(1, 1)]), &found(), None);
+        assert!((0..20).all(|_| make() == make()));
+    }
+}

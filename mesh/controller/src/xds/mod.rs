@@ -2,6 +2,9 @@
 
 pub mod auth;
 pub mod config;
+#[cfg(test)]
+#[expect(clippy::print_stdout, reason = "a test that says what it saw")]
+mod live;
 mod proto;
 pub mod server;
 pub mod session;

@@ -13,7 +13,6 @@ use envoy_types::pb::envoy::service::discovery::v3::{
     aggregated_discovery_service_server::{AggregatedDiscoveryService, AggregatedDiscoveryServiceServer},
 };
 use futures::{Stream, stream};
-use kube::ResourceExt as _;
 use mesh_api::{MeshMember as _, MeshObject as _};
 use tokio::{
     sync::{mpsc, watch},
@@ -30,9 +29,7 @@ use super::{
     session::Session,
     view,
 };
-use crate::{
-    admission::membership::Surroundings, discovery::Discovery, identity::Identity, store::Store, tls::TlsListener,
-};
+use crate::{discovery::Discovery, identity::Identity, store::Store, tls::TlsListener};
 
 /// A burst of changes is one configuration.
 const DEBOUNCE: Duration = Duration::from_millis(50);
@@ -41,6 +38,9 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 
 /// The configuration that a stream follows; `None` until all it needs is known.
 pub type Following = watch::Receiver<Option<Arc<Resources>>>;
+
+/// Its other end.
+type Told = watch::Sender<Option<Arc<Resources>>>;
 
 /// Knows what to tell whom.
 pub trait Configure: Send + Sync + 'static {
@@ -182,7 +182,7 @@ pub struct Configurations {
     identity: Identity,
     api_server: Option<IpAddr>,
     /// By namespace and name of the VirtualNode.
-    nodes: Mutex<HashMap<(String, String), watch::Sender<Option<Arc<Resources>>>>>,
+    nodes: Mutex<HashMap<(String, String), Told>>,
 }
 
 impl Configurations {
@@ -237,10 +237,8 @@ impl Configure for Configurations {
         let pod = pod.filter(|pod| pod.metadata.uid.as_ref() == Some(&caller.uid));
         // The copy of the cluster may be a moment behind.
         let pod = pod.ok_or_else(|| Status::unavailable("this pod is not known yet"))?;
-        let surroundings = Surroundings::known(&snapshot, &caller.namespace);
-        let node = surroundings.virtual_node(&caller.pod, pod.labels());
+        let node = snapshot.virtual_node_of(pod);
         let node = node.map_err(|error| Status::permission_denied(format!("{error:#}")))?;
-        let node = node.ok_or_else(|| Status::permission_denied("this pod is of no VirtualNode"))?;
         let mesh = node.mesh_ref().and_then(|mesh| snapshot.mesh(&mesh.name));
         let mesh = mesh.ok_or_else(|| Status::unavailable("the mesh of this VirtualNode is not known yet"))?;
         let own = node_id(&mesh.aws_name(), &node.aws_name());

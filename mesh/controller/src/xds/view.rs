@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 
 use kube::ResourceExt as _;
-use mesh_api::{Arn, MeshMember as _, MeshObject as _, PortMapping, VirtualNode, VirtualService, arn::MeshResource};
+use mesh_api::{
+    Arn, EgressFilterType, MeshMember as _, MeshObject as _, PortMapping, VirtualNode, VirtualService,
+    arn::MeshResource,
+};
 
 use crate::{
     discovery::{Answer, Found, Key},
@@ -32,7 +35,6 @@ pub struct View {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Egress {
     /// Anywhere.
-    #[allow(dead_code, reason = "the Mesh has no egressFilter yet")]
     AllowAll,
     /// To AWS, to the cluster's API server and to DNS.
     DropAll,
@@ -64,7 +66,10 @@ pub fn view(node: &VirtualNode, snapshot: &Snapshot, found: &Found, identity: &I
         mesh: mesh.aws_name(),
         node: node.aws_name(),
         listeners: node.spec.listeners.iter().flatten().map(|listener| listener.port_mapping).collect(),
-        egress: Egress::DropAll,
+        egress: match mesh.spec.egress_filter.map(|filter| filter.type_) {
+            Some(EgressFilterType::AllowAll) => Egress::AllowAll,
+            Some(EgressFilterType::DropAll) | None => Egress::DropAll,
+        },
         backends,
     })
 }
