@@ -61,13 +61,16 @@ class Call:
 
 
 def buffered(environ: dict[str, Any]) -> Request:
-    """The request with its body read, and rewound so that the next application can read it again."""
+    """The request with its body kept, and rewound so that the next application can read it again.
+
+    Kept before anything parses a form, which would use the body up and spoil the hash of it.
+    """
     request = Request(environ)
     body = request.get_data(cache=True, parse_form_data=False)
     environ["wsgi.input"] = io.BytesIO(body)
     environ["CONTENT_LENGTH"] = str(len(body))
     environ.pop("HTTP_TRANSFER_ENCODING", None)
-    return Request(environ)
+    return request
 
 
 def rewind(environ: dict[str, Any]) -> None:

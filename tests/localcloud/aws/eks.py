@@ -77,6 +77,7 @@ def _create_nodegroup(create: Callable[..., Any]) -> Callable[..., Any]:
         group = create(self, *args, **kwargs)
         cluster = self.clusters[group.cluster_name]
         group.version = cluster.version
+        group.release_version = f"{cluster.version}.0-20261101"
         group.resources = {"autoScalingGroups": [{"name": f"eks-{group.nodegroup_name}-{group.uuid}"}]}
         if kwargs.get("remote_access"):
             ec2 = ec2_backends[self.account_id][self.region_name]

@@ -84,6 +84,21 @@ def serve(app: Any, port: int) -> BaseWSGIServer:
     return server
 
 
+def applications(clusters: list[region.Cluster], ecr_port: int) -> tuple[Apis, Authorizer]:
+    """The APIs of a region that holds nothing yet, and its access control."""
+    tokens = Tokens()
+    eks.install(clusters)
+    ec2.install()
+    cloudmap = CloudMap(State(ACCOUNT, REGION))
+    handlers: dict[str, Handler] = {
+        "servicediscovery": lambda call, _: cloudmap(call),
+        "ecr": Ecr(ACCOUNT, REGION, tokens, ("127.0.0.1", ecr_port)),
+        "sts": Sts(ACCOUNT, eks.issuer_keys(clusters)),
+        "iam": Iam(ACCOUNT),
+    }
+    return Apis(clusters, handlers), Authorizer(ACCOUNT, tokens)
+
+
 def main(argv: list[str]) -> int:
     """Serves until SIGTERM or SIGINT."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
@@ -92,18 +107,10 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--authz-port", type=int, default=5556)
     parser.add_argument("--ecr-port", type=int, default=4566)
     args = parser.parse_args(argv)
-    clusters, tokens = region.clusters(args.state), Tokens()
-    eks.install(clusters)
-    ec2.install()
-    cloudmap = CloudMap(State(ACCOUNT, REGION))
-    handlers: dict[str, Handler] = {
-        "servicediscovery": lambda call, _: cloudmap(call),
-        "ecr": Ecr(ACCOUNT, REGION, tokens, ("127.0.0.1", args.ecr_port)),
-        "sts": Sts(ACCOUNT, eks.issuer_keys(clusters)),
-        "iam": Iam(ACCOUNT),
-    }
-    serve(Apis(clusters, handlers), args.port)
-    serve(Authorizer(ACCOUNT, tokens), args.authz_port)
+    clusters = region.clusters(args.state)
+    apis, authorizer = applications(clusters, args.ecr_port)
+    serve(apis, args.port)
+    serve(authorizer, args.authz_port)
     account.write(args.state / "account.json", account.seed(clusters, f"http://127.0.0.1:{args.port}"))
     signal.sigwait({signal.SIGTERM, signal.SIGINT})
     return 0
