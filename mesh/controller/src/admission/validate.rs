@@ -204,7 +204,8 @@ mod tests {
     fn meshes() {
         for (spec, expected) in [
             (json!({ "namespaceSelector": { "matchLabels": { "mesh": "m" } } }), ""),
-            (json!({ "egressFilter": { "type": "ALLOW_ALL" } }), "spec.egressFilter: not served by this controller"),
+            (json!({ "egressFilter": { "type": "ALLOW_ALL" } }), ""),
+            (json!({ "meshServiceDiscovery": {} }), "spec.meshServiceDiscovery: not served by this controller"),
             (json!({ "meshOwner": "210987654321" }), "spec.meshOwner: not served by this controller"),
             (
                 json!({ "namespaceSelector": { "matchExpressions": [{ "key": "a", "operator": "Like" }] } }),

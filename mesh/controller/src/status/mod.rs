@@ -3,7 +3,11 @@
 mod patch;
 mod verdict;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use backon::{BackoffBuilder as _, ExponentialBuilder};
@@ -17,7 +21,7 @@ use mesh_api::{Arn, Mesh, MeshMember, MeshObject, VirtualNode, VirtualRouter, Vi
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::{
-    sync::watch,
+    sync::{Mutex, watch},
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
@@ -46,6 +50,8 @@ pub struct Reporting {
     store: Store,
     registrar: Arc<Registrar>,
     events: Recorder,
+    /// Cloud Map's namespaces as they were last asked for.
+    namespaces: Mutex<BTreeSet<String>>,
 }
 
 type Settling<'a> = BoxFuture<'a, anyhow::Result<()>>;
@@ -54,7 +60,8 @@ impl Reporting {
     /// `instance` is the pod's name, for events.
     pub fn new(client: Client, store: Store, registrar: Arc<Registrar>, instance: String) -> Self {
         let reporter = Reporter { controller: "appmesh-controller".to_owned(), instance: Some(instance) };
-        Self { events: Recorder::new(client.clone(), reporter), client, store, registrar }
+        let events = Recorder::new(client.clone(), reporter);
+        Self { client, store, registrar, events, namespaces: Mutex::default() }
     }
 
     /// Follows the cluster while `leader` says so, until `stop`.
@@ -113,12 +120,13 @@ impl Reporting {
         whole && settled.iter().all(Result::is_ok)
     }
 
-    /// The names of Cloud Map's namespaces, asked only if a node needs one.
+    /// The names of Cloud Map's namespaces, asked again only while a node needs one that is not among them.
     async fn namespaces(&self, snapshot: &Snapshot) -> Namespaces {
-        if needed(snapshot).next().is_none() {
-            return Ok(Default::default());
+        let mut known = self.namespaces.lock().await;
+        if !needed(snapshot).all(|namespace| known.contains(namespace)) {
+            *known = self.registrar.namespaces().await.map_err(|error| format!("{error:#}"))?;
         }
-        self.registrar.namespaces().await.map_err(|error| format!("{error:#}"))
+        Ok(known.clone())
     }
 
     async fn mesh(&self, mesh: &Mesh, snapshot: &Snapshot) -> anyhow::Result<()> {
