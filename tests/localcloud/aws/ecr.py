@@ -87,7 +87,10 @@ class Ecr:
     def _ask(self, request: Request) -> tuple[int, dict[str, Any]]:
         kept = ("Authorization", "X-Amz-Target", "X-Amz-Date", "Content-Type", "Host")
         headers = {k: request.headers[k] for k in kept if k in request.headers}
-        return self._send("POST", "/", headers, request.get_data(cache=True))
+        # The whole list is wanted; the pages are made here.
+        asked = json.loads(request.get_data(cache=True) or b"{}")
+        body = {k: v for k, v in asked.items() if k not in ("maxResults", "nextToken")}
+        return self._send("POST", "/", headers, json.dumps(body).encode())
 
     def _send(self, method: str, path: str, headers: dict[str, str], body: bytes) -> tuple[int, dict[str, Any]]:
         connection = http.client.HTTPConnection(*self.upstream, timeout=30)
