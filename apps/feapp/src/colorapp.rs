@@ -8,8 +8,9 @@ use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use reqwest::{Client, Url};
 
-/// How long colorapp may take, from looking its name up to the last byte.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long colorapp may take, from looking its name up to the last byte. Longer than Envoy tries to connect (three times
+/// 2 s), so that its reason is heard and passed on; shorter than its 15 s for a whole request.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Headers that tie the calls of one trace together: W3C Trace Context, Zipkin's in both forms (the
 /// long form by its prefix, below), Envoy's and X-Ray's.

@@ -1,0 +1,189 @@
+//! What all requests brought together. Pure.
+
+use crate::answer::{Answer, Wrong};
+use crate::expect::Expect;
+use crate::spread::ChiSquared;
+use common::Error;
+use hdrhistogram::Histogram;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Tallies, failures and latencies.
+#[derive(Debug, Clone)]
+pub struct Answers {
+    /// How often each expected colour answered; those that never did are there with 0.
+    pub tallies: BTreeMap<String, u64>,
+    wrong: BTreeMap<Wrong, u64>,
+    silence: BTreeMap<String, u64>,
+    /// Microseconds of the requests that brought a colour.
+    took: Histogram<u64>,
+}
+
+/// Percentiles of the time from a request's start, connection included, to the last byte of its colour.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Latency {
+    /// The slowest, in milliseconds.
+    pub max: f64,
+    /// Half were as fast, in milliseconds.
+    pub p50: f64,
+    /// 90 of 100 were as fast, in milliseconds.
+    pub p90: f64,
+    /// 99 of 100 were as fast, in milliseconds.
+    pub p99: f64,
+}
+
+impl Answers {
+    /// None yet.
+    pub fn new(expect: &Expect) -> anyhow::Result<Self> {
+        Ok(Self {
+            tallies: expect.colors().map(|color| (color.clone(), 0)).collect(),
+            wrong: BTreeMap::new(),
+            silence: BTreeMap::new(),
+            // Three digits: a latency of 12.3 ms is told from one of 12.4 ms.
+            took: Histogram::new(3)?,
+        })
+    }
+
+    /// One more.
+    pub fn add(&mut self, answer: Answer, took: Duration) {
+        match answer {
+            Answer::Color(color) => {
+                *self.tallies.entry(color).or_default() += 1;
+                let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+                self.took.saturating_record(micros);
+            }
+            Answer::Wrong(wrong) => *self.wrong.entry(wrong).or_default() += 1,
+            Answer::Silence(reason) => *self.silence.entry(reason).or_default() += 1,
+        }
+    }
+
+    /// How many brought no colour.
+    pub fn errors(&self) -> u64 {
+        self.wrong.values().chain(self.silence.values()).sum()
+    }
+
+    /// How many there are in all.
+    pub fn total(&self) -> u64 {
+        self.errors() + self.tallies.values().sum::<u64>()
+    }
+
+    /// How well the colours fit the weights.
+    pub fn chi_squared(&self, expect: &Expect) -> ChiSquared {
+        ChiSquared::test(expect, &self.tallies)
+    }
+
+    /// How long colours took.
+    pub fn latency(&self) -> Latency {
+        let millis = |micros: u64| micros as f64 / 1000.0;
+        let at = |quantile| millis(self.took.value_at_quantile(quantile));
+        Latency { max: millis(self.took.max()), p50: at(0.5), p90: at(0.9), p99: at(0.99) }
+    }
+
+    /// Whether every answer is a colour, and the colours fit the weights.
+    ///
+    /// # Errors
+    /// [`common::Kind::Failed`] with the failure seen most often, or with the tallies.
+    pub fn judge(&self, url: &str, expect: &Expect) -> Result<(), Error> {
+        let of = |count: u64| format!("{count} of {} requests", self.total());
+        if let Some((wrong, count)) = most(&self.wrong) {
+            return Err(misled(url, wrong, Some(&of(count))));
+        }
+        if let Some((reason, count)) = most(&self.silence) {
+            return Err(Error::failed(format!("{url} did not answer {}: {reason}", of(count))));
+        }
+        let test = self.chi_squared(expect);
+        if test.fits() {
+            return Ok(());
+        }
+        let tallies: Vec<_> = self.tallies.iter().map(|(color, count)| format!("{color} {count}")).collect();
+        let message = format!("the answers are not spread as {expect}: {} (p = {:.2e})", tallies.join(", "), test.p);
+        Err(Error::failed(message).hint("compare --expect with the weights of the virtual router's route"))
+    }
+}
+
+/// The error of an answer that is no colour. `of` says how many were like it.
+pub fn misled(url: &str, wrong: &Wrong, of: Option<&str>) -> Error {
+    let of = of.map(|of| format!(" ({of})")).unwrap_or_default();
+    if wrong.is_cut_off() {
+        return Error::failed(format!("the front cluster can't reach the back cluster: {url} {wrong}{of}")).hint(
+            "let the front cluster's nodes in with sg-open; if they are, see whether the back end's pods are ready",
+        );
+    }
+    Error::failed(format!("{url} {wrong}, which is none of the expected colours{of}"))
+}
+
+fn most<K>(counts: &BTreeMap<K, u64>) -> Option<(&K, u64)> {
+    counts.iter().map(|(what, count)| (what, *count)).max_by_key(|(_, count)| *count)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+mod tests {
+    use super::*;
+
+    fn answers(of: &[(&str, u16, u32)]) -> Answers {
+        let expect = Expect::red_and_blue();
+        let mut answers = Answers::new(&expect).unwrap();
+        for (body, status, count) in of {
+            for millis in 1..=*count {
+                answers.add(Answer::of(&expect, *status, body), Duration::from_millis(millis.into()));
+            }
+        }
+        answers
+    }
+
+    fn judged(answers: &Answers) -> Result<(), String> {
+        answers.judge("http://front/color", &Expect::red_and_blue()).map_err(|error| error.message)
+    }
+
+    #[test]
+    fn a_color_that_never_answered_is_tallied_as_0() {
+        assert_eq!(answers(&[("red", 200, 2)]).tallies, BTreeMap::from([("blue".into(), 0), ("red".into(), 2)]));
+    }
+
+    #[test]
+    fn percentiles_are_milliseconds_of_colors_only() {
+        let latency = answers(&[("red", 200, 100), ("no", 200, 1000)]).latency();
+        for (have, want) in [(latency.p50, 50.0), (latency.p90, 90.0), (latency.p99, 99.0), (latency.max, 100.0)] {
+            assert!((have - want).abs() < want * 0.001, "{latency:?}");
+        }
+    }
+
+    #[test]
+    fn one_wrong_answer_is_a_failure_and_the_most_frequent_is_quoted() {
+        let envoy = "upstream connect error or disconnect/reset before headers";
+        for (of, judgement) in [
+            (&[("red", 200, 55), ("blue", 200, 45)][..], Ok(())),
+            (
+                &[("red", 200, 80), ("blue", 200, 20)],
+                Err("the answers are not spread as blue=1,red=1: blue 20, red 80 (p = 1.97e-9)".to_owned()),
+            ),
+            (
+                &[("red", 200, 50), ("blue", 200, 49), ("green", 200, 1)],
+                Err("http://front/color answered 200 \"green\", which is none of the expected colours \
+                     (1 of 100 requests)"
+                    .to_owned()),
+            ),
+            (
+                &[("red", 200, 1), ("x", 404, 1), (envoy, 503, 2)],
+                Err(format!(
+                    "the front cluster can't reach the back cluster: http://front/color answered 503 \"{envoy}\" \
+                     (2 of 4 requests)"
+                )),
+            ),
+        ] {
+            assert_eq!(judged(&answers(of)), judgement);
+        }
+    }
+
+    #[test]
+    fn silence_is_a_failure() {
+        let mut answers = answers(&[("red", 200, 1)]);
+        answers.add(Answer::Silence("Connection refused".into()), Duration::ZERO);
+        let error = "http://front/color did not answer 1 of 2 requests: Connection refused";
+        assert_eq!(judged(&answers), Err(error.to_owned()));
+    }
+}

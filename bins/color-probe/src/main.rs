@@ -1,0 +1,193 @@
+//! `color-probe`: see [`ColorProbe`].
+
+mod answer;
+mod answers;
+mod chart;
+mod expect;
+mod http;
+mod plan;
+mod probe;
+mod spread;
+mod target;
+#[cfg(test)]
+mod tests;
+
+use answers::{Answers, Latency};
+use anyhow::Result;
+use common::{Flags, Session, Tool};
+use expect::Expect;
+use http::Http;
+use plan::{Ask, Want};
+use reqwest::Url;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use spread::ChiSquared;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+
+/// Requests, unless told otherwise: enough to tell 60:40 from even nearly always.
+const COUNT: u32 = 200;
+/// Requests at a time, unless told otherwise.
+const CONCURRENCY: u32 = 10;
+
+/// Asks a URL many times and checks that the answers are spread as expected.
+///
+/// It first waits until the name resolves and a first good answer comes. Then every answer must be one of the expected
+/// colours, whatever its status, and a χ² test must not find the tallies at odds with the weights (significance 0.001:
+/// of 100 answers, 55 and 45 are even, 80 and 20 are not). Every run asks anew. Each request makes a connection of its
+/// own, so that the spread of connections is seen as well; --keep-alive is faster and sees only that of requests.
+///
+///   Reads   apps.<name>.endpoint, unless a URL is given
+///   Owns    probe {chiSquared, concurrency, count, errors, expect, keepAlive, latencyMillis, tallies, url}
+///   Calls   nothing of AWS: only the URL, directly, past any proxy
+///   Exits   0 even, 1 uneven or a wrong answer, 2 usage, 3 input, 5 never reached
+///
+/// Examples:
+///   color-probe -n http://127.0.0.1:8080/color --expect red=1,blue=1
+///   color-probe --count 1000 --expect red=9,blue=1 <feapp.json | jq .probe.tallies
+#[derive(Debug, clap::Parser)]
+#[command(name = "color-probe", version, verbatim_doc_comment)]
+struct ColorProbe {
+    /// What to ask [default: probe.url, else the endpoint of --app with the path /color]
+    #[arg(value_name = "URL", value_parser = target::http)]
+    url: Option<Url>,
+    /// The application to ask [default: the only one with an endpoint]
+    #[arg(long, value_name = "NAME", conflicts_with = "url")]
+    app: Option<String>,
+    /// Requests [default: 200]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    count: Option<u32>,
+    /// Requests at a time [default: 10]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    concurrency: Option<u32>,
+    /// Colours that may answer, with their weights [default: blue=1,red=1]
+    #[arg(long, value_name = "COLOR=WEIGHT,…")]
+    expect: Option<Expect>,
+    /// Use connections again
+    #[arg(long)]
+    keep_alive: bool,
+    #[command(flatten)]
+    flags: Flags,
+    /// What this run's requests brought.
+    #[arg(skip)]
+    answers: RefCell<Option<Answers>>,
+}
+
+/// The `probe` key.
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Probe {
+    /// How well the tallies fit the weights; found, never wished for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    chi_squared: Option<ChiSquared>,
+    /// Requests at a time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000))]
+    concurrency: Option<u32>,
+    /// Requests in all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    count: Option<u32>,
+    /// Requests that brought no expected colour; found, never wished for, and 0, or else there is no document.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    errors: Option<u64>,
+    /// Weights by colour.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expect: Option<Expect>,
+    /// Whether connections were used again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keep_alive: Option<bool>,
+    /// How long the answers took; found, never wished for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    latency_millis: Option<Latency>,
+    /// How often each expected colour answered; found, never wished for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tallies: Option<BTreeMap<String, u64>>,
+    /// What is asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    url: Option<String>,
+}
+
+impl Tool for ColorProbe {
+    type Section = Probe;
+    type Want = Want;
+    type Have = Option<Answers>;
+    type Change = Ask;
+
+    fn flags(&self) -> &Flags {
+        &self.flags
+    }
+
+    fn key(&self) -> Vec<&str> {
+        vec!["probe"]
+    }
+
+    async fn want(&self, session: &mut Session, section: Option<Probe>) -> Result<Want> {
+        let section = section.unwrap_or_default();
+        Ok(Want {
+            url: if self.flags.delete { None } else { Some(self.target(session, section.url.as_deref())?) },
+            expect: self.expect.clone().or(section.expect).unwrap_or_else(Expect::red_and_blue),
+            count: plan::at_least_one("count", self.count.or(section.count).unwrap_or(COUNT))?,
+            concurrency: plan::at_least_one(
+                "concurrency",
+                self.concurrency.or(section.concurrency).unwrap_or(CONCURRENCY),
+            )?,
+            keep_alive: self.keep_alive || section.keep_alive.unwrap_or(false),
+        })
+    }
+
+    async fn observe(&self, _session: &Session, _want: &Want) -> Result<Option<Answers>> {
+        Ok(self.answers.take())
+    }
+
+    fn plan(want: &Want, have: &Option<Answers>) -> Result<Vec<Ask>> {
+        plan::plan(want, have.is_some())
+    }
+
+    /// Nothing was made.
+    fn plan_delete(_want: &Want, _have: &Option<Answers>) -> Result<Vec<Ask>> {
+        Ok(Vec::new())
+    }
+
+    async fn apply(&self, session: &Session, want: &Want, ask: Ask) -> Result<()> {
+        let http = Http::new(want.keep_alive)?;
+        probe::first_answer(session, &http, &ask.url, &want.expect).await?;
+        let answers = probe::ask(session, &http, &ask, want).await?;
+        session.stderr.block(chart::chart(&answers, &want.expect));
+        answers.judge(ask.url.as_str(), &want.expect)?;
+        self.answers.replace(Some(answers));
+        Ok(())
+    }
+
+    fn outcome(want: Want, have: Option<Answers>) -> Probe {
+        Probe {
+            chi_squared: have.as_ref().map(|answers| answers.chi_squared(&want.expect).rounded()),
+            concurrency: Some(want.concurrency),
+            count: Some(want.count),
+            errors: have.as_ref().map(Answers::errors),
+            keep_alive: Some(want.keep_alive),
+            latency_millis: have.as_ref().map(Answers::latency),
+            tallies: have.map(|answers| answers.tallies),
+            url: want.url.map(String::from),
+            expect: Some(want.expect),
+        }
+    }
+}
+
+impl ColorProbe {
+    /// Flag, then document, then the application's endpoint.
+    fn target(&self, session: &Session, url: Option<&str>) -> Result<Url> {
+        match (&self.url, &self.app, url) {
+            (Some(url), _, _) => Ok(url.clone()),
+            (None, None, Some(url)) => {
+                target::http(url).map_err(|why| common::Error::input(format!("probe.url: {why}")).into())
+            }
+            (None, app, _) => target::from_apps(&session.doc, app.as_deref()),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    common::main::<ColorProbe>()
+}

@@ -1,0 +1,73 @@
+//! Waiting for the first answer, then asking as often as wanted.
+
+use crate::answer::{Answer, Wrong};
+use crate::answers::{Answers, misled};
+use crate::expect::Expect;
+use crate::http::Http;
+use crate::plan::{Ask, Want};
+use anyhow::Result;
+use common::{Error, Found, Session};
+use futures::{StreamExt as _, stream};
+use reqwest::Url;
+use std::time::{Duration, Instant};
+
+/// How long wrong answers are taken for a beginning. Behind a front end that answers, only the way to the back end can
+/// still be missing, and Cloud Map and Envoy need seconds for that.
+const SETTLING: Duration = Duration::from_secs(60);
+
+const BAR: &str = "{pos}/{len} {wide_bar} {eta}";
+
+/// Waits until the name resolves, somebody answers, and the answer is a colour.
+///
+/// # Errors
+/// [`common::Kind::Retry`] when nobody answered within `--timeout`; [`common::Kind::Failed`] with the answer when it
+/// stayed wrong.
+pub async fn first_answer(session: &Session, http: &Http, url: &Url, expect: &Expect) -> Result<()> {
+    let mut last: Option<(Wrong, Instant)> = None;
+    let waited = session
+        .wait(format_args!("{url} to answer"), async || {
+            let (reason, wrong) = match http.ask(url, expect).await.0 {
+                Answer::Color(_) => return Ok(Found::Ready(())),
+                Answer::Silence(reason) => (reason, None),
+                Answer::Wrong(wrong) => (wrong.to_string(), Some(wrong)),
+            };
+            let since = last.as_ref().map_or_else(Instant::now, |(_, since)| *since);
+            last = wrong.map(|wrong| (wrong, since));
+            match &last {
+                Some((wrong, since)) if since.elapsed() > SETTLING => Err(misled(url.as_str(), wrong, None).into()),
+                _ => Ok(Found::NotYet(reason)),
+            }
+        })
+        .await;
+    match (waited, last) {
+        (Err(_), Some((wrong, _))) => Err(misled(url.as_str(), &wrong, None).into()),
+        (waited, _) => waited,
+    }
+}
+
+/// Asks as often as wanted, so many at a time.
+///
+/// # Errors
+/// [`common::Kind::Retry`] when `--timeout` passes before the last answer.
+pub async fn ask(session: &Session, http: &Http, ask: &Ask, want: &Want) -> Result<Answers> {
+    let mut answers = Answers::new(&want.expect)?;
+    let bar = session.stderr.bar(ask.count.into(), BAR);
+    let at_a_time = usize::try_from(want.concurrency)?;
+    let asked = async {
+        let mut asking =
+            stream::iter(0..ask.count).map(|_| http.ask(&ask.url, &want.expect)).buffer_unordered(at_a_time);
+        while let Some((answer, took)) = asking.next().await {
+            answers.add(answer, took);
+            bar.inc(1);
+        }
+    };
+    let in_time = tokio::time::timeout(session.remaining(), asked).await;
+    bar.finish_and_clear();
+    match in_time {
+        Ok(()) => Ok(answers),
+        Err(_) => {
+            let message = format!("{} gave {} of {} answers in time", ask.url, answers.total(), ask.count);
+            Err(Error::retry(message).hint("give it more time with --timeout").into())
+        }
+    }
+}
