@@ -15,6 +15,10 @@ pub const STATS_PORT: u16 = 9901;
 /// Folder where the projected service account token is mounted.
 pub const TOKEN_FOLDER: &str = "/var/run/secrets/appmesh.k8s.aws";
 
+/// Milliseconds of silence after which the controller is asked whether it is there.
+const KEEPALIVE_MS: u32 = 30_000;
+/// Milliseconds it may take to answer.
+const KEEPALIVE_TIMEOUT_MS: u32 = 10_000;
 const HTTP_CONNECTION_MANAGER: &str =
     "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
 const ROUTER: &str = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router";
@@ -54,6 +58,11 @@ fn ads(xds: &str, ca: &str) -> Value {
     json!({ "google_grpc": {
         "target_uri": xds,
         "stat_prefix": "ads",
+        // A controller whose node has died says no goodbye.
+        "channel_args": { "args": {
+            "grpc.keepalive_time_ms": { "int_value": KEEPALIVE_MS },
+            "grpc.keepalive_timeout_ms": { "int_value": KEEPALIVE_TIMEOUT_MS }
+        }},
         "channel_credentials": { "ssl_credentials": { "root_certs": { "inline_string": ca } } },
         "credentials_factory_name": TOKEN_FROM_FILE,
         "call_credentials": [{ "from_plugin": { "name": TOKEN_FROM_FILE, "typed_config": {

@@ -21,6 +21,7 @@ mod tls;
 mod xds;
 
 use std::{
+    io::IsTerminal as _,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     process::ExitCode,
@@ -91,7 +92,8 @@ struct Options {
 #[tokio::main]
 async fn main() -> ExitCode {
     let options = Options::parse();
-    tracing_subscriber::fmt().with_env_filter(options.log_level.clone()).with_writer(std::io::stderr).init();
+    let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    log.with_env_filter(options.log_level.clone()).init();
     match run(options).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
