@@ -62,12 +62,12 @@ use envoy_types::pb::{
     },
     google::protobuf::Any,
 };
-use mesh_api::{PortMapping, Protocol};
+use mesh_api::{EgressFilterType, PortMapping, Protocol};
 use prost::Name as _;
 
 use super::{
     proto::{address, ads, any, duration, endpoints, http_filter, listener_filter, network_filter, number, yes},
-    view::{Backend, Egress, View},
+    view::{Backend, View},
 };
 use crate::{
     discovery::{Answer, Found, Key},
@@ -365,8 +365,8 @@ fn other_hosts(view: &View) -> Vec<VirtualHost> {
         ..VirtualHost::default()
     };
     match view.egress {
-        Egress::AllowAll => vec![host("passthrough", &["*"], pass())],
-        Egress::DropAll => {
+        EgressFilterType::AllowAll => vec![host("passthrough", &["*"], pass())],
+        EgressFilterType::DropAll => {
             let why = format!(
                 "no backend of VirtualNode {} has this host, and mesh {} drops other egress",
                 view.node, view.mesh
@@ -412,13 +412,13 @@ fn egress(view: &View, api_server: Option<IpAddr>) -> Listener {
     let is_http =
         FilterChainMatch { application_protocols: HTTP.map(str::to_owned).to_vec(), ..FilterChainMatch::default() };
     let mut filter_chains = vec![filter_chain("http", is_http, http("egress", RouteSpecifier::Rds(by_host)))];
-    if view.egress == Egress::DropAll {
+    if view.egress == EgressFilterType::DropAll {
         filter_chains.extend(allowed(api_server));
     }
     let anything = || filter_chain("passthrough", FilterChainMatch::default(), tcp(PASSTHROUGH));
     Listener {
         filter_chains,
-        default_filter_chain: (view.egress == Egress::AllowAll).then(anything),
+        default_filter_chain: (view.egress == EgressFilterType::AllowAll).then(anything),
         listener_filters: vec![
             listener_filter(&OriginalDst {}),
             listener_filter(&TlsInspector::default()),
@@ -517,7 +517,7 @@ mod tests {
         Backend { mesh: "k8multi".into(), host: "colorapp.k8multi.svc.cluster.local".into(), routes: Some(routes) }
     }
 
-    fn front(egress: Egress, backends: Vec<Backend>) -> View {
+    fn front(egress: EgressFilterType, backends: Vec<Backend>) -> View {
         View { mesh: "k8multi".into(), node: "front_k8multi".into(), listeners: vec![HTTP_8080], egress, backends }
     }
 
@@ -567,7 +567,7 @@ mod tests {
 
     #[test]
     fn each_target_is_a_cluster_of_the_instances_with_its_attributes() {
-        let resources = resources(&front(Egress::DropAll, vec![colorapp(1, 1)]), &found(), None);
+        let resources = resources(&front(EgressFilterType::DropAll, vec![colorapp(1, 1)]), &found(), None);
         assert_eq!(
             resources.clusters.keys().collect::<Vec<_>>(),
             [
@@ -588,10 +588,10 @@ mod tests {
         };
         let lost = Backend { routes: None, ..colorapp(1, 1) };
         for (egress, backend, expected) in [
-            (Egress::DropAll, colorapp(3, 1), [red_and_blue(3, 1).as_str(), PASSTHROUGH, "404"].as_slice()),
-            (Egress::AllowAll, colorapp(1, 0), &[&red_and_blue(1, 0), PASSTHROUGH]),
-            (Egress::DropAll, colorapp(0, 0), &["503", PASSTHROUGH, "404"]),
-            (Egress::DropAll, lost, &["503", PASSTHROUGH, "404"]),
+            (EgressFilterType::DropAll, colorapp(3, 1), [red_and_blue(3, 1).as_str(), PASSTHROUGH, "404"].as_slice()),
+            (EgressFilterType::AllowAll, colorapp(1, 0), &[&red_and_blue(1, 0), PASSTHROUGH]),
+            (EgressFilterType::DropAll, colorapp(0, 0), &["503", PASSTHROUGH, "404"]),
+            (EgressFilterType::DropAll, lost, &["503", PASSTHROUGH, "404"]),
         ] {
             let hosts = hosts(&resources(&front(egress, vec![backend]), &found(), None));
             assert_eq!(
@@ -607,8 +607,8 @@ mod tests {
     fn egress_that_is_not_http() {
         let api_server = Some("172.20.0.1".parse().unwrap());
         for (egress, chains, default) in [
-            (Egress::AllowAll, ["http"].as_slice(), true),
-            (Egress::DropAll, &["http", "amazonaws", "platform", "dns"], false),
+            (EgressFilterType::AllowAll, ["http"].as_slice(), true),
+            (EgressFilterType::DropAll, &["http", "amazonaws", "platform", "dns"], false),
         ] {
             let resources = resources(&front(egress, Vec::new()), &found(), api_server);
             let listener: Listener = read(&resources.listeners, "lds_egress_0.0.0.0_15001");
@@ -621,7 +621,7 @@ mod tests {
     fn one_node_told_in_two_ways_is_two_clusters() {
         let mut other = Backend { host: "other".into(), ..colorapp(1, 1) };
         other.routes.as_mut().unwrap().nodes.insert("red_k8multi".into(), Node { discovery: None, ..color("red") });
-        let resources = resources(&front(Egress::DropAll, vec![colorapp(1, 1), other]), &found(), None);
+        let resources = resources(&front(EgressFilterType::DropAll, vec![colorapp(1, 1), other]), &found(), None);
         let second = "cds_egress_k8multi_red_k8multi_http_8080_1";
         assert!(action(&hosts(&resources)[1].routes[0]).starts_with(second));
         assert_eq!(ips(&resources, second), Vec::<String>::new());
@@ -631,7 +631,7 @@ mod tests {
 
     #[test]
     fn the_same_view_gives_the_same_bytes() {
-        let make = || resources(&front(Egress::DropAll, vec![colorapp(1, 1)]), &found(), None);
+        let make = || resources(&front(EgressFilterType::DropAll, vec![colorapp(1, 1)]), &found(), None);
         assert!((0..20).all(|_| make() == make()));
     }
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use backon::{ConstantBuilder, Retryable as _};
-use mesh_api::{PortMapping, Protocol};
+use mesh_api::{EgressFilterType, PortMapping, Protocol};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -27,7 +27,7 @@ use super::{
     auth::{Authenticate, Caller},
     config::{self, Resources},
     server::{Ads, Configure, Following},
-    view::{Backend, Egress, View},
+    view::{Backend, View},
 };
 use crate::{
     bootstrap,
@@ -115,7 +115,7 @@ async fn tally(host: &str, count: usize) -> BTreeMap<String, usize> {
     tally
 }
 
-fn resources(nodes: &[(&str, u16, u32)], egress: Egress) -> Arc<Resources> {
+fn resources(nodes: &[(&str, u16, u32)], egress: EgressFilterType) -> Arc<Resources> {
     let node = |port| Node {
         port,
         protocol: Protocol::Http,
@@ -198,7 +198,7 @@ async fn envoy_takes_what_it_is_told() {
     assert!(!ready().await, "without configuration Envoy is not ready");
 
     let (red, blue) = (app("red").await, app("blue").await);
-    told.send_replace(Some(resources(&[("red", red, 1)], Egress::DropAll)));
+    told.send_replace(Some(resources(&[("red", red, 1)], EgressFilterType::DropAll)));
     println!("ready after {:?}", wait_for("ready", ready).await);
     let only = |body: &str, count: usize| BTreeMap::from([(body.to_owned(), count)]);
     assert_eq!(tally(&format!("{HOST}:8080"), 20).await, only("200 red", 20));
@@ -207,7 +207,7 @@ async fn envoy_takes_what_it_is_told() {
     assert_eq!(tally("example.com", 1).await, only(refused, 1));
 
     // From one target to another while requests go on: not one fails.
-    told.send_replace(Some(resources(&[("blue", blue, 1)], Egress::DropAll)));
+    told.send_replace(Some(resources(&[("blue", blue, 1)], EgressFilterType::DropAll)));
     let since = Instant::now();
     let mut seen = BTreeMap::new();
     while since.elapsed() < Duration::from_secs(20) && !seen.contains_key("200 blue") {
@@ -217,13 +217,13 @@ async fn envoy_takes_what_it_is_told() {
     assert!(seen.contains_key("200 blue") && seen.keys().all(|body| body.starts_with("200")), "{seen:?}");
     wait_for("the old cluster is gone", async || stat("cluster_manager.active_clusters").await == 5).await;
 
-    told.send_replace(Some(resources(&[("blue", blue, 1), ("red", red, 1)], Egress::AllowAll)));
+    told.send_replace(Some(resources(&[("blue", blue, 1), ("red", red, 1)], EgressFilterType::AllowAll)));
     wait_for("two targets", async || tally(HOST, 1).await.contains_key("200 red")).await;
     let both = tally(HOST, 200).await;
     assert!(both["200 red"] > 50 && both["200 blue"] > 50, "{both:?}");
 
     // Nobody behind a target: Envoy says so, and goes on.
-    told.send_replace(Some(resources(&[("gone", 1, 1)], Egress::AllowAll)));
+    told.send_replace(Some(resources(&[("gone", 1, 1)], EgressFilterType::AllowAll)));
     wait_for("nobody", async || tally(HOST, 1).await.keys().all(|answer| answer.starts_with("503"))).await;
     println!("of a port where nobody listens Envoy says {:?}", tally(HOST, 1).await);
 

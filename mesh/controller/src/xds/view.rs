@@ -26,18 +26,9 @@ pub struct View {
     /// What the application listens on.
     pub listeners: Vec<PortMapping>,
     /// Where the application may go besides its backends.
-    pub egress: Egress,
+    pub egress: EgressFilterType,
     /// What it calls, each host once, sorted by host.
     pub backends: Vec<Backend>,
-}
-
-/// Where an application may go besides its backends (`spec.egressFilter` of the Mesh).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Egress {
-    /// Anywhere.
-    AllowAll,
-    /// To AWS, to the cluster's API server and to DNS.
-    DropAll,
 }
 
 /// A VirtualService as a caller needs it.
@@ -66,10 +57,7 @@ pub fn view(node: &VirtualNode, snapshot: &Snapshot, found: &Found, identity: &I
         mesh: mesh.aws_name(),
         node: node.aws_name(),
         listeners: node.spec.listeners.iter().flatten().map(|listener| listener.port_mapping).collect(),
-        egress: match mesh.spec.egress_filter.map(|filter| filter.type_) {
-            Some(EgressFilterType::AllowAll) => Egress::AllowAll,
-            Some(EgressFilterType::DropAll) | None => Egress::DropAll,
-        },
+        egress: mesh.spec.egress_filter.map(|filter| filter.type_).unwrap_or_default(),
         backends,
     })
 }
