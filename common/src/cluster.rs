@@ -1,8 +1,9 @@
 //! The `cluster` key: facts of one EKS cluster, looked up once and shared by all tools.
 
 use crate::aws::{AwsFlags, Call};
-use crate::{Error, Session};
+use crate::{Document, Error, Session};
 use anyhow::{Context, Result};
+use aws_sdk_eks::config::Region;
 use aws_sdk_eks::types::{Cluster as Described, ClusterStatus};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -59,7 +60,7 @@ impl Session {
         {
             self.doc.remove(&["cluster"]);
         }
-        if let Some(known) = self.known_cluster() {
+        if let Some(known) = known(&self.doc) {
             return Ok(known);
         }
         let name = match (&flags.cluster, self.doc.get(&["cluster", "name"])) {
@@ -69,10 +70,7 @@ impl Session {
                 return Err(Error::input("no cluster").hint("give --cluster, or cluster.name in the document").into());
             }
         };
-        let eks = aws_sdk_eks::Client::new(self.aws(flags).await?);
-        let described = eks.describe_cluster().name(&name).send().await.call("eks:DescribeCluster", &name);
-        let described = described.context(format!("look up cluster {name}"))?.cluster;
-        let cluster = described.context("eks:DescribeCluster answered without a cluster").and_then(facts)?;
+        let cluster = self.look_up_cluster(flags, &name, None).await?;
         let Value::Object(facts) = serde_json::to_value(&cluster)? else { return Ok(cluster) };
         for (fact, value) in facts {
             self.doc.put(&["cluster", &fact], value)?;
@@ -80,10 +78,39 @@ impl Session {
         Ok(cluster)
     }
 
-    /// The facts, if the document holds them all.
-    fn known_cluster(&self) -> Option<Cluster> {
-        self.doc.read(&["cluster"]).ok().flatten()
+    /// The facts of the other side's cluster, from its document (`--from FILE`). What that document lacks is looked
+    /// up and left nowhere.
+    ///
+    /// # Errors
+    /// The document names no cluster, there is none of that name, or it is not active.
+    pub async fn peer_cluster(&self, flags: &AwsFlags, peer: &Document) -> Result<Cluster> {
+        if let Some(known) = known(peer) {
+            return Ok(known);
+        }
+        let text = |fact| peer.get(&["cluster", fact]).and_then(Value::as_str);
+        let name = text("name").ok_or_else(|| Error::input("the other side's document has no cluster.name"))?;
+        self.look_up_cluster(flags, name, text("region")).await
     }
+
+    /// The facts of any cluster of the caller's account; `region` defaults to the session's.
+    ///
+    /// # Errors
+    /// There is no cluster of that name, or it is not active.
+    pub async fn look_up_cluster(&self, flags: &AwsFlags, name: &str, region: Option<&str>) -> Result<Cluster> {
+        let mut config = aws_sdk_eks::config::Builder::from(self.aws(flags).await?);
+        if let Some(region) = region {
+            config = config.region(Region::new(region.to_owned()));
+        }
+        let eks = aws_sdk_eks::Client::from_conf(config.build());
+        let described = eks.describe_cluster().name(name).send().await.call("eks:DescribeCluster", name);
+        let described = described.context(format!("look up cluster {name}"))?.cluster;
+        described.context("eks:DescribeCluster answered without a cluster").and_then(facts)
+    }
+}
+
+/// The facts, if the document holds them all.
+fn known(doc: &Document) -> Option<Cluster> {
+    doc.read(&["cluster"]).ok().flatten()
 }
 
 fn facts(cluster: Described) -> Result<Cluster> {

@@ -89,6 +89,11 @@ pub trait Tool: clap::Parser {
     /// What to remove, in order. Pure. What is not ours stays.
     fn plan_delete(want: &Self::Want, have: &Self::Have) -> Result<Vec<Self::Change>>;
 
+    /// What a person should know about what was found, one line each; told once, and not on `--delete`.
+    fn remarks(_want: &Self::Want, _have: &Self::Have) -> Vec<String> {
+        Vec::new()
+    }
+
     /// What `--delete` leaves and why, one line each: `provider …: not made by crossmesh`.
     fn left_alone(_want: &Self::Want, _have: &Self::Have) -> Vec<String> {
         Vec::new()

@@ -80,6 +80,10 @@ async fn steps<T: Tool>(tool: &T, session: &mut Session) -> Result<()> {
         for thing in T::left_alone(&want, &have) {
             session.stderr.line(format_args!("left alone: {thing}"));
         }
+    } else {
+        for remark in T::remarks(&want, &have) {
+            session.stderr.line(remark);
+        }
     }
     if flags.plan {
         for change in changes {
