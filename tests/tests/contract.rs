@@ -50,7 +50,12 @@ fn bad_documents_are_refused_by_every_tool() {
             ("{} \"x\"".into(), 3, "input", "stdin: document 2 is a string, not an object".into()),
             (r#"{"v":2}"#.into(), 3, "input", "stdin: v: this tool reads version 1, not 2".into()),
             (r#"{"v":"1"}"#.into(), 3, "input", "stdin: v: this tool reads version 1, not \"1\"".into()),
-            (nested(key, r#"{"nosuchfield":1}"#), 3, "input", format!("{key}.nosuchfield: unknown field `nosuchfield`")),
+            (
+                nested(key, r#"{"nosuchfield":1}"#),
+                3,
+                "input",
+                format!("{key}.nosuchfield: unknown field `nosuchfield`"),
+            ),
             (
                 format!("{{\"{top}\":{{\"x\":{{\"y\":1}}}}}} {{\"{top}\":{{\"x\":{{\"y\":\"é\"}}}}}}"),
                 4,

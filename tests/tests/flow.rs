@@ -33,7 +33,11 @@ impl Cloud {
 
     /// Runs a shell command inside, its stdout and stderr kept.
     fn try_sh(&self, script: &str) -> Output {
-        let output = self.localcloud().args(["run", "--", "bash", "-euo", "pipefail", "-c", script]).stdin(Stdio::null()).output();
+        let output = self
+            .localcloud()
+            .args(["run", "--", "bash", "-euo", "pipefail", "-c", script])
+            .stdin(Stdio::null())
+            .output();
         output.expect("localcloud run")
     }
 
@@ -51,7 +55,11 @@ impl Cloud {
 
     fn make_command(&self, goals: &str) -> String {
         let bin = program("oidc-assoc").parent().map(Path::to_path_buf).unwrap_or_default();
-        format!("make --no-print-directory {goals} CLUSTER1=c1 CLUSTER2=c2 BIN={} BUILD={}", bin.display(), self.build.display())
+        format!(
+            "make --no-print-directory {goals} CLUSTER1=c1 CLUSTER2=c2 BIN={} BUILD={}",
+            bin.display(),
+            self.build.display()
+        )
     }
 
     fn tool(name: &str) -> String {
@@ -60,7 +68,8 @@ impl Cloud {
 
     fn json(&self, cluster: &str, step: &str) -> Value {
         let file = self.build.join(cluster).join(format!("{step}.json"));
-        serde_json::from_slice(&std::fs::read(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))).unwrap()
+        serde_json::from_slice(&std::fs::read(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display())))
+            .unwrap()
     }
 
     fn account(&self) -> Value {
@@ -73,23 +82,20 @@ impl Cloud {
                      mutatingwebhookconfigurations,validatingwebhookconfigurations,\
                      meshes.appmesh.k8s.aws,virtualnodes.appmesh.k8s.aws,virtualservices.appmesh.k8s.aws,virtualrouters.appmesh.k8s.aws";
         let columns = "KIND:.kind,NS:.metadata.namespace,NAME:.metadata.name,RV:.metadata.resourceVersion";
-        let get = |cluster| format!("kubectl --context {cluster} get {kinds} -A --no-headers -o custom-columns={columns}");
+        let get =
+            |cluster| format!("kubectl --context {cluster} get {kinds} -A --no-headers -o custom-columns={columns}");
         self.sh(&format!("{}; {}", get("c1"), get("c2")))
     }
 
-    /// The writing calls that the gateway has logged since its `from`th line, and the number of lines now.
+    /// The calls that write which the gateway has logged after its first `from` lines, whoever made them, and the
+    /// number of lines now.
     fn writes_since(&self, from: usize) -> (Vec<String>, usize) {
+        const READS: [&str; 6] = ["Get", "List", "Describe", "Discover", "BatchGet", "AssumeRole"];
         let log = std::fs::read_to_string(self.state.join("log/aws-api.log")).expect("the gateway's log");
-        let lines: Vec<&str> = log.lines().collect();
-        let crossmesh = |line: &&&str| line.contains("app/crossmesh") && !line.contains("sts:");
-        let writes = lines[from..].iter().filter(crossmesh).filter(|line| {
-            let action = line.split([' ', '"', '\t']).find(|word| word.split_once(':').is_some_and(|(service, action)| {
-                !action.is_empty() && service.chars().all(|c| c.is_ascii_lowercase()) && action.starts_with(|c: char| c.is_ascii_uppercase())
-            }));
-            let verb = action.and_then(|action| action.split_once(':')).map_or("", |(_, verb)| verb);
-            !["Get", "List", "Describe", "Discover", "Batch"].iter().any(|read| verb.starts_with(read))
-        });
-        (writes.map(ToString::to_string).collect(), lines.len())
+        let calls: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+        let actions = calls[from..].iter().filter_map(|call| call["action"].as_str()?.split_once(':'));
+        let writes = actions.filter(|(_, verb)| !READS.iter().any(|read| verb.starts_with(read)));
+        (writes.map(|(service, verb)| format!("{service}:{verb}")).collect(), calls.len())
     }
 }
 
@@ -103,7 +109,8 @@ impl Drop for Cloud {
 /// The error object of a failed tool.
 fn error(output: &Output) -> Value {
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    let line = text.lines().rfind(|line| line.starts_with("{\"error\"")).unwrap_or_else(|| panic!("no error line: {text}"));
+    let line =
+        text.lines().rfind(|line| line.starts_with("{\"error\"")).unwrap_or_else(|| panic!("no error line: {text}"));
     serde_json::from_str::<Value>(line).unwrap()["error"].take()
 }
 
@@ -115,7 +122,8 @@ fn the_tutorial_from_nothing_to_red_and_blue_and_back() {
     // Everything but the security group rule: the front end is there and cannot reach the back end.
     cloud.make(&format!("-j8 {}", cloud.build.join("c1/feapp.json").display()));
     let feapp = cloud.build.join("c1/feapp.json");
-    let probe = format!("{} --count 20 --expect red=1,blue=1 --timeout 60s < {}", Cloud::tool("color-probe"), feapp.display());
+    let probe =
+        format!("{} --count 20 --expect red=1,blue=1 --timeout 60s < {}", Cloud::tool("color-probe"), feapp.display());
     let closed = cloud.try_sh(&probe);
     let refusal = error(&closed);
     assert_eq!(closed.status.code(), Some(1), "{refusal}");
@@ -129,7 +137,8 @@ fn the_tutorial_from_nothing_to_red_and_blue_and_back() {
     assert_eq!(red.zip(blue).map(|(red, blue)| red + blue), Some(200), "{probe}");
 
     // Asserting everything again changes nothing, neither in AWS nor in the clusters.
-    let (objects, (_, calls)) = (cloud.objects(), cloud.writes_since(0));
+    let (objects, (writes, calls)) = (cloud.objects(), cloud.writes_since(0));
+    assert!(writes.iter().any(|write| write == "iam:CreateRole"), "the log tells writes from reads: {writes:?}");
     let documents = |step| (cloud.json("c1", step), cloud.json("c2", step));
     let (roles, meshes) = (documents("role"), documents("mesh"));
     cloud.make("-B -j8 all");
@@ -140,17 +149,23 @@ fn the_tutorial_from_nothing_to_red_and_blue_and_back() {
     // Tools on their own, in a pipe.
     let (oidc, role) = (Cloud::tool("oidc-assoc"), Cloud::tool("irsa-role"));
     let arn = cloud.json("c1", "role")["role"]["arn"].as_str().unwrap().to_owned();
-    let piped = format!(r#"printf '{{"cluster":{{"name":"c1","region":"us-west-2"}}}}' | {oidc} | {role} | jq -r .role.arn"#);
+    let piped =
+        format!(r#"printf '{{"cluster":{{"name":"c1","region":"us-west-2"}}}}' | {oidc} | {role} | jq -r .role.arn"#);
     assert_eq!(cloud.sh(&piped).trim(), arn);
     assert_eq!(cloud.sh(&format!("{oidc} -n --cluster c1 | {role} | jq -r .role.arn")).trim(), arn);
 
     // The tutorial's own manifests have bare words in place of images.
-    let prefix = cloud.json("c2", "image-colorapp")["images"]["colorapp"]["repository"].as_str().unwrap().replace("/colorapp", "");
+    let prefix = cloud.json("c2", "image-colorapp")["images"]["colorapp"]["repository"]
+        .as_str()
+        .unwrap()
+        .replace("/colorapp", "");
     let digest = cloud.json("c2", "image-colorapp")["images"]["colorapp"]["digest"].as_str().unwrap().to_owned();
     let bare = cloud.build.join("bare.yaml");
     let text = std::fs::read_to_string(root().join("manifests/colorapp.yaml")).unwrap();
-    std::fs::write(&bare, text.replace("{{ images.colorapp.uri }}", &format!("ECR_IMAGE_PREFIX/colorapp@{digest}"))).unwrap();
-    let apply = format!("{} colorapp --file {} --set ECR_IMAGE_PREFIX={prefix}", Cloud::tool("manifest-apply"), bare.display());
+    std::fs::write(&bare, text.replace("{{ images.colorapp.uri }}", &format!("ECR_IMAGE_PREFIX/colorapp@{digest}")))
+        .unwrap();
+    let apply =
+        format!("{} colorapp --file {} --set ECR_IMAGE_PREFIX={prefix}", Cloud::tool("manifest-apply"), bare.display());
     let plan = cloud.try_sh(&format!("{apply} --plan < {}", cloud.build.join("c2/colorapp.json").display()));
     let said = String::from_utf8_lossy(&plan.stderr).into_owned();
     assert!(plan.status.success() && said.contains("nothing to do"), "{said}");
