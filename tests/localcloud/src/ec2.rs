@@ -1,25 +1,33 @@
-//! Clients of EC2: one as the operator, one as AWS's own network.
+//! EC2 as AWS's own network asks it: past the gateway, without a signature, and not in the log of calls.
 
-use aws_sdk_ec2::config::{BehaviorVersion, Builder, Credentials, Region};
-use aws_sdk_ec2::{Client, Config};
+use anyhow::{Context, Result};
+use roxmltree::Node;
 
-use crate::account::Keys;
 use crate::cloud::REGION;
 use crate::gateway::AWS_PORT;
 
-fn config(keys: Credentials) -> Builder {
-    Config::builder().behavior_version(BehaviorVersion::latest()).region(Region::new(REGION)).credentials_provider(keys)
+/// The XML that answers an action of the EC2 query API without parameters.
+pub async fn ask(action: &str) -> Result<String> {
+    let request = reqwest::Client::new()
+        .post(format!("http://127.0.0.1:{AWS_PORT}/"))
+        .header("host", format!("ec2.{REGION}.amazonaws.com"))
+        .header("content-type", "application/x-www-form-urlencoded")
+        .body(format!("Action={action}&Version=2016-11-15"));
+    let answer = request.send().await.and_then(reqwest::Response::error_for_status);
+    answer.with_context(|| format!("ec2:{action}"))?.text().await.with_context(|| format!("ec2:{action}"))
 }
 
-/// By name, over TLS, through the access control, as everybody goes. `SSL_CERT_FILE` of this process says whom to trust.
-pub fn operator(keys: &Keys) -> Client {
-    let keys =
-        Credentials::new(&keys.access_key_id, &keys.secret_access_key, keys.session_token.clone(), None, "operator");
-    Client::from_conf(config(keys).build())
+/// The child of that name.
+pub fn child<'a>(node: Node<'a, 'a>, name: &str) -> Option<Node<'a, 'a>> {
+    node.children().find(|child| child.has_tag_name(("http://ec2.amazonaws.com/doc/2016-11-15", name)))
 }
 
-/// Past the gateway: the router belongs to AWS, needs no permission, and is not in the log of calls.
-pub fn router() -> Client {
-    let keys = Credentials::new("router", "router", None, None, "router");
-    Client::from_conf(config(keys).endpoint_url(format!("http://127.0.0.1:{AWS_PORT}")).build())
+/// The text of the child of that name.
+pub fn text<'a>(node: Node<'a, 'a>, name: &str) -> Option<&'a str> {
+    child(node, name)?.text()
+}
+
+/// The entries of the list of that name.
+pub fn items<'a>(node: Node<'a, 'a>, name: &str) -> impl Iterator<Item = Node<'a, 'a>> {
+    child(node, name).into_iter().flat_map(|list| list.children()).filter(Node::is_element)
 }

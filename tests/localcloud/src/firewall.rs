@@ -5,12 +5,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::{Context, Result};
-use aws_sdk_ec2::Client;
-use aws_sdk_ec2::types::{IpPermission, SecurityGroup};
+use anyhow::Result;
+use roxmltree::{Document, Node};
 use tokio::process::Command;
 
 use crate::cloud::Cloud;
+use crate::ec2::{ask, child, items, text};
 use crate::network;
 
 /// A node: its subnet, whose addresses all belong to the instance, and the groups it is in.
@@ -48,14 +48,13 @@ pub struct Policy {
 
 /// Keeps the router's rules as EC2's groups are, for as long as the process lives.
 pub async fn follow(cloud: &Cloud) -> Result<()> {
-    let client = crate::ec2::router();
-    let mut policy = read(&client).await?;
+    let mut policy = read().await?;
     apply(&policy).await?;
     let mut calls = crate::api_log::follow(cloud.log("aws-api"), |call| call.changes("ec2"));
     tokio::spawn(async move {
         while calls.recv().await.is_some() {
             let changed = async {
-                let now = read(&client).await?;
+                let now = read().await?;
                 if now != policy {
                     apply(&now).await?;
                     policy = now;
@@ -70,25 +69,9 @@ pub async fn follow(cloud: &Cloud) -> Result<()> {
     Ok(())
 }
 
-async fn read(client: &Client) -> Result<Policy> {
-    let described = client.describe_instances().send().await.context("ec2:DescribeInstances")?;
-    let mut policy = Policy::default();
-    for instance in described.reservations().iter().flat_map(|reservation| reservation.instances()) {
-        let running =
-            instance.state().and_then(|state| state.name()) == Some(&aws_sdk_ec2::types::InstanceStateName::Running);
-        if let (true, Some(id), Some(address)) = (running, instance.instance_id(), instance.private_ip_address()) {
-            let groups =
-                instance.security_groups().iter().filter_map(|group| group.group_id()).map(str::to_owned).collect();
-            policy.members.insert(id.to_owned(), Member { subnet: subnet_of(address), groups });
-        }
-    }
-    let described = client.describe_security_groups().send().await.context("ec2:DescribeSecurityGroups")?;
-    policy.groups = described
-        .security_groups()
-        .iter()
-        .filter_map(|group| Some((group.group_id()?.to_owned(), Group::from(group))))
-        .collect();
-    Ok(policy)
+async fn read() -> Result<Policy> {
+    let (instances, groups) = tokio::try_join!(ask("DescribeInstances"), ask("DescribeSecurityGroups"))?;
+    Policy::parse(&instances, &groups)
 }
 
 /// `10.0.1.4` is in `10.0.1.0/24`: one node a subnet.
@@ -97,25 +80,22 @@ fn subnet_of(address: &str) -> String {
     format!("{network}.0/24")
 }
 
-impl From<&SecurityGroup> for Group {
-    fn from(group: &SecurityGroup) -> Self {
-        let rules = |permissions: &[IpPermission]| permissions.iter().map(Rule::from).collect();
-        Self { ingress: rules(group.ip_permissions()), egress: rules(group.ip_permissions_egress()) }
+impl Group {
+    fn parse(group: Node<'_, '_>) -> Self {
+        let rules = |list| items(group, list).map(Rule::parse).collect();
+        Self { ingress: rules("ipPermissions"), egress: rules("ipPermissionsEgress") }
     }
 }
 
-impl From<&IpPermission> for Rule {
-    fn from(permission: &IpPermission) -> Self {
+impl Rule {
+    fn parse(permission: Node<'_, '_>) -> Self {
+        let port = |name, default| text(permission, name).and_then(|port| port.parse().ok()).unwrap_or(default);
+        let all = |list, name| items(permission, list).filter_map(|item| text(item, name)).map(str::to_owned).collect();
         Self {
-            protocol: permission.ip_protocol().unwrap_or("-1").to_owned(),
-            ports: (permission.from_port().unwrap_or(0), permission.to_port().unwrap_or(65_535)),
-            groups: permission
-                .user_id_group_pairs()
-                .iter()
-                .filter_map(|pair| pair.group_id())
-                .map(str::to_owned)
-                .collect(),
-            ranges: permission.ip_ranges().iter().filter_map(|range| range.cidr_ip()).map(str::to_owned).collect(),
+            protocol: text(permission, "ipProtocol").unwrap_or("-1").to_owned(),
+            ports: (port("fromPort", 0), port("toPort", 65_535)),
+            groups: all("groups", "groupId"),
+            ranges: all("ipRanges", "cidrIp"),
         }
     }
 }
@@ -135,6 +115,27 @@ impl Rule {
 }
 
 impl Policy {
+    /// From the answers of `DescribeInstances` and `DescribeSecurityGroups`.
+    fn parse(instances: &str, groups: &str) -> Result<Self> {
+        let (instances, groups) = (Document::parse(instances)?, Document::parse(groups)?);
+        let mut policy = Self::default();
+        let reservations = items(instances.root_element(), "reservationSet");
+        for instance in reservations.flat_map(|reservation| items(reservation, "instancesSet")) {
+            let state = child(instance, "instanceState").and_then(|state| text(state, "name"));
+            if let (Some("running"), Some(id), Some(address)) =
+                (state, text(instance, "instanceId"), text(instance, "privateIpAddress"))
+            {
+                let groups = items(instance, "groupSet").filter_map(|group| text(group, "groupId")).map(str::to_owned);
+                let member = Member { subnet: subnet_of(address), groups: groups.collect() };
+                policy.members.insert(id.to_owned(), member);
+            }
+        }
+        let groups = items(groups.root_element(), "securityGroupInfo");
+        policy.groups =
+            groups.filter_map(|group| Some((text(group, "groupId")?.to_owned(), Group::parse(group)))).collect();
+        Ok(policy)
+    }
+
     fn rules<'a>(&'a self, member: &'a Member, side: fn(&Group) -> &Vec<Rule>) -> impl Iterator<Item = &'a Rule> {
         member.groups.iter().filter_map(|id| self.groups.get(id)).flat_map(side)
     }
@@ -192,6 +193,7 @@ async fn apply(policy: &Policy) -> Result<()> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 mod tests {
     use super::*;
 
@@ -226,6 +228,51 @@ mod tests {
         let start = format!("  chain {name} {{\n");
         let body = ruleset.split(&start).nth(1).unwrap_or_default();
         body.split("  }\n").next().unwrap_or_default().to_owned()
+    }
+
+    #[test]
+    fn what_ec2_answers_is_understood() {
+        let answer = |name: &str, body: &str| {
+            format!("<{name} xmlns=\"http://ec2.amazonaws.com/doc/2016-11-15\">{body}</{name}>")
+        };
+        let instance = |id: &str, address: &str, group: &str, state: &str| {
+            format!(
+                "<item><instancesSet><item><instanceId>{id}</instanceId><privateIpAddress>{address}</privateIpAddress>\
+                <groupSet><item><groupId>{group}</groupId></item></groupSet><instanceState><name>{state}</name></instanceState></item></instancesSet></item>"
+            )
+        };
+        let instances = [
+            instance("i-1", "10.0.1.4", "sg-1", "running"),
+            instance("i-2", "10.0.2.4", "sg-2", "running"),
+            instance("i-3", "10.0.3.4", "sg-2", "terminated"),
+        ];
+        let own = |group: &str| {
+            format!(
+                "<item><ipProtocol>-1</ipProtocol><groups><item><groupId>{group}</groupId></item></groups><ipRanges/></item>"
+            )
+        };
+        let port = "<item><ipProtocol>tcp</ipProtocol><fromPort>8080</fromPort><toPort>8080</toPort><groups><item><groupId>sg-1</groupId></item></groups><ipRanges/></item>";
+        let group = |id: &str, extra: &str| {
+            format!(
+                "<item><groupId>{id}</groupId><ipPermissionsEgress><item><ipProtocol>-1</ipProtocol><groups/><ipRanges><item><cidrIp>0.0.0.0/0</cidrIp></item></ipRanges></item></ipPermissionsEgress>\
+                <ipPermissions>{}{extra}</ipPermissions></item>",
+                own(id)
+            )
+        };
+        let instances =
+            answer("DescribeInstancesResponse", &format!("<reservationSet>{}</reservationSet>", instances.concat()));
+        let groups = answer(
+            "DescribeSecurityGroupsResponse",
+            &format!("<securityGroupInfo>{}{}</securityGroupInfo>", group("sg-1", ""), group("sg-2", port)),
+        );
+        let parsed = Policy::parse(&instances, &groups).unwrap();
+        let mut expected = policy(&[rule("tcp", (8080, 8080), &["sg-1"], &[])]);
+        for rule in expected.groups.values_mut().flat_map(|group| group.ingress.iter_mut().chain(&mut group.egress)) {
+            if rule.protocol == "-1" {
+                rule.ports = (0, 65_535);
+            }
+        }
+        assert_eq!(parsed, expected);
     }
 
     #[test]

@@ -76,7 +76,7 @@ fn authorization() -> Value {
             "authorization_response": {"dynamic_metadata_from_headers": named},
         },
         "allowed_headers": all,
-        "with_request_body": {"max_request_bytes": BODY, "allow_partial_message": true, "pack_as_bytes": true},
+        "with_request_body": {"max_request_bytes": BODY, "allow_partial_message": true},
         "status_on_error": {"code": 503},
     })
 }

@@ -1,6 +1,5 @@
 //! What the machine must have, said in one line before anything starts.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -79,19 +78,15 @@ pub fn try_everything() -> Result<()> {
         Ok(())
     };
     run("the kernel can't make veth links", "ip", &["link", "add", "a", "type", "veth", "peer", "name", "b"])?;
-    run("the kernel can't make dummy links", "ip", &["link", "add", "c", "type", "dummy"])?;
     let rules = "add table inet t; add chain inet t c { type nat hook output priority 0; }; add rule inet t c ct state new tcp dport 1 redirect to :2";
-    run("nftables does not work here", "nft", &[rules])?;
-    let types = fs::read_to_string("/proc/filesystems")?;
-    if !types.contains("overlay") {
-        bail!("the kernel has no overlayfs");
-    }
-    Ok(())
+    run("nftables does not work here", "nft", &[rules])
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

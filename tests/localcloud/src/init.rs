@@ -1,5 +1,6 @@
 //! Process 1 of a cloud: makes its namespaces, starts the region and reaps whatever loses its parent.
 
+use std::path::Path;
 use std::process::Stdio;
 
 use anyhow::{Context, Result, bail};
@@ -12,7 +13,10 @@ use nix::unistd::Pid;
 use crate::cgroup;
 use crate::cloud::Cloud;
 use crate::dns;
-use crate::namespace::{leave, resolve_by, this_program};
+use crate::namespace::{leave, resolve_by, this_program, tmpfs};
+
+/// Sockets of the host's resolvers, which would be asked before `/etc/resolv.conf` and know other names.
+const RESOLVERS: [&str; 2] = ["/run/systemd/resolve", "/run/nscd"];
 
 /// Lives as long as the region. The end of this process ends every other one of the cloud.
 pub fn run(cloud: &Cloud) -> Result<()> {
@@ -28,6 +32,9 @@ pub fn run(cloud: &Cloud) -> Result<()> {
     }
     nix::mount::mount(Some("proc"), "/proc", Some("proc"), nix::mount::MsFlags::empty(), None::<&str>)
         .context("mounting /proc")?;
+    for path in RESOLVERS.map(Path::new).into_iter().filter(|path| path.exists()) {
+        tmpfs(path)?;
+    }
     let resolver = cloud.state.join("resolv.conf");
     std::fs::write(&resolver, dns::resolv_conf())?;
     resolve_by(&resolver)?;

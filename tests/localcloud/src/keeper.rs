@@ -20,6 +20,14 @@ use crate::namespace::this_program;
 /// Keeps the cloud that stdin describes until it ends or a signal asks for its end. With `attached` it also ends with its
 /// parent.
 pub fn keep(attached: bool) -> Result<()> {
+    let kept = locked(attached);
+    if let Err(error) = &kept {
+        Message::Failed(format!("{error:#}")).send();
+    }
+    kept
+}
+
+fn locked(attached: bool) -> Result<()> {
     let cloud: Cloud = serde_json::from_reader(std::io::stdin()).context("reading the description of the cloud")?;
     if attached {
         set_pdeathsig(Signal::SIGTERM)?;
@@ -27,12 +35,9 @@ pub fn keep(attached: bool) -> Result<()> {
     nix::unistd::setsid().context("setsid")?;
     let Some(_lock) = cloud::lock(&cloud.state)? else { bail!("a cloud runs in {} already", cloud.state.display()) };
     clear(&cloud.state)?;
-    let kept = hold(&cloud);
-    if let Err(error) = &kept {
-        Message::Failed(format!("{error:#}")).send();
-    }
+    let held = hold(&cloud);
     clear(&cloud.state)?;
-    kept
+    held
 }
 
 /// Removes what a finished cloud left on the host, also one whose keeper was killed. Needs the lock.
@@ -44,8 +49,11 @@ pub fn clear(state: &Path) -> Result<()> {
 }
 
 fn hold(cloud: &Cloud) -> Result<()> {
-    for log in fs::read_dir(cloud.state.join("log"))? {
-        fs::remove_file(log?.path())?;
+    for entry in fs::read_dir(cloud.state.join("log"))? {
+        let log = entry?.path();
+        if log != cloud.log("keeper") {
+            fs::remove_file(log)?;
+        }
     }
     fs::create_dir_all(cloud.state.join("tmp"))?;
     cloud.save()?;

@@ -20,8 +20,8 @@ pub const REGION: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 pub const SERVICES: &str = "172.20.0.0/16";
 /// The cluster's DNS service, as on EKS.
 pub const CLUSTER_DNS: Ipv4Addr = Ipv4Addr::new(172, 20, 0, 10);
-/// The interface that holds the router's own addresses.
-pub const INTERFACE: &str = "vpc0";
+/// The interface that holds the router's own addresses. Not every kernel has dummy interfaces, but all answer for these.
+const INTERFACE: &str = "lo";
 
 /// One cluster's subnet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,8 +70,6 @@ impl Subnet {
 fn region_plan() -> String {
     format!(
         "link set lo up
-link add {INTERFACE} type dummy
-link set {INTERFACE} up
 address add {ROUTER}/32 dev {INTERFACE}
 address add {REGION}/32 dev {INTERFACE}
 route add unreachable 169.254.0.0/16

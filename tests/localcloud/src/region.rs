@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use kube::Client;
+use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::account::Account;
@@ -19,7 +20,7 @@ use crate::message::Message;
 use crate::node::{self, Machine};
 use crate::pki::{Authority, Subject, region_names};
 use crate::process::{Program, Supervisor};
-use crate::{charts, dns, ec2, firewall, gateway, kubernetes, load_balancer, network, pod_identity, ready, registry};
+use crate::{charts, dns, firewall, gateway, kubernetes, load_balancer, network, pod_identity, ready, registry};
 
 /// The APIs answer after 3 s on 2 cores; a loaded machine gets more.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -195,13 +196,17 @@ async fn start(
     Ok((machine, client))
 }
 
-/// Waits until the operator gets an answer the way everybody does.
+/// Waits until the region answers the way everybody asks it: by name, over TLS, through the access control.
 async fn answers(account: &Account) -> Result<()> {
-    let client = ec2::operator(&account.operator);
-    ready::until("the operator gets an answer of EC2", "gateway", PATIENCE, || async {
-        let groups = client.describe_security_groups().send().await.context("ec2:DescribeSecurityGroups")?;
-        ensure!(!groups.security_groups().is_empty(), "no security groups");
-        Ok(())
-    })
-    .await
+    for eks in &account.clusters {
+        let url = format!("{}/.well-known/openid-configuration", eks.issuer);
+        ready::until(&format!("{url} answers"), "gateway", PATIENCE, || async {
+            let document: Value =
+                serde_json::from_slice(&reqwest::get(&url).await?.error_for_status()?.bytes().await?)?;
+            ensure!(document["issuer"] == eks.issuer, "the issuer is {}", document["issuer"]);
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(())
 }

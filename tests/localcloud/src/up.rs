@@ -38,18 +38,18 @@ pub async fn up(state: &Path, command: &[OsString]) -> Result<ExitCode> {
     // From here on a signal takes everything down in order.
     let mut signals = Signals::new()?;
     let mut keeper = start(&cloud, !command.is_empty()).await?;
-    let ended = tokio::select! {
-        ready = ready(&cloud, &mut keeper) => match ready {
-            Err(error) => Err(error),
-            Ok(()) if command.is_empty() => return Ok(ExitCode::SUCCESS),
-            Ok(()) => run(&cloud.state, command, &mut signals).await,
-        },
-        signal = signals.next() => Ok(signals::code_of(signal)),
+    let started = tokio::select! {
+        ready = ready(&cloud, &mut keeper) => ready.map(|()| None),
+        signal = signals.next() => Ok(Some(signals::code_of(signal))),
     };
-    if !command.is_empty() || ended.is_err() || !cloud.state.join("environment.json").exists() {
-        tell("taking it down");
-        stop(&mut keeper).await?;
-    }
+    let ended = match started {
+        Ok(None) if command.is_empty() => return Ok(ExitCode::SUCCESS),
+        Ok(None) => run(&cloud.state, command, &mut signals).await,
+        Ok(Some(code)) => Ok(code),
+        Err(error) => Err(error),
+    };
+    tell("taking it down");
+    stop(&mut keeper).await?;
     ended
 }
 
@@ -66,7 +66,7 @@ fn cache() -> Result<PathBuf> {
 }
 
 async fn start(cloud: &Cloud, attached: bool) -> Result<Child> {
-    let log = std::fs::File::create(cloud.state.join("keeper.log"))?;
+    let log = std::fs::File::create(cloud.log("keeper"))?;
     let mut keeper = Command::from(this_program());
     keeper.args(["stage", "keeper"]);
     if attached {
