@@ -13,6 +13,7 @@ from typing import Any
 
 import boto3
 from botocore.config import Config
+
 from region import ACCOUNT, REGION, VPC_CIDR, Cluster
 from sts import open_session
 
@@ -41,7 +42,12 @@ def seed(clusters: list[Cluster], endpoint: str) -> dict[str, Any]:
         "region": REGION,
         "vpc": vpc,
         "operator": operator,
-        "node": {"accessKeyId": node.access_key_id, "secretAccessKey": node.secret_access_key, "sessionToken": node.session_token, "roleArn": node_role},
+        "node": {
+            "accessKeyId": node.access_key_id,
+            "secretAccessKey": node.secret_access_key,
+            "sessionToken": node.session_token,
+            "roleArn": node_role,
+        },
         "clusters": made,
     }
 
@@ -62,7 +68,10 @@ def _user(iam: Any, name: str, policy: str) -> dict[str, str]:
 
 
 def _role(iam: Any, name: str, service: str, policies: tuple[str, ...]) -> str:
-    trust = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": {"Service": service}, "Action": "sts:AssumeRole"}]}
+    trust = {
+        "Version": "2012-10-17",
+        "Statement": [{"Effect": "Allow", "Principal": {"Service": service}, "Action": "sts:AssumeRole"}],
+    }
     arn: str = iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(trust))["Role"]["Arn"]
     for policy in policies:
         iam.attach_role_policy(RoleName=name, PolicyArn=f"{AWS_POLICIES}/{policy}")
@@ -70,13 +79,21 @@ def _role(iam: Any, name: str, service: str, policies: tuple[str, ...]) -> str:
 
 
 def _subnet(ec2: Any, vpc: str, cluster: Cluster) -> str:
-    tags = _named("subnet", cluster.name, {f"kubernetes.io/cluster/{cluster.name}": "shared", "kubernetes.io/role/elb": "1"})
-    made = ec2.create_subnet(VpcId=vpc, CidrBlock=cluster.subnet_cidr, AvailabilityZone=cluster.zone, TagSpecifications=[tags])
+    tags = _named(
+        "subnet", cluster.name, {f"kubernetes.io/cluster/{cluster.name}": "shared", "kubernetes.io/role/elb": "1"}
+    )
+    made = ec2.create_subnet(
+        VpcId=vpc, CidrBlock=cluster.subnet_cidr, AvailabilityZone=cluster.zone, TagSpecifications=[tags]
+    )
     return str(made["Subnet"]["SubnetId"])
 
 
-def _cluster(ec2: Any, eks: Any, cluster: Cluster, role: str, node_role: str, subnets: list[str], subnet: str) -> dict[str, Any]:
-    made = eks.create_cluster(name=cluster.name, version=cluster.version, roleArn=role, resourcesVpcConfig={"subnetIds": subnets})["cluster"]
+def _cluster(
+    ec2: Any, eks: Any, cluster: Cluster, role: str, node_role: str, subnets: list[str], subnet: str
+) -> dict[str, Any]:
+    made = eks.create_cluster(
+        name=cluster.name, version=cluster.version, roleArn=role, resourcesVpcConfig={"subnetIds": subnets}
+    )["cluster"]
     group = made["resourcesVpcConfig"]["clusterSecurityGroupId"]
     eks.create_nodegroup(
         clusterName=cluster.name,

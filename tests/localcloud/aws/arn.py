@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from moto.iam.models import iam_backends
+
 from call import Call
 
 
@@ -45,11 +47,9 @@ def _iam(call: Call, _: str, account: str) -> list[str]:
 
 def _existing(kind: str, name: str, account: str) -> str | None:
     """A role or user keeps the path it was made with, which a later call does not repeat."""
-    from moto.iam.models import iam_backends
-
     iam = iam_backends[account]["aws"]
-    holders: dict[str, Any] = {"role": iam.roles, "user": iam.users}.get(kind, {})
-    return next((h.arn for h in holders.values() if h.name == name), None)
+    holders: Any = {"role": iam.roles.values(), "user": iam.users.values()}.get(kind, ())
+    return next((h.arn for h in holders if h.name == name), None)
 
 
 def _eks(call: Call, scope: str, _: str) -> list[str]:
@@ -82,7 +82,12 @@ def _cloudmap(call: Call, scope: str, _: str) -> list[str]:
         return [str(p["ResourceARN"])]
     ids = [str(p[m]) for m in ("ServiceId", "NamespaceId", "Id") if p.get(m)]
     kinds = {"srv-": "service", "ns-": "namespace"}
-    return [f"arn:aws:servicediscovery{scope}{kind}/{i}" for i in ids for prefix, kind in kinds.items() if i.startswith(prefix)]
+    return [
+        f"arn:aws:servicediscovery{scope}{kind}/{i}"
+        for i in ids
+        for prefix, kind in kinds.items()
+        if i.startswith(prefix)
+    ]
 
 
 def _ec2(call: Call, scope: str, _: str) -> list[str]:

@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from moto.core.request import Request
+from werkzeug.wrappers import Response
+
 import arn as arns
 from call import Call, buffered, read, registry_of
 from fault import Fault, Kind, refusal
 from identity import Identity, find
-from moto.core.request import Request
 from policy import Context, Decision, Question, evaluate
 from sigv4 import verify
 from tokens import Tokens, registry_action, registry_refusal, registry_unauthorized
-from werkzeug.wrappers import Response
 
 #: Calls that carry their own proof instead of a signature.
 UNSIGNED = {"sts:AssumeRoleWithWebIdentity", "sts:AssumeRoleWithSAML"}
@@ -72,7 +73,11 @@ class Authorizer:
         match = registry_of(request.host)
         action, repository = registry_action(request.method, request.path)
         basic = request.authorization
-        token = self.tokens.find(basic.password or "") if basic and basic.type == "basic" and basic.username == "AWS" else None
+        token = (
+            self.tokens.find(basic.password or "")
+            if basic and basic.type == "basic" and basic.username == "AWS"
+            else None
+        )
         if match is None or token is None:
             return registry_unauthorized(request.host)
         if token.expired:
@@ -101,7 +106,10 @@ def require(identity: Identity, question: Question) -> None:
     if decision is Decision.EXPLICIT_DENY:
         reason = "with an explicit deny in an identity-based policy"
     if decision is not Decision.ALLOW:
-        raise Fault(Kind.DENIED, f"User: {identity.arn} is not authorized to perform: {question.action} on resource: {question.resource} {reason}")
+        raise Fault(
+            Kind.DENIED,
+            f"User: {identity.arn} is not authorized to perform: {question.action} on resource: {question.resource} {reason}",
+        )
 
 
 def context_of(identity: Identity, call: Call) -> Context:
@@ -114,7 +122,11 @@ def context_of(identity: Identity, call: Call) -> Context:
         "aws:securetransport": ["true"],
     }
     tags = call.params.get("Tags") or call.params.get("tags") or []
-    pairs = tags.items() if isinstance(tags, dict) else [(t.get("Key"), t.get("Value")) for t in tags if isinstance(t, dict)]
+    pairs = (
+        tags.items()
+        if isinstance(tags, dict)
+        else [(t.get("Key"), t.get("Value")) for t in tags if isinstance(t, dict)]
+    )
     for key, value in pairs:
         context[f"aws:requesttag/{str(key).lower()}"] = [str(value)]
         context.setdefault("aws:tagkeys", []).append(str(key))

@@ -80,7 +80,7 @@ def rewind(environ: dict[str, Any]) -> None:
 
 def registry_of(host: str) -> re.Match[str] | None:
     """The account and region of a registry host, `ACCOUNT.dkr.ecr.REGION.amazonaws.com`."""
-    return _REGISTRY.fullmatch(host.split(":")[0].lower())
+    return _REGISTRY.fullmatch(host.split(":", maxsplit=1)[0].lower())
 
 
 def read(request: Request) -> Call:
@@ -98,7 +98,15 @@ def read(request: Request) -> Call:
         operation, uri_params = get_service_router(service).match(request)
     except NotFound:
         return Call(service, region, None, protocol, credential)
-    return Call(service, region, operation.name, protocol, credential, _params(request, protocol, operation, uri_params), operation)
+    return Call(
+        service,
+        region,
+        operation.name,
+        protocol,
+        credential,
+        _params(request, protocol, operation, uri_params),
+        operation,
+    )
 
 
 def _model(service: str) -> Any:
@@ -110,7 +118,7 @@ def _model(service: str) -> Any:
 
 def _params(request: Request, protocol: str, operation: OperationModel, uri_params: dict[str, Any]) -> dict[str, Any]:
     parser = PROTOCOL_PARSERS[protocol](operation)
-    raw = {
+    raw: Any = {
         "method": request.method,
         "values": request.values,
         "headers": request.headers,
@@ -150,9 +158,13 @@ def _credential(request: Request) -> Credential | None:
     return None
 
 
-def _scoped(scope: str, headers: str, signature: str, timestamp: str, token: str | None, expires: int | None) -> Credential | None:
+def _scoped(
+    scope: str, headers: str, signature: str, timestamp: str, token: str | None, expires: int | None
+) -> Credential | None:
     pieces = scope.split("/")
     if len(pieces) != 5:
         return None
     access_key, date, region, service, _ = pieces
-    return Credential(access_key, date, region, service, tuple(headers.split(";")), signature, timestamp, token, expires)
+    return Credential(
+        access_key, date, region, service, tuple(headers.split(";")), signature, timestamp, token, expires
+    )

@@ -13,10 +13,11 @@ import uuid
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from werkzeug.wrappers import Response
+
 from call import Call
 from cloudmap_state import Instance, Namespace, Operation, Refused, Service, State, random_id
 from fault import json_error
-from werkzeug.wrappers import Response
 
 Params = dict[str, Any]
 T = TypeVar("T")
@@ -45,7 +46,7 @@ class CloudMap:
             try:
                 result = operation(self, call.params)
             except Refused as refused:
-                return json_error(refused.code, refused.message, **refused.members)
+                return json_error(refused.code, refused.message, members=refused.members)
         headers = {"x-amzn-requestid": str(uuid.uuid4())}
         return Response(json.dumps(result), 200, headers, content_type="application/x-amz-json-1.1")
 
@@ -74,13 +75,17 @@ class CloudMap:
         key = (type_, name, p.get("Vpc"), request_id)
         for operation in state.operations.values():
             if operation.status == "PENDING" and operation.key == key and request_id is not None:
-                raise Refused("DuplicateRequest", "The operation is already in progress", DuplicateOperationId=operation.id)
+                raise Refused(
+                    "DuplicateRequest", "The operation is already in progress", DuplicateOperationId=operation.id
+                )
         id_ = f"ns-{random_id(16)}"
         properties: Params = {"HttpProperties": {"HttpName": name}}
         if type_ != "HTTP":
             soa = (p.get("Properties") or {}).get("DnsProperties", {}).get("SOA", {"TTL": 15})
             properties["DnsProperties"] = {"HostedZoneId": f"Z{random_id(20).upper()}", "SOA": soa}
-        namespace = Namespace(id_, state.arn("namespace", id_), name, type_, p.get("Description"), request_id, p.get("Vpc"), properties)
+        namespace = Namespace(
+            id_, state.arn("namespace", id_), name, type_, p.get("Description"), request_id, p.get("Vpc"), properties
+        )
         tags = _tags(p)
 
         def effect() -> None:
@@ -171,7 +176,11 @@ class CloudMap:
         def effect() -> None:
             for member in ("Description", "DnsConfig", "HealthCheckConfig"):
                 if member in change:
-                    service.request[member] = {**(service.request.get(member) or {}), **change[member]} if member == "DnsConfig" else change[member]
+                    service.request[member] = (
+                        {**(service.request.get(member) or {}), **change[member]}
+                        if member == "DnsConfig"
+                        else change[member]
+                    )
 
         return {"OperationId": self.state.start("UPDATE_SERVICE", self._targets(service), change, effect)}
 
@@ -179,7 +188,10 @@ class CloudMap:
         state = self.state
         service = state.service(p["Id"])
         if service.instances or state.pending({"SERVICE": service.id}):
-            raise Refused("ResourceInUse", "Service contains registered instances; delete the instances before deleting the service")
+            raise Refused(
+                "ResourceInUse",
+                "Service contains registered instances; delete the instances before deleting the service",
+            )
         del state.services[service.id]
         state.tags.pop(service.arn, None)
         return {}
@@ -203,7 +215,10 @@ class CloudMap:
         service = self.state.service(p["ServiceId"])
         updated = {**service.attributes, **p["Attributes"]}
         if len(updated) > MAX_SERVICE_ATTRIBUTES:
-            raise Refused("ServiceAttributesLimitExceededException", f"A service can have at most {MAX_SERVICE_ATTRIBUTES} attributes")
+            raise Refused(
+                "ServiceAttributesLimitExceededException",
+                f"A service can have at most {MAX_SERVICE_ATTRIBUTES} attributes",
+            )
         service.attributes = updated
         return {}
 
@@ -226,7 +241,9 @@ class CloudMap:
             service.revision += 1
 
         targets = self._targets(service, id_)
-        return {"OperationId": state.start("REGISTER_INSTANCE", targets, (p.get("CreatorRequestId"), attributes), effect)}
+        return {
+            "OperationId": state.start("REGISTER_INSTANCE", targets, (p.get("CreatorRequestId"), attributes), effect)
+        }
 
     def deregister_instance(self, p: Params) -> Params:
         state = self.state
@@ -265,7 +282,9 @@ class CloudMap:
 
     def discover_instances(self, p: Params) -> Params:
         namespace, service = self._discovered(p)
-        found = [i for i in service.instances.values() if (p.get("QueryParameters") or {}).items() <= i.attributes.items()]
+        found = [
+            i for i in service.instances.values() if (p.get("QueryParameters") or {}).items() <= i.attributes.items()
+        ]
         optional = (p.get("OptionalParameters") or {}).items()
         found = [i for i in found if optional <= i.attributes.items()] or found
         found = _by_health(service, found, p.get("HealthStatus", "HEALTHY_OR_ELSE_ALL"))
@@ -331,7 +350,9 @@ class CloudMap:
     def tag_resource(self, p: Params) -> Params:
         tags = self._tagged(p)
         if len({**tags, **_tags(p)}) > MAX_TAGS:
-            raise Refused("TooManyTagsException", f"A resource can have at most {MAX_TAGS} tags", ResourceName=p["ResourceARN"])
+            raise Refused(
+                "TooManyTagsException", f"A resource can have at most {MAX_TAGS} tags", ResourceName=p["ResourceARN"]
+            )
         tags.update(_tags(p))
         return {}
 
@@ -395,7 +416,10 @@ def _service_type(namespace: Namespace, p: Params) -> str:
     if http and p.get("DnsConfig"):
         raise Refused("InvalidInput", "DnsConfig can't be specified for a service that is discoverable by HTTP only")
     if not http and not p.get("DnsConfig"):
-        raise Refused("InvalidInput", f"DnsConfig is required for a service in a {namespace.type} namespace unless its type is HTTP")
+        raise Refused(
+            "InvalidInput",
+            f"DnsConfig is required for a service in a {namespace.type} namespace unless its type is HTTP",
+        )
     if p.get("HealthCheckConfig") and namespace.type == "DNS_PRIVATE":
         raise Refused("InvalidInput", "HealthCheckConfig can't be specified for a service in a private DNS namespace")
     return "HTTP" if http else "DNS_HTTP"
@@ -405,12 +429,17 @@ def _check_attributes(service: Service, attributes: dict[str, str]) -> None:
     """The instance must answer the records of its service, within the quotas."""
     text = sum(len(k) + len(v) for k, v in attributes.items())
     if len(attributes) > MAX_INSTANCE_ATTRIBUTES or text > MAX_ATTRIBUTES_TEXT:
-        raise Refused("InvalidInput", f"An instance can have {MAX_INSTANCE_ATTRIBUTES} attributes of {MAX_ATTRIBUTES_TEXT} characters in all")
+        raise Refused(
+            "InvalidInput",
+            f"An instance can have {MAX_INSTANCE_ATTRIBUTES} attributes of {MAX_ATTRIBUTES_TEXT} characters in all",
+        )
     for record in (service.request.get("DnsConfig") or {}).get("DnsRecords", []):
         needed = _NEEDED_ATTRIBUTES.get(record["Type"], ["AWS_INSTANCE_PORT"])
         missing = [n for n in needed if n not in attributes]
         if missing and "AWS_ALIAS_DNS_NAME" not in attributes:
-            raise Refused("InvalidInput", f"Missing attribute {missing[0]}, which the service's {record['Type']} record needs")
+            raise Refused(
+                "InvalidInput", f"Missing attribute {missing[0]}, which the service's {record['Type']} record needs"
+            )
 
 
 def _has_health_check(service: Service) -> bool:

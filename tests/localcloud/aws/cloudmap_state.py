@@ -127,10 +127,16 @@ class State:
         """Queues an operation and gives its id; `key` tells a repeated request from a new one."""
         for other in self.pending(targets):
             if other.type == type_ and other.key == key:
-                raise Refused("DuplicateRequest", f"The operation {other.id} is already in progress", DuplicateOperationId=other.id)
+                raise Refused(
+                    "DuplicateRequest",
+                    f"The operation {other.id} is already in progress",
+                    DuplicateOperationId=other.id,
+                )
             # A namespace is a target of the operations on its services as well; those may run side by side.
             if other.targets == targets:
-                raise Refused("ResourceInUse", f"The resource is changed by operation {other.id}, which is still in progress")
+                raise Refused(
+                    "ResourceInUse", f"The resource is changed by operation {other.id}, which is still in progress"
+                )
         due = self.clock() + PENDING.get(type_, PENDING_DEFAULT)
         operation = Operation(f"{random_id(32)}-{random_id(8)}", type_, targets, effect, due, key)
         self.operations[operation.id] = operation

@@ -19,18 +19,31 @@ from moto.ec2.responses.security_groups import SecurityGroups
 
 def install() -> None:
     """Mends moto's EC2 in this process."""
-    rule, response, backend = SecurityGroupRule, SecurityGroups, SecurityGroupBackend
-    rule.__eq__ = lambda self, other: key(self) == key(other)  # type: ignore[assignment,method-assign]
-    rule.__hash__ = lambda self: hash(key(self))  # type: ignore[method-assign]
-    rule.description = property(lambda self: self.ip_range.get("Description") or self.source_group.get("Description"))  # type: ignore[assignment,method-assign]
-    response.authorize_security_group_ingress = _authorize("ingress")  # type: ignore[method-assign]
-    response.authorize_security_group_egress = _authorize("egress")  # type: ignore[method-assign]
-    backend.delete_security_group = _delete(backend.delete_security_group)  # type: ignore[method-assign]
+    mended: dict[type, dict[str, Any]] = {
+        SecurityGroupRule: {
+            "__eq__": lambda self, other: key(self) == key(other),
+            "__hash__": lambda self: hash(key(self)),
+            "description": property(lambda r: r.ip_range.get("Description") or r.source_group.get("Description")),
+        },
+        SecurityGroups: {
+            "authorize_security_group_ingress": _authorize("ingress"),
+            "authorize_security_group_egress": _authorize("egress"),
+        },
+        SecurityGroupBackend: {"delete_security_group": _delete(SecurityGroupBackend.delete_security_group)},
+    }
+    for kind, members in mended.items():
+        for name, member in members.items():
+            setattr(kind, name, member)
 
 
 def key(rule: SecurityGroupRule) -> tuple[Any, ...]:
     """What makes a rule this rule within its group and direction."""
-    peer = rule.ip_range.get("CidrIp") or rule.ip_range.get("CidrIpv6") or rule.source_group.get("GroupId") or rule.prefix_list_id
+    peer = (
+        rule.ip_range.get("CidrIp")
+        or rule.ip_range.get("CidrIpv6")
+        or rule.source_group.get("GroupId")
+        or rule.prefix_list_id
+    )
     return (rule.ip_protocol, rule.from_port, rule.to_port, peer)
 
 
@@ -59,13 +72,17 @@ def _refuse_duplicates(backend: Any, asked: dict[str, Any], have: list[SecurityG
     """With the rule in the message, as AWS does."""
     protocol = str(asked["ip_protocol"])
     sources = [g for g in asked["source_groups"] or [] if "GroupId" in g]
-    wanted = backend._iterate_security_rules(protocol, "", asked["from_port"], asked["to_port"], asked["ip_ranges"], sources, asked["prefix_list_ids"] or [])
+    wanted = backend._iterate_security_rules(
+        protocol, "", asked["from_port"], asked["to_port"], asked["ip_ranges"], sources, asked["prefix_list_ids"] or []
+    )
     for rule in wanted:
         if rule in have:
             _, low, high, peer = key(rule)
             ports = f", from port: {low}, to port: {high}" if low is not None else ""
             name = "ALL" if protocol == "-1" else protocol.upper()
-            raise EC2ClientError("InvalidPermission.Duplicate", f'the specified rule "peer: {peer}, {name}{ports}, ALLOW" already exists')
+            raise EC2ClientError(
+                "InvalidPermission.Duplicate", f'the specified rule "peer: {peer}, {name}{ports}, ALLOW" already exists'
+            )
 
 
 def _delete(delete: Callable[..., None]) -> Callable[..., None]:

@@ -12,12 +12,13 @@ import http.client
 import json
 from typing import Any
 
+from moto.core.request import Request
+from werkzeug.wrappers import Response
+
 from call import Call
 from fault import json_error
 from identity import find
-from moto.core.request import Request
 from tokens import Tokens
-from werkzeug.wrappers import Response
 
 #: operation -> (member that holds the items, page size when none is asked for)
 _PAGED = {
@@ -67,7 +68,9 @@ class Ecr:
         if call.operation == "DescribeImages":
             for image in wanted:
                 if not any(_is(image, i) for i in items):
-                    return json_error("ImageNotFoundException", _missing_image(image, call.params["repositoryName"], self.account))
+                    return json_error(
+                        "ImageNotFoundException", _missing_image(image, call.params["repositoryName"], self.account)
+                    )
             items = [self._sized(i) for i in items]
         start = int(base64.b64decode(call.params["nextToken"])) if "nextToken" in call.params else 0
         end = len(items) if wanted else start + int(call.params.get("maxResults", default))
@@ -124,7 +127,9 @@ def _reworded(status: int, body: dict[str, Any], registry: str) -> Response:
     if code.startswith("Repository") and any(message.endswith(e) for e in endings):
         message += f" in the registry with id '{registry}'"
     elif code == "RepositoryNotEmptyException":
-        message = message.replace("is not empty", f"in registry with id '{registry}' cannot be deleted because it still contains images")
+        message = message.replace(
+            "is not empty", f"in registry with id '{registry}' cannot be deleted because it still contains images"
+        )
     return json_error(code, message, status)
 
 

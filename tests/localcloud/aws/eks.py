@@ -13,25 +13,30 @@ import uuid
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import moto.eks.models as models
 from moto.ec2.models import ec2_backends
+from moto.eks import models
 from moto.eks.exceptions import ResourceNotFoundException
+from werkzeug.wrappers import Response
+
 from region import Cluster
 from webidentity import PublicKey, jwk
-from werkzeug.wrappers import Response
 
 
 def install(clusters: Iterable[Cluster]) -> None:
     """Mends moto's EKS in this process."""
     known = {c.name: c for c in clusters}
     backend = models.EKSBackend
-    backend.create_cluster = _create_cluster(backend.create_cluster, known)  # type: ignore[method-assign]
-    backend.describe_cluster = _describe_cluster(backend.describe_cluster, known)  # type: ignore[method-assign]
-    backend.create_nodegroup = _create_nodegroup(backend.create_nodegroup)  # type: ignore[method-assign]
-    backend.list_nodegroups = _list_nodegroups(backend.list_nodegroups)  # type: ignore[method-assign]
-    backend.tag_resource = lambda self, resource_arn, tags: _tags(self, resource_arn).update(tags)  # type: ignore[method-assign]
-    backend.list_tags_for_resource = lambda self, resource_arn: _tags(self, resource_arn)  # type: ignore[method-assign]
-    backend.untag_resource = _untag_resource  # type: ignore[method-assign,assignment]
+    mended: dict[str, Callable[..., Any]] = {
+        "create_cluster": _create_cluster(backend.create_cluster, known),
+        "describe_cluster": _describe_cluster(backend.describe_cluster, known),
+        "create_nodegroup": _create_nodegroup(backend.create_nodegroup),
+        "list_nodegroups": _list_nodegroups(backend.list_nodegroups),
+        "list_tags_for_resource": _tags,
+        "tag_resource": _tag_resource,
+        "untag_resource": _untag_resource,
+    }
+    for name, method in mended.items():
+        setattr(backend, name, method)
 
 
 def _create_cluster(create: Callable[..., Any], known: dict[str, Cluster]) -> Callable[..., Any]:
@@ -43,12 +48,22 @@ def _create_cluster(create: Callable[..., Any], known: dict[str, Cluster]) -> Ca
             f"eks-cluster-sg-{name}-{uuid.uuid4().int % 10**10}",
             "EKS created security group applied to ENI that is attached to EKS Control Plane master nodes, as well as any managed workloads.",
             vpc_id=vpc_id,
-            tags={"Name": f"eks-cluster-sg-{name}", f"kubernetes.io/cluster/{name}": "owned", "aws:eks:cluster-name": name},
+            tags={
+                "Name": f"eks-cluster-sg-{name}",
+                f"kubernetes.io/cluster/{name}": "owned",
+                "aws:eks:cluster-name": name,
+            },
         )
         # The group admits itself: nodes and control plane reach each other.
-        ec2.authorize_security_group_ingress(group.id, "-1", None, None, [], source_groups=[{"GroupId": group.id, "UserId": self.account_id}])
+        ec2.authorize_security_group_ingress(
+            group.id, "-1", "", "", [], source_groups=[{"GroupId": group.id, "UserId": self.account_id}]
+        )
         vpc |= {"vpcId": vpc_id, "clusterSecurityGroupId": group.id, "publicAccessCidrs": ["0.0.0.0/0"]}
-        for member, default in (("securityGroupIds", []), ("endpointPublicAccess", True), ("endpointPrivateAccess", False)):
+        for member, default in (
+            ("securityGroupIds", []),
+            ("endpointPublicAccess", True),
+            ("endpointPrivateAccess", False),
+        ):
             vpc.setdefault(member, default)
         cluster.platformVersion = "eks.1"
         cluster.kubernetes_network_config = {"serviceIpv4Cidr": "172.20.0.0/16", "ipFamily": "ipv4"}
@@ -82,7 +97,9 @@ def _create_nodegroup(create: Callable[..., Any]) -> Callable[..., Any]:
         if kwargs.get("remote_access"):
             ec2 = ec2_backends[self.account_id][self.region_name]
             remote = ec2.create_security_group(
-                f"eks-remoteAccess-{group.uuid}", "Security group for all nodes in the nodeGroup to allow SSH access", vpc_id=cluster.resources_vpc_config["vpcId"]
+                f"eks-remoteAccess-{group.uuid}",
+                "Security group for all nodes in the nodeGroup to allow SSH access",
+                vpc_id=cluster.resources_vpc_config["vpcId"],
             )
             group.resources["remoteAccessSecurityGroup"] = remote.id
         else:
@@ -100,18 +117,22 @@ def _list_nodegroups(list_: Callable[..., Any]) -> Callable[..., Any]:
     return list_nodegroups
 
 
+def _tag_resource(self: Any, resource_arn: str, tags: dict[str, str]) -> None:
+    _tags(self, resource_arn).update(tags)
+
+
 def _untag_resource(self: Any, resource_arn: str, tag_keys: list[str] | str) -> None:
     tags = _tags(self, resource_arn)
     for key in tag_keys if isinstance(tag_keys, list) else [tag_keys]:
         tags.pop(key, None)
 
 
-def _tags(backend: Any, arn: str) -> dict[str, str]:
+def _tags(self: Any, resource_arn: str) -> dict[str, str]:
     """Of a cluster or a node group."""
-    holders = [h for c in backend.clusters.values() for h in (c, *c.nodegroups.values())]
-    found = next((h for h in holders if h.arn == arn), None)
+    holders = [h for c in self.clusters.values() for h in (c, *c.nodegroups.values())]
+    found = next((h for h in holders if h.arn == resource_arn), None)
     if found is None:
-        raise ResourceNotFoundException(None, None, None, None, f"Resource {arn} was not found")
+        raise ResourceNotFoundException(message=f"Resource {resource_arn} was not found")
     return found.tags
 
 

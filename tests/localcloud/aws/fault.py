@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Mapping
 from enum import Enum
 from xml.sax.saxutils import escape
 
@@ -80,9 +81,9 @@ def query_error(service: str, code: str, message: str, status: int = 400) -> Res
     return Response(body, status, {"x-amzn-requestid": request_id}, content_type="text/xml")
 
 
-def json_error(code: str, message: str, status: int = 400, **members: str) -> Response:
+def json_error(code: str, message: str, status: int = 400, members: Mapping[str, str] | None = None) -> Response:
     """JSON 1.1: the code is in the body; `members` are further members of the error's shape."""
-    body = json.dumps({"__type": code, "Message": message, "message": message, **members})
+    body = json.dumps({"__type": code, "Message": message, "message": message, **(members or {})})
     return Response(body, status, {"x-amzn-requestid": str(uuid.uuid4())}, content_type="application/x-amz-json-1.1")
 
 

@@ -11,12 +11,13 @@ import json
 import uuid
 from typing import Any
 
-from call import Call
-from fault import query_error
 from moto.core.request import Request
 from moto.iam.models import iam_backends
-from policy import as_list
 from werkzeug.wrappers import Response
+
+from call import Call
+from fault import query_error
+from policy import as_list
 
 
 class Iam:
@@ -54,7 +55,11 @@ class Iam:
         left = sorted(n for n in role.policies if n > marker)
         page = left[: int(call.params.get("MaxItems", 100))]
         members = "".join(f"<member>{n}</member>" for n in page)
-        more = f"<IsTruncated>true</IsTruncated><Marker>{page[-1]}</Marker>" if len(left) > len(page) else "<IsTruncated>false</IsTruncated>"
+        more = (
+            f"<IsTruncated>true</IsTruncated><Marker>{page[-1]}</Marker>"
+            if len(left) > len(page)
+            else "<IsTruncated>false</IsTruncated>"
+        )
         return _answer("ListRolePolicies", f"<PolicyNames>{members}</PolicyNames>{more}")
 
 

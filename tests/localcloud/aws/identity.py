@@ -8,11 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from call import Credential
-from fault import Fault, Kind
 from moto.core.utils import utcnow
 from moto.iam.models import iam_backends
 from moto.sts.models import sts_backends
+
+from call import Credential
+from fault import Fault, Kind
 from policy import Document
 
 
@@ -43,7 +44,9 @@ def find(account: str, credential: Credential) -> Identity:
         policies, boundary = _attached(role, iam)
         return Identity(session.arn, session.user_id, account, session.secret_access_key, policies, boundary)
     keys = ((u, k) for u in iam.users.values() for k in u.access_keys)
-    user, key = next(((u, k) for u, k in keys if k.access_key_id == credential.access_key and k.status == "Active"), (None, None))
+    user, key = next(
+        ((u, k) for u, k in keys if k.access_key_id == credential.access_key and k.status == "Active"), (None, None)
+    )
     if user is None or key is None:
         raise Fault(Kind.UNKNOWN_KEY, "The security token included in the request is invalid.")
     policies, boundary = _attached(user, iam)

@@ -11,9 +11,10 @@ from typing import Any
 
 import regex
 from botocore.model import ListShape, MapShape, Shape, StructureShape
+from werkzeug.wrappers import Response
+
 from call import Call
 from fault import ec2_error, json_error, query_error, rest_json_error
-from werkzeug.wrappers import Response
 
 #: What the services call a parameter they do not take.
 _JSON_CODE = {"servicediscovery": "InvalidInput", "ecr": "InvalidParameterException"}

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
 from webidentity import PublicKey
 
 ACCOUNT = "123456789012"

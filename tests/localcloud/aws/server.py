@@ -25,23 +25,25 @@ os.environ["MOTO_IAM_LOAD_MANAGED_POLICIES"] = "true"
 os.environ["MOTO_ACCOUNT_ID"] = ACCOUNT
 os.environ["MOTO_EC2_LOAD_DEFAULT_AMIS"] = "true"
 
-import account  # noqa: E402
-import ec2  # noqa: E402
-import eks  # noqa: E402
-import region  # noqa: E402
-from authz import Authorizer  # noqa: E402
-from call import Call, buffered, read, rewind  # noqa: E402
-from cloudmap import CloudMap  # noqa: E402
-from cloudmap_state import State  # noqa: E402
-from ecr import Ecr  # noqa: E402
-from iam import Iam  # noqa: E402
-from model import check  # noqa: E402
-from moto.core.request import Request  # noqa: E402
-from moto.server import DomainDispatcherApplication, MotoRequestHandler, create_backend_app  # noqa: E402
-from sts import Sts  # noqa: E402
-from tokens import Tokens  # noqa: E402
-from werkzeug.serving import BaseWSGIServer, make_server  # noqa: E402
-from werkzeug.wrappers import Response  # noqa: E402
+from moto.core.request import Request
+from moto.server import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from werkzeug.serving import BaseWSGIServer, make_server
+from werkzeug.wrappers import Response
+
+import account
+import ec2
+import eks
+import region
+from authz import Authorizer
+from call import Call, buffered, read, rewind
+from cloudmap import CloudMap
+from cloudmap_state import State
+from ecr import Ecr
+from iam import Iam
+from model import check
+from route53 import Route53
+from sts import Sts
+from tokens import Tokens
 
 Handler = Callable[[Call, Request], Response | None]
 
@@ -93,6 +95,7 @@ def applications(clusters: list[region.Cluster], ecr_port: int) -> tuple[Apis, A
     handlers: dict[str, Handler] = {
         "servicediscovery": lambda call, _: cloudmap(call),
         "ecr": Ecr(ACCOUNT, REGION, tokens, ("127.0.0.1", ecr_port)),
+        "route53": Route53(cloudmap.state),
         "sts": Sts(ACCOUNT, eks.issuer_keys(clusters)),
         "iam": Iam(ACCOUNT),
     }

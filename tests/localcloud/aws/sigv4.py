@@ -10,9 +10,10 @@ import hashlib
 import hmac
 from urllib.parse import quote
 
+from moto.core.request import Request
+
 from call import Credential
 from fault import Fault, Kind
-from moto.core.request import Request
 
 #: How far a client's clock may be off, in seconds
 SKEW = 15 * 60

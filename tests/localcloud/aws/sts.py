@@ -14,16 +14,17 @@ from collections.abc import Mapping
 from typing import Any
 from xml.sax.saxutils import escape
 
+from moto.core.request import Request
+from moto.iam.models import iam_backends
+from moto.sts.models import AssumedRole, sts_backends
+from werkzeug.wrappers import Response
+
 import webidentity
 from call import Call
 from fault import Fault, Kind, query_error, refusal
 from identity import Identity, find
-from moto.core.request import Request
-from moto.iam.models import iam_backends
-from moto.sts.models import AssumedRole, sts_backends
 from policy import Context, Question, as_list, covers, statements
 from webidentity import Keys, Rejected, WebIdentity
-from werkzeug.wrappers import Response
 
 
 class Sts:
@@ -103,7 +104,9 @@ class Sts:
 def open_session(account: str, role_arn: str, name: str, seconds: int) -> AssumedRole:
     """Credentials of a role, with no question asked."""
     sts = sts_backends[account]["aws"]
-    return sts.assume_role(region_name="us-east-1", role_session_name=name, role_arn=role_arn, policy="", duration=seconds, external_id="")
+    return sts.assume_role(
+        region_name="us-east-1", role_session_name=name, role_arn=role_arn, policy="", duration=seconds, external_id=""
+    )
 
 
 def trusts(role: Any, action: str, kind: str, principals: set[str], context: Context) -> bool:

@@ -11,8 +11,9 @@ import secrets
 import time
 from dataclasses import dataclass
 
-from call import Credential
 from werkzeug.wrappers import Response
+
+from call import Credential
 
 #: Seconds, <https://docs.aws.amazon.com/AmazonECR/latest/APIReference/API_GetAuthorizationToken.html>
 LIFETIME = 12 * 60 * 60
@@ -42,7 +43,12 @@ class Tokens:
     def issue(self, caller: str, credential: Credential) -> tuple[str, float]:
         """A new password for the user `AWS`, and when it expires (seconds since the epoch)."""
         expires_at = time.time() + self.lifetime
-        inside = {"payload": secrets.token_urlsafe(96), "version": "2", "type": "DATA_KEY", "expiration": int(expires_at)}
+        inside = {
+            "payload": secrets.token_urlsafe(96),
+            "version": "2",
+            "type": "DATA_KEY",
+            "expiration": int(expires_at),
+        }
         password = base64.b64encode(json.dumps(inside).encode()).decode()
         self._tokens[password] = Token(caller, credential, expires_at)
         return password, expires_at

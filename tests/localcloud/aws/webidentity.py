@@ -48,19 +48,24 @@ def verify(token: str, providers: Iterable[Any], keys: Keys) -> WebIdentity:
         audiences = claims["aud"] if isinstance(claims["aud"], list) else [claims["aud"]]
         not_before, expires = float(claims.get("nbf", 0)), float(claims["exp"])
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise Rejected("The ID Token provided is not a valid JWT. (You may see this error if you sent an Access Token)") from None
+        raise Rejected(
+            "The ID Token provided is not a valid JWT. (You may see this error if you sent an Access Token)"
+        ) from None
     provider = next((p for p in providers if p.url == issuer.removeprefix("https://")), None)
     if provider is None:
         raise Rejected(f"No OpenIDConnect provider found in your account for {issuer}")
     key = keys(issuer)
     if key is None:
-        raise Rejected("Couldn't retrieve verification key from your identity provider, please reference AssumeRoleWithWebIdentity documentation for requirements")
+        raise Rejected(
+            "Couldn't retrieve verification key from your identity provider, please reference AssumeRoleWithWebIdentity documentation for requirements"
+        )
     if not _signed_by(key, f"{header}.{payload}".encode(), signature):
         raise Rejected("The ID Token provided is not a valid JWT. (You may see this error if you sent an Access Token)")
     now = time.time()
     if not not_before <= now + 60 or now >= expires:
         raise Rejected(
-            f"Token expired: current date/time {int(now)} must be before the expiration date/time {int(expires)}", "ExpiredTokenException"
+            f"Token expired: current date/time {int(now)} must be before the expiration date/time {int(expires)}",
+            "ExpiredTokenException",
         )
     audience = next((a for a in audiences if a in provider.client_id_list), None)
     if audience is None:

@@ -17,17 +17,17 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import boto3
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
 import server
 from account import seed
 from authz import Authorizer
-from botocore.config import Config
-from botocore.exceptions import ClientError
 from call import buffered, registry_of, rewind
 from region import ACCOUNT, REGION, clusters
 
-import boto3  # noqa: E402
-
-HOSTS = {"iam": "iam.amazonaws.com", "ecr": f"api.ecr.{REGION}.amazonaws.com"}
+HOSTS = {"iam": "iam.amazonaws.com", "route53": "route53.amazonaws.com", "ecr": f"api.ecr.{REGION}.amazonaws.com"}
 _resolve = socket.getaddrinfo
 
 
@@ -51,7 +51,10 @@ class Gate:
         upstream = http.client.HTTPConnection("127.0.0.1", self.ecr_port)
         upstream.request(request.method, request.full_path, request.get_data(), dict(request.headers))
         got = upstream.getresponse()
-        start_response(f"{got.status} {got.reason}", [(k, v) for k, v in got.getheaders() if k.lower() not in ("connection", "transfer-encoding")])
+        start_response(
+            f"{got.status} {got.reason}",
+            [(k, v) for k, v in got.getheaders() if k.lower() not in ("connection", "transfer-encoding")],
+        )
         return [got.read()]
 
 
@@ -107,7 +110,9 @@ class Region:
             "GATEWAY_PORT": str(self.ecr_port),
         }
         program = Path(sys.executable).with_name("ministack")
-        self.ministack = subprocess.Popen([program], env=os.environ | env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.ministack = subprocess.Popen(
+            [program], env=os.environ | env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         unittest.addModuleCleanup(self.stop_ministack)
         wait_for(lambda: _answers(self.ecr_port), 60)
 

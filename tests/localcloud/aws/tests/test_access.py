@@ -8,13 +8,25 @@ class Access(Case):
         return self.region.client(service, self.region.account["node"])
 
     def test_everybody_may_ask_who_they_are(self):
-        self.assertEqual(self.region.client("sts").get_caller_identity()["Arn"], "arn:aws:iam::123456789012:user/operator")
-        self.assertRegex(self.node("sts").get_caller_identity()["Arn"], r"^arn:aws:sts::123456789012:assumed-role/node/i-[0-9a-f]{17}$")
+        self.assertEqual(
+            self.region.client("sts").get_caller_identity()["Arn"], "arn:aws:iam::123456789012:user/operator"
+        )
+        self.assertRegex(
+            self.node("sts").get_caller_identity()["Arn"],
+            r"^arn:aws:sts::123456789012:assumed-role/node/i-[0-9a-f]{17}$",
+        )
 
     def test_a_role_may_do_what_its_policies_say_and_nothing_else(self):
         self.assertEqual(len(self.node("ec2").describe_instances()["Reservations"]), 2)
         cases = [
-            ("servicediscovery", "list_namespaces", {}, 400, "AccessDeniedException", "servicediscovery:ListNamespaces"),
+            (
+                "servicediscovery",
+                "list_namespaces",
+                {},
+                400,
+                "AccessDeniedException",
+                "servicediscovery:ListNamespaces",
+            ),
             ("iam", "list_roles", {}, 403, "AccessDenied", "iam:ListRoles"),
             ("eks", "list_clusters", {}, 403, "AccessDeniedException", "eks:ListClusters"),
             ("ec2", "create_vpc", {"CidrBlock": "10.9.0.0/16"}, 403, "UnauthorizedOperation", "ec2:CreateVpc"),
@@ -52,4 +64,6 @@ class Access(Case):
         status, code, message = self.refused(iam.get_role, RoleName="a b")
         self.assertEqual((status, code), (400, "ValidationError"))
         self.assertIn("regular expression pattern", message)
-        self.assertEqual(self.refused(cloudmap.list_namespaces, Filters=[{"Name": "VPC", "Values": ["x"]}])[1], "InvalidInput")
+        self.assertEqual(
+            self.refused(cloudmap.list_namespaces, Filters=[{"Name": "VPC", "Values": ["x"]}])[1], "InvalidInput"
+        )

@@ -17,6 +17,7 @@ class CloudMap(Case):
 
     def finish(self, answer):
         """The operation, once it is over."""
+
         def over():
             operation = self.api.get_operation(OperationId=answer["OperationId"])["Operation"]
             return operation if operation["Status"] in ("SUCCESS", "FAIL") else None
@@ -41,9 +42,13 @@ class CloudMap(Case):
         self.assertEqual(self.refused(self.api.get_namespace, Id=id_)[1], "NamespaceNotFound")
         self.assertEqual(self.finish(answer)["Status"], "SUCCESS")
         namespace = self.api.get_namespace(Id=id_)["Namespace"]
-        self.assertEqual((namespace["Name"], namespace["Type"], namespace["ServiceCount"]), (self.name, "DNS_PRIVATE", 0))
+        self.assertEqual(
+            (namespace["Name"], namespace["Type"], namespace["ServiceCount"]), (self.name, "DNS_PRIVATE", 0)
+        )
         self.assertTrue(namespace["Properties"]["DnsProperties"]["HostedZoneId"].startswith("Z"))
-        self.assertEqual(self.api.list_tags_for_resource(ResourceARN=namespace["Arn"])["Tags"], [{"Key": "a", "Value": "b"}])
+        self.assertEqual(
+            self.api.list_tags_for_resource(ResourceARN=namespace["Arn"])["Tags"], [{"Key": "a", "Value": "b"}]
+        )
 
     def test_the_vpc_decides_whether_a_name_is_taken(self):
         first, other = self.namespace(), self.namespace(vpc="vpc-0other")
@@ -51,9 +56,21 @@ class CloudMap(Case):
         operation = self.finish(self.api.create_private_dns_namespace(Name=self.name, Vpc=self.vpc))
         self.assertEqual((operation["Status"], operation["ErrorCode"]), ("FAIL", "CANNOT_CREATE_HOSTED_ZONE"))
         self.assertIn("ConflictingDomainExists", operation["ErrorMessage"])
-        found = self.api.list_namespaces(Filters=[{"Name": "NAME", "Values": [self.name]}, {"Name": "TYPE", "Values": ["DNS_PRIVATE"]}])
+        found = self.api.list_namespaces(
+            Filters=[{"Name": "NAME", "Values": [self.name]}, {"Name": "TYPE", "Values": ["DNS_PRIVATE"]}]
+        )
         self.assertEqual({n["Id"] for n in found["Namespaces"]}, {first, other})
         self.assertEqual(self.api.list_namespaces(Filters=[{"Name": "NAME", "Values": ["none"]}])["Namespaces"], [])
+
+    def test_route_53_tells_the_vpc(self):
+        id_ = self.namespace()
+        dns = self.api.get_namespace(Id=id_)["Namespace"]["Properties"]["DnsProperties"]
+        route53 = self.region.client("route53")
+        zone = route53.get_hosted_zone(Id=dns["HostedZoneId"])
+        self.assertEqual([vpc["VPCId"] for vpc in zone["VPCs"]], [self.vpc])
+        self.assertEqual(zone["HostedZone"]["Name"], f"{self.name}.")
+        status, code, _ = self.refused(route53.get_hosted_zone, Id="Z0")
+        self.assertEqual((status, code), (404, "NoSuchHostedZone"))
 
     def test_a_request_that_is_repeated_is_the_same_request(self):
         ask = {"Name": self.name, "Vpc": self.vpc, "CreatorRequestId": "once"}
@@ -66,7 +83,9 @@ class CloudMap(Case):
         namespace = self.namespace()
         service = self.service(namespace)
         self.assertEqual(self.refused(self.api.delete_namespace, Id=namespace)[1], "ResourceInUse")
-        registered = self.api.register_instance(ServiceId=service["Id"], InstanceId="10.0.2.9", Attributes={"AWS_INSTANCE_IPV4": "10.0.2.9"})
+        registered = self.api.register_instance(
+            ServiceId=service["Id"], InstanceId="10.0.2.9", Attributes={"AWS_INSTANCE_IPV4": "10.0.2.9"}
+        )
         self.assertEqual(self.refused(self.api.delete_service, Id=service["Id"])[1], "ResourceInUse")
         self.finish(registered)
         self.assertEqual(self.refused(self.api.delete_service, Id=service["Id"])[1], "ResourceInUse")
@@ -107,29 +126,43 @@ class CloudMap(Case):
     def test_instances_are_discovered_by_their_attributes(self):
         namespace = self.namespace()
         service = self.service(namespace)
-        revision = self.api.discover_instances_revision(NamespaceName=self.name, ServiceName="colorapp")["InstancesRevision"]
+        revision = self.api.discover_instances_revision(NamespaceName=self.name, ServiceName="colorapp")[
+            "InstancesRevision"
+        ]
         for ip, color in (("10.0.2.8", "red"), ("10.0.2.9", "blue")):
             attributes = {"AWS_INSTANCE_IPV4": ip, "color": color}
             self.finish(self.api.register_instance(ServiceId=service["Id"], InstanceId=ip, Attributes=attributes))
-        found = self.api.discover_instances(NamespaceName=self.name, ServiceName="colorapp", QueryParameters={"color": "red"})
+        found = self.api.discover_instances(
+            NamespaceName=self.name, ServiceName="colorapp", QueryParameters={"color": "red"}
+        )
         self.assertEqual([i["InstanceId"] for i in found["Instances"]], ["10.0.2.8"])
         self.assertGreater(found["InstancesRevision"], revision)
-        self.assertEqual(self.refused(self.api.discover_instances, NamespaceName=self.name, ServiceName="none")[1], "ServiceNotFound")
-        self.assertEqual(self.refused(self.api.discover_instances, NamespaceName="none", ServiceName="none")[1], "NamespaceNotFound")
+        self.assertEqual(
+            self.refused(self.api.discover_instances, NamespaceName=self.name, ServiceName="none")[1], "ServiceNotFound"
+        )
+        self.assertEqual(
+            self.refused(self.api.discover_instances, NamespaceName="none", ServiceName="none")[1], "NamespaceNotFound"
+        )
 
     def test_attributes_have_limits(self):
         service = self.service(self.namespace(), "routes", Type="HTTP")
         many = {f"k{n}": "v" for n in range(31)}
         long = {f"k{n}": "v" * 1024 for n in range(5)}
         for attributes in (many, long, {"k": "v" * 1025}, {"k": "ü"}):
-            refused = self.refused(self.api.register_instance, ServiceId=service["Id"], InstanceId="x", Attributes=attributes)
+            refused = self.refused(
+                self.api.register_instance, ServiceId=service["Id"], InstanceId="x", Attributes=attributes
+            )
             self.assertEqual(refused[1], "InvalidInput")
 
     def test_lists_have_pages(self):
         namespace = self.namespace()
         for n in range(5):
             self.service(namespace, f"s{n}")
-        pages = list(self.api.get_paginator("list_services").paginate(Filters=[{"Name": "NAMESPACE_ID", "Values": [namespace]}], MaxResults=2))
+        pages = list(
+            self.api.get_paginator("list_services").paginate(
+                Filters=[{"Name": "NAMESPACE_ID", "Values": [namespace]}], MaxResults=2
+            )
+        )
         self.assertEqual([len(p["Services"]) for p in pages], [2, 2, 1])
 
 
@@ -142,7 +175,9 @@ class Operations(unittest.TestCase):
         self.done = []
 
     def start(self, key, instance="i"):
-        return self.state.start("REGISTER_INSTANCE", {"SERVICE": "s", "INSTANCE": instance}, key, lambda: self.done.append(key))
+        return self.state.start(
+            "REGISTER_INSTANCE", {"SERVICE": "s", "INSTANCE": instance}, key, lambda: self.done.append(key)
+        )
 
     def test_an_effect_comes_when_it_is_due_and_once(self):
         id_ = self.start("a")

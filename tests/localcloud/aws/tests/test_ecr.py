@@ -36,7 +36,11 @@ class Ecr(Case):
         """Status, headers and body of a registry request."""
         headers = {"Content-Type": kind or "application/octet-stream"}
         if api is not None:
-            password = base64.b64decode(api.get_authorization_token()["authorizationData"][0]["authorizationToken"]).decode().partition(":")[2]
+            password = (
+                base64.b64decode(api.get_authorization_token()["authorizationData"][0]["authorizationToken"])
+                .decode()
+                .partition(":")[2]
+            )
         if password is not None:
             headers["Authorization"] = "Basic " + base64.b64encode(f"AWS:{password}".encode()).decode()
         request = urllib.request.Request(REGISTRY + path, body, headers, method=method)
@@ -55,11 +59,18 @@ class Ecr(Case):
                 return status, body
             location = headers["Location"].removeprefix(REGISTRY)
             self.ask("PATCH", location, api, blob)
-            status, _, body = self.ask("PUT", f"{location}{'&' if '?' in location else '?'}digest={digest(blob)}", api, b"")
+            status, _, body = self.ask(
+                "PUT", f"{location}{'&' if '?' in location else '?'}digest={digest(blob)}", api, b""
+            )
             self.assertEqual(status, 201, body)
         kind = "application/vnd.oci.image.manifest.v1+json"
         part = lambda raw, t: {"mediaType": t, "digest": digest(raw), "size": len(raw)}
-        manifest = {"schemaVersion": 2, "mediaType": kind, "config": part(config, "application/vnd.oci.image.config.v1+json"), "layers": [part(layer, "application/vnd.oci.image.layer.v1.tar")]}
+        manifest = {
+            "schemaVersion": 2,
+            "mediaType": kind,
+            "config": part(config, "application/vnd.oci.image.config.v1+json"),
+            "layers": [part(layer, "application/vnd.oci.image.layer.v1.tar")],
+        }
         raw = json.dumps(manifest).encode()
         status, _, body = self.ask("PUT", f"/v2/{name}/manifests/{tag}", api, raw, kind)
         return status, raw if status == 201 else body
@@ -69,13 +80,23 @@ class Ecr(Case):
         status, manifest = self.push(name)
         self.assertEqual(status, 201)
         image = self.operator.describe_images(repositoryName=name, imageIds=[{"imageTag": "latest"}])["imageDetails"][0]
-        self.assertEqual((image["imageDigest"], image["imageTags"], image["imageSizeInBytes"]), (digest(manifest), ["latest"], len(b"layer latest") + 2))
-        got = self.operator.batch_get_image(repositoryName=name, imageIds=[{"imageTag": "latest"}, {"imageTag": "none"}])
+        self.assertEqual(
+            (image["imageDigest"], image["imageTags"], image["imageSizeInBytes"]),
+            (digest(manifest), ["latest"], len(b"layer latest") + 2),
+        )
+        got = self.operator.batch_get_image(
+            repositoryName=name, imageIds=[{"imageTag": "latest"}, {"imageTag": "none"}]
+        )
         self.assertEqual((len(got["images"]), got["failures"][0]["failureCode"]), (1, "ImageNotFound"))
         status, _, body = self.ask("GET", f"/v2/{name}/manifests/latest", self.node)
         self.assertEqual((status, body), (200, manifest))
-        self.assertEqual(self.refused(self.operator.delete_repository, repositoryName=name)[1], "RepositoryNotEmptyException")
-        self.assertEqual(self.refused(self.operator.describe_images, repositoryName=name, imageIds=[{"imageTag": "none"}])[1], "ImageNotFoundException")
+        self.assertEqual(
+            self.refused(self.operator.delete_repository, repositoryName=name)[1], "RepositoryNotEmptyException"
+        )
+        self.assertEqual(
+            self.refused(self.operator.describe_images, repositoryName=name, imageIds=[{"imageTag": "none"}])[1],
+            "ImageNotFoundException",
+        )
 
     def test_a_registry_asks_for_a_token(self):
         status, headers, _ = self.ask("GET", "/v2/")
@@ -93,24 +114,49 @@ class Ecr(Case):
         name = self.repository()
         status, body = self.push(name, api=self.node)
         self.assertEqual(status, 403)
-        self.assertIn("not authorized to perform: ecr:InitiateLayerUpload on resource: arn:aws:ecr:us-west-2:123456789012:repository/" + name, json.loads(body)["errors"][0]["message"])
-        self.assertEqual(self.refused(self.node.create_repository, repositoryName="k8multi/nodes")[1], "AccessDeniedException")
+        self.assertIn(
+            "not authorized to perform: ecr:InitiateLayerUpload on resource: arn:aws:ecr:us-west-2:123456789012:repository/"
+            + name,
+            json.loads(body)["errors"][0]["message"],
+        )
+        self.assertEqual(
+            self.refused(self.node.create_repository, repositoryName="k8multi/nodes")[1], "AccessDeniedException"
+        )
 
     def test_repositories_are_there_or_not(self):
         name = self.repository()
         refused = self.refused(self.operator.create_repository, repositoryName=name)
-        self.assertEqual(refused[1:], ("RepositoryAlreadyExistsException", f"The repository with name '{name}' already exists in the registry with id '{OWNER}'"))
+        self.assertEqual(
+            refused[1:],
+            (
+                "RepositoryAlreadyExistsException",
+                f"The repository with name '{name}' already exists in the registry with id '{OWNER}'",
+            ),
+        )
         refused = self.refused(self.operator.describe_repositories, repositoryNames=["k8multi/none"])
-        self.assertEqual(refused[1:], ("RepositoryNotFoundException", f"The repository with name 'k8multi/none' does not exist in the registry with id '{OWNER}'"))
-        self.assertEqual(self.refused(self.operator.create_repository, repositoryName="Upper")[1], "InvalidParameterException")
+        self.assertEqual(
+            refused[1:],
+            (
+                "RepositoryNotFoundException",
+                f"The repository with name 'k8multi/none' does not exist in the registry with id '{OWNER}'",
+            ),
+        )
+        self.assertEqual(
+            self.refused(self.operator.create_repository, repositoryName="Upper")[1], "InvalidParameterException"
+        )
         self.assertEqual(self.push("k8multi/none")[0], 404)
 
     def test_lists_have_pages_and_tags_stay(self):
         names = sorted(f"k8multi/page{n}" for n in range(5))
         for name in names:
-            made = self.operator.create_repository(repositoryName=name, tags=[{"Key": "managed-by", "Value": "x"}])["repository"]
+            made = self.operator.create_repository(repositoryName=name, tags=[{"Key": "managed-by", "Value": "x"}])[
+                "repository"
+            ]
             self.addCleanup(self.operator.delete_repository, repositoryName=name, force=True)
-        self.assertEqual(self.operator.list_tags_for_resource(resourceArn=made["repositoryArn"])["tags"], [{"Key": "managed-by", "Value": "x"}])
+        self.assertEqual(
+            self.operator.list_tags_for_resource(resourceArn=made["repositoryArn"])["tags"],
+            [{"Key": "managed-by", "Value": "x"}],
+        )
         pages = list(self.operator.get_paginator("describe_repositories").paginate(PaginationConfig={"PageSize": 2}))
         self.assertGreaterEqual(len(pages), 3)
         self.assertLessEqual(set(names), {r["repositoryName"] for p in pages for r in p["repositories"]})

@@ -9,6 +9,7 @@ from itertools import count
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
+
 from gate import Case
 
 KEY, OTHER = (rsa.generate_private_key(65537, 2048) for _ in range(2))
@@ -21,7 +22,12 @@ def encoded(value):
 
 
 def token(issuer, key=KEY, **claims):
-    body = {"iss": issuer, "sub": "system:serviceaccount:a:b", "aud": ["sts.amazonaws.com"], "exp": time.time() + 600} | claims
+    body = {
+        "iss": issuer,
+        "sub": "system:serviceaccount:a:b",
+        "aud": ["sts.amazonaws.com"],
+        "exp": time.time() + 600,
+    } | claims
     signed = f"{encoded({'alg': 'RS256'})}.{encoded(body)}"
     return f"{signed}.{encoded(key.sign(signed.encode(), padding.PKCS1v15(), SHA256()))}"
 
@@ -32,17 +38,28 @@ class WebIdentity(Case):
         self.issuer = cluster.issuer
         pki = cluster.folder / "pki"
         pki.mkdir(parents=True, exist_ok=True)
-        public = KEY.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+        public = KEY.public_key().public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
         (pki / "sa.pub").write_bytes(public)
         self.iam, self.sts = self.region.client("iam"), self.region.client("sts")
-        made = self.iam.create_open_id_connect_provider(Url=self.issuer, ClientIDList=["sts.amazonaws.com"], Tags=[{"Key": "a", "Value": "b"}])
+        made = self.iam.create_open_id_connect_provider(
+            Url=self.issuer, ClientIDList=["sts.amazonaws.com"], Tags=[{"Key": "a", "Value": "b"}]
+        )
         self.provider = made["OpenIDConnectProviderArn"]
         self.addCleanup(self.iam.delete_open_id_connect_provider, OpenIDConnectProviderArn=self.provider)
 
-    def role(self, operator="StringEquals", subject="system:serviceaccount:a:b", audience="sts.amazonaws.com", provider=None):
+    def role(
+        self, operator="StringEquals", subject="system:serviceaccount:a:b", audience="sts.amazonaws.com", provider=None
+    ):
         base = self.issuer.removeprefix("https://")
         condition = {operator: {f"{base}:sub": subject, f"{base}:aud": audience}}
-        statement = {"Effect": "Allow", "Principal": {"Federated": provider or self.provider}, "Action": "sts:AssumeRoleWithWebIdentity", "Condition": condition}
+        statement = {
+            "Effect": "Allow",
+            "Principal": {"Federated": provider or self.provider},
+            "Action": "sts:AssumeRoleWithWebIdentity",
+            "Condition": condition,
+        }
         name = f"role-{next(_number)}"
         trust = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
         return self.iam.create_role(RoleName=name, AssumeRolePolicyDocument=trust)["Role"]["Arn"]
@@ -53,16 +70,25 @@ class WebIdentity(Case):
     def test_a_service_account_becomes_its_role_and_may_do_what_is_attached(self):
         role = self.role()
         got = self.sts.assume_role_with_web_identity(**self.assume(role, token(self.issuer)))
-        self.assertEqual(got["AssumedRoleUser"]["Arn"], role.replace("iam", "sts").replace("role/", "assumed-role/") + "/test")
+        self.assertEqual(
+            got["AssumedRoleUser"]["Arn"], role.replace("iam", "sts").replace("role/", "assumed-role/") + "/test"
+        )
         self.assertEqual((got["Provider"], got["Audience"]), (self.provider, "sts.amazonaws.com"))
         credentials = got["Credentials"]
-        keys = {"accessKeyId": credentials["AccessKeyId"], "secretAccessKey": credentials["SecretAccessKey"], "sessionToken": credentials["SessionToken"]}
+        keys = {
+            "accessKeyId": credentials["AccessKeyId"],
+            "secretAccessKey": credentials["SecretAccessKey"],
+            "sessionToken": credentials["SessionToken"],
+        }
         cloudmap = self.region.client("servicediscovery", keys)
         self.assertEqual(self.refused(cloudmap.list_namespaces)[1], "AccessDeniedException")
         name = role.rsplit("/", 1)[1]
         self.iam.attach_role_policy(RoleName=name, PolicyArn="arn:aws:iam::aws:policy/AWSCloudMapFullAccess")
         cloudmap.list_namespaces()
-        deny = {"Statement": {"Effect": "Deny", "Action": "servicediscovery:List*", "Resource": "*"}, "Version": "2012-10-17"}
+        deny = {
+            "Statement": {"Effect": "Deny", "Action": "servicediscovery:List*", "Resource": "*"},
+            "Version": "2012-10-17",
+        }
         self.iam.put_role_policy(RoleName=name, PolicyName="no", PolicyDocument=json.dumps(deny))
         self.assertIn("with an explicit deny in an identity-based policy", self.refused(cloudmap.list_namespaces)[2])
 
@@ -86,8 +112,13 @@ class WebIdentity(Case):
 
     def test_a_wildcard_needs_StringLike(self):
         good = token(self.issuer)
-        self.sts.assume_role_with_web_identity(**self.assume(self.role("StringLike", "system:serviceaccount:*:b"), good))
-        refused = self.refused(self.sts.assume_role_with_web_identity, **self.assume(self.role("StringEquals", "system:serviceaccount:*:b"), good))
+        self.sts.assume_role_with_web_identity(
+            **self.assume(self.role("StringLike", "system:serviceaccount:*:b"), good)
+        )
+        refused = self.refused(
+            self.sts.assume_role_with_web_identity,
+            **self.assume(self.role("StringEquals", "system:serviceaccount:*:b"), good),
+        )
         self.assertEqual(refused[1], "AccessDenied")
 
     def test_audiences_come_and_go(self):
@@ -99,13 +130,23 @@ class WebIdentity(Case):
             (self.iam.remove_client_id_from_open_id_connect_provider, ["sts.amazonaws.com"]),
         ):
             call(**change)
-            self.assertEqual(self.iam.get_open_id_connect_provider(OpenIDConnectProviderArn=self.provider)["ClientIDList"], expected)
+            self.assertEqual(
+                self.iam.get_open_id_connect_provider(OpenIDConnectProviderArn=self.provider)["ClientIDList"], expected
+            )
         tags = self.iam.list_open_id_connect_provider_tags(OpenIDConnectProviderArn=self.provider)["Tags"]
         self.assertEqual(tags, [{"Key": "a", "Value": "b"}])
-        self.assertEqual(self.refused(self.iam.add_client_id_to_open_id_connect_provider, **change | {"OpenIDConnectProviderArn": self.provider + "X"})[0], 404)
+        self.assertEqual(
+            self.refused(
+                self.iam.add_client_id_to_open_id_connect_provider,
+                **change | {"OpenIDConnectProviderArn": self.provider + "X"},
+            )[0],
+            404,
+        )
 
     def test_the_issuer_publishes_its_key(self):
-        with urllib.request.urlopen(f"{self.issuer}/.well-known/openid-configuration".replace("https", "http")) as answer:
+        with urllib.request.urlopen(
+            f"{self.issuer}/.well-known/openid-configuration".replace("https", "http")
+        ) as answer:
             about = json.load(answer)
         self.assertEqual(about["issuer"], self.issuer)
         with urllib.request.urlopen(about["jwks_uri"].replace("https", "http")) as answer:
@@ -116,22 +157,43 @@ class Roles(Case):
     def test_a_trust_policy_must_be_one(self):
         iam = self.region.client("iam")
         statement = {"Effect": "Allow", "Principal": {"Service": "x"}, "Action": "sts:AssumeRole"}
-        for document in ("nonsense", "{}", {"Statement": []}, {"Statement": statement | {"Effect": "Maybe"}}, {"Statement": {"Effect": "Allow", "Action": "sts:AssumeRole"}},
-                         {"Statement": statement | {"Resource": "*"}}, {"Statement": statement | {"Action": "s3:GetObject"}}):
+        for document in (
+            "nonsense",
+            "{}",
+            {"Statement": []},
+            {"Statement": statement | {"Effect": "Maybe"}},
+            {"Statement": {"Effect": "Allow", "Action": "sts:AssumeRole"}},
+            {"Statement": statement | {"Resource": "*"}},
+            {"Statement": statement | {"Action": "s3:GetObject"}},
+        ):
             text = document if isinstance(document, str) else json.dumps(document)
             with self.subTest(text):
-                self.assertEqual(self.refused(iam.create_role, RoleName="bad", AssumeRolePolicyDocument=text)[:2], (400, "MalformedPolicyDocument"))
+                self.assertEqual(
+                    self.refused(iam.create_role, RoleName="bad", AssumeRolePolicyDocument=text)[:2],
+                    (400, "MalformedPolicyDocument"),
+                )
 
     def test_lists_have_pages(self):
         iam = self.region.client("iam")
-        trust = {"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"}}
+        trust = {
+            "Version": "2012-10-17",
+            "Statement": {"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"},
+        }
         policy = json.dumps({"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "*", "Resource": "*"}})
-        iam.create_role(RoleName="pages", AssumeRolePolicyDocument=json.dumps(trust), Tags=[{"Key": f"k{n}", "Value": "v"} for n in range(5)])
+        iam.create_role(
+            RoleName="pages",
+            AssumeRolePolicyDocument=json.dumps(trust),
+            Tags=[{"Key": f"k{n}", "Value": "v"} for n in range(5)],
+        )
         for n in range(5):
             iam.put_role_policy(RoleName="pages", PolicyName=f"p{n}", PolicyDocument=policy)
         for managed in ("AWSCloudMapFullAccess", "AWSAppMeshFullAccess", "AmazonEC2ContainerRegistryReadOnly"):
             iam.attach_role_policy(RoleName="pages", PolicyArn=f"arn:aws:iam::aws:policy/{managed}")
-        for method, member, length in (("list_role_policies", "PolicyNames", 5), ("list_attached_role_policies", "AttachedPolicies", 3), ("list_role_tags", "Tags", 5)):
+        for method, member, length in (
+            ("list_role_policies", "PolicyNames", 5),
+            ("list_attached_role_policies", "AttachedPolicies", 3),
+            ("list_role_tags", "Tags", 5),
+        ):
             with self.subTest(method):
                 first = getattr(iam, method)(RoleName="pages", MaxItems=2)
                 self.assertTrue(first["IsTruncated"])
@@ -141,15 +203,30 @@ class Roles(Case):
                     pages.append(page[member])
                     marker = page.get("Marker")
                 self.assertEqual(sum(map(len, pages)), length)
-        self.assertIn("AmazonEBSCSIDriverPolicy", {p["PolicyName"] for page in iam.get_paginator("list_policies").paginate(Scope="AWS") for p in page["Policies"]})
+        self.assertIn(
+            "AmazonEBSCSIDriverPolicy",
+            {
+                p["PolicyName"]
+                for page in iam.get_paginator("list_policies").paginate(Scope="AWS")
+                for p in page["Policies"]
+            },
+        )
         self.assertEqual(self.refused(iam.delete_role, RoleName="pages")[1], "DeleteConflict")
 
     def test_another_role_is_assumed_only_by_whom_it_trusts(self):
         iam, sts = self.region.client("iam"), self.region.client("sts")
-        for name, principal, right in (("trusting", "arn:aws:iam::123456789012:root", True), ("closed", "arn:aws:iam::123456789012:user/other", False)):
-            trust = {"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Principal": {"AWS": principal}, "Action": "sts:AssumeRole"}}
+        for name, principal, right in (
+            ("trusting", "arn:aws:iam::123456789012:root", True),
+            ("closed", "arn:aws:iam::123456789012:user/other", False),
+        ):
+            trust = {
+                "Version": "2012-10-17",
+                "Statement": {"Effect": "Allow", "Principal": {"AWS": principal}, "Action": "sts:AssumeRole"},
+            }
             arn = iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(trust))["Role"]["Arn"]
             if right:
                 self.assertIn("SessionToken", sts.assume_role(RoleArn=arn, RoleSessionName="session")["Credentials"])
             else:
-                self.assertEqual(self.refused(sts.assume_role, RoleArn=arn, RoleSessionName="session")[:2], (403, "AccessDenied"))
+                self.assertEqual(
+                    self.refused(sts.assume_role, RoleArn=arn, RoleSessionName="session")[:2], (403, "AccessDenied")
+                )
