@@ -1,6 +1,24 @@
 """Who may call what, as a client sees it."""
 
+import json
+import urllib.error
+import urllib.request
+
+from botocore.auth import SigV4QueryAuth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+
 from gate import Case
+from region import REGION
+
+
+def token(keys, cluster="c1", expires=60):
+    """What `aws eks get-token` makes: a presigned GetCallerIdentity, bound to the cluster."""
+    url = f"http://sts.{REGION}.amazonaws.com/?Action=GetCallerIdentity&Version=2011-06-15"
+    request = AWSRequest("GET", url, headers={"x-k8s-aws-id": cluster})
+    credentials = Credentials(keys["accessKeyId"], keys["secretAccessKey"], keys.get("sessionToken"))
+    SigV4QueryAuth(credentials, "sts", REGION, expires=expires).add_auth(request)
+    return request.url
 
 
 class Access(Case):
@@ -66,4 +84,52 @@ class Access(Case):
         self.assertIn("regular expression pattern", message)
         self.assertEqual(
             self.refused(cloudmap.list_namespaces, Filters=[{"Name": "VPC", "Values": ["x"]}])[1], "InvalidInput"
+        )
+
+    def test_a_presigned_call_tells_in_json_who_signed_it(self):
+        def ask(url, cluster="c1"):
+            request = urllib.request.Request(url, headers={"x-k8s-aws-id": cluster, "Accept": "application/json"})
+            try:
+                with urllib.request.urlopen(request) as answer:
+                    return answer.status, answer.read()
+            except urllib.error.HTTPError as error:
+                return error.code, error.read()
+
+        node = self.region.account["node"]
+        status, body = ask(token(node))
+        who = json.loads(body)["GetCallerIdentityResponse"]["GetCallerIdentityResult"]
+        self.assertEqual((status, who["Account"]), (200, "123456789012"))
+        self.assertIn(":assumed-role/node/", who["Arn"])
+        self.assertEqual(ask(token(node), "c2")[0], 403)
+        self.assertEqual(ask(token(node | {"secretAccessKey": "x" * 40}))[0], 403)
+        self.assertEqual(ask(token(node, expires=0))[0], 403)
+
+    def test_a_boundary_caps_what_policies_allow(self):
+        iam = self.region.client("iam")
+        rule = {"Effect": "Allow", "Action": "eks:*", "Resource": "*"}
+        document = json.dumps({"Version": "2012-10-17", "Statement": rule})
+        boundary = iam.create_policy(PolicyName="boundary", PolicyDocument=document)["Policy"]["Arn"]
+        trust = {"Effect": "Allow", "Principal": {"AWS": "123456789012"}, "Action": "sts:AssumeRole"}
+        role = iam.create_role(
+            RoleName="capped",
+            AssumeRolePolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": trust}),
+            PermissionsBoundary=boundary,
+        )["Role"]
+        iam.attach_role_policy(RoleName="capped", PolicyArn="arn:aws:iam::aws:policy/AdministratorAccess")
+        got = self.region.client("sts").assume_role(RoleArn=role["Arn"], RoleSessionName="session")["Credentials"]
+        keys = {"accessKeyId": got["AccessKeyId"], "secretAccessKey": got["SecretAccessKey"]}
+        keys["sessionToken"] = got["SessionToken"]
+        self.region.client("eks", keys).list_clusters()
+        refused = self.refused(self.region.client("iam", keys).list_roles)
+        self.assertIn("because no permissions boundary allows the iam:ListRoles action", refused[2])
+
+    def test_a_path_with_an_escaped_arn_is_signed_and_found(self):
+        eks = self.region.client("eks")
+        arn = eks.describe_cluster(name="c1")["cluster"]["arn"]
+        eks.tag_resource(resourceArn=arn, tags={"managed-by": "x y"})
+        self.assertEqual(eks.list_tags_for_resource(resourceArn=arn)["tags"], {"managed-by": "x y"})
+        eks.untag_resource(resourceArn=arn, tagKeys=["managed-by"])
+        self.assertEqual(eks.list_tags_for_resource(resourceArn=arn)["tags"], {})
+        self.assertEqual(
+            self.refused(eks.list_tags_for_resource, resourceArn=arn + "x")[1], "ResourceNotFoundException"
         )
