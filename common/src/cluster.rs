@@ -42,6 +42,19 @@ impl Cluster {
         self.arn.split(':').nth(1).unwrap_or("aws")
     }
 
+    /// ARN of the IAM identity provider for the cluster's issuer, whether or not there is one:
+    /// `arn:PARTITION:iam::ACCOUNT:oidc-provider/ISSUER`, the issuer without its scheme.
+    ///
+    /// # Errors
+    /// The issuer is no https URL.
+    pub fn oidc_provider(&self) -> Result<String> {
+        let issuer = &self.issuer;
+        let bare = issuer
+            .strip_prefix("https://")
+            .ok_or_else(|| Error::input(format!("cluster.issuer: {issuer} is not an https URL")))?;
+        Ok(format!("arn:{}:iam::{}:oidc-provider/{}", self.partition(), self.account, bare.trim_end_matches('/')))
+    }
+
     /// Where this partition's services live.
     pub fn dns_suffix(&self) -> &'static str {
         if self.partition() == "aws-cn" { "amazonaws.com.cn" } else { "amazonaws.com" }

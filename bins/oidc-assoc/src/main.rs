@@ -71,7 +71,7 @@ impl Tool for OidcAssoc {
         let cluster = session.cluster(&self.aws).await?;
         let audiences = section.map(|oidc| oidc.audiences).filter(|audiences| !audiences.is_empty());
         Ok(Want {
-            arn: plan::arn(&cluster)?,
+            arn: cluster.oidc_provider()?,
             audiences: audiences.unwrap_or_else(|| vec![STS_AUDIENCE.to_owned()]),
             url: cluster.issuer,
         })

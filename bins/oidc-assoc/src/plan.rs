@@ -1,8 +1,5 @@
 //! What to change about an identity provider. Pure.
 
-use anyhow::Result;
-use common::Error;
-use common::cluster::Cluster;
 use std::fmt;
 
 /// The provider the cluster needs.
@@ -44,15 +41,6 @@ impl fmt::Display for Change {
             Change::Delete { arn } => write!(f, "delete provider {arn}"),
         }
     }
-}
-
-/// The ARN that IAM gives the provider of a cluster's issuer.
-pub fn arn(cluster: &Cluster) -> Result<String> {
-    let issuer = &cluster.issuer;
-    let bare = issuer
-        .strip_prefix("https://")
-        .ok_or_else(|| Error::input(format!("cluster.issuer: {issuer} is not an https URL")))?;
-    Ok(format!("arn:{}:iam::{}:oidc-provider/{}", cluster.partition(), cluster.account, bare.trim_end_matches('/')))
 }
 
 /// A provider somebody else made is used as it is: only a missing audience is added, which takes nothing from them.
