@@ -24,6 +24,7 @@ from tokens import Tokens, registry_action, registry_refusal, registry_unauthori
 UNSIGNED = {"sts:AssumeRoleWithWebIdentity", "sts:AssumeRoleWithSAML"}
 #: Every identity may ask who it is; no policy can take that away.
 ALWAYS = {"sts:GetCallerIdentity"}
+ANONYMOUS = "anonymous"
 
 StartResponse = Callable[..., Any]
 
@@ -43,30 +44,35 @@ class Authorizer:
     def api(self, request: Request) -> Response:
         """A call of an AWS API."""
         if request.host.startswith("oidc.eks."):
-            return allowed("oidc:Get", "anonymous")
+            return allowed("oidc:Get", ANONYMOUS)
         call = read(request)
+        caller = ANONYMOUS
         try:
-            caller = self.decide(request, call)
+            identity = self.identify(request, call)
+            if identity is not None:
+                caller = identity.arn
+                self.permit(identity, call)
         except Fault as fault:
-            answer = refusal(fault, call.service, call.protocol)
-            answer.headers["x-aws-action"] = call.action
-            return answer
+            return named(refusal(fault, call.service, call.protocol), call.action, caller)
         return allowed(call.action, caller)
 
-    def decide(self, request: Request, call: Call) -> str:
-        """The caller's ARN; raises `Fault` when the call is refused."""
+    def identify(self, request: Request, call: Call) -> Identity | None:
+        """Who signed; None for a call that needs no signature. Raises `Fault`."""
         if call.operation is None:
             raise Fault(Kind.NO_SUCH_ACTION, f"Could not find operation in {call.service or request.host}")
         if call.action in UNSIGNED:
-            return "anonymous"
+            return None
         if call.credential is None:
             raise Fault(Kind.MISSING_TOKEN, "Request is missing Authentication Token")
         identity = find(self.account, call.credential)
         verify(request, call.credential, identity.secret)
+        return identity
+
+    def permit(self, identity: Identity, call: Call) -> None:
+        """Raises `Fault` unless the identity may do it to everything the call names."""
         if call.action not in ALWAYS:
             for arn in arns.of(call, self.account):
                 require(identity, Question(call.action, arn, context_of(identity, call)))
-        return identity.arn
 
     def registry(self, request: Request) -> Response:
         """A call of the registry's own protocol (`/v2/…`), which a token of GetAuthorizationToken opens."""
@@ -87,13 +93,20 @@ class Authorizer:
                 arn = arns.repository(match["region"], match["account"], repository)
                 require(find(self.account, token.credential), Question(action, arn))
         except Fault as fault:
-            return registry_refusal(fault.message)
+            return named(registry_refusal(fault.message), action or "", token.caller)
         return allowed(action or "ecr:Ping", token.caller)
 
 
 def allowed(action: str, caller: str) -> Response:
     """Go on."""
-    return Response("", 200, {"x-aws-action": action, "x-aws-caller": caller})
+    return named(Response("", 200), action, caller)
+
+
+def named(answer: Response, action: str, caller: str) -> Response:
+    """With what the gateway logs."""
+    answer.headers["x-aws-action"] = action
+    answer.headers["x-aws-caller"] = caller
+    return answer
 
 
 def require(identity: Identity, question: Question) -> None:
