@@ -60,11 +60,10 @@ impl Plan {
         let python = cache.place("python", &[pins::REQUIREMENTS]);
         let programs: Vec<_> =
             pins::PROGRAMS.iter().map(|program| (program, cache.place(program.name, &program.identity()))).collect();
-        let mut everything: Vec<String> = programs.iter().map(|(_, place)| place.display().to_string()).collect();
-        everything.push(python.display().to_string());
-        let everything: Vec<&str> = everything.iter().map(String::as_str).collect();
-        let bin = cache.place("bin", &everything);
-        let images = cache.place("images", &[&everything[..], &[image::FORMAT]].concat());
+        let places = programs.iter().map(|(_, place)| place).chain([&python]);
+        let places: Vec<String> = places.map(|place| place.display().to_string()).collect();
+        let bin = cache.place("bin", &places.iter().map(String::as_str).collect::<Vec<_>>());
+        let images = cache.place("images", &[pins::REQUIREMENTS, &pins::PAUSE.identity().concat(), image::FORMAT]);
         Self { python, programs, bin, images }
     }
 
@@ -82,7 +81,8 @@ impl Plan {
         if !missing.is_empty() {
             let go = golang::find(cache, &self.python, tell)?;
             for (number, (program, place)) in missing.iter().enumerate() {
-                tell(&format!("building {} {} ({} of {})", program.name, program.version(), number + 1, missing.len()));
+                let version = program.version().map(|version| format!(" {version}")).unwrap_or_default();
+                tell(&format!("building {}{version} ({} of {})", program.name, number + 1, missing.len()));
                 golang::build(cache, &go, program, place)?;
             }
         }

@@ -22,11 +22,13 @@ pub const PAUSE_IMAGE: &str = "registry.k8s.io/pause:3.10";
 /// A module below `parts-go`, which gives one or several programs.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Module {
+    /// The module it is there for, whose version is told; empty for programs of our own.
+    pub of: &'static str,
     /// Its `go.mod`.
     pub manifest: &'static str,
     /// Its `go.sum`.
     pub sums: &'static str,
-    /// The source of a program of our own, as `main.go`.
+    /// The source of a program that is put together here, as `main.go`.
     pub source: Option<&'static str>,
     /// Variables set at link time.
     pub link: &'static str,
@@ -44,31 +46,36 @@ pub struct Program {
 }
 
 macro_rules! module {
-    ($folder:literal, $source:expr, $link:expr) => {
+    ($folder:literal, $of:literal, $source:expr, $link:expr) => {
         Module {
+            of: $of,
             manifest: include_str!(concat!("../../parts-go/", $folder, "/go.mod")),
             sums: include_str!(concat!("../../parts-go/", $folder, "/go.sum")),
             source: $source,
             link: $link,
         }
     };
-    ($folder:literal) => {
-        module!($folder, None, "")
+    ($folder:literal, $of:literal) => {
+        module!($folder, $of, None, "")
     };
 }
 
 /// A Kubernetes program tells the version it was linked with, and others act on it.
 static KUBERNETES: Module = module!(
     "kubernetes",
+    "k8s.io/kubernetes",
     None,
     "-X k8s.io/component-base/version.gitVersion=v1.35.4 -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=35"
 );
-static ETCD: Module = module!("etcd");
-static HELM: Module = module!("helm");
-static COREDNS: Module = module!("coredns");
-static AUTHENTICATOR: Module = module!("aws-iam-authenticator");
-static CREDENTIALS: Module = module!("ecr-credential-provider");
-static PAUSE: Module = module!("pause", Some(include_str!("../../parts-go/pause/main.go")), "");
+static ETCD: Module = module!("etcd", "go.etcd.io/etcd/server/v3");
+static HELM: Module = module!("helm", "helm.sh/helm/v4");
+static COREDNS: Module =
+    module!("coredns", "github.com/coredns/coredns", Some(include_str!("../../parts-go/coredns/main.go")), "");
+static AUTHENTICATOR: Module = module!("aws-iam-authenticator", "sigs.k8s.io/aws-iam-authenticator");
+static CREDENTIALS: Module = module!("ecr-credential-provider", "k8s.io/cloud-provider-aws");
+static PAUSE_SOURCE: Module = module!("pause", "", Some(include_str!("../../parts-go/pause/main.go")), "");
+/// What holds a pod's namespaces; it is in an image, too.
+pub const PAUSE: Program = Program { name: "pause", package: "localcloud/parts/pause", module: &PAUSE_SOURCE };
 
 /// All of them, the longest builds first: what they compile, the others find compiled.
 pub const PROGRAMS: &[Program] = &[
@@ -84,7 +91,7 @@ pub const PROGRAMS: &[Program] = &[
     Program { name: "kubectl", package: "k8s.io/kubernetes/cmd/kubectl", module: &KUBERNETES },
     Program { name: "etcd", package: "go.etcd.io/etcd/server/v3", module: &ETCD },
     Program { name: "helm", package: "helm.sh/helm/v4/cmd/helm", module: &HELM },
-    Program { name: "coredns", package: "github.com/coredns/coredns", module: &COREDNS },
+    Program { name: "coredns", package: "localcloud/parts/coredns", module: &COREDNS },
     Program {
         name: "aws-iam-authenticator",
         package: "sigs.k8s.io/aws-iam-authenticator/cmd/aws-iam-authenticator",
@@ -95,30 +102,23 @@ pub const PROGRAMS: &[Program] = &[
         package: "k8s.io/cloud-provider-aws/cmd/ecr-credential-provider",
         module: &CREDENTIALS,
     },
-    Program { name: "pause", package: "localcloud/parts/pause", module: &PAUSE },
+    PAUSE,
 ];
 
 impl Program {
     /// What makes this binary this binary.
     pub fn identity(&self) -> [&'static str; 5] {
-        let Module { manifest, sums, source, link } = *self.module;
+        let Module { manifest, sums, source, link, .. } = *self.module;
         [self.package, manifest, sums, source.unwrap_or_default(), link]
     }
 
-    /// Of the module that holds the package, as its manifest says; empty for our own.
-    pub fn version(&self) -> &'static str {
-        let mut best = ("", "");
-        for line in self.module.manifest.lines().take_while(|line| !line.starts_with("replace")) {
-            let mut words = line.trim().trim_start_matches("require ").split_whitespace();
-            if let (Some(module), Some(version)) = (words.next(), words.next())
-                && version.starts_with('v')
-                && self.package.starts_with(module)
-                && module.len() > best.0.len()
-            {
-                best = (module, version);
-            }
-        }
-        best.1
+    /// Of the module it comes from, as the manifest says; none for our own.
+    pub fn version(&self) -> Option<&'static str> {
+        let required = |line: &'static str| {
+            line.trim().trim_start_matches("require ").strip_prefix(self.module.of)?.strip_prefix(' ')
+        };
+        let versions = self.module.manifest.lines().filter_map(required);
+        versions.filter_map(|rest| rest.split_whitespace().next()).find(|version| version.starts_with('v'))
     }
 }
 
@@ -149,20 +149,20 @@ mod tests {
 
     #[test]
     fn a_programs_version_is_its_modules() {
-        let version = |name| PROGRAMS.iter().find(|program| program.name == name).map(Program::version);
+        let version = |name| PROGRAMS.iter().find(|program| program.name == name).and_then(Program::version);
         assert_eq!(version("kubelet"), Some("v1.35.4"));
         assert_eq!(version("etcd"), Some("v3.6.8"));
         assert_eq!(version("helm"), Some("v4.3.1"));
         assert_eq!(version("coredns"), Some("v1.15.0"));
         assert_eq!(version("aws-iam-authenticator"), Some("v0.6.13"));
         assert_eq!(version("ecr-credential-provider"), Some("v1.35.3"));
-        assert_eq!(version("pause"), Some(""));
+        assert_eq!(version("pause"), None);
     }
 
     #[test]
     fn the_linked_version_is_the_pinned_one() {
-        let kubelet = PROGRAMS.iter().find(|program| program.name == "kubelet").map_or("", Program::version);
-        assert!(KUBERNETES.link.contains(&format!("gitVersion={kubelet} ")));
+        let kubelet = PROGRAMS.iter().find(|program| program.name == "kubelet").and_then(Program::version);
+        assert!(KUBERNETES.link.contains(&format!("gitVersion={} ", kubelet.unwrap_or_default())));
     }
 
     #[test]
