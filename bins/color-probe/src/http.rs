@@ -8,7 +8,7 @@ use std::error::Error;
 use std::time::{Duration, Instant};
 
 /// How long one answer may take. A front end in the mesh answers or gives up within Envoy's 15 s.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Longest body that is read: no colour is longer, and an endless answer must end.
 const LONGEST: usize = 4096;
@@ -19,29 +19,30 @@ pub struct Http(Client);
 impl Http {
     /// Without `keep_alive` every request makes a connection of its own, so that a load balancer that spreads
     /// connections and not requests is seen to spread, too.
-    pub fn new(keep_alive: bool) -> Result<Self> {
+    pub fn new(url: &Url, keep_alive: bool) -> Result<Self> {
         let client = Client::builder()
-            .timeout(PATIENCE)
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
             // The resolver of the machine has no memory of its own for names that were not there yet.
             .no_hickory_dns();
+        // Where no TLS is spoken, a machine without CA certificates will do.
+        let client = if url.scheme() == "https" { client } else { client.tls_certs_only([]) };
         let client = if keep_alive { client } else { client.pool_max_idle_per_host(0) };
         client.build().context("set up the HTTP client").map(Self)
     }
 
     /// Asks once, and says how long it took.
-    pub async fn ask(&self, url: &Url, expect: &Expect) -> (Answer, Duration) {
+    pub async fn ask(&self, url: &Url, expect: &Expect, patience: Duration) -> (Answer, Duration) {
         let started = Instant::now();
-        let answer = match self.read(url).await {
+        let answer = match self.read(url, patience).await {
             Ok((status, body)) => Answer::of(expect, status, &String::from_utf8_lossy(&body)),
-            Err(error) => Answer::Silence(reason(&error)),
+            Err(error) => Answer::Silence(reason(&error, patience)),
         };
         (answer, started.elapsed())
     }
 
-    async fn read(&self, url: &Url) -> reqwest::Result<(u16, Vec<u8>)> {
-        let mut response = self.0.get(url.clone()).send().await?;
+    async fn read(&self, url: &Url, patience: Duration) -> reqwest::Result<(u16, Vec<u8>)> {
+        let mut response = self.0.get(url.clone()).timeout(patience).send().await?;
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await? {
             body.extend_from_slice(&chunk);
@@ -54,9 +55,9 @@ impl Http {
 }
 
 /// The innermost cause: `Connection refused (os error 111)`, not the client's layers around it.
-fn reason(error: &reqwest::Error) -> String {
+fn reason(error: &reqwest::Error, patience: Duration) -> String {
     if error.is_timeout() {
-        return format!("no answer within {} s", PATIENCE.as_secs());
+        return format!("no answer within {:.1} s", patience.as_secs_f64());
     }
     let mut cause: &dyn Error = error;
     while let Some(inner) = cause.source() {

@@ -151,7 +151,7 @@ impl Tool for ColorProbe {
     }
 
     async fn apply(&self, session: &Session, want: &Want, ask: Ask) -> Result<()> {
-        let http = Http::new(want.keep_alive)?;
+        let http = Http::new(&ask.url, want.keep_alive)?;
         probe::first_answer(session, &http, &ask.url, &want.expect).await?;
         let answers = probe::ask(session, &http, &ask, want).await?;
         session.stderr.block(chart::chart(&answers, &want.expect));

@@ -3,7 +3,7 @@
 use crate::answer::{Answer, Wrong};
 use crate::answers::{Answers, misled};
 use crate::expect::Expect;
-use crate::http::Http;
+use crate::http::{Http, PATIENCE};
 use crate::plan::{Ask, Want};
 use anyhow::Result;
 use common::{Error, Found, Session};
@@ -20,29 +20,27 @@ const BAR: &str = "{pos}/{len} {wide_bar} {eta}";
 /// Waits until the name resolves, somebody answers, and the answer is a colour.
 ///
 /// # Errors
-/// [`common::Kind::Retry`] when nobody answered within `--timeout`; [`common::Kind::Failed`] with the answer when it
-/// stayed wrong.
+/// [`common::Kind::Failed`] with the last wrong answer when no colour came, [`common::Kind::Retry`] when nobody answered
+/// at all within `--timeout`.
 pub async fn first_answer(session: &Session, http: &Http, url: &Url, expect: &Expect) -> Result<()> {
-    let mut last: Option<(Wrong, Instant)> = None;
+    let mut wrong: Option<Wrong> = None;
+    let mut since = None;
     let waited = session
         .wait(format_args!("{url} to answer"), async || {
-            let (reason, wrong) = match http.ask(url, expect).await.0 {
-                Answer::Color(_) => return Ok(Found::Ready(())),
-                Answer::Silence(reason) => (reason, None),
-                Answer::Wrong(wrong) => (wrong.to_string(), Some(wrong)),
-            };
-            let since = last.as_ref().map_or_else(Instant::now, |(_, since)| *since);
-            last = wrong.map(|wrong| (wrong, since));
-            match &last {
-                Some((wrong, since)) if since.elapsed() > SETTLING => Err(misled(url.as_str(), wrong, None).into()),
-                _ => Ok(Found::NotYet(reason)),
+            match http.ask(url, expect, PATIENCE.min(session.remaining())).await.0 {
+                Answer::Color(_) => Ok(Found::Ready(())),
+                Answer::Silence(reason) => Ok(Found::NotYet(reason)),
+                Answer::Wrong(answer) => {
+                    let reason = wrong.insert(answer).to_string();
+                    if since.get_or_insert_with(Instant::now).elapsed() > SETTLING {
+                        return Err(Error::failed(reason).into());
+                    }
+                    Ok(Found::NotYet(reason))
+                }
             }
         })
         .await;
-    match (waited, last) {
-        (Err(_), Some((wrong, _))) => Err(misled(url.as_str(), &wrong, None).into()),
-        (waited, _) => waited,
-    }
+    waited.map_err(|error| wrong.map_or(error, |wrong| misled(url.as_str(), &wrong, None).into()))
 }
 
 /// Asks as often as wanted, so many at a time.
@@ -55,7 +53,7 @@ pub async fn ask(session: &Session, http: &Http, ask: &Ask, want: &Want) -> Resu
     let at_a_time = usize::try_from(want.concurrency)?;
     let asked = async {
         let mut asking =
-            stream::iter(0..ask.count).map(|_| http.ask(&ask.url, &want.expect)).buffer_unordered(at_a_time);
+            stream::iter(0..ask.count).map(|_| http.ask(&ask.url, &want.expect, PATIENCE)).buffer_unordered(at_a_time);
         while let Some((answer, took)) = asking.next().await {
             answers.add(answer, took);
             bar.inc(1);

@@ -234,6 +234,28 @@ fn a_server_that_hangs_is_given_up_in_time() {
 }
 
 #[test]
+fn a_wrong_answer_is_told_though_the_last_request_was_cut_short() {
+    let server = Server::start(|request| {
+        if request > 2 {
+            thread::park();
+        }
+        (503, "no healthy upstream")
+    });
+    let error = Run::new("", &["-n", &server.url(), "--timeout=2s"]).error(1);
+    assert!(error["message"].as_str().unwrap().contains("no healthy upstream"), "{error}");
+}
+
+#[test]
+fn a_server_that_never_answers_may_be_tried_again() {
+    let server = Server::start(|_| {
+        thread::park();
+        (200, "red")
+    });
+    let error = Run::new("", &["-n", &server.url(), "--timeout=1s"]).error(5);
+    assert!(error["message"].as_str().unwrap().contains("no answer within"), "{error}");
+}
+
+#[test]
 fn what_can_not_be_asked_is_refused_before_asking() {
     for (stdin, args, exit, message) in [
         ("{}", &[][..], 2, "no URL to ask"),
