@@ -26,6 +26,8 @@ const SIDECAR: &str = "envoy";
 const TOKEN_VOLUME: &str = "appmesh-token";
 /// Seconds; the kubelet replaces the token when 80 % have passed.
 const TOKEN_LIFE: u32 = 3600;
+/// Threads of an Envoy: by itself it would take one for each CPU of the node, and memory for each.
+const WORKERS: u32 = 2;
 /// The instance metadata service.
 const EGRESS_IGNORED_IPS: &str = "169.254.169.254";
 /// SSH
@@ -174,6 +176,7 @@ fn envoy(node: &VirtualNode, mesh: &str, wishes: &Wishes, sidecar: &Sidecar, ca:
         "args": [
             "--config-yaml", escape(&bootstrap.to_string()),
             "--log-level", sidecar.sidecar_log_level,
+            "--concurrency", WORKERS.to_string(),
             "--disable-hot-restart"
         ],
         "ports": [{ "name": "stats", "containerPort": STATS_PORT, "protocol": "TCP" }],
