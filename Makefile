@@ -98,7 +98,7 @@ destroy-colorapp: destroy-feapp | $(BIN)/manifest-apply
 destroy-namespace: destroy-colorapp destroy-feapp | $(BIN)/cloudmap-ns
 	$(BIN)/cloudmap-ns -n --cluster $(CLUSTER2) $(region) --delete > /dev/null
 destroy-ingress: | $(BIN)/sg-open
-	$(BIN)/sg-open -n --cluster $(CLUSTER2) $(region) --from <(echo '{"cluster":{"name":"$(CLUSTER1)"}}') --port $(PORT) --delete > /dev/null
+	$(BIN)/sg-open -n --cluster $(CLUSTER2) $(region) --from-cluster $(CLUSTER1) --port $(PORT) --delete > /dev/null
 destroy-mesh/%: destroy-feapp destroy-colorapp | $(BIN)/appmesh-install
 	$(BIN)/appmesh-install -n --cluster $* $(region) --chart $(CHART) --delete > /dev/null
 destroy-images/%: destroy-mesh/% | $(BIN)/ecr-push
@@ -121,7 +121,7 @@ plan-cluster/%: | $(TOOLS:%=$(BIN)/%)
 plan-namespace: | $(BIN)/cloudmap-ns
 	$(BIN)/cloudmap-ns --plan $(call was,$(TWO)/namespace.json,$(CLUSTER2)) > /dev/null
 plan-ingress: | $(BIN)/sg-open
-	$(BIN)/sg-open --plan --from <(echo '{"cluster":{"name":"$(CLUSTER1)"}}') --port $(PORT) $(call was,$(TWO)/ingress.json,$(CLUSTER2)) > /dev/null
+	$(BIN)/sg-open --plan --from-cluster $(CLUSTER1) --port $(PORT) $(call was,$(TWO)/ingress.json,$(CLUSTER2)) > /dev/null
 plan-colorapp: | $(BIN)/manifest-apply
 	$(BIN)/manifest-apply colorapp --plan --file manifests/colorapp.yaml $(call was,$(TWO)/colorapp.json,$(CLUSTER2)) > /dev/null
 plan-feapp: | $(BIN)/manifest-apply
