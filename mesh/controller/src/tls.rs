@@ -142,3 +142,58 @@ impl axum::serve::Listener for TlsListener {
         self.tcp.local_addr()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::generate_simple_self_signed;
+    use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
+    use tokio::io::AsyncReadExt as _;
+    use tokio_rustls::TlsConnector;
+
+    /// Writes a new certificate into the folder and returns it.
+    fn issue(folder: &Path) -> CertificateDer<'static> {
+        let issued = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        fs::write(folder.join("tls.key"), issued.signing_key.serialize_pem()).unwrap();
+        fs::write(folder.join("tls.crt"), issued.cert.pem()).unwrap();
+        issued.cert.der().clone()
+    }
+
+    /// Whether a caller that trusts only this certificate can connect.
+    async fn trusts(certificate: CertificateDer<'static>, address: SocketAddr) -> bool {
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate).unwrap();
+        let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        let stream = TcpStream::connect(address).await.unwrap();
+        let localhost = ServerName::try_from("localhost").unwrap();
+        TlsConnector::from(Arc::new(config)).connect(localhost, stream).await.is_ok()
+    }
+
+    #[tokio::test]
+    async fn a_new_certificate_is_served_and_a_silent_caller_holds_up_nobody() {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let folder = tempfile::tempdir().unwrap();
+        let first = issue(folder.path());
+        let certificate = Certificate::load(folder.path(), "http/1.1").unwrap();
+        let mut listener = TlsListener::bind(([127, 0, 0, 1], 0).into(), certificate).await.unwrap();
+        let address = listener.tcp.local_addr().unwrap();
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.next().await;
+                tokio::spawn(async move { stream.read_u8().await });
+            }
+        });
+        let _silent = TcpStream::connect(address).await.unwrap();
+        assert!(trusts(first.clone(), address).await);
+        let second = issue(folder.path());
+        assert!(trusts(second, address).await);
+        assert!(!trusts(first, address).await, "the old certificate is no more");
+    }
+
+    #[test]
+    fn without_a_certificate_nothing_starts() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = Certificate::load(folder.path(), "h2").err().unwrap();
+        assert!(error.to_string().contains("tls.crt"), "{error}");
+    }
+}

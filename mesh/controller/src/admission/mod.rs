@@ -71,6 +71,10 @@ impl Admission {
         match request.operation {
             Operation::Create => {
                 let namespace = request.namespace.as_deref().unwrap_or_default();
+                ensure!(
+                    !request.name.is_empty(),
+                    "metadata.generateName: not served, for awsName is made from the name"
+                );
                 let aws_name = default_aws_name(kind, &request.name, namespace);
                 let mesh = if kind == "Mesh" { None } else { Some(self.mesh(namespace).await?) };
                 defaults::created(kind, spec, aws_name, mesh)?;
@@ -147,6 +151,7 @@ fn default_aws_name(kind: &str, name: &str, namespace: &str) -> String {
 fn check_unique<K: MeshMember>(object: &K, others: &[Arc<K>]) -> anyhow::Result<()> {
     let same = |other: &&Arc<K>| {
         (other.name_any(), other.namespace()) != (object.name_any(), object.namespace())
+            && other.meta().deletion_timestamp.is_none()
             && other.mesh_ref() == object.mesh_ref()
             && other.aws_name() == object.aws_name()
     };
