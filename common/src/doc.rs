@@ -175,8 +175,8 @@ mod tests {
     #[test]
     fn what_is_not_one_object_is_refused_with_its_place() {
         for (input, kind, message) in [
-            ("", Kind::Input, "{source} is empty"),
-            (" \n", Kind::Input, "{source} is empty"),
+            ("", Kind::Input, "stdin is empty"),
+            (" \n", Kind::Input, "stdin is empty"),
             ("{", Kind::Input, "stdin is not JSON: EOF while parsing an object at line 1 column 1"),
             ("[]", Kind::Input, "stdin: document 1 is an array, not an object"),
             ("{} 7", Kind::Input, "stdin: document 2 is a number, not an object"),

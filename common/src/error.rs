@@ -86,8 +86,10 @@ impl Error {
 
 /// The kind of an error and the hint that goes with it: the outermost link of the chain that knows wins.
 pub fn classify(error: &anyhow::Error) -> (Kind, Option<&str>) {
-    let mut kind = None;
-    let mut hint = None;
+    // An Error given as context is no link of the chain of its own; anyhow itself finds the outermost of these.
+    let context = error.downcast_ref::<Error>();
+    let mut kind = context.map(|known| known.kind);
+    let mut hint = context.and_then(|known| known.hint.as_deref());
     for cause in error.chain() {
         if let Some(known) = cause.downcast_ref::<Error>() {
             kind = kind.or(Some(known.kind));
