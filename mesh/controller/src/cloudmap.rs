@@ -277,3 +277,142 @@ impl CloudMap {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aws_sdk_servicediscovery::{
+        config::{BehaviorVersion, Credentials, Region},
+        error::ErrorMetadata,
+        operation::{
+            deregister_instance::DeregisterInstanceError, discover_instances_revision::DiscoverInstancesRevisionError,
+            get_operation::GetOperationOutput, list_instances::ListInstancesOutput,
+            list_namespaces::ListNamespacesOutput, list_tags_for_resource::ListTagsForResourceOutput,
+        },
+        types::{
+            HttpProperties, InstanceSummary, NamespaceProperties, NamespaceSummary, Operation,
+            error::{InstanceNotFound, ResourceInUse, ServiceNotFound},
+        },
+    };
+    use aws_smithy_mocks::{MockResponseInterceptor, Rule, create_mock_http_client, mock};
+
+    fn cloudmap(rules: &[&Rule]) -> CloudMap {
+        let answers = rules.iter().fold(MockResponseInterceptor::new(), |answers, rule| answers.with_rule(rule));
+        let config = aws_sdk_servicediscovery::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::from_static("us-west-2"))
+            .credentials_provider(Credentials::new("id", "secret", None, None, "test"))
+            .http_client(create_mock_http_client())
+            .interceptor(answers);
+        CloudMap { client: Client::from_conf(config.build()), namespaces: Arc::default() }
+    }
+
+    fn summary(id: &str, name: &str, http_name: &str, of: NamespaceType) -> NamespaceSummary {
+        let http = HttpProperties::builder().http_name(http_name).build();
+        let properties = NamespaceProperties::builder().http_properties(http).build();
+        NamespaceSummary::builder().id(id).name(name).r#type(of).properties(properties).build()
+    }
+
+    fn service() -> Service {
+        Service {
+            id: "srv-1".to_owned(),
+            arn: "arn:aws:servicediscovery:us-west-2:123456789012:service/srv-1".to_owned(),
+        }
+    }
+
+    #[tokio::test]
+    async fn the_namespace_of_a_name() {
+        let private = |id| summary(id, "svc2.svc.local", "svc2.svc.local", NamespaceType::DnsPrivate);
+        let found = |id: &str| Ok(Some(id.to_owned()));
+        for (listed, expected) in [
+            (vec![], Ok(None)),
+            (vec![private("ns-1")], found("ns-1")),
+            (vec![private("ns-1"), summary("ns-2", "svc2.svc.local", "", NamespaceType::DnsPublic)], found("ns-1")),
+            (vec![summary("ns-2", "svc2.svc.local", "svc2-x", NamespaceType::Http)], found("ns-2")),
+            (
+                vec![private("ns-1"), private("ns-2")],
+                Err("several Cloud Map namespaces are named svc2.svc.local: ns-1, ns-2".to_owned()),
+            ),
+        ] {
+            let rule = mock!(Client::list_namespaces)
+                .then_output(move || ListNamespacesOutput::builder().set_namespaces(Some(listed.clone())).build());
+            let namespace = cloudmap(&[&rule]).namespace("svc2.svc.local").await;
+            let told = namespace.map(|found| found.map(|found| found.id)).map_err(|error| error.to_string());
+            assert_eq!(told, expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_found_namespace_is_not_asked_for_again() {
+        let rule = mock!(Client::list_namespaces).then_output(|| {
+            ListNamespacesOutput::builder().namespaces(summary("ns-1", "a", "a-x", NamespaceType::Http)).build()
+        });
+        let cloudmap = cloudmap(&[&rule]);
+        for _ in 0..2 {
+            let expected = Namespace { id: "ns-1".to_owned(), http_name: "a-x".to_owned(), dns: false };
+            assert_eq!(cloudmap.namespace("a").await.unwrap(), Some(expected));
+        }
+        assert_eq!(rule.num_calls(), 1);
+    }
+
+    #[tokio::test]
+    async fn instances_of_all_pages() {
+        let page = |id: &str, next: Option<&str>| {
+            let one = InstanceSummary::builder().id(id).attributes("color", "red").build();
+            ListInstancesOutput::builder().instances(one).set_next_token(next.map(str::to_owned)).build()
+        };
+        let first = mock!(Client::list_instances)
+            .match_requests(|request| request.next_token().is_none())
+            .then_output(move || page("10.0.0.1", Some("more")));
+        let second = mock!(Client::list_instances)
+            .match_requests(|request| request.next_token() == Some("more"))
+            .then_output(move || page("10.0.0.2", None));
+        let instances = cloudmap(&[&first, &second]).instances(&service()).await.unwrap().unwrap();
+        assert_eq!(instances.keys().collect::<Vec<_>>(), ["10.0.0.1", "10.0.0.2"]);
+    }
+
+    #[tokio::test]
+    async fn operations_run_end_or_fail() {
+        for (status, expected) in [
+            (OperationStatus::Submitted, Ok(false)),
+            (OperationStatus::Pending, Ok(false)),
+            (OperationStatus::Success, Ok(true)),
+            (OperationStatus::Fail, Err("operation op-1 failed: ACCESS_DENIED route53".to_owned())),
+        ] {
+            let rule = mock!(Client::get_operation).then_output(move || {
+                let operation = Operation::builder().status(status.clone());
+                let operation = operation.error_code("ACCESS_DENIED").error_message("route53").build();
+                GetOperationOutput::builder().operation(operation).build()
+            });
+            let done = cloudmap(&[&rule]).is_done("op-1").await;
+            assert_eq!(done.map_err(|error| error.to_string()), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_gone_is_no_error() {
+        let gone = mock!(Client::deregister_instance)
+            .then_error(|| DeregisterInstanceError::InstanceNotFound(InstanceNotFound::builder().build()));
+        assert_eq!(cloudmap(&[&gone]).deregister(&service(), "10.0.0.1").await.unwrap(), None);
+        let in_use = mock!(Client::deregister_instance).then_error(|| {
+            let meta = ErrorMetadata::builder().code("ResourceInUse").build();
+            DeregisterInstanceError::ResourceInUse(ResourceInUse::builder().meta(meta).build())
+        });
+        assert!(cloudmap(&[&in_use]).deregister(&service(), "10.0.0.1").await.is_err());
+        let namespace = Namespace { id: String::new(), http_name: "a".to_owned(), dns: true };
+        let nothing = mock!(Client::discover_instances_revision)
+            .then_error(|| DiscoverInstancesRevisionError::ServiceNotFound(ServiceNotFound::builder().build()));
+        assert_eq!(cloudmap(&[&nothing]).revision(&namespace, "colorapp").await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn a_service_is_ours_by_its_tag() {
+        for (value, ours) in [("appmesh-controller", true), ("somebody", false)] {
+            let rule = mock!(Client::list_tags_for_resource).then_output(move || {
+                let tag = Tag::builder().key("managed-by").value(value).build().unwrap();
+                ListTagsForResourceOutput::builder().tags(tag).build()
+            });
+            assert_eq!(cloudmap(&[&rule]).is_ours(&service()).await.unwrap(), ours);
+        }
+    }
+}

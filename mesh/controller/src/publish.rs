@@ -102,7 +102,7 @@ fn hashed(arn: &Arn) -> String {
 
 /// The instances that say what the VirtualService of this ARN routes to.
 pub fn encode(arn: &Arn, cluster: &str, routes: &Routes) -> Instances {
-    let json = printable(&serde_json::to_value(routes).unwrap_or_default().to_string());
+    let json = printable(&serde_json::to_string(routes).unwrap_or_default());
     let digest = digest(&json);
     // `printable` leaves ASCII only, so that any byte is a place to cut.
     let values: Vec<&str> = json.as_bytes().chunks(VALUE).filter_map(|cut| std::str::from_utf8(cut).ok()).collect();
@@ -294,7 +294,7 @@ mod tests {
         assert_eq!((instances.len(), id.as_str()), (1, "7f1c9f0e-6f0f-4c57-9a3e-0d8a4f4bb001.0"));
         assert_eq!(
             attributes["routes.0"],
-            r#"{"listener":{"port":8080,"protocol":"http"},"nodes":{"colorapp-blue_k8multi":{"discovery":{"attributes":{"color":"blue"},"namespace":"svc2.svc.local","service":"colorapp"},"port":8080,"protocol":"http"}},"routes":[{"name":"color-route","prefix":"/","targets":[{"node":"colorapp-blue_k8multi","weight":1}]}]}"#
+            r#"{"listener":{"port":8080,"protocol":"http"},"routes":[{"name":"color-route","prefix":"/","targets":[{"node":"colorapp-blue_k8multi","weight":1}]}],"nodes":{"colorapp-blue_k8multi":{"port":8080,"protocol":"http","discovery":{"namespace":"svc2.svc.local","service":"colorapp","attributes":{"color":"blue"}}}}}"#
         );
         assert_eq!(service_name(&arn), "appmesh.k8multi.colorapp.k8multi.svc.cluster.local");
     }

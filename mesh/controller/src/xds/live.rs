@@ -194,7 +194,7 @@ async fn envoy_takes_what_it_is_told() {
     let ready = async || {
         get(bootstrap::STATS_PORT, "localhost", "/ready").await.is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
     };
-    wait_for("the stream", async || stat("control_plane.connected_state").await == 1).await;
+    wait_for("the stream", async || told.receiver_count() > 1).await;
     assert!(!ready().await, "without configuration Envoy is not ready");
 
     let (red, blue) = (app("red").await, app("blue").await);

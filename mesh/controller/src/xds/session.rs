@@ -1,8 +1,8 @@
 //! One Envoy's stream, state of the world: what to send next. Pure, so that the order can be tested.
 //!
-//! A change is made before it is broken: new clusters first (CDS), when Envoy has them their endpoints (EDS), then the
-//! listeners (LDS) and routes (RDS) that name them, and only when those are in force the clusters that nobody names any
-//! more are taken away.
+//! A change is made before it is broken: new clusters first (CDS) and their endpoints (EDS), when Envoy has accepted both
+//! the listeners (LDS) and routes (RDS) that name them, and only when those are in force the clusters that nobody names
+//! any more are taken away.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -70,8 +70,9 @@ impl Kind {
 pub struct Session {
     target: Option<Arc<Resources>>,
     subscriptions: [Subscription; 4],
-    /// Clusters that Envoy was told before and that its routes may still name.
-    retained: BTreeMap<String, Any>,
+    /// Clusters that Envoy was told before and that its routes may still name, with their endpoints: Envoy may not have
+    /// those yet.
+    retained: Resources,
     nonce: u64,
 }
 
@@ -130,10 +131,13 @@ impl Session {
 
     /// From now on Envoy shall have these.
     pub fn aim(&mut self, target: Arc<Resources>) {
-        if let Some(old) = self.target.replace(target.clone()) {
-            self.retained.extend(old.clusters.clone());
+        let rejected = self.subscriptions[Kind::Cluster as usize].answer == Answer::Rejected;
+        if let Some(old) = self.target.replace(target.clone()).filter(|_| !rejected) {
+            self.retained.clusters.extend(old.clusters.clone());
+            self.retained.endpoints.extend(old.endpoints.clone());
         }
-        self.retained.retain(|name, _| !target.clusters.contains_key(name));
+        self.retained.clusters.retain(|name, _| !target.clusters.contains_key(name));
+        self.retained.endpoints.retain(|name, _| !target.endpoints.contains_key(name));
     }
 
     /// What to send now. Empty while Envoy has to answer first, or has everything.
@@ -141,17 +145,13 @@ impl Session {
         let mut responses = Vec::new();
         let Some(target) = self.target.clone() else { return responses };
         if self.is_in_force(Kind::Listener) && self.is_in_force(Kind::Route) {
-            self.retained.clear();
+            self.retained = Resources::default();
         }
         for kind in Kind::ALL {
             responses.extend(self.respond(kind));
-            let wait = match kind {
-                Kind::Cluster => !self.is_in_force(kind),
-                // Envoy asks for the endpoints of a cluster once it has the cluster.
-                Kind::Endpoint => !self.asks_for(kind, target.endpoints.keys()),
-                Kind::Listener | Kind::Route => false,
-            };
-            if wait {
+            // Envoy asks for the endpoints of a new cluster at once, and accepts the clusters only when it has those.
+            let whole = self.is_in_force(Kind::Cluster) && self.asks_for(Kind::Endpoint, target.endpoints.keys());
+            if kind == Kind::Endpoint && !whole {
                 break;
             }
         }
@@ -162,6 +162,10 @@ impl Session {
         let (version, resources) = self.wanted(kind)?;
         let subscription = &mut self.subscriptions[kind as usize];
         if !subscription.again && subscription.sent.as_ref().is_some_and(|(sent, _)| *sent == version) {
+            return None;
+        }
+        let by_name = matches!(kind, Kind::Endpoint | Kind::Route);
+        if by_name && resources.is_empty() {
             return None;
         }
         self.nonce += 1;
@@ -185,17 +189,16 @@ impl Session {
     }
 
     /// What Envoy asks for, as it should be; `None` if it does not ask.
-    fn wanted(&self, kind: Kind) -> Option<(String, Vec<Any>)> {
+    fn wanted<'a>(&'a self, kind: Kind) -> Option<(String, Vec<Any>)> {
         let names = self.subscriptions[kind as usize].names.as_ref()?;
         let target = self.target.as_ref()?;
-        let all = match kind {
-            Kind::Cluster => &target.clusters,
-            Kind::Endpoint => &target.endpoints,
-            Kind::Listener => &target.listeners,
-            Kind::Route => &target.routes,
+        let of_kind = |resources: &'a Resources| match kind {
+            Kind::Cluster => &resources.clusters,
+            Kind::Endpoint => &resources.endpoints,
+            Kind::Listener => &resources.listeners,
+            Kind::Route => &resources.routes,
         };
-        let retained = Some(&self.retained).filter(|_| kind == Kind::Cluster);
-        let asked = all.iter().chain(retained.into_iter().flatten());
+        let asked = of_kind(target).iter().chain(of_kind(&self.retained));
         let asked = asked.filter(|(name, _)| names.is_empty() || names.contains("*") || names.contains(*name));
         let resources: BTreeMap<_, _> = asked.collect();
         let mut hash = Sha256::new();
@@ -236,10 +239,11 @@ mod tests {
     /// A configuration whose route goes to these clusters.
     fn to(clusters: &[(&str, &str)], endpoints: &str) -> Arc<Resources> {
         let route: String = clusters.iter().map(|(name, _)| *name).collect();
-        let names: Vec<_> = clusters.iter().map(|(name, _)| (*name, endpoints)).collect();
+        let endpoints: Vec<_> = clusters.iter().map(|(name, _)| (*name, format!("{name}{endpoints}"))).collect();
+        let endpoints: Vec<_> = endpoints.iter().map(|(name, value)| (*name, value.as_str())).collect();
         Arc::new(Resources {
             clusters: set(clusters),
-            endpoints: set(&names),
+            endpoints: set(&endpoints),
             listeners: set(&[("egress", "")]),
             routes: set(&[("routes", &route)]),
         })
@@ -250,27 +254,29 @@ mod tests {
     struct Envoy {
         session: Session,
         clusters: Vec<String>,
+        /// Clusters whose endpoints it has.
+        warm: BTreeSet<String>,
+        /// Accepted once all clusters are warm.
+        warming: Option<DiscoveryResponse>,
         log: Vec<String>,
         rejects: Option<Kind>,
     }
 
     impl Envoy {
-        fn ask(&mut self, kind: Kind, names: Vec<String>, answers: Option<&DiscoveryResponse>) -> Option<Rejection> {
-            let rejected = answers
-                .filter(|_| self.rejects == Some(kind))
-                .map(|_| Status { message: "no".to_owned(), ..Status::default() });
+        fn ask(&mut self, kind: Kind, names: &[String], answers: Option<&DiscoveryResponse>) -> Option<Rejection> {
+            let refused = Status { message: "no".to_owned(), ..Status::default() };
             self.session.hear(DiscoveryRequest {
                 type_url: kind.type_url(),
-                resource_names: names,
+                resource_names: names.to_vec(),
                 response_nonce: answers.map(|response| response.nonce.clone()).unwrap_or_default(),
-                error_detail: rejected,
+                error_detail: (answers.is_some() && self.rejects == Some(kind)).then_some(refused),
                 ..DiscoveryRequest::default()
             })
         }
 
         fn start(&mut self) {
-            self.ask(Kind::Cluster, vec![], None);
-            self.ask(Kind::Listener, vec![], None);
+            self.ask(Kind::Cluster, &[], None);
+            self.ask(Kind::Listener, &[], None);
         }
 
         /// Goes on until nothing more is sent.
@@ -281,33 +287,42 @@ mod tests {
                 if responses.is_empty() {
                     return std::mem::take(&mut self.log);
                 }
-                for response in responses {
-                    self.take(&response);
-                }
+                responses.iter().for_each(|response| self.take(response));
             }
         }
 
         fn take(&mut self, response: &DiscoveryResponse) {
-            let Some(kind) = Kind::of(&response.type_url) else { return };
-            let values: Vec<_> =
-                response.resources.iter().map(|any| String::from_utf8_lossy(&any.value).into_owned()).collect();
+            let kind = Kind::of(&response.type_url).unwrap();
+            let value = |any: &Any| String::from_utf8_lossy(&any.value).into_owned();
+            let values: Vec<_> = response.resources.iter().map(value).collect();
             self.log.push(format!("{kind:?} {}", values.join(",")));
-            let asked = match kind {
-                Kind::Cluster => {
-                    self.clusters = values;
-                    vec![]
-                }
-                Kind::Endpoint => self.clusters.clone(),
-                Kind::Listener => vec![],
-                Kind::Route => vec!["routes".to_owned()],
-            };
-            let rejection = self.ask(kind, asked, Some(response));
-            assert_eq!(rejection.is_some(), self.rejects == Some(kind));
+            let clusters = self.clusters.clone();
             match kind {
-                _ if rejection.is_some() => {}
-                Kind::Cluster => drop(self.ask(Kind::Endpoint, self.clusters.clone(), None)),
-                Kind::Listener => drop(self.ask(Kind::Route, vec!["routes".to_owned()], None)),
-                _ => {}
+                _ if self.rejects == Some(kind) => {
+                    assert!(self.ask(kind, &[], Some(response)).is_some());
+                }
+                Kind::Cluster => {
+                    self.ask(Kind::Endpoint, &values, None);
+                    self.clusters = values;
+                    self.warming = Some(response.clone());
+                }
+                Kind::Endpoint => {
+                    let has = |cluster: &&String| values.iter().any(|value| value.starts_with(*cluster));
+                    self.warm.extend(clusters.iter().filter(has).cloned());
+                    self.ask(kind, &clusters, Some(response));
+                }
+                Kind::Listener => {
+                    self.ask(kind, &[], Some(response));
+                    self.ask(Kind::Route, &["routes".to_owned()], None);
+                }
+                Kind::Route => {
+                    self.ask(kind, &["routes".to_owned()], Some(response));
+                }
+            }
+            if self.clusters.iter().all(|cluster| self.warm.contains(cluster))
+                && let Some(response) = self.warming.take()
+            {
+                self.ask(Kind::Cluster, &[], Some(&response));
             }
         }
     }
@@ -316,14 +331,38 @@ mod tests {
     fn a_change_is_made_before_it_is_broken() {
         let mut envoy = Envoy::default();
         envoy.start();
-        assert_eq!(envoy.settle(to(&[("red", "red")], "1")), ["Cluster red", "Endpoint 1", "Listener ", "Route red"]);
+        assert_eq!(
+            envoy.settle(to(&[("red", "red")], "1")),
+            ["Cluster red", "Endpoint red1", "Listener ", "Route red"]
+        );
         assert_eq!(envoy.settle(to(&[("red", "red")], "1")), Vec::<String>::new(), "the same again");
-        assert_eq!(envoy.settle(to(&[("red", "red")], "2")), ["Endpoint 2"], "endpoints alone");
+        assert_eq!(envoy.settle(to(&[("red", "red")], "2")), ["Endpoint red2"], "endpoints alone");
         assert_eq!(
             envoy.settle(to(&[("blue", "blue")], "2")),
-            ["Cluster blue,red", "Endpoint 2", "Route blue", "Cluster blue", "Endpoint 2"],
+            [
+                "Cluster blue,red",
+                "Endpoint red2",
+                "Endpoint blue2,red2",
+                "Route blue",
+                "Cluster blue",
+                "Endpoint blue2"
+            ],
             "red goes last"
         );
+        let again = ["Cluster blue!", "Endpoint blue2"];
+        assert_eq!(envoy.settle(to(&[("blue", "blue!")], "2")), again, "a cluster that changes is warmed anew");
+    }
+
+    #[test]
+    fn a_change_while_the_one_before_is_under_way() {
+        let mut envoy = Envoy::default();
+        envoy.start();
+        envoy.session.aim(to(&[("red", "red")], "1"));
+        let responses = envoy.session.next();
+        responses.iter().for_each(|response| envoy.take(response));
+        let sent = envoy.settle(to(&[("blue", "blue")], "1"));
+        assert!(sent.contains(&"Route blue".to_owned()), "{sent:?}");
+        assert_eq!(envoy.clusters, ["blue"]);
     }
 
     #[test]
@@ -339,10 +378,8 @@ mod tests {
         envoy.start();
         assert_eq!(envoy.settle(to(&[("red", "red")], "1")), ["Cluster red"]);
         envoy.rejects = None;
-        assert_eq!(
-            envoy.settle(to(&[("blue", "blue")], "1")),
-            ["Cluster blue,red", "Endpoint 1,1", "Listener ", "Route blue", "Cluster blue", "Endpoint 1"]
-        );
+        let sent = ["Cluster blue", "Endpoint blue1", "Listener ", "Route blue"];
+        assert_eq!(envoy.settle(to(&[("blue", "blue")], "1")), sent);
     }
 
     #[test]
@@ -354,7 +391,7 @@ mod tests {
         envoy.session.aim(to(&[("blue", "blue")], "1"));
         let second = envoy.session.next();
         assert_eq!((first.len(), second.len()), (1, 1));
-        envoy.ask(Kind::Cluster, vec![], first.first());
+        envoy.ask(Kind::Cluster, &[], first.first());
         assert!(envoy.session.next().is_empty(), "clusters are not in force yet");
     }
 }
