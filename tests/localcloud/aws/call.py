@@ -38,8 +38,6 @@ class Credential:
     #: `X-Amz-Date`, basic ISO 8601 in UTC
     timestamp: str
     session_token: str | None
-    #: seconds a presigned URL is good for; None when the signature is in a header
-    expires: int | None
 
 
 @dataclass(frozen=True)
@@ -142,25 +140,20 @@ def _credential(request: Request) -> Credential | None:
             parts.get("Signature", ""),
             request.headers.get("X-Amz-Date", ""),
             request.headers.get("X-Amz-Security-Token"),
-            None,
         )
     query = {k.lower(): v for k, v in request.args.items()}
     if "x-amz-credential" in query:
-        expires = query.get("x-amz-expires", "")
         return _scoped(
             query["x-amz-credential"],
             query.get("x-amz-signedheaders", ""),
             query.get("x-amz-signature", ""),
             query.get("x-amz-date", ""),
             query.get("x-amz-security-token"),
-            int(expires) if expires.isdigit() else 0,
         )
     return None
 
 
-def _scoped(
-    scope: str, headers: str, signature: str, timestamp: str, token: str | None, expires: int | None
-) -> Credential | None:
+def _scoped(scope: str, headers: str, signature: str, timestamp: str, token: str | None) -> Credential | None:
     pieces = scope.split("/")
     if len(pieces) != 5:
         return None

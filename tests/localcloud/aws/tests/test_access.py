@@ -1,8 +1,10 @@
 """Who may call what, as a client sees it."""
 
+import datetime as dt
 import json
 import urllib.error
 import urllib.request
+from unittest import mock
 
 from botocore.auth import SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
@@ -102,7 +104,11 @@ class Access(Case):
         self.assertIn(":assumed-role/node/", who["Arn"])
         self.assertEqual(ask(token(node), "c2")[0], 403)
         self.assertEqual(ask(token(node | {"secretAccessKey": "x" * 40}))[0], 403)
-        self.assertEqual(ask(token(node, expires=0))[0], 403)
+        self.assertEqual(ask(token(node, expires=0))[0], 200)
+        for minutes, status in ((14, 200), (16, 403)):
+            then = dt.datetime.now(dt.UTC) - dt.timedelta(minutes=minutes)
+            with mock.patch("botocore.auth.get_current_datetime", return_value=then):
+                self.assertEqual(ask(token(node))[0], status)
 
     def test_a_boundary_caps_what_policies_allow(self):
         iam = self.region.client("iam")
