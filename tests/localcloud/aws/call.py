@@ -158,6 +158,4 @@ def _scoped(scope: str, headers: str, signature: str, timestamp: str, token: str
     if len(pieces) != 5:
         return None
     access_key, date, region, service, _ = pieces
-    return Credential(
-        access_key, date, region, service, tuple(headers.split(";")), signature, timestamp, token, expires
-    )
+    return Credential(access_key, date, region, service, tuple(headers.split(";")), signature, timestamp, token)
