@@ -2,6 +2,11 @@
 //!
 //! The token is what `aws eks get-token` prints: a presigned `sts:GetCallerIdentity`, valid for 15 minutes.
 
+pub mod apply;
+pub mod content;
+pub mod object;
+pub mod rollout;
+
 use crate::aws::AwsFlags;
 use crate::cluster::Cluster;
 use crate::{Error, Kind, Session};

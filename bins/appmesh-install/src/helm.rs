@@ -1,0 +1,203 @@
+//! The helm binary, one function each.
+
+use crate::chart::Chart;
+use crate::release::{DIGEST, OWNER};
+use anyhow::{Context, Result};
+use common::kube::Access;
+use common::{Error, Session};
+use serde_json::{Map, Value};
+use std::ffi::OsString;
+use std::fs::OpenOptions;
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+use tokio::process::Command;
+
+/// `helm upgrade --labels` of what exists already works from here on.
+const OLDEST: (u32, u32) = (3, 14);
+
+/// Where a chart comes from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Source {
+    /// A folder.
+    Folder(PathBuf),
+    /// A packaged chart.
+    Tarball(PathBuf),
+    /// `oci://…`, with the version unless the reference has a tag.
+    Registry { reference: String, version: Option<String> },
+    /// A chart repository.
+    Repository { url: String, name: String, version: String },
+}
+
+/// Helm, pointed at one cluster. What it needs in files is in a folder that goes away with it.
+pub struct Helm {
+    cluster: Vec<OsString>,
+    folder: TempDir,
+}
+
+impl Helm {
+    /// Finds Helm and points it at the cluster: at the user's kubeconfig, or at one of its own that holds a token of
+    /// 15 minutes and that nobody else can read.
+    ///
+    /// # Errors
+    /// There is no Helm in PATH, it is too old, or the cluster's token cannot be made.
+    pub async fn new(access: &Access) -> Result<Self> {
+        let folder =
+            tempfile::Builder::new().prefix("appmesh-install-").tempdir().context("make a temporary folder")?;
+        let mut cluster: Vec<OsString> = Vec::new();
+        match access {
+            Access::Kubeconfig(flags) => {
+                if let Some(file) = &flags.kubeconfig {
+                    cluster.extend(["--kubeconfig".into(), file.into()]);
+                }
+                if let Some(context) = &flags.context {
+                    cluster.extend(["--kube-context".into(), context.into()]);
+                }
+            }
+            Access::Eks(eks) => {
+                let file = folder.path().join("kubeconfig");
+                write(&file, &eks.kubeconfig()?.to_string())?;
+                cluster.extend(["--kubeconfig".into(), file.into()]);
+            }
+        }
+        let helm = Self { cluster, folder };
+        let version = helm.run("version", ["version", "--template", "{{.Version}}"]).await?;
+        match parse(&version) {
+            Some(found) if found >= OLDEST => Ok(helm),
+            _ => Err(Error::failed(format!("helm {} is too old", version.trim())).hint(hint()).into()),
+        }
+    }
+
+    /// The chart as one archive, and its content. Folders are packaged, so that `.helmignore` counts.
+    ///
+    /// # Errors
+    /// There is no such chart, or it is not one.
+    pub async fn fetch(&self, source: &Source) -> Result<(PathBuf, Chart)> {
+        let folder = self.folder.path().join("chart");
+        let (path, to) = (|path: &Path| path.as_os_str().to_owned(), [OsString::from("-d"), folder.clone().into()]);
+        let archive = match source {
+            Source::Tarball(file) => file.clone(),
+            Source::Folder(chart) => {
+                self.run("package", ["package".into(), path(chart)].into_iter().chain(to)).await?;
+                only_file(&folder)?
+            }
+            Source::Registry { reference, version } => {
+                let version = version.iter().flat_map(|version| ["--version".into(), version.into()]);
+                self.run("pull", ["pull".into(), reference.into()].into_iter().chain(version).chain(to)).await?;
+                only_file(&folder)?
+            }
+            Source::Repository { url, name, version } => {
+                let chart = ["pull", name, "--repo", url, "--version", version].map(OsString::from);
+                self.run("pull", chart.into_iter().chain(to)).await?;
+                only_file(&folder)?
+            }
+        };
+        let file = std::fs::File::open(&archive).with_context(|| format!("read {}", archive.display()))?;
+        let chart = Chart::read(file).with_context(|| format!("read the chart {}", archive.display()))?;
+        Ok((archive, chart))
+    }
+
+    /// `helm upgrade --install` with exactly these values. It does not wait: whether the controller answers is asked
+    /// of the controller.
+    ///
+    /// # Errors
+    /// Helm's own words.
+    pub async fn upgrade(
+        &self,
+        session: &Session,
+        (release, namespace): (&str, &str),
+        archive: &Path,
+        chart: &Chart,
+        values: &Map<String, Value>,
+    ) -> Result<()> {
+        let file = self.folder.path().join("values.json");
+        write(&file, &serde_json::to_string(values)?)?;
+        let labels = format!("{}={},{DIGEST}={}", OWNER.0, OWNER.1, chart.digest);
+        let timeout = format!("{}s", session.remaining().as_secs().max(1));
+        let named = ["upgrade", release].map(OsString::from).into_iter().chain([archive.into()]);
+        let flags = ["--install", "--skip-crds", "--reset-values", "--namespace", namespace, "--labels", &labels];
+        let flags =
+            flags.into_iter().chain(["--timeout", &timeout, "--values"]).map(OsString::from).chain([file.into()]);
+        self.run(&format!("upgrade {release}"), named.chain(flags).chain(self.cluster.clone())).await.map(drop)
+    }
+
+    /// `helm uninstall`; succeeds when there is no such release.
+    ///
+    /// # Errors
+    /// Helm's own words.
+    pub async fn uninstall(&self, release: &str, namespace: &str) -> Result<()> {
+        let args = ["uninstall", release, "--ignore-not-found", "--namespace", namespace].map(OsString::from);
+        self.run(&format!("uninstall {release}"), args.into_iter().chain(self.cluster.clone())).await.map(drop)
+    }
+
+    async fn run<A: Into<OsString>>(&self, what: &str, args: impl IntoIterator<Item = A>) -> Result<String> {
+        let mut command = Command::new("helm");
+        // A run that is interrupted must not leave Helm at work behind it.
+        command.args(args.into_iter().map(Into::into)).stdin(std::process::Stdio::null()).kill_on_drop(true);
+        let output = command.output().await.map_err(|error| match error.kind() {
+            ErrorKind::NotFound => Error::failed("helm is not in PATH").hint(hint()),
+            _ => Error::failed(format!("run helm: {error}")),
+        })?;
+        if output.status.success() {
+            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+        }
+        let said = said(&String::from_utf8_lossy(&output.stderr));
+        let later = ["connection refused", "i/o timeout", "deadline exceeded", "TLS handshake timeout", "no such host"];
+        let error = if later.iter().any(|sign| said.contains(sign)) { Error::retry(said) } else { Error::failed(said) };
+        Err(error).with_context(|| format!("helm {what}"))
+    }
+}
+
+fn hint() -> String {
+    format!("install Helm {}.{} or newer, or 4: https://helm.sh/docs/intro/install", OLDEST.0, OLDEST.1)
+}
+
+/// Major and minor of `v3.14.0`.
+fn parse(version: &str) -> Option<(u32, u32)> {
+    let mut parts = version.trim().trim_start_matches('v').split(['.', '+', '-']);
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+/// Helm's error, from its `Error:` on, without the warnings before it.
+fn said(stderr: &str) -> String {
+    let text = stderr.rsplit_once("Error: ").map_or(stderr, |(_, error)| error);
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    if lines.is_empty() { "it failed without a word".to_owned() } else { lines.join("; ") }
+}
+
+/// A new file that only its owner can read.
+fn write(path: &Path, content: &str) -> Result<()> {
+    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
+    let written = file.and_then(|mut file| file.write_all(content.as_bytes()));
+    written.with_context(|| format!("write {}", path.display()))
+}
+
+fn only_file(folder: &Path) -> Result<PathBuf> {
+    let mut files = std::fs::read_dir(folder).with_context(|| format!("read {}", folder.display()))?;
+    let file = files.next().context("helm left no chart")?.context("read what helm left")?;
+    Ok(file.path())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_compared_by_number() {
+        for (version, expected) in
+            [("v3.14.0", Some((3, 14))), ("v4.3\n", Some((4, 3))), ("v3.9.4+gdbc6d8e", Some((3, 9))), ("", None)]
+        {
+            assert_eq!(parse(version), expected, "{version}");
+        }
+        assert!((3, 9) < OLDEST && (3, 20) > OLDEST && (4, 0) > OLDEST);
+    }
+
+    #[test]
+    fn what_helm_said_is_quoted_without_its_warnings() {
+        let stderr = "level=WARN msg=\"group-readable\"\nError: UPGRADE FAILED: a\n  * b\n";
+        assert_eq!(said(stderr), "UPGRADE FAILED: a; * b");
+        assert_eq!(said("boom\n"), "boom");
+        assert_eq!(said(""), "it failed without a word");
+    }
+}

@@ -1,0 +1,273 @@
+//! `appmesh-install`: see [`AppmeshInstall`].
+
+mod chart;
+mod helm;
+mod kube;
+mod plan;
+mod release;
+mod source;
+mod values;
+
+use anyhow::{Context, Result};
+use chart::Chart;
+use common::aws::AwsFlags;
+use common::kube::KubeFlags;
+use common::kube::apply::{self, Manifest, Observed};
+use common::kube::object::Objects;
+use common::{Error, Flags, Session, Tool};
+use helm::Helm;
+use plan::{Change, Have, MANAGER, Target};
+use release::Release;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use values::{ImageFlag, Setting};
+
+/// Installs the App Mesh controller's chart and waits until its webhook answers.
+///
+/// Applies the chart's custom resource definitions (Helm itself never upgrades them), the namespace and a service
+/// account annotated with the document's role, then runs helm upgrade --install, but only where chart or values differ
+/// from what is deployed. Works for Amazon's chart (https://aws.github.io/eks-charts) and for the one in
+/// charts/appmesh-controller, which needs no App Mesh API. A revision that a killed run left pending is put aside. What
+/// somebody else made is a conflict unless --adopt. --delete uninstalls the release and removes what is ours;
+/// definitions stay as long as objects of theirs remain. Values are kept in the document: no place for secrets.
+///
+///   Reads   cluster, role.arn, images.IMAGE {digest, repository, tag}
+///   Owns    mesh {chart, chartName, namespace, release, serviceAccount, values, version}
+///   Calls   helm (3.14 or newer, or 4); eks:DescribeCluster, unless --context or --kubeconfig is given; Kubernetes: get,
+///           patch and delete of definitions, namespace, service account and Helm's secrets, create of a Mesh (dry run)
+///   Exits   0 done, 1 failed, 2 usage, 3 input, 4 conflict, 5 retry
+///
+/// Examples:
+///   appmesh-install --chart charts/appmesh-controller --image image=appmesh-controller < role.json
+///   appmesh-install -n --cluster prod --chart https://aws.github.io/eks-charts --set tracing.enabled=true
+#[derive(Debug, clap::Parser)]
+#[command(name = "appmesh-install", version, verbatim_doc_comment)]
+struct AppmeshInstall {
+    /// A folder, a .tgz, oci://REFERENCE or the URL of a chart repository
+    #[arg(long, value_name = "CHART")]
+    chart: Option<String>,
+    /// Name of the chart in a repository [default: appmesh-controller]
+    #[arg(long, value_name = "NAME")]
+    chart_name: Option<String>,
+    /// Version of the chart in a repository or registry [default: 1.13.3 for appmesh-controller in a repository]
+    #[arg(long, value_name = "VERSION")]
+    chart_version: Option<String>,
+    /// Namespace of the controller [default: appmesh-system]
+    #[arg(long)]
+    namespace: Option<String>,
+    /// Name of the Helm release [default: appmesh-controller]
+    #[arg(long)]
+    release: Option<String>,
+    /// The controller's service account [default: appmesh-controller]
+    #[arg(long, value_name = "NAME")]
+    service_account: Option<String>,
+    /// A value for the chart, as in helm --set; repeatable
+    #[arg(long, value_name = "KEY=VALUE", value_parser = values::setting)]
+    set: Vec<Setting>,
+    /// Set VALUES_PREFIX.repository and .tag from images.IMAGE of the document; repeatable
+    #[arg(long, value_name = "VALUES_PREFIX=IMAGE", value_parser = values::image_flag)]
+    image: Vec<ImageFlag>,
+    /// Take over what somebody else made
+    #[arg(long)]
+    adopt: bool,
+    #[command(flatten)]
+    kube: KubeFlags,
+    #[command(flatten)]
+    aws: AwsFlags,
+    #[command(flatten)]
+    flags: Flags,
+}
+
+/// The `mesh` key.
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Mesh {
+    /// A folder, a `.tgz`, `oci://REFERENCE` or the URL of a chart repository.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    chart: Option<String>,
+    /// Name of the chart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    chart_name: Option<String>,
+    /// Namespace of the controller.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    namespace: Option<String>,
+    /// The Helm release.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    release: Option<String>,
+    /// The controller's service account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    service_account: Option<String>,
+    /// The chart's values, but for its defaults.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    values: Map<String, Value>,
+    /// Version of the chart. Which one of a repository or registry; of a folder or tarball only found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    version: Option<String>,
+}
+
+/// The installation, resolved.
+struct Want {
+    mesh: Mesh,
+    target: Target,
+    /// Nothing on `--delete`.
+    chart: Option<(PathBuf, Chart)>,
+    manifests: Vec<Manifest>,
+    adopt: bool,
+    objects: Objects,
+    helm: Helm,
+}
+
+impl Tool for AppmeshInstall {
+    type Section = Mesh;
+    type Want = Want;
+    type Have = Have;
+    type Change = Change;
+
+    fn flags(&self) -> &Flags {
+        &self.flags
+    }
+
+    fn key(&self) -> Vec<&str> {
+        vec!["mesh"]
+    }
+
+    async fn want(&self, session: &mut Session, section: Option<Mesh>) -> Result<Want> {
+        let mut mesh = section.unwrap_or_default();
+        let source = if self.flags.delete { None } else { Some(self.source(&mesh)?) };
+        let named = |flag: &Option<String>, key: &mut Option<String>, default: &str| {
+            let name = flag.clone().or(key.take()).unwrap_or_else(|| default.to_owned());
+            key.insert(name).clone()
+        };
+        let target = Target {
+            namespace: named(&self.namespace, &mut mesh.namespace, "appmesh-system"),
+            release: named(&self.release, &mut mesh.release, "appmesh-controller"),
+            service_account: named(&self.service_account, &mut mesh.service_account, "appmesh-controller"),
+        };
+        let access = session.access(&self.kube, &self.aws).await?;
+        let objects = Objects::new(access.client().await?, MANAGER);
+        let helm = Helm::new(&access).await?;
+        let role: Option<String> = session.doc.read(&["role", "arn"])?;
+        let (mut chart, mut definitions) = (None, Vec::new());
+        if let Some(source) = &source {
+            let (archive, content) = helm.fetch(source).await?;
+            definitions.clone_from(&content.definitions);
+            mesh.values = self.values(session, &target, std::mem::take(&mut mesh.values))?;
+            mesh.chart = self.chart.clone().or(mesh.chart);
+            mesh.chart_name = Some(content.name.clone());
+            mesh.version = Some(content.version.clone());
+            chart = Some((archive, content));
+        }
+        let manifests = target.manifests(&definitions, role.as_deref());
+        Ok(Want { mesh, target, chart, manifests, adopt: self.adopt, objects, helm })
+    }
+
+    async fn observe(&self, session: &Session, want: &Want) -> Result<Have> {
+        let client = want.objects.client();
+        let mut have = Have { release: kube::release(&client, &want.target).await?, ..Have::default() };
+        for Manifest { object, body } in &want.manifests {
+            have.objects.push(if self.flags.delete {
+                Observed { live: want.objects.get(object).await?, ..Observed::default() }
+            } else {
+                want.objects.observe(session, object, body).await?
+            });
+        }
+        if self.flags.delete {
+            have.definitions = kube::definitions(&client).await?;
+            have.others = kube::others(&client, &want.target, have.release.as_ref().filter(|it| it.ours())).await?;
+        } else if let Some(release) = &have.release {
+            have.silent = kube::silent(&want.objects, &want.target, release).await?;
+        }
+        Ok(have)
+    }
+
+    fn plan(want: &Want, have: &Have) -> Result<Vec<Change>> {
+        let (_, chart) = want.chart.as_ref().context("no chart was read")?;
+        plan::plan(&want.target, &want.manifests, chart, &want.mesh.values, have, want.adopt)
+    }
+
+    fn plan_delete(want: &Want, have: &Have) -> Result<Vec<Change>> {
+        Ok(plan::plan_delete(&want.target, &want.manifests, have))
+    }
+
+    fn remarks(want: &Want, have: &Have) -> Vec<String> {
+        let mut remarks = apply::remarks(&want.manifests, &have.objects, MANAGER);
+        if have.release.as_ref().is_some_and(|release: &Release| !release.ours()) && !want.adopt {
+            remarks.push(format!("release {}: installed by somebody else, used as it is", want.target.release));
+        }
+        remarks
+    }
+
+    fn left_alone(want: &Want, have: &Have) -> Vec<String> {
+        plan::left_alone(&want.target, &want.manifests, have)
+    }
+
+    async fn apply(&self, session: &Session, want: &Want, change: Change) -> Result<()> {
+        let target = &want.target;
+        match change {
+            Change::Apply(step) => want.objects.step(session, &want.manifests, step).await,
+            Change::Recover { revision, .. } => kube::recover(session, &want.objects.client(), target, revision).await,
+            Change::Install { .. } | Change::Upgrade { .. } => {
+                let (archive, chart) = want.chart.as_ref().context("no chart was read")?;
+                let place = (target.release.as_str(), target.namespace.as_str());
+                want.helm.upgrade(session, place, archive, chart, &want.mesh.values).await?;
+                if matches!(change, Change::Install { .. }) {
+                    session.made(format!("release {}", target.release));
+                }
+                Ok(())
+            }
+            Change::AwaitAnswer { .. } => kube::await_answer(session, &want.objects, target).await,
+            Change::Uninstall { release } => want.helm.uninstall(&release, &target.namespace).await,
+            Change::Delete(object) => {
+                want.objects.delete(&object).await?;
+                want.objects.wait_gone(session, &object).await
+            }
+        }
+    }
+
+    fn outcome(want: Want, _have: Have) -> Mesh {
+        want.mesh
+    }
+}
+
+impl AppmeshInstall {
+    fn source(&self, mesh: &Mesh) -> Result<helm::Source> {
+        // A chart name or version in the document belongs to the chart in the document.
+        let same = self.chart.is_none() || self.chart == mesh.chart;
+        let (name, version) = if same { (&mesh.chart_name, &mesh.version) } else { (&None, &None) };
+        let chart = self.chart.as_ref().or(mesh.chart.as_ref());
+        let chart =
+            chart.ok_or_else(|| Error::input("no chart").hint("give --chart, or mesh.chart in the document"))?;
+        let name = self.chart_name.as_ref().or(name.as_ref()).map(String::as_str);
+        source::source(chart, name, self.chart_version.as_ref().or(version.as_ref()).map(String::as_str))
+    }
+
+    /// The tutorial's values, over them the document's, the images' and those of the command line.
+    fn values(&self, session: &Session, target: &Target, given: Map<String, Value>) -> Result<Map<String, Value>> {
+        let mut values = Map::new();
+        let region: Option<String> = session.doc.read(&["cluster", "region"])?;
+        if let Some(region) = self.aws.region.clone().or(region) {
+            values.insert("region".to_owned(), region.into());
+        }
+        let account = json!({"create": false, "name": target.service_account});
+        values.insert("serviceAccount".to_owned(), account);
+        values::merge(&mut values, given);
+        for ImageFlag { prefix, image } in &self.image {
+            let found = session.doc.read(&["images", image])?;
+            let found = found.ok_or_else(|| {
+                Error::input(format!("the document has no images.{image}")).hint(format!("run ecr-push {image} before"))
+            })?;
+            values::put_image(&mut values, prefix, &found)?;
+        }
+        for setting in &self.set {
+            values::put(&mut values, setting)?;
+        }
+        Ok(values)
+    }
+}
+
+fn main() -> ExitCode {
+    common::main::<AppmeshInstall>()
+}

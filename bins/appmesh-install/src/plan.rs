@@ -1,0 +1,326 @@
+//! What to change about an installed controller. Pure.
+
+use crate::chart::Chart;
+use crate::release::Release;
+use anyhow::Result;
+use common::Error;
+use common::kube::apply::{self, Manifest, Observed, Step};
+use common::kube::object::ObjectRef;
+use serde_json::{Map, Value, json};
+use std::fmt;
+
+/// The field manager that server-side apply records.
+pub const MANAGER: &str = "appmesh-install";
+
+/// The group of the custom resources.
+pub const GROUP: &str = "appmesh.k8s.aws";
+
+/// Names of the installation.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// Namespace of the controller.
+    pub namespace: String,
+    /// The Helm release.
+    pub release: String,
+    /// The controller's service account.
+    pub service_account: String,
+}
+
+/// What the cluster has.
+#[derive(Debug, Default)]
+pub struct Have {
+    /// One entry for each manifest.
+    pub objects: Vec<Observed>,
+    /// The newest revision of the release.
+    pub release: Option<Release>,
+    /// Why the controller does not answer; nothing when it does.
+    pub silent: Option<String>,
+    /// Custom resource definitions of ours and objects they still define; looked up for a deletion only.
+    pub definitions: Vec<(ObjectRef, Vec<String>)>,
+    /// What else lives in the namespace; looked up for a deletion only.
+    pub others: Vec<String>,
+}
+
+/// One step.
+#[derive(Debug, PartialEq)]
+pub enum Change {
+    /// Towards a manifest: definitions, namespace, service account.
+    Apply(Step),
+    /// Put aside a revision whose run of Helm was killed.
+    Recover { release: String, revision: u32, status: String },
+    /// Install the chart.
+    Install { release: String, chart: String },
+    /// Upgrade the release.
+    Upgrade { release: String, why: Vec<String> },
+    /// Wait until the controller's webhook answers.
+    AwaitAnswer { reason: Option<String> },
+    /// Uninstall the release.
+    Uninstall { release: String },
+    /// Remove an object and wait until it is gone.
+    Delete(ObjectRef),
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Change::Apply(step) => step.fmt(f),
+            Change::Recover { release, revision, status } => {
+                write!(f, "recover release {release}: revision {revision} was left {status}")
+            }
+            Change::Install { release, chart } => write!(f, "install release {release}: chart {chart}"),
+            Change::Upgrade { release, why } => write!(f, "upgrade release {release}: {}", why.join(", ")),
+            Change::AwaitAnswer { reason: Some(reason) } => write!(f, "wait for the controller: {reason}"),
+            Change::AwaitAnswer { reason: None } => write!(f, "wait for the controller"),
+            Change::Uninstall { release } => write!(f, "uninstall release {release}"),
+            Change::Delete(object) => write!(f, "delete {object}"),
+        }
+    }
+}
+
+impl Target {
+    /// The controller's namespace.
+    pub fn namespace(&self) -> ObjectRef {
+        ObjectRef::new("v1", "Namespace", &self.namespace)
+    }
+
+    /// The controller's service account.
+    pub fn service_account(&self) -> ObjectRef {
+        ObjectRef::new("v1", "ServiceAccount", &self.service_account).within(&self.namespace)
+    }
+
+    /// Everything the chart needs before it: its definitions, the namespace, the service account of the role.
+    pub fn manifests(&self, definitions: &[Value], role: Option<&str>) -> Vec<Manifest> {
+        let definitions =
+            definitions.iter().filter_map(|body| Some(Manifest { object: ObjectRef::of(body)?, body: body.clone() }));
+        let plain = |object: ObjectRef| {
+            let mut body =
+                json!({"apiVersion": object.api_version, "kind": object.kind, "metadata": {"name": object.name}});
+            if let Some(namespace) = &object.namespace {
+                body["metadata"]["namespace"] = namespace.as_str().into();
+            }
+            Manifest { object, body }
+        };
+        let (namespace, mut account) = (plain(self.namespace()), plain(self.service_account()));
+        if let Some(role) = role {
+            account.body["metadata"]["annotations"] = json!({"eks.amazonaws.com/role-arn": role});
+        }
+        definitions.chain([namespace, account]).collect()
+    }
+}
+
+/// Definitions, namespace and service account first, then the release where chart or values differ, then the webhook.
+pub fn plan(
+    target: &Target,
+    manifests: &[Manifest],
+    chart: &Chart,
+    values: &Map<String, Value>,
+    have: &Have,
+    adopt: bool,
+) -> Result<Vec<Change>> {
+    let steps = apply::plan(manifests, &have.objects, MANAGER, adopt)?;
+    let mut changes: Vec<Change> = steps.into_iter().map(Change::Apply).collect();
+    let release = target.release.clone();
+    let why = have.release.as_ref().map(|it| it.differs(chart, values)).unwrap_or_default();
+    match &have.release {
+        None => changes.push(Change::Install { release, chart: format!("{} {}", chart.name, chart.version) }),
+        Some(_) if why.is_empty() => {}
+        Some(found) if !found.ours() && !adopt => {
+            let message = format!("release {release} was installed by somebody else: {}", why.join(", "));
+            return Err(Error::conflict(message).hint("--adopt takes it over").into());
+        }
+        Some(found) => {
+            if found.pending() {
+                let (revision, status) = (found.revision, found.status.clone());
+                changes.push(Change::Recover { release: release.clone(), revision, status });
+            } else if found.status == "uninstalling" {
+                changes.push(Change::Uninstall { release: release.clone() });
+            }
+            changes.push(Change::Upgrade { release, why });
+        }
+    }
+    if !changes.is_empty() || have.silent.is_some() {
+        changes.push(Change::AwaitAnswer { reason: have.silent.clone() });
+    }
+    Ok(changes)
+}
+
+/// The release, then definitions that define nothing any more, the service account and the namespace, if they are ours.
+pub fn plan_delete(target: &Target, manifests: &[Manifest], have: &Have) -> Vec<Change> {
+    let mut changes = Vec::new();
+    if have.release.as_ref().is_some_and(Release::ours) {
+        changes.push(Change::Uninstall { release: target.release.clone() });
+    }
+    let unused = have.definitions.iter().filter(|(_, objects)| objects.is_empty());
+    changes.extend(unused.map(|(definition, _)| Change::Delete(definition.clone())));
+    let present = manifests.iter().zip(&have.objects).rev().filter(|(_, observed)| observed.live.is_some());
+    let ours = present.filter(|(manifest, observed)| why_left(target, manifest, observed, have).is_none());
+    changes.extend(ours.map(|(manifest, _)| Change::Delete(manifest.object.clone())));
+    changes
+}
+
+/// What `plan_delete` leaves, and why.
+pub fn left_alone(target: &Target, manifests: &[Manifest], have: &Have) -> Vec<String> {
+    let mut left = Vec::new();
+    if have.release.as_ref().is_some_and(|release| !release.ours()) {
+        left.push(format!("release {}: installed by somebody else", target.release));
+    }
+    let used = have.definitions.iter().filter(|(_, objects)| !objects.is_empty());
+    left.extend(used.map(|(definition, objects)| format!("{definition}: there is still {}", objects.join(", "))));
+    let found = manifests.iter().zip(&have.objects);
+    let kept = found.filter_map(|(manifest, it)| Some((&manifest.object, why_left(target, manifest, it, have)?)));
+    left.extend(kept.map(|(object, why)| format!("{object}: {why}")));
+    left
+}
+
+fn why_left(target: &Target, manifest: &Manifest, observed: &Observed, have: &Have) -> Option<String> {
+    if observed.live.is_some() && !observed.managed_by(MANAGER) {
+        return Some(format!("made by {}", observed.makers()));
+    }
+    let full = manifest.object == target.namespace() && !have.others.is_empty();
+    full.then(|| format!("it holds {}", have.others.join(", ")))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+mod tests {
+    use super::*;
+    use common::{Kind, classify};
+
+    fn target() -> Target {
+        Target { namespace: "ns".into(), release: "mesh".into(), service_account: "sa".into() }
+    }
+
+    fn chart(version: &str) -> Chart {
+        let (name, digest) = ("mesh".to_owned(), "d".to_owned());
+        Chart { name, version: version.into(), templates: [].into(), definitions: Vec::new(), digest }
+    }
+
+    fn release(status: &str, ours: bool) -> Release {
+        let owner = ours.then(|| ("managed-by".to_owned(), "crossmesh".to_owned()));
+        Release {
+            revision: 2,
+            status: status.into(),
+            labels: owner.into_iter().collect(),
+            chart: ("mesh".into(), "1.0.0".into()),
+            ..Release::default()
+        }
+    }
+
+    fn present(manifests: &[Manifest], manager: &str) -> Vec<Observed> {
+        let observed = |manifest: &Manifest| {
+            let mut live = manifest.body.clone();
+            live["metadata"]["managedFields"] = json!([{"manager": manager}]);
+            live["status"] = json!({"conditions": [{"type": "Established", "status": "True"}]});
+            Observed { applied: Some(live.clone()), live: Some(live), claims: Vec::new() }
+        };
+        manifests.iter().map(observed).collect()
+    }
+
+    fn words(changes: &[Change]) -> Vec<String> {
+        changes.iter().map(ToString::to_string).collect()
+    }
+
+    fn definition() -> Value {
+        json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": "meshes"}})
+    }
+
+    #[test]
+    fn an_empty_cluster_gets_everything_in_order() {
+        let manifests = target().manifests(&[definition()], Some("arn:role"));
+        assert_eq!(manifests[2].body["metadata"]["annotations"]["eks.amazonaws.com/role-arn"], "arn:role");
+        let have = Have { objects: vec![Observed::default(); 3], ..Have::default() };
+        let expected = [
+            "create CustomResourceDefinition meshes",
+            "wait for CustomResourceDefinition meshes",
+            "create Namespace ns",
+            "create ServiceAccount ns/sa",
+            "install release mesh: chart mesh 1.0.0",
+            "wait for the controller",
+        ];
+        assert_eq!(words(&plan(&target(), &manifests, &chart("1.0.0"), &Map::new(), &have, false).unwrap()), expected);
+        assert_eq!(words(&plan_delete(&target(), &manifests, &have)), [""; 0]);
+    }
+
+    #[test]
+    fn a_release_is_only_touched_where_it_differs() {
+        let manifests = target().manifests(&[definition()], None);
+        let refusal = "release mesh was installed by somebody else: chart mesh 1.0.0 → mesh 1.1.0";
+        let upgrade = "upgrade release mesh: chart mesh 1.0.0 → mesh 1.1.0";
+        let wait = "wait for the controller";
+        type Case<'a> = (Release, &'a str, Option<&'a str>, bool, &'a [&'a str]);
+        let cases: [Case<'_>; 8] = [
+            (release("deployed", true), "1.0.0", None, false, &[]),
+            (release("deployed", false), "1.0.0", None, false, &[]),
+            (release("deployed", true), "1.0.0", Some("x"), false, &["wait for the controller: x"]),
+            (release("deployed", true), "1.1.0", None, false, &[upgrade, wait]),
+            (release("deployed", false), "1.1.0", None, false, &[refusal]),
+            (release("deployed", false), "1.1.0", None, true, &[upgrade, wait]),
+            (
+                release("pending-upgrade", true),
+                "1.0.0",
+                None,
+                false,
+                &[
+                    "recover release mesh: revision 2 was left pending-upgrade",
+                    "upgrade release mesh: revision 2 is pending-upgrade",
+                    wait,
+                ],
+            ),
+            (
+                release("uninstalling", true),
+                "1.0.0",
+                None,
+                false,
+                &["uninstall release mesh", "upgrade release mesh: revision 2 is uninstalling", wait],
+            ),
+        ];
+        for (release, version, silent, adopt, expected) in cases {
+            let case = format!("{release:?} {version} {silent:?} {adopt}");
+            let objects = present(&manifests, MANAGER);
+            let have = Have { objects, release: Some(release), silent: silent.map(str::to_owned), ..Have::default() };
+            let changes = plan(&target(), &manifests, &chart(version), &Map::new(), &have, adopt);
+            let found = changes.map_or_else(
+                |error| {
+                    assert_eq!(classify(&error).0, Kind::Conflict);
+                    vec![error.to_string()]
+                },
+                |changes| words(&changes),
+            );
+            assert_eq!(found, expected, "{case}");
+        }
+    }
+
+    #[test]
+    fn only_ours_and_only_what_nobody_uses_is_deleted() {
+        let manifests = target().manifests(&[], None);
+        let meshes = ObjectRef::of(&definition()).unwrap();
+        let have = |manager: &str, ours: bool, objects: &[&str], others: &[&str]| Have {
+            objects: present(&manifests, manager),
+            release: Some(release("deployed", ours)),
+            definitions: vec![(meshes.clone(), objects.iter().map(|it| (*it).to_owned()).collect())],
+            others: others.iter().map(|it| (*it).to_owned()).collect(),
+            ..Have::default()
+        };
+        let all = have(MANAGER, true, &[], &[]);
+        let expected = [
+            "uninstall release mesh",
+            "delete CustomResourceDefinition meshes",
+            "delete ServiceAccount ns/sa",
+            "delete Namespace ns",
+        ];
+        assert_eq!(words(&plan_delete(&target(), &manifests, &all)), expected);
+        assert_eq!(left_alone(&target(), &manifests, &all), [""; 0]);
+
+        let shared = have(MANAGER, false, &["Mesh k8multi"], &["Pod other"]);
+        assert_eq!(words(&plan_delete(&target(), &manifests, &shared)), ["delete ServiceAccount ns/sa"]);
+        let left = [
+            "release mesh: installed by somebody else",
+            "CustomResourceDefinition meshes: there is still Mesh k8multi",
+            "Namespace ns: it holds Pod other",
+        ];
+        assert_eq!(left_alone(&target(), &manifests, &shared), left);
+
+        let foreign = have("kubectl-create", true, &["Mesh k8multi"], &[]);
+        assert_eq!(words(&plan_delete(&target(), &manifests, &foreign)), ["uninstall release mesh"]);
+    }
+}

@@ -1,0 +1,208 @@
+//! A Helm release as Helm keeps it: a Secret of labels and a packed record. Pure.
+
+use crate::chart::Chart;
+use anyhow::{Context, Result};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use common::kube::apply::differences;
+use common::kube::object::ObjectRef;
+use flate2::read::GzDecoder;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+
+/// The release's label that says who installed it.
+pub const OWNER: (&str, &str) = ("managed-by", "crossmesh");
+/// The release's label with the digest of its chart.
+pub const DIGEST: &str = "chart-digest";
+
+/// One revision.
+#[derive(Debug, Clone, Default)]
+pub struct Release {
+    /// Counts from 1.
+    pub revision: u32,
+    /// `deployed`, `failed`, `pending-upgrade`, ….
+    pub status: String,
+    /// Labels of its Secret.
+    pub labels: BTreeMap<String, String>,
+    /// Name and version of the chart.
+    pub chart: (String, String),
+    /// Its templates, by path.
+    pub templates: BTreeMap<String, Vec<u8>>,
+    /// The values that were given, without the chart's defaults.
+    pub values: Map<String, Value>,
+    /// What was installed, in YAML.
+    pub manifest: String,
+}
+
+#[derive(Deserialize)]
+struct Record {
+    chart: ChartRecord,
+    #[serde(default)]
+    config: Option<Map<String, Value>>,
+    #[serde(default)]
+    manifest: String,
+}
+
+#[derive(Deserialize)]
+struct ChartRecord {
+    metadata: Metadata,
+    #[serde(default)]
+    templates: Option<Vec<File>>,
+}
+
+#[derive(Deserialize)]
+struct Metadata {
+    name: String,
+    version: String,
+}
+
+#[derive(Deserialize)]
+struct File {
+    name: String,
+    data: String,
+}
+
+impl Release {
+    /// Unpacks a revision: labels, and base64 of gzip of JSON. Source: helm.sh/helm/v4/pkg/storage/driver.
+    ///
+    /// # Errors
+    /// It is not what Helm writes.
+    pub fn read(labels: BTreeMap<String, String>, packed: &[u8]) -> Result<Self> {
+        let zipped = BASE64_STANDARD.decode(packed).context("the release is not base64")?;
+        let record: Record = serde_json::from_reader(GzDecoder::new(zipped.as_slice())).context("read the release")?;
+        let label = |name: &str| labels.get(name).cloned().unwrap_or_default();
+        let templates = record.chart.templates.unwrap_or_default().into_iter();
+        let templates = templates.map(|file| Ok((file.name, BASE64_STANDARD.decode(file.data)?)));
+        Ok(Self {
+            revision: label("version").parse().context("the release has no revision")?,
+            status: label("status"),
+            chart: (record.chart.metadata.name, record.chart.metadata.version),
+            templates: templates.collect::<Result<_>>().context("read the release's templates")?,
+            values: record.config.unwrap_or_default(),
+            manifest: record.manifest,
+            labels,
+        })
+    }
+
+    /// Whether we installed it.
+    pub fn ours(&self) -> bool {
+        self.labels.get(OWNER.0).is_some_and(|owner| owner == OWNER.1)
+    }
+
+    /// Whether a run of Helm was at it and has not ended.
+    pub fn pending(&self) -> bool {
+        self.status.starts_with("pending-")
+    }
+
+    /// How it differs from what is wanted; nothing when it does not.
+    pub fn differs(&self, chart: &Chart, values: &Map<String, Value>) -> Vec<String> {
+        let mut found = Vec::new();
+        if self.status != "deployed" {
+            found.push(format!("revision {} is {}", self.revision, self.status));
+        }
+        let (name, version) = &self.chart;
+        if (name, version) != (&chart.name, &chart.version) {
+            found.push(format!("chart {name} {version} → {} {}", chart.name, chart.version));
+        } else if self.templates != chart.templates || self.labels.get(DIGEST).is_some_and(|it| *it != chart.digest) {
+            found.push(format!("chart {name} {version} has other content"));
+        }
+        let (have, want) = (json!({"values": self.values}), json!({"values": values}));
+        found.extend(differences(&plain(have), &plain(want)).iter().map(ToString::to_string));
+        found
+    }
+
+    /// What was installed.
+    ///
+    /// # Errors
+    /// The manifest is not YAML.
+    pub fn objects(&self, namespace: &str) -> Result<Vec<ObjectRef>> {
+        let documents: Vec<Value> =
+            serde_saphyr::from_multiple(&self.manifest).context("read the release's manifest")?;
+        Ok(documents
+            .iter()
+            .filter_map(ObjectRef::of)
+            .map(|object| if object.namespace.is_none() { object.within(namespace) } else { object })
+            .collect())
+    }
+}
+
+/// Helm's numbers are floats: `1.50` comes back as `1.5`.
+fn plain(value: Value) -> Value {
+    match value {
+        Value::Number(number) => match (number.as_i64(), number.as_f64()) {
+            (None, Some(float)) => json!(float),
+            _ => Value::Number(number),
+        },
+        Value::Array(items) => items.into_iter().map(plain).collect(),
+        Value::Object(map) => map.into_iter().map(|(key, value)| (key, plain(value))).collect(),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+mod tests {
+    use super::*;
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+    use std::io::Write;
+
+    fn packed(record: &Value) -> String {
+        let mut zip = GzEncoder::new(Vec::new(), Compression::fast());
+        zip.write_all(record.to_string().as_bytes()).unwrap();
+        BASE64_STANDARD.encode(zip.finish().unwrap())
+    }
+
+    fn labels(status: &str) -> BTreeMap<String, String> {
+        [("version", "3"), ("status", status), ("managed-by", "crossmesh"), (DIGEST, "d")]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into()
+    }
+
+    fn release(status: &str) -> Release {
+        let record = json!({
+            "chart": {"metadata": {"name": "mesh", "version": "1.0.0"}, "templates": [{"name": "templates/a", "data": "eA=="}]},
+            "config": {"region": "us-west-2", "n": 1.5},
+            "manifest": "---\napiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: mesh\n",
+        });
+        Release::read(labels(status), packed(&record).as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_release_differs_where_chart_or_values_do() {
+        let chart = Chart {
+            name: "mesh".into(),
+            version: "1.0.0".into(),
+            templates: [("templates/a".to_owned(), b"x".to_vec())].into(),
+            definitions: Vec::new(),
+            digest: "d".into(),
+        };
+        let values: Map<String, Value> = serde_json::from_str(r#"{"region": "us-west-2", "n": 1.50}"#).unwrap();
+        let mut elsewhere = values.clone();
+        elsewhere.insert("region".into(), "eu-west-1".into());
+        let newer = Chart { version: "1.1.0".into(), ..chart.clone() };
+        let edited = Chart { templates: [("templates/a".to_owned(), b"y".to_vec())].into(), ..chart.clone() };
+        let defaults = Chart { digest: "e".into(), ..chart.clone() };
+        type Case<'a> = (&'a str, &'a Chart, &'a Map<String, Value>, &'a [&'a str]);
+        let cases: [Case<'_>; 6] = [
+            ("deployed", &chart, &values, &[]),
+            ("failed", &chart, &values, &["revision 3 is failed"]),
+            ("deployed", &newer, &values, &["chart mesh 1.0.0 → mesh 1.1.0"]),
+            ("deployed", &edited, &values, &["chart mesh 1.0.0 has other content"]),
+            ("deployed", &defaults, &values, &["chart mesh 1.0.0 has other content"]),
+            ("deployed", &chart, &elsewhere, &["values.region us-west-2 → eu-west-1"]),
+        ];
+        for (status, chart, values, expected) in cases {
+            assert_eq!(release(status).differs(chart, values), expected, "{status} {chart:?} {values:?}");
+        }
+    }
+
+    #[test]
+    fn a_release_says_what_it_installed() {
+        let release = release("deployed");
+        assert!(release.ours() && !release.pending());
+        let objects: Vec<String> = release.objects("ns").unwrap().iter().map(ToString::to_string).collect();
+        assert_eq!(objects, ["Deployment ns/mesh"]);
+    }
+}

@@ -1,0 +1,178 @@
+//! The chart's values: the document's, the images', those on the command line. Pure.
+
+use anyhow::Result;
+use common::Error;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+/// The tag of an image that has none: only the digest behind it counts, and an always-pull tag (`latest`) it must not be.
+const NO_TAG: &str = "pinned";
+
+/// What ecr-push leaves under `images.NAME`, as far as it matters here.
+#[derive(Debug, Deserialize)]
+pub struct Image {
+    repository: String,
+    #[serde(default)]
+    tag: Option<String>,
+    #[serde(default)]
+    digest: Option<String>,
+}
+
+/// `PREFIX=IMAGE`: the values under `PREFIX` take the document's `images.IMAGE`.
+#[derive(Debug, Clone)]
+pub struct ImageFlag {
+    /// Such as `init.image`.
+    pub prefix: String,
+    /// Such as `capture`.
+    pub image: String,
+}
+
+/// One `--set KEY=VALUE`.
+#[derive(Debug, Clone)]
+pub struct Setting {
+    path: Vec<String>,
+    value: Value,
+}
+
+/// Reads `PREFIX=IMAGE`.
+///
+/// # Errors
+/// A part is missing.
+pub fn image_flag(text: &str) -> Result<ImageFlag, String> {
+    match text.split_once('=') {
+        Some((prefix, image)) if !prefix.is_empty() && !image.is_empty() => {
+            Ok(ImageFlag { prefix: prefix.to_owned(), image: image.to_owned() })
+        }
+        _ => Err("expected VALUES_PREFIX=IMAGE, e.g. init.image=capture".to_owned()),
+    }
+}
+
+/// Reads `KEY=VALUE` as Helm does: dots separate keys (`\.` is a dot), `true`, `false`, `null` and integers are what
+/// they look like, all else is text. Lists are not read.
+///
+/// # Errors
+/// It is not of that form.
+pub fn setting(text: &str) -> Result<Setting, String> {
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
+    let mut path = vec![String::new()];
+    let mut chars = key.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => path.last_mut().into_iter().for_each(|part| part.extend(chars.next())),
+            '.' => path.push(String::new()),
+            '[' | '{' | ',' => return Err("lists go into mesh.values of the document".to_owned()),
+            c => path.last_mut().into_iter().for_each(|part| part.push(c)),
+        }
+    }
+    if path.iter().any(String::is_empty) {
+        return Err(format!("{key} has an empty part"));
+    }
+    if value.starts_with('{') {
+        return Err("lists go into mesh.values of the document".to_owned());
+    }
+    Ok(Setting { path, value: typed(value) })
+}
+
+fn typed(text: &str) -> Value {
+    match text {
+        "true" => true.into(),
+        "false" => false.into(),
+        "null" => Value::Null,
+        // As in Helm, 007 is text.
+        _ if text.len() > 1 && text.starts_with('0') => text.into(),
+        _ => text.parse::<i64>().map_or_else(|_| text.into(), Value::from),
+    }
+}
+
+/// Puts values over others, key by key.
+pub fn merge(values: &mut Map<String, Value>, over: Map<String, Value>) {
+    for (key, value) in over {
+        match (values.get_mut(&key), value) {
+            (Some(Value::Object(below)), Value::Object(over)) => merge(below, over),
+            (_, value) => drop(values.insert(key, value)),
+        }
+    }
+}
+
+/// Puts one value at its place.
+///
+/// # Errors
+/// [`Kind::Input`](common::Kind::Input) when what stands on the way is not an object.
+pub fn put(values: &mut Map<String, Value>, setting: &Setting) -> Result<()> {
+    let Some((last, parents)) = setting.path.split_last() else { return Ok(()) };
+    let mut map = values;
+    for part in parents {
+        let next = map.entry(part).or_insert_with(|| Value::Object(Map::new()));
+        map = next.as_object_mut().ok_or_else(|| Error::input(format!("values: {part} is not an object")))?;
+    }
+    map.insert(last.clone(), setting.value.clone());
+    Ok(())
+}
+
+/// Puts an image at `PREFIX.repository` and `PREFIX.tag`, pinned by its digest: the charts write `repository:tag`.
+///
+/// # Errors
+/// As [`put`].
+pub fn put_image(values: &mut Map<String, Value>, prefix: &str, image: &Image) -> Result<()> {
+    let tag = match (&image.tag, &image.digest) {
+        (tag, Some(digest)) => format!("{}@{digest}", tag.as_deref().unwrap_or(NO_TAG)),
+        (Some(tag), None) => tag.clone(),
+        (None, None) => return Err(Error::input("an image needs a digest or a tag").into()),
+    };
+    for (field, value) in [("repository", image.repository.as_str()), ("tag", &tag)] {
+        let path = prefix.split('.').chain([field]).map(str::to_owned).collect();
+        put(values, &Setting { path, value: value.into() })?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn settings_are_read_as_helm_reads_them() {
+        for (text, expected) in [
+            ("a=1", json!({"a": 1})),
+            ("a.b=true", json!({"a": {"b": true}})),
+            ("a.b=x=y", json!({"a": {"b": "x=y"}})),
+            (r"a\.b/c=007", json!({"a.b/c": "007"})),
+            ("a=", json!({"a": ""})),
+            ("a=0", json!({"a": 0})),
+            ("a=null", json!({"a": null})),
+            ("a=1.5", json!({"a": "1.5"})),
+        ] {
+            let mut values = Map::new();
+            put(&mut values, &setting(text).unwrap()).unwrap();
+            assert_eq!(Value::Object(values), expected, "{text}");
+        }
+        for wrong in ["a", "=1", "a..b=1", "a[0]=1", "a={1,2}"] {
+            assert!(setting(wrong).is_err(), "{wrong}");
+        }
+        let mut values = Map::from_iter([("a".to_owned(), json!(1))]);
+        assert_eq!(put(&mut values, &setting("a.b=1").unwrap()).unwrap_err().to_string(), "values: a is not an object");
+    }
+
+    #[test]
+    fn values_are_merged_key_by_key() {
+        let map = |value: Value| value.as_object().cloned().unwrap();
+        let mut values = map(json!({"a": {"b": 1, "c": [1]}, "d": 1}));
+        merge(&mut values, map(json!({"a": {"c": [2], "e": 2}, "d": {"f": 1}})));
+        assert_eq!(Value::Object(values), json!({"a": {"b": 1, "c": [2], "e": 2}, "d": {"f": 1}}));
+    }
+
+    #[test]
+    fn images_are_pinned_by_digest() {
+        for (image, tag) in [
+            (json!({"repository": "r", "tag": "v1", "digest": "sha256:a", "uri": "u"}), "v1@sha256:a"),
+            (json!({"repository": "r", "digest": "sha256:a"}), "pinned@sha256:a"),
+            (json!({"repository": "r", "tag": "v1"}), "v1"),
+        ] {
+            let mut values = Map::new();
+            put_image(&mut values, "init.image", &serde_json::from_value(image).unwrap()).unwrap();
+            assert_eq!(Value::Object(values), json!({"init": {"image": {"repository": "r", "tag": tag}}}));
+        }
+    }
+}

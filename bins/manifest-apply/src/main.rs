@@ -1,0 +1,238 @@
+//! `manifest-apply`: see [`ManifestApply`].
+
+mod files;
+mod plan;
+mod template;
+
+use anyhow::Result;
+use common::aws::AwsFlags;
+use common::kube::KubeFlags;
+use common::kube::apply::{self, Manifest, Observed};
+use common::kube::content;
+use common::kube::object::{ObjectRef, Objects};
+use common::{Document, Error, Flags, Session, Tool};
+use files::Source;
+use plan::{Change, Have, MANAGER};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::ExitCode;
+
+/// Fills in manifests, applies them and waits until they work.
+///
+/// Manifests are templates over the document: `{{ images.colorapp.uri }}`, and `{{ peer.… }}` over the other side's;
+/// a value that is missing is an error. --set replaces bare words, such as ECR_IMAGE_PREFIX, before that; both words
+/// and values are kept in the document, so they are no place for secrets. Objects are applied server-side, namespaces
+/// and custom resource definitions first, and waited for: rollouts, App Mesh conditions, load balancers. What somebody
+/// else made or another field manager holds is a conflict unless --adopt; what kubectl changed by hand about an object
+/// of ours is put right. --delete removes what was applied, in reverse order, and waits for finalizers; without --file
+/// it goes by the objects in the document.
+///
+///   Reads   cluster, and whatever the templates name
+///   Owns    apps.NAME {endpoint, files, from, namespace, objects, set, virtualServices}
+///   Calls   eks:DescribeCluster, unless --context or --kubeconfig is given; Kubernetes: get, patch and delete of the
+///           objects, list of pods, events and pods/log to say what is stuck
+///   Exits   0 done, 1 failed, 2 usage, 3 input, 4 conflict, 5 retry
+///
+/// Examples:
+///   manifest-apply web -n --kubeconfig ~/.kube/config --file manifests/ --set VERSION=1.2.3
+///   manifest-apply feapp --file feapp.yaml --from cluster2.json < cluster1.json
+#[derive(Debug, clap::Parser)]
+#[command(name = "manifest-apply", version, verbatim_doc_comment)]
+struct ManifestApply {
+    /// Name of the application: the key is apps.NAME
+    name: String,
+    /// A manifest, or a folder of manifests; repeatable
+    #[arg(long, short, value_name = "FILE")]
+    file: Vec<String>,
+    /// Replace a bare word in the manifests; repeatable
+    #[arg(long, value_name = "WORD=VALUE", value_parser = word)]
+    set: Vec<(String, String)>,
+    /// The other side's document, for templates: {{ peer.… }}
+    #[arg(long, value_name = "FILE")]
+    from: Option<String>,
+    /// Namespace of objects that name none [default: default]
+    #[arg(long)]
+    namespace: Option<String>,
+    /// Take over objects that somebody else made, and fields that other managers hold
+    #[arg(long)]
+    adopt: bool,
+    #[command(flatten)]
+    kube: KubeFlags,
+    #[command(flatten)]
+    aws: AwsFlags,
+    #[command(flatten)]
+    flags: Flags,
+}
+
+/// The `apps.NAME` key.
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct App {
+    /// Where the first service of type LoadBalancer answers, `http://HOST:PORT`; found, never wished for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    endpoint: Option<String>,
+    /// Manifests, or folders of manifests.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    files: Vec<String>,
+    /// File with the other side's document.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    from: Option<String>,
+    /// Namespace of objects that name none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    namespace: Option<String>,
+    /// The objects, in the order they were applied; found, and what `--delete` without files goes by.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    objects: Vec<ObjectRef>,
+    /// Bare words of the manifests, and what replaces them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    set: BTreeMap<String, String>,
+    /// ARNs of the App Mesh virtual services, by name; found, never wished for.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    virtual_services: BTreeMap<String, String>,
+}
+
+/// The application, resolved.
+struct Want {
+    app: App,
+    manifests: Vec<Manifest>,
+    adopt: bool,
+    objects: Objects,
+}
+
+impl Tool for ManifestApply {
+    type Section = App;
+    type Want = Want;
+    type Have = Have;
+    type Change = Change;
+
+    fn flags(&self) -> &Flags {
+        &self.flags
+    }
+
+    fn key(&self) -> Vec<&str> {
+        vec!["apps", &self.name]
+    }
+
+    async fn want(&self, session: &mut Session, section: Option<App>) -> Result<Want> {
+        let mut app = section.unwrap_or_default();
+        if !self.file.is_empty() {
+            app.files.clone_from(&self.file);
+            // The words of other files would occur nowhere.
+            app.set.clear();
+        }
+        app.set.extend(self.set.iter().cloned());
+        app.from = self.from.clone().or(app.from);
+        app.namespace = self.namespace.clone().or(app.namespace);
+        let by_name = self.flags.delete && self.file.is_empty() && !app.objects.is_empty();
+        let bodies = if by_name { Vec::new() } else { self.bodies(session, &app)? };
+
+        let client = session.access(&self.kube, &self.aws).await?.client().await?;
+        let namespace = app.namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
+        let objects = Objects::new(client, MANAGER);
+        let manifests = if by_name {
+            let nameonly = |object: &ObjectRef| Manifest { object: object.clone(), body: Value::Null };
+            app.objects.iter().map(nameonly).collect()
+        } else {
+            files::manifests(&objects, bodies, &namespace, self.flags.delete).await?
+        };
+        app.namespace = Some(plan::namespace(&manifests, namespace));
+        Ok(Want { app, manifests, adopt: self.adopt, objects })
+    }
+
+    async fn observe(&self, session: &Session, want: &Want) -> Result<Have> {
+        let mut have = Have::default();
+        for Manifest { object, body } in &want.manifests {
+            have.objects.push(if self.flags.delete {
+                Observed { live: want.objects.get(object).await?, ..Observed::default() }
+            } else {
+                want.objects.observe(session, object, body).await?
+            });
+        }
+        if self.flags.delete {
+            let ours: Vec<&ObjectRef> = want.manifests.iter().map(|manifest| &manifest.object).collect();
+            for (manifest, observed) in want.manifests.iter().zip(&have.objects) {
+                if manifest.object.kind == "Namespace" && observed.managed_by(MANAGER) {
+                    let name = &manifest.object.name;
+                    let known: Vec<&ObjectRef> =
+                        ours.iter().filter(|object| object.namespace.as_ref() == Some(name)).copied().collect();
+                    have.others
+                        .insert(name.clone(), content::of_namespace(&want.objects.client(), name, &known).await?);
+                }
+            }
+        }
+        Ok(have)
+    }
+
+    fn plan(want: &Want, have: &Have) -> Result<Vec<Change>> {
+        plan::plan(&want.manifests, have, want.adopt)
+    }
+
+    fn plan_delete(want: &Want, have: &Have) -> Result<Vec<Change>> {
+        Ok(plan::plan_delete(&want.manifests, have))
+    }
+
+    fn remarks(want: &Want, have: &Have) -> Vec<String> {
+        apply::remarks(&want.manifests, &have.objects, MANAGER)
+    }
+
+    fn left_alone(want: &Want, have: &Have) -> Vec<String> {
+        plan::left_alone(&want.manifests, have)
+    }
+
+    async fn apply(&self, session: &Session, want: &Want, change: Change) -> Result<()> {
+        match change {
+            Change::Apply(step) => want.objects.step(session, &want.manifests, step).await,
+            Change::Delete(objects) => {
+                for object in &objects {
+                    want.objects.delete(object).await?;
+                }
+                for object in &objects {
+                    want.objects.wait_gone(session, object).await?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn outcome(want: Want, have: Have) -> App {
+        let objects: Vec<ObjectRef> = want.manifests.iter().map(|manifest| manifest.object.clone()).collect();
+        let virtual_services = plan::virtual_services(&want.manifests, &have);
+        App { endpoint: plan::endpoint(&have), virtual_services, objects, ..want.app }
+    }
+}
+
+impl ManifestApply {
+    /// The filled-in objects of the files.
+    fn bodies(&self, session: &Session, app: &App) -> Result<Vec<Value>> {
+        if app.files.is_empty() {
+            return Err(Error::input("no manifests").hint(format!("give --file, or apps.{}.files", self.name)).into());
+        }
+        let mut document = session.doc.as_object().clone();
+        if let Some(from) = &app.from
+            && !self.flags.delete
+        {
+            let peer: Document = session.peer(Path::new(from))?;
+            document.insert("peer".to_owned(), Value::Object(peer.as_object().clone()));
+        }
+        let document = Value::Object(document);
+        let names_only = self.flags.delete;
+        Source { files: &app.files, words: &app.set, document: &document, names_only }.read()
+    }
+}
+
+fn word(text: &str) -> Result<(String, String), String> {
+    let of_a_word = |c: char| c.is_alphanumeric() || c == '_' || c == '-';
+    match text.split_once('=') {
+        Some((word, value)) if !word.is_empty() && word.chars().all(of_a_word) => {
+            Ok((word.to_owned(), value.to_owned()))
+        }
+        _ => Err("expected WORD=VALUE, a word of letters, digits, _ and -".to_owned()),
+    }
+}
+
+fn main() -> ExitCode {
+    common::main::<ManifestApply>()
+}

@@ -1,0 +1,159 @@
+//! From a file's text to objects: bare words, templates, YAML. Pure.
+
+use anyhow::{Context, Result};
+use common::Error;
+use minijinja::{Environment, ErrorKind, UndefinedBehavior};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Replaces whole words: `ECR_IMAGE_PREFIX`, `colorapp-service-ARN`. Letters, digits, `_` and `-` make a word, so
+/// `colorapp` is not replaced within `colorapp-service-ARN`. Words that occur are added to `used`.
+pub fn replace_words(text: &str, words: &BTreeMap<String, String>, used: &mut BTreeSet<String>) -> String {
+    let of_a_word = |c: char| c.is_alphanumeric() || c == '_' || c == '-';
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while !rest.is_empty() {
+        let word_ends = rest.find(|c| !of_a_word(c)).unwrap_or(rest.len());
+        let (word, after) = rest.split_at(word_ends);
+        match words.get(word) {
+            Some(value) => {
+                used.insert(word.to_owned());
+                out.push_str(value);
+            }
+            None => out.push_str(word),
+        }
+        let next_word = after.find(of_a_word).unwrap_or(after.len());
+        out.push_str(&after[..next_word]);
+        rest = &after[next_word..];
+    }
+    out
+}
+
+/// Fills `{{ … }}` in from the document. Templates see values only: no file, no environment, no command.
+///
+/// # Errors
+/// A template is wrong, or names what the document lacks; unless `lenient`, which leaves it empty.
+pub fn fill(file: &str, text: &str, document: &Value, lenient: bool) -> Result<String> {
+    let mut environment = Environment::new();
+    environment.set_debug(true);
+    environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+    environment.set_undefined_behavior(if lenient { UndefinedBehavior::Chainable } else { UndefinedBehavior::Strict });
+    environment.render_named_str(file, text, values(document)).map_err(|error| {
+        let place = error.line().map_or(file.to_owned(), |line| format!("{file}:{line}"));
+        if error.kind() != ErrorKind::UndefinedError {
+            let detail = error.detail().map_or(String::new(), |detail| format!(": {detail}"));
+            return Error::input(format!("{place}: {}{detail}", error.kind())).into();
+        }
+        let name = error.line().and_then(|line| expression(text, line)).unwrap_or_else(|| "a value".to_owned());
+        let hint = if name.starts_with("peer") {
+            "give the other side's document with --from"
+        } else {
+            "run the tool that owns this key before, or put the value into the document"
+        };
+        Error::input(format!("{place}: the document has no {name}")).hint(hint).into()
+    })
+}
+
+/// Numbers are exact in the document; a template sees them as integers or floats, or as their text when neither holds
+/// them.
+fn values(json: &Value) -> minijinja::Value {
+    match json {
+        Value::Null => ().into(),
+        Value::Bool(yes) => (*yes).into(),
+        Value::Number(number) => match (number.as_i64(), number.as_f64()) {
+            (Some(integer), _) => integer.into(),
+            (None, Some(float)) if float.to_string() == number.to_string() => float.into(),
+            _ => number.to_string().into(),
+        },
+        Value::String(text) => text.as_str().into(),
+        Value::Array(items) => items.iter().map(values).collect(),
+        Value::Object(map) => map.iter().map(|(key, value)| (key.as_str(), values(value))).collect(),
+    }
+}
+
+/// What stands in the first braces of a line.
+fn expression(text: &str, line: usize) -> Option<String> {
+    let line = text.lines().nth(line.checked_sub(1)?)?;
+    let (_, after) = line.split_once("{{")?;
+    Some(after.split_once("}}")?.0.trim().to_owned())
+}
+
+/// The objects of a YAML (or JSON) text of any number of documents; lists are taken apart, empty documents skipped.
+///
+/// # Errors
+/// It is not YAML, or a document is not an object.
+pub fn objects(file: &str, text: &str) -> Result<Vec<Value>> {
+    let documents: Vec<Value> = serde_saphyr::from_multiple(text)
+        .map_err(|error| Error::input(error.to_string()))
+        .with_context(|| Error::input(format!("{file} is not YAML")))?;
+    let mut objects = Vec::new();
+    for (index, document) in documents.into_iter().enumerate() {
+        match document {
+            Value::Null => {}
+            Value::Object(mut object) => {
+                let list = object.get("kind").and_then(Value::as_str).is_some_and(|kind| kind.ends_with("List"));
+                match object.get_mut("items") {
+                    Some(Value::Array(items)) if list => objects.append(items),
+                    _ => objects.push(Value::Object(object)),
+                }
+            }
+            _ => return Err(Error::input(format!("{file}: document {} is not an object", index + 1)).into()),
+        }
+    }
+    Ok(objects)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn only_whole_words_are_replaced() {
+        let words: BTreeMap<String, String> =
+            [("ECR_IMAGE_PREFIX", "ecr/p"), ("colorapp-service-ARN", "arn:x"), ("app", "APP"), ("unused", "")]
+                .map(|(word, value)| (word.into(), value.into()))
+                .into();
+        let mut used = BTreeSet::new();
+        for (text, expected) in [
+            ("image: ECR_IMAGE_PREFIX/colorapp\n", "image: ecr/p/colorapp\n"),
+            ("virtualServiceARN: colorapp-service-ARN", "virtualServiceARN: arn:x"),
+            ("MY_ECR_IMAGE_PREFIX ECR_IMAGE_PREFIXES", "MY_ECR_IMAGE_PREFIX ECR_IMAGE_PREFIXES"),
+            ("{app: app, a: feapp}", "{APP: APP, a: feapp}"),
+            ("é app é", "é APP é"),
+            ("", ""),
+        ] {
+            assert_eq!(replace_words(text, &words, &mut used), expected);
+        }
+        assert_eq!(used.into_iter().collect::<Vec<_>>(), ["ECR_IMAGE_PREFIX", "app", "colorapp-service-ARN"]);
+    }
+
+    #[test]
+    fn what_the_document_lacks_is_named() {
+        let document = json!({"images": {"a": {"uri": "u"}}, "n": 1});
+        let fill = |text: &str, lenient| fill("f.yaml", text, &document, lenient).map_err(|error| error.to_string());
+        assert_eq!(fill("x: {{ images.a.uri }}\n", false), Ok("x: u".into()));
+        assert_eq!(fill("\nx: {{ images.b.uri }}", false), Err("f.yaml:2: the document has no images.b.uri".into()));
+        assert_eq!(fill("{{ peer.apps.c.arn }}", false), Err("f.yaml:1: the document has no peer.apps.c.arn".into()));
+        assert_eq!(fill("x: {{ peer.apps.c.arn }}\n", true), Ok("x: ".into()));
+        assert_eq!(fill("{% if n == 1 %}one{% endif %}", false), Ok("one".into()));
+        for forbidden in ["{% include '/etc/passwd' %}", "{{ range }", "{{ env('HOME') }}"] {
+            assert!(fill(forbidden, false).is_err(), "{forbidden}");
+        }
+    }
+
+    #[test]
+    fn documents_become_objects() {
+        let names = |text: &str| -> Result<Vec<Value>, String> {
+            objects("f.yaml", text).map_err(|error| format!("{error:#}"))
+        };
+        assert_eq!(
+            names("---\n# only words\n---\na: 1\n---\nb: \"8080\"\n"),
+            Ok(vec![json!({"a": 1}), json!({"b": "8080"})])
+        );
+        assert_eq!(names("kind: List\nitems: [{a: 1}, {b: 2}]"), Ok(vec![json!({"a": 1}), json!({"b": 2})]));
+        assert_eq!(names("- 1"), Err("f.yaml: document 1 is not an object".into()));
+        assert!(names("a: 1\na: 2").is_err());
+    }
+}

@@ -1,0 +1,449 @@
+//! What server-side apply would change about an object, and whether it may. Pure.
+
+use super::object::ObjectRef;
+use super::rollout::unready;
+use crate::Error;
+use anyhow::Result;
+use serde_json::Value;
+use std::fmt;
+
+/// An object as it is wanted.
+#[derive(Debug, Clone)]
+pub struct Manifest {
+    /// Which one.
+    pub object: ObjectRef,
+    /// All of it; null when only its name is known.
+    pub body: Value,
+}
+
+/// An object before and after.
+#[derive(Debug, Clone, Default)]
+pub struct Observed {
+    /// As it is; `None` when it does not exist.
+    pub live: Option<Value>,
+    /// As applying would make it; `None` when it does not exist or is on its way out.
+    pub applied: Option<Value>,
+    /// The fields that others hold with other values.
+    pub claims: Vec<Claim>,
+}
+
+/// Another manager's hold on a field.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Claim {
+    /// Name of the field manager, e.g. `kubectl` or `helm`.
+    pub manager: String,
+    /// By server-side apply, not by an update.
+    pub declared: bool,
+    /// Such as `spec.replicas`.
+    pub field: String,
+}
+
+impl Claim {
+    /// Every verb of kubectl that updates names its manager `kubectl` or `kubectl-VERB`: a hand at work, not a
+    /// controller or a tool that would set the value again.
+    fn by_hand(&self) -> bool {
+        !self.declared && self.manager.starts_with("kubectl")
+    }
+}
+
+/// `spec.replicas (kubectl)`
+impl fmt::Display for Claim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.field, self.manager)
+    }
+}
+
+/// One leaf that differs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Difference {
+    path: String,
+    from: Option<Value>,
+    to: Option<Value>,
+    secret: bool,
+}
+
+/// `spec.replicas 2 → 1`
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.secret {
+            return write!(f, "{} (secret)", self.path);
+        }
+        write!(f, "{} {} → {}", self.path, brief(self.from.as_ref()), brief(self.to.as_ref()))
+    }
+}
+
+/// What to do about one object.
+#[derive(Debug, PartialEq)]
+pub enum Decision {
+    /// It is as it should be. Holds who made it when that was not us.
+    Keep(Option<String>),
+    /// It does not exist.
+    Create,
+    /// It is being deleted: wait for its end, then create it.
+    Replace,
+    /// It differs.
+    Configure(Vec<Difference>),
+    /// It differs, and is not ours to change; why.
+    Refuse(String),
+}
+
+/// One step towards a manifest.
+#[derive(Debug, PartialEq)]
+pub enum Step {
+    /// Make the object.
+    Create(ObjectRef),
+    /// Change it.
+    Configure(ObjectRef, Vec<Difference>),
+    /// Let its deletion end first.
+    AwaitEnd(ObjectRef),
+    /// Wait until it works.
+    AwaitReady(ObjectRef),
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Step::Create(object) => write!(f, "create {object}"),
+            Step::Configure(object, differences) => write!(f, "configure {object}: {}", list(differences)),
+            Step::AwaitEnd(object) => write!(f, "wait for the end of {object}"),
+            Step::AwaitReady(object) => write!(f, "wait for {object}"),
+        }
+    }
+}
+
+/// Create what is missing and configure what differs, in the manifests' order, then wait for what does not work yet; a
+/// custom resource definition is waited for at once, since what comes after needs it.
+///
+/// # Errors
+/// [`Kind::Conflict`](crate::Kind::Conflict) that names all that is not ours to change, unless `adopt`.
+pub fn plan(manifests: &[Manifest], have: &[Observed], manager: &str, adopt: bool) -> Result<Vec<Step>> {
+    let (mut steps, mut waits, mut refused) = (Vec::new(), Vec::new(), Vec::new());
+    let ending = manifests.iter().zip(have).filter(|(manifest, it)| manifest.object.kind == "Namespace" && it.ends());
+    let ending: Vec<&str> = ending.map(|(manifest, _)| manifest.object.name.as_str()).collect();
+    for (Manifest { object, body }, observed) in manifests.iter().zip(have) {
+        // What is still seen in a namespace that ends will have gone with it.
+        let gone = object.namespace.as_ref().is_some_and(|namespace| ending.contains(&namespace.as_str()));
+        match if gone { Decision::Create } else { observed.decide(manager, adopt) } {
+            Decision::Keep(_) => {}
+            Decision::Create => steps.push(Step::Create(object.clone())),
+            Decision::Replace => steps.extend([Step::AwaitEnd(object.clone()), Step::Create(object.clone())]),
+            Decision::Configure(differences) => steps.push(Step::Configure(object.clone(), differences)),
+            Decision::Refuse(why) => refused.push(format!("{object}: {why}")),
+        }
+        // The dry run counts a change as a new generation, which no controller has seen yet.
+        let after = observed.applied.as_ref().filter(|_| !gone).unwrap_or(body);
+        if unready(after).is_some() {
+            let wait = Step::AwaitReady(object.clone());
+            if object.kind == "CustomResourceDefinition" { steps.push(wait) } else { waits.push(wait) }
+        }
+    }
+    if !refused.is_empty() {
+        return Err(Error::conflict(refused.join("; ")).hint("--adopt takes them over").into());
+    }
+    steps.append(&mut waits);
+    Ok(steps)
+}
+
+/// Objects that others made and that need no change, one line each.
+pub fn remarks(manifests: &[Manifest], have: &[Observed], manager: &str) -> Vec<String> {
+    let found = manifests.iter().zip(have).filter_map(|(Manifest { object, .. }, observed)| {
+        match observed.decide(manager, false) {
+            Decision::Keep(Some(maker)) => Some(format!("{object}: made by {maker}, used as it is")),
+            _ => None,
+        }
+    });
+    found.collect()
+}
+
+impl Observed {
+    /// Whether `manager` has ever applied the object.
+    pub fn managed_by(&self, manager: &str) -> bool {
+        self.managers().contains(&manager)
+    }
+
+    /// Whether it is being deleted.
+    fn ends(&self) -> bool {
+        self.live.as_ref().is_some_and(|live| live.pointer("/metadata/deletionTimestamp").is_some())
+    }
+
+    /// What to do about it. What somebody else made, or another manager holds, is not changed unless `adopt`; what a
+    /// hand changed about an object of ours is put right.
+    pub fn decide(&self, manager: &str, adopt: bool) -> Decision {
+        let Some(live) = &self.live else { return Decision::Create };
+        let Some(applied) = self.applied.as_ref().filter(|_| !self.ends()) else { return Decision::Replace };
+        let ours = self.managed_by(manager);
+        let differences = differences(live, applied);
+        if differences.is_empty() {
+            return Decision::Keep((!ours).then(|| self.makers()));
+        }
+        let held: Vec<String> = self.claims.iter().filter(|claim| !claim.by_hand()).map(ToString::to_string).collect();
+        if adopt || ours && held.is_empty() {
+            return Decision::Configure(differences);
+        }
+        let what = list(&differences);
+        Decision::Refuse(if ours {
+            format!("others hold {}: {what}", held.join(", "))
+        } else {
+            format!("made by {}: {what}", self.makers())
+        })
+    }
+
+    /// Who made it, as far as it says.
+    pub fn makers(&self) -> String {
+        let mut makers = self.managers();
+        makers.dedup();
+        if makers.is_empty() { "somebody else".to_owned() } else { makers.join(", ") }
+    }
+
+    /// Controllers that only report (`status`) made nothing.
+    fn managers(&self) -> Vec<&str> {
+        let entries = self.live.as_ref().and_then(|live| live.pointer("/metadata/managedFields")?.as_array());
+        let entries = entries.into_iter().flatten().filter(|entry| entry["subresource"] != "status");
+        entries.filter_map(|entry| entry["manager"].as_str()).collect()
+    }
+}
+
+/// The leaves that differ, but for what the API server counts itself and what controllers report.
+pub fn differences(live: &Value, applied: &Value) -> Vec<Difference> {
+    let secret = live["kind"] == "Secret";
+    let mut found = Vec::new();
+    compare(Some(live), Some(applied), &mut String::new(), &mut found);
+    let counted = ["metadata.managedFields", "metadata.resourceVersion", "metadata.generation", "status"];
+    found.retain(|difference| !counted.iter().any(|prefix| below(&difference.path, prefix)));
+    for difference in &mut found {
+        // The annotation of kubectl apply holds the whole object.
+        difference.secret = secret && !below(&difference.path, "metadata.labels");
+    }
+    found
+}
+
+/// What holds a deleted object: finalizers, and what a namespace says of its content.
+pub fn held_by(live: &Value) -> Option<String> {
+    let finalizers = ["/metadata/finalizers", "/spec/finalizers"].iter().filter_map(|at| live.pointer(at)?.as_array());
+    let mut finalizers: Vec<&str> = finalizers.flatten().filter_map(Value::as_str).collect();
+    // The garbage collector's own and the namespace controller's: they say nothing about who is waited for.
+    finalizers.retain(|finalizer| !["foregroundDeletion", "kubernetes"].contains(finalizer));
+    let conditions = live.pointer("/status/conditions").and_then(Value::as_array).into_iter().flatten();
+    let remaining = conditions.filter(|condition| {
+        condition["status"] == "True" && condition["type"].as_str().is_some_and(|kind| kind.starts_with("Namespace"))
+    });
+    let mut reasons: Vec<String> =
+        remaining.filter_map(|condition| Some(condition["message"].as_str()?.to_owned())).collect();
+    if !finalizers.is_empty() {
+        reasons.insert(0, format!("held by {}", finalizers.join(", ")));
+    }
+    (!reasons.is_empty()).then(|| reasons.join("; "))
+}
+
+/// As many as a line can hold: a definition of another version differs in hundreds of places.
+fn list(differences: &[Difference]) -> String {
+    const MANY: usize = 8;
+    let mut words: Vec<String> = differences.iter().take(MANY).map(ToString::to_string).collect();
+    if differences.len() > MANY {
+        words.push(format!("and {} more", differences.len() - MANY));
+    }
+    words.join(", ")
+}
+
+fn below(path: &str, prefix: &str) -> bool {
+    path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+}
+
+fn compare(from: Option<&Value>, to: Option<&Value>, path: &mut String, found: &mut Vec<Difference>) {
+    let length = path.len();
+    match (from, to) {
+        (Some(Value::Object(old)), Some(Value::Object(new))) => {
+            let keys: std::collections::BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+            for key in keys {
+                if !path.is_empty() {
+                    path.push('.');
+                }
+                path.push_str(key);
+                compare(old.get(key), new.get(key), path, found);
+                path.truncate(length);
+            }
+        }
+        (Some(Value::Array(old)), Some(Value::Array(new))) => {
+            for index in 0..old.len().max(new.len()) {
+                path.push_str(&format!("[{index}]"));
+                compare(old.get(index), new.get(index), path, found);
+                path.truncate(length);
+            }
+        }
+        (old, new) if old == new => {}
+        (old, new) => {
+            let (from, to) = (old.cloned(), new.cloned());
+            found.push(Difference { path: path.clone(), from, to, secret: false });
+        }
+    }
+}
+
+/// A value in a line: as much of it as a reader needs to know it again.
+fn brief(value: Option<&Value>) -> String {
+    const LONG: usize = 100;
+    let text = match value {
+        None => return "none".to_owned(),
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+    };
+    match text.char_indices().nth(LONG) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    const US: &str = "manifest-apply";
+
+    fn live(manager: &str, spec: &Value) -> Value {
+        let fields = json!([{"manager": manager, "operation": "Apply"}, {"manager": "kcm", "subresource": "status"}]);
+        json!({"kind": "Deployment", "metadata": {"managedFields": fields, "resourceVersion": "1"}, "spec": spec})
+    }
+
+    #[test]
+    fn what_is_ours_is_repaired_and_what_is_not_is_refused() {
+        let claim =
+            |manager: &str, declared| Claim { manager: manager.into(), declared, field: "spec.replicas".into() };
+        let (two, one) = (json!({"replicas": 2}), json!({"replicas": 1}));
+        let cases = [
+            (US, &one, vec![], false, "keep"),
+            ("helm", &one, vec![], false, "keep helm"),
+            (US, &two, vec![], false, "spec.replicas 2 → 1"),
+            (US, &two, vec![claim("kubectl", false)], false, "spec.replicas 2 → 1"),
+            (US, &two, vec![claim("kubectl-edit", false)], false, "spec.replicas 2 → 1"),
+            (US, &two, vec![claim("kubectl", true)], false, "others hold spec.replicas (kubectl): spec.replicas 2 → 1"),
+            (US, &two, vec![claim("hpa", false)], false, "others hold spec.replicas (hpa): spec.replicas 2 → 1"),
+            (US, &two, vec![claim("hpa", false)], true, "spec.replicas 2 → 1"),
+            ("helm", &two, vec![], false, "made by helm: spec.replicas 2 → 1"),
+            ("helm", &two, vec![], true, "spec.replicas 2 → 1"),
+        ];
+        for (manager, spec, claims, adopt, expected) in cases {
+            let case = format!("{manager} {spec} {claims:?} {adopt}");
+            let applied = Some(json!({"kind": "Deployment", "metadata": {"resourceVersion": "2"}, "spec": one}));
+            let decision = Observed { live: Some(live(manager, spec)), applied, claims }.decide(US, adopt);
+            let text = match decision {
+                Decision::Keep(None) => "keep".to_owned(),
+                Decision::Keep(Some(maker)) => format!("keep {maker}"),
+                Decision::Create => "create".to_owned(),
+                Decision::Replace => "replace".to_owned(),
+                Decision::Configure(differences) => list(&differences),
+                Decision::Refuse(why) => why,
+            };
+            assert_eq!(text, expected, "{case}");
+        }
+        assert_eq!(Observed::default().decide(US, false), Decision::Create);
+        let mut deleted = live(US, &one);
+        deleted["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+        let going = Observed { live: Some(deleted), ..Observed::default() };
+        assert_eq!(going.decide(US, false), Decision::Replace);
+    }
+
+    #[test]
+    fn a_difference_is_named_by_its_path() {
+        let cases = [
+            (json!({"a": [1, {"b": "x"}]}), json!({"a": [1, {"b": "y"}]}), "a[1].b x → y"),
+            (json!({"a": [1, 2]}), json!({"a": [1]}), "a[1] 2 → none"),
+            (
+                json!([]),
+                json!([0, 1, 2, 3, 4, 5, 6, 7, 8, 9]),
+                "[0] none → 0, [1] none → 1, [2] none → 2, [3] none → 3, [4] none → 4, [5] none → 5, [6] none → 6, \
+                 [7] none → 7, and 2 more",
+            ),
+            (json!({}), json!({"a": {"b": true}}), r#"a none → {"b":true}"#),
+            (json!({"status": 1, "metadata": {"generation": 1}}), json!({"metadata": {"generation": 2}}), ""),
+            (
+                json!({"kind": "Secret", "data": {"p": "eA=="}}),
+                json!({"kind": "Secret", "data": {"p": "eQ=="}}),
+                "data.p (secret)",
+            ),
+        ];
+        for (old, new, expected) in cases {
+            assert_eq!(list(&differences(&old, &new)), expected, "{old} {new}");
+        }
+    }
+
+    #[test]
+    fn what_hangs_is_named() {
+        let mesh = json!({"metadata": {"finalizers": ["finalizers.appmesh.k8s.aws/mesh-members"]}});
+        assert_eq!(held_by(&mesh).as_deref(), Some("held by finalizers.appmesh.k8s.aws/mesh-members"));
+        let namespace = json!({"spec": {"finalizers": ["kubernetes"]}, "status": {"conditions": [
+            {"type": "NamespaceContentRemaining", "status": "True", "message": "Some resources are remaining: pods."},
+        ]}});
+        assert_eq!(held_by(&namespace).as_deref(), Some("Some resources are remaining: pods."));
+        assert_eq!(held_by(&json!({"metadata": {"finalizers": ["foregroundDeletion"]}})), None);
+    }
+
+    fn manifest(version: &str, kind: &str) -> Manifest {
+        let object = ObjectRef::new(version, kind, "a");
+        Manifest { body: json!({"apiVersion": version, "kind": kind, "spec": {}}), object }
+    }
+
+    fn words(steps: Result<Vec<Step>>) -> Vec<String> {
+        steps.map_or_else(|error| vec![error.to_string()], |steps| steps.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn what_is_missing_is_made_in_order_and_waited_for() {
+        let manifests = [
+            manifest("apiextensions.k8s.io/v1", "CustomResourceDefinition"),
+            manifest("appmesh.k8s.aws/v1beta2", "Mesh"),
+            manifest("v1", "ConfigMap"),
+        ];
+        let expected = [
+            "create CustomResourceDefinition a",
+            "wait for CustomResourceDefinition a",
+            "create Mesh a",
+            "create ConfigMap a",
+            "wait for Mesh a",
+        ];
+        assert_eq!(words(plan(&manifests, &vec![Observed::default(); 3], US, false)), expected);
+    }
+
+    #[test]
+    fn what_a_namespace_takes_with_it_is_made_again() {
+        let mut manifests = [manifest("v1", "Namespace"), manifest("v1", "ConfigMap")];
+        manifests[1].object.namespace = Some("a".into());
+        let mut ending = live(US, &json!({}));
+        ending["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+        let still = Some(live(US, &json!({})));
+        let have = [
+            Observed { live: Some(ending), ..Observed::default() },
+            Observed { live: still.clone(), applied: still, claims: Vec::new() },
+        ];
+        let expected = ["wait for the end of Namespace a", "create Namespace a", "create ConfigMap a/a"];
+        assert_eq!(words(plan(&manifests, &have, US, false)), expected);
+    }
+
+    #[test]
+    fn what_is_there_is_only_changed_where_it_differs() {
+        let manifests = [manifest("apps/v1", "Deployment"), manifest("v1", "ConfigMap")];
+        let ready = json!({"availableReplicas": 1, "updatedReplicas": 1});
+        let observed = |index: usize, manager: &str, status: &Value, spec: &Value| {
+            let mut live = live(manager, &json!({}));
+            live["apiVersion"] = manifests[index].body["apiVersion"].clone();
+            live["kind"] = manifests[index].body["kind"].clone();
+            live["status"] = status.clone();
+            let mut applied = live.clone();
+            applied["spec"] = spec.clone();
+            Observed { live: Some(live), applied: Some(applied), claims: Vec::new() }
+        };
+        let (same, other) = (json!({}), json!({"x": 1}));
+        let cases: [(&str, &Value, &Value, bool, &[&str]); 5] = [
+            (US, &ready, &same, false, &[]),
+            (US, &json!({}), &same, false, &["wait for Deployment a"]),
+            (US, &ready, &other, false, &["configure ConfigMap a: spec.x none → 1"]),
+            ("helm", &ready, &other, false, &["ConfigMap a: made by helm: spec.x none → 1"]),
+            ("helm", &ready, &other, true, &["configure ConfigMap a: spec.x none → 1"]),
+        ];
+        for (manager, status, spec, adopt, expected) in cases {
+            let have = [observed(0, US, status, &same), observed(1, manager, &json!({}), spec)];
+            assert_eq!(words(plan(&manifests, &have, US, adopt)), expected, "{manager} {status} {spec} {adopt}");
+        }
+        let have = [observed(0, US, &ready, &same), observed(1, "helm", &json!({}), &same)];
+        assert_eq!(remarks(&manifests, &have, US), ["ConfigMap a: made by helm, used as it is"]);
+    }
+}

@@ -1,0 +1,338 @@
+//! Kubernetes objects of any kind: read, applied server-side and deleted by one field manager.
+
+use super::kind;
+use crate::{Error, Found, Session};
+use anyhow::{Context, Result};
+use kube::api::{Api, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams, Preconditions};
+use kube::discovery::{ApiResource, Scope, pinned_kind};
+use kube::error::DiscoveryError;
+use kube::{Client, core::Status};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::apply::{Claim, Manifest, Observed, Step};
+
+/// How long a webhook may not know of what was created a moment ago: it reads from a cache that follows the API server
+/// by a watch, so seconds are plenty.
+const SETTLING: Duration = Duration::from_secs(10);
+
+/// Names one object.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ObjectRef {
+    /// `GROUP/VERSION`, or `v1` for the core group.
+    pub api_version: String,
+    /// Such as `Deployment`.
+    pub kind: String,
+    /// Absent for kinds that belong to the whole cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// Its name.
+    pub name: String,
+}
+
+impl ObjectRef {
+    /// A reference to an object of the whole cluster.
+    pub fn new(api_version: &str, kind: &str, name: &str) -> Self {
+        Self { api_version: api_version.into(), kind: kind.into(), namespace: None, name: name.into() }
+    }
+
+    /// The same in a namespace.
+    #[must_use]
+    pub fn within(mut self, namespace: &str) -> Self {
+        self.namespace = Some(namespace.into());
+        self
+    }
+
+    /// What a manifest or a live object names. `None` when it lacks `apiVersion`, `kind` or `metadata.name`.
+    pub fn of(object: &Value) -> Option<Self> {
+        let text = |pointer| object.pointer(pointer).and_then(Value::as_str).filter(|text: &&str| !text.is_empty());
+        Some(Self {
+            api_version: text("/apiVersion")?.to_owned(),
+            kind: text("/kind")?.to_owned(),
+            namespace: text("/metadata/namespace").map(str::to_owned),
+            name: text("/metadata/name")?.to_owned(),
+        })
+    }
+
+    /// The group of the API, empty for the core.
+    pub fn group(&self) -> &str {
+        self.api_version.rsplit_once('/').map_or("", |(group, _)| group)
+    }
+
+    /// `NAMESPACE/NAME`, or the name alone.
+    pub fn place(&self) -> String {
+        self.namespace.iter().chain([&self.name]).map(String::as_str).collect::<Vec<_>>().join("/")
+    }
+
+    fn version(&self) -> &str {
+        self.api_version.rsplit_once('/').map_or(self.api_version.as_str(), |(_, version)| version)
+    }
+}
+
+/// `Deployment k8multi/front`
+impl fmt::Display for ObjectRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind, self.place())
+    }
+}
+
+/// The objects of a cluster, as one field manager sees them.
+pub struct Objects {
+    client: Client,
+    manager: &'static str,
+    kinds: Mutex<BTreeMap<(String, String), (ApiResource, Scope)>>,
+}
+
+impl Objects {
+    /// `manager` is the name that server-side apply records: the tool's.
+    pub fn new(client: Client, manager: &'static str) -> Self {
+        Self { client, manager, kinds: Mutex::default() }
+    }
+
+    /// The client, for calls about one known kind.
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// Whether objects of that kind live in a namespace. `None` when the cluster does not know the kind.
+    ///
+    /// # Errors
+    /// The API server's.
+    pub async fn namespaced(&self, object: &ObjectRef) -> Result<Option<bool>> {
+        Ok(self.kind(object).await?.map(|(_, scope)| scope == Scope::Namespaced))
+    }
+
+    /// The object as it is. `None` when it, its namespace or its kind does not exist.
+    ///
+    /// # Errors
+    /// The API server's.
+    pub async fn get(&self, object: &ObjectRef) -> Result<Option<Value>> {
+        let Some(api) = self.api(object).await? else { return Ok(None) };
+        let live = api.get_opt(&object.name).await.map_err(refused).with_context(|| format!("get {object}"))?;
+        live.map(|live| json_of(object, live)).transpose()
+    }
+
+    /// The object as it is and as applying `want` would make it: a dry run, which admission webhooks see too.
+    ///
+    /// # Errors
+    /// The API server's, such as a change of what cannot be changed.
+    pub async fn observe(&self, session: &Session, object: &ObjectRef, want: &Value) -> Result<Observed> {
+        let Some(live) = self.get(object).await? else { return Ok(Observed::default()) };
+        if live.pointer("/metadata/deletionTimestamp").is_some() {
+            return Ok(Observed { live: Some(live), ..Observed::default() });
+        }
+        let dry = PatchParams::apply(self.manager).validation_strict().dry_run();
+        let claims = match self.patch(session, object, want, &dry, Duration::ZERO).await? {
+            Ok(applied) => return Ok(Observed { live: Some(live), applied: Some(applied), claims: Vec::new() }),
+            Err(conflict) => claims(&conflict),
+        };
+        let applied = self.patch(session, object, want, &dry.force(), Duration::ZERO).await?;
+        let applied = applied.map_err(|status| refused(kube::Error::Api(status)))?;
+        Ok(Observed { live: Some(live), applied: Some(applied), claims })
+    }
+
+    /// Applies `want` server-side. Fields that other managers hold are taken over: whether that may be is the plan's
+    /// decision.
+    ///
+    /// # Errors
+    /// The API server's, with an admission webhook's words.
+    pub async fn apply(&self, session: &Session, object: &ObjectRef, want: &Value) -> Result<()> {
+        let params = PatchParams::apply(self.manager).validation_strict().force();
+        let applied = self.patch(session, object, want, &params, SETTLING).await?;
+        applied.map(drop).map_err(|status| refused(kube::Error::Api(status))).with_context(|| format!("apply {object}"))
+    }
+
+    /// Takes a step of [`apply::plan`](super::apply::plan) for these manifests.
+    ///
+    /// # Errors
+    /// As those of [`Objects::apply`] and the waits.
+    pub async fn step(&self, session: &Session, manifests: &[Manifest], step: Step) -> Result<()> {
+        let apply = async |object: &ObjectRef| {
+            let manifest = manifests.iter().find(|manifest| manifest.object == *object);
+            let manifest = manifest.with_context(|| format!("{object} has no manifest"))?;
+            self.apply(session, object, &manifest.body).await
+        };
+        match step {
+            Step::Create(object) => {
+                apply(&object).await?;
+                session.made(object.to_string());
+                Ok(())
+            }
+            Step::Configure(object, _) => apply(&object).await,
+            Step::AwaitEnd(object) => self.wait_gone(session, &object).await,
+            Step::AwaitReady(object) => self.wait_ready(session, &object).await,
+        }
+    }
+
+    /// Deletes the object, and what it owns first. Succeeds when it is gone.
+    ///
+    /// # Errors
+    /// The API server's.
+    pub async fn delete(&self, object: &ObjectRef) -> Result<()> {
+        let Some(api) = self.api(object).await? else { return Ok(()) };
+        let Some(live) = self.get(object).await? else { return Ok(()) };
+        // By uid: not what somebody puts in its place meanwhile.
+        let uid = live.pointer("/metadata/uid").and_then(Value::as_str).map(str::to_owned);
+        let params = DeleteParams::foreground().preconditions(Preconditions { uid, ..Preconditions::default() });
+        match api.delete(&object.name, &params).await {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            Err(error) => Err(refused(error)).with_context(|| format!("delete {object}")),
+        }
+    }
+
+    /// Waits until the object is gone. On a timeout it says which finalizers hold it.
+    ///
+    /// # Errors
+    /// It is still there, or the API server's.
+    pub async fn wait_gone(&self, session: &Session, object: &ObjectRef) -> Result<()> {
+        session
+            .wait(format_args!("the end of {object}"), async || {
+                let Some(live) = self.get(object).await? else { return Ok(Found::Ready(())) };
+                let warning = super::rollout::warning(&self.client, &live).await;
+                let reasons = [super::apply::held_by(&live), warning];
+                let reasons: Vec<String> = reasons.into_iter().flatten().collect();
+                let reason = if reasons.is_empty() { "it is still there".to_owned() } else { reasons.join(": ") };
+                Ok(Found::NotYet(reason))
+            })
+            .await
+    }
+
+    /// `Err` holds the conflict of field managers. What may pass is waited for: an API server or webhook that does not
+    /// answer, and, for as long as `settling`, a refusal.
+    async fn patch(
+        &self,
+        session: &Session,
+        object: &ObjectRef,
+        want: &Value,
+        params: &PatchParams,
+        settling: Duration,
+    ) -> Result<Result<Value, Box<Status>>> {
+        let started = Instant::now();
+        let look = async || {
+            let Some(api) = self.api(object).await? else { return Ok(Found::NotYet(unknown(object))) };
+            match api.patch(&object.name, params, &Patch::Apply(want)).await {
+                Ok(applied) => Ok(Found::Ready(Ok(json_of(object, applied)?))),
+                Err(kube::Error::Api(status)) if status.code == 409 && !params.force => Ok(Found::Ready(Err(status))),
+                Err(kube::Error::Api(status)) if passes(&status, started.elapsed() < settling) => {
+                    Ok(Found::NotYet(status.message))
+                }
+                Err(error) => Err(refused(error)).with_context(|| format!("apply {object}")),
+            }
+        };
+        session.wait(object, look).await
+    }
+
+    async fn api(&self, object: &ObjectRef) -> Result<Option<Api<DynamicObject>>> {
+        let Some((resource, scope)) = self.kind(object).await? else { return Ok(None) };
+        let api = Api::<DynamicObject>::dynamic(self.client.clone(), &resource, &scope);
+        Ok(Some(match &object.namespace {
+            Some(namespace) => api.constrain(namespace),
+            None => api,
+        }))
+    }
+
+    async fn kind(&self, object: &ObjectRef) -> Result<Option<(ApiResource, Scope)>> {
+        let key = (object.api_version.clone(), object.kind.clone());
+        if let Some(known) = self.kinds.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
+            return Ok(Some(known.clone()));
+        }
+        let gvk = GroupVersionKind::gvk(object.group(), object.version(), &object.kind);
+        let found = match pinned_kind(&self.client, &gvk).await {
+            Ok((resource, capabilities)) => (resource, capabilities.scope),
+            Err(kube::Error::Discovery(DiscoveryError::MissingKind(_))) => return Ok(None),
+            Err(kube::Error::Api(status)) if status.code == 404 => return Ok(None),
+            Err(error) => return Err(refused(error)).with_context(|| format!("look up the kind {}", object.kind)),
+        };
+        self.kinds.lock().unwrap_or_else(PoisonError::into_inner).insert(key, found.clone());
+        Ok(Some(found))
+    }
+}
+
+/// What to say of a kind that the cluster does not have.
+pub fn unknown(object: &ObjectRef) -> String {
+    format!("the cluster has no kind {} in {}", object.kind, object.api_version)
+}
+
+/// The API server's answer as an error that says what it said.
+pub fn refused(error: kube::Error) -> anyhow::Error {
+    let kind = kind(&error);
+    let kube::Error::Api(status) = error else { return error.into() };
+    let hint = match status.code {
+        401 => Some("the cluster does not know the caller: is there an access entry for it?"),
+        _ if ["immutable", "updates to", "may not change once set"]
+            .iter()
+            .any(|word| status.message.contains(word)) =>
+        {
+            Some("this can not be changed in place: delete the object and apply it again")
+        }
+        _ => None,
+    };
+    Error { kind, message: status.message, hint: hint.map(str::to_owned) }.into()
+}
+
+/// Too busy, or a webhook that does not answer (500); while things settle also what is not there or not let in yet.
+fn passes(status: &Status, settling: bool) -> bool {
+    matches!(status.code, 429 | 500..=504) || settling && matches!(status.code, 400 | 403 | 404)
+}
+
+/// Lists leave out `apiVersion` and `kind`, and so do some answers: every object here has them.
+fn json_of(object: &ObjectRef, live: DynamicObject) -> Result<Value> {
+    let mut json = serde_json::to_value(live).with_context(|| format!("read {object}"))?;
+    json["apiVersion"] = object.api_version.as_str().into();
+    json["kind"] = object.kind.as_str().into();
+    Ok(json)
+}
+
+/// The fields that other managers hold, from a 409. A manager that set a field by an update comes with the API version
+/// it used (`conflict with "kubectl" using apps/v1`), one that declared it by server-side apply without. Source:
+/// k8s.io/apimachinery/pkg/util/managedfields/internal/conflict.go.
+fn claims(conflict: &Status) -> Vec<Claim> {
+    let causes = conflict.details.iter().flat_map(|details| &details.causes);
+    let causes = causes.filter(|cause| cause.reason == "FieldManagerConflict");
+    causes
+        .map(|cause| Claim {
+            manager: cause.message.split('"').nth(1).unwrap_or(&cause.message).to_owned(),
+            declared: !cause.message.contains(" using "),
+            field: cause.field.trim_start_matches('.').to_owned(),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_conflict_names_manager_and_field() {
+        let status: Status = serde_json::from_value(json!({"code": 409, "details": {"causes": [
+            {"reason": "FieldManagerConflict", "field": ".spec.replicas",
+             "message": "conflict with \"kubectl\" with subresource \"scale\" using apps/v1 at 2026-01-01T00:00:00Z"},
+            {"reason": "FieldManagerConflict", "field": ".spec.paused", "message": "conflict with \"argocd\""},
+        ]}}))
+        .unwrap();
+        let claim =
+            |manager: &str, declared, field: &str| Claim { manager: manager.into(), declared, field: field.into() };
+        assert_eq!(claims(&status), [claim("kubectl", false, "spec.replicas"), claim("argocd", true, "spec.paused")]);
+    }
+
+    #[test]
+    fn a_reference_knows_its_group_and_place() {
+        let front = ObjectRef::new("apps/v1", "Deployment", "front").within("k8multi");
+        assert_eq!(
+            (front.group(), front.version(), front.to_string().as_str()),
+            ("apps", "v1", "Deployment k8multi/front")
+        );
+        let namespace = ObjectRef::new("v1", "Namespace", "k8multi");
+        assert_eq!((namespace.group(), namespace.version(), namespace.place().as_str()), ("", "v1", "k8multi"));
+        assert_eq!(ObjectRef::of(&json!({"apiVersion": "v1", "kind": "Pod", "metadata": {}})), None);
+    }
+}
