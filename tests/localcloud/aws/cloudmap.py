@@ -18,6 +18,7 @@ from werkzeug.wrappers import Response
 from call import Call
 from cloudmap_state import Instance, Namespace, Operation, Refused, Service, State, random_id
 from fault import json_error
+from hostedzone import HostedZones
 
 Params = dict[str, Any]
 T = TypeVar("T")
@@ -33,8 +34,9 @@ _NEEDED_ATTRIBUTES = {"A": ["AWS_INSTANCE_IPV4"], "AAAA": ["AWS_INSTANCE_IPV6"],
 class CloudMap:
     """The API; every public method in `_OPERATIONS` is one operation, from parameters to the result's members."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, zones: HostedZones) -> None:
         self.state = state
+        self.zones = zones
         self._lock = threading.Lock()
 
     def __call__(self, call: Call) -> Response:
@@ -82,21 +84,15 @@ class CloudMap:
         properties: Params = {"HttpProperties": {"HttpName": name}}
         if type_ != "HTTP":
             soa = (p.get("Properties") or {}).get("DnsProperties", {}).get("SOA", {"TTL": 15})
-            properties["DnsProperties"] = {"HostedZoneId": f"Z{random_id(20).upper()}", "SOA": soa}
+            properties["DnsProperties"] = {"SOA": soa}
         namespace = Namespace(
             id_, state.arn("namespace", id_), name, type_, p.get("Description"), request_id, p.get("Vpc"), properties
         )
         tags = _tags(p)
 
         def effect() -> None:
-            for other in state.namespaces.values():
-                if other.type == type_ == "DNS_PRIVATE" and (other.name, other.vpc) == (name, namespace.vpc):
-                    raise Refused(
-                        "CANNOT_CREATE_HOSTED_ZONE",
-                        f"The VPC that you chose, {namespace.vpc} in region {state.region}, is already associated with another private "
-                        f"hosted zone that has an overlapping name space, {name}.. (Service: AmazonRoute53; Status Code: 400; "
-                        "Error Code: ConflictingDomainExists)",
-                    )
+            if type_ != "HTTP":
+                properties["DnsProperties"]["HostedZoneId"] = self.zones.create(name, namespace.vpc)
             state.namespaces[id_] = namespace
             state.tags[namespace.arn] = tags
 
@@ -113,6 +109,8 @@ class CloudMap:
         def effect() -> None:
             unused()
             del state.namespaces[namespace.id]
+            if zone := namespace.properties.get("DnsProperties", {}).get("HostedZoneId"):
+                self.zones.delete(zone)
             state.tags.pop(namespace.arn, None)
 
         unused()

@@ -29,7 +29,7 @@ def check(call: Call) -> Response | None:
     message = f"{len(faults)} validation error{'s' if len(faults) > 1 else ''} detected: {'; '.join(faults)}"
     if call.protocol == "ec2":
         return ec2_error("InvalidParameterValue", message)
-    if call.protocol == "query":
+    if call.protocol in ("query", "rest-xml"):
         return query_error(call.service or "", "ValidationError", message)
     if call.protocol == "rest-json":
         return rest_json_error("InvalidParameterException", message)

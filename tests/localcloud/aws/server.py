@@ -39,6 +39,7 @@ from call import Call, buffered, read, rewind
 from cloudmap import CloudMap
 from cloudmap_state import State
 from ecr import Ecr
+from hostedzone import HostedZones
 from iam import Iam
 from model import check
 from route53 import Route53
@@ -91,7 +92,7 @@ def applications(clusters: list[region.Cluster], ecr_port: int) -> tuple[Apis, A
     tokens = Tokens()
     eks.install(clusters)
     ec2.install()
-    cloudmap = CloudMap(State(ACCOUNT, REGION))
+    cloudmap = CloudMap(State(ACCOUNT, REGION), HostedZones(ACCOUNT, REGION))
     handlers: dict[str, Handler] = {
         "servicediscovery": lambda call, _: cloudmap(call),
         "ecr": Ecr(ACCOUNT, REGION, tokens, ("127.0.0.1", ecr_port)),

@@ -27,7 +27,11 @@ from authz import Authorizer
 from call import buffered, registry_of, rewind
 from region import ACCOUNT, REGION, clusters
 
-HOSTS = {"iam": "iam.amazonaws.com", "route53": "route53.amazonaws.com", "ecr": f"api.ecr.{REGION}.amazonaws.com"}
+HOSTS = {
+    "iam": "iam.amazonaws.com",
+    "route53": "route53.amazonaws.com",
+    "ecr": f"api.ecr.{REGION}.amazonaws.com",
+}
 _resolve = socket.getaddrinfo
 
 

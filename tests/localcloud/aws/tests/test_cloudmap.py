@@ -45,13 +45,15 @@ class CloudMap(Case):
         self.assertEqual(
             (namespace["Name"], namespace["Type"], namespace["ServiceCount"]), (self.name, "DNS_PRIVATE", 0)
         )
-        self.assertTrue(namespace["Properties"]["DnsProperties"]["HostedZoneId"].startswith("Z"))
         self.assertEqual(
             self.api.list_tags_for_resource(ResourceARN=namespace["Arn"])["Tags"], [{"Key": "a", "Value": "b"}]
         )
 
     def test_the_vpc_decides_whether_a_name_is_taken(self):
-        first, other = self.namespace(), self.namespace(vpc="vpc-0other")
+        first, other = (
+            self.namespace(),
+            self.namespace(vpc=self.region.client("ec2").create_vpc(CidrBlock="10.8.0.0/16")["Vpc"]["VpcId"]),
+        )
         self.assertNotEqual(first, other)
         operation = self.finish(self.api.create_private_dns_namespace(Name=self.name, Vpc=self.vpc))
         self.assertEqual((operation["Status"], operation["ErrorCode"]), ("FAIL", "CANNOT_CREATE_HOSTED_ZONE"))
@@ -71,6 +73,22 @@ class CloudMap(Case):
         self.assertEqual(zone["HostedZone"]["Name"], f"{self.name}.")
         status, code, _ = self.refused(route53.get_hosted_zone, Id="Z0")
         self.assertEqual((status, code), (404, "NoSuchHostedZone"))
+
+    def test_a_private_namespace_is_a_hosted_zone_of_its_vpc(self):
+        route53 = self.region.client("route53")
+        namespace = self.api.get_namespace(Id=self.namespace())["Namespace"]
+        zone = namespace["Properties"]["DnsProperties"]["HostedZoneId"]
+        found = route53.get_hosted_zone(Id=zone)
+        self.assertEqual(
+            (found["HostedZone"]["Name"], found["HostedZone"]["Config"]["PrivateZone"]), (self.name + ".", True)
+        )
+        self.assertEqual([v["VPCId"] for v in found["VPCs"]], [self.vpc])
+        self.finish(self.api.delete_namespace(Id=namespace["Id"]))
+        self.assertEqual(self.refused(route53.get_hosted_zone, Id=zone)[:2], (404, "NoSuchHostedZone"))
+        node = self.region.client("route53", self.region.account["node"])
+        self.assertEqual(self.refused(node.get_hosted_zone, Id=zone)[:2], (403, "AccessDenied"))
+        operation = self.finish(self.api.create_private_dns_namespace(Name=self.name, Vpc="vpc-0none"))
+        self.assertIn("InvalidVPCId", operation["ErrorMessage"])
 
     def test_a_request_that_is_repeated_is_the_same_request(self):
         ask = {"Name": self.name, "Vpc": self.vpc, "CreatorRequestId": "once"}
