@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use backon::{BlockingRetryable, ConstantBuilder};
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -123,6 +123,8 @@ impl Hierarchy {
             Version::One(options) => ("cgroup", Some(options.as_str())),
             Version::Two => ("cgroup2", None),
         };
+        // The kernel refuses to mount a file system over itself.
+        umount2(&self.mount, MntFlags::MNT_DETACH).with_context(|| format!("unmounting {}", self.mount.display()))?;
         mount(Some(kind), &self.mount, Some(kind), MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC, data)
             .with_context(|| format!("mounting {kind} at {}", self.mount.display()))?;
         if self.version == Version::Two {

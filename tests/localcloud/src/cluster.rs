@@ -156,7 +156,7 @@ impl Cluster {
             &self.program_name("apiserver"),
             PATIENCE,
             || async {
-                let request = kube::core::request::Request::new("/readyz").get("", &kube::api::GetParams::default())?;
+                let request = axum::http::Request::get("/readyz").body(Vec::new())?;
                 let _ok: String = client.request_text(request).await?;
                 Ok(())
             },
@@ -184,6 +184,7 @@ impl Cluster {
     /// EKS's entry for whoever creates a cluster: the operator may do everything.
     fn authenticator(&self) -> Value {
         let folder = self.folder().join("authenticator");
+        let operator = format!("arn:aws:iam::{ACCOUNT}:user/operator");
         json!({
             "clusterID": self.name,
             "server": {
@@ -191,7 +192,7 @@ impl Cluster {
                 "port": AUTHENTICATOR_PORT,
                 "stateDir": folder,
                 "generateKubeconfig": folder.join("webhook.yaml"),
-                "mapUsers": [{"userARN": format!("arn:aws:iam::{ACCOUNT}:user/operator"), "username": "operator", "groups": ["system:masters"]}],
+                "mapUsers": [{"userARN": operator, "username": "operator", "groups": ["system:masters"]}],
             },
         })
     }

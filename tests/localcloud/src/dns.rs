@@ -11,7 +11,17 @@ const HOSTS: [&str; 5] = ["aws.github.io", "docker.io", "registry-1.docker.io", 
 /// The region's resolver: every AWS name is the gateway's address, load balancers are in `hosts`, instances say their
 /// address in their name, and nothing else exists. Separate servers because CoreDNS asks `template` before `hosts`.
 pub fn region(hosts: &Path) -> String {
-    let public = HOSTS.map(|name| format!("  template IN A {name} {{\n    match \"^{}[.]$\"\n    answer \"{{{{ .Name }}}} 60 IN A {REGION}\"\n    fallthrough\n  }}\n", name.replace('.', "[.]")));
+    let public = HOSTS.map(|name| {
+        let exactly = name.replace('.', "[.]");
+        format!(
+            r#"  template IN A {name} {{
+    match "^{exactly}[.]$"
+    answer "{{{{ .Name }}}} 60 IN A {REGION}"
+    fallthrough
+  }}
+"#
+        )
+    });
     format!(
         r#"elb.amazonaws.com:53 {{
   bind {REGION}

@@ -56,13 +56,19 @@ fn http(log: &Path) -> Value {
             {"name": "envoy.filters.http.ext_authz", "typed_config": authorization()},
             {"name": "envoy.filters.http.router", "typed_config": {"@type": format!("{TYPE}.filters.http.router.v3.Router")}},
         ],
-        "route_config": {"virtual_hosts": [
-            host("registry", &[&format!("*.dkr.ecr.{REGION}.amazonaws.com")], "ecr", &json!({"check_settings": {"disable_request_body_buffering": true}})),
-            host("docker", &["docker.io", "registry-1.docker.io", "auth.docker.io", "registry.k8s.io"], "docker", &json!({"disabled": true})),
-            host("charts", &["aws.github.io"], "charts", &json!({"disabled": true})),
-            host("aws", &["*"], "aws", &json!({"check_settings": {}})),
-        ]},
+        "route_config": {"virtual_hosts": hosts()},
     })
+}
+
+fn hosts() -> [Value; 4] {
+    let registries = format!("*.dkr.ecr.{REGION}.amazonaws.com");
+    let internet = ["docker.io", "registry-1.docker.io", "auth.docker.io", "registry.k8s.io"];
+    [
+        host("registry", &[&registries], "ecr", &json!({"check_settings": {"disable_request_body_buffering": true}})),
+        host("docker", &internet, "docker", &json!({"disabled": true})),
+        host("charts", &["aws.github.io"], "charts", &json!({"disabled": true})),
+        host("aws", &["*"], "aws", &json!({"check_settings": {}})),
+    ]
 }
 
 /// Every AWS API call is decided by the AWS side, which sees method, path, headers and body. No answer means no.
@@ -72,7 +78,11 @@ fn authorization() -> Value {
     json!({
         "@type": format!("{TYPE}.filters.http.ext_authz.v3.ExtAuthz"),
         "http_service": {
-            "server_uri": {"uri": format!("http://127.0.0.1:{AUTHORIZATION_PORT}"), "cluster": "authorization", "timeout": "10s"},
+            "server_uri": {
+                "uri": format!("http://127.0.0.1:{AUTHORIZATION_PORT}"),
+                "cluster": "authorization",
+                "timeout": "10s",
+            },
             "authorization_response": {"dynamic_metadata_from_headers": named},
         },
         "allowed_headers": all,
@@ -126,16 +136,20 @@ fn cluster(name: &str, port: u16) -> Value {
         "common_http_protocol_options": {"idle_timeout": "1s"},
         "explicit_http_config": {"http_protocol_options": {}},
     });
+    let server = json!({"address": address("127.0.0.1", port)});
     json!({
         "name": name,
         "type": "STATIC",
         "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options},
-        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address("127.0.0.1", port)}}]}]},
+        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [{"endpoint": server}]}]},
     })
 }
 
 fn tls(certificates: &Path) -> Value {
-    let pair = json!({"certificate_chain": {"filename": certificates.join("server.crt")}, "private_key": {"filename": certificates.join("server.key")}});
+    let pair = json!({
+        "certificate_chain": {"filename": certificates.join("server.crt")},
+        "private_key": {"filename": certificates.join("server.key")},
+    });
     json!({
         "name": "tls",
         "typed_config": {
@@ -153,12 +167,6 @@ fn address(ip: &str, port: u16) -> Value {
 mod tests {
     use super::*;
 
-    fn hosts() -> Vec<Value> {
-        let bootstrap = bootstrap(Path::new("/pki"), Path::new("/log"));
-        let http = &bootstrap["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"];
-        http["route_config"]["virtual_hosts"].as_array().cloned().unwrap_or_default()
-    }
-
     #[test]
     fn only_what_is_not_aws_passes_without_being_asked() {
         let open = |host: &&Value| host["typed_per_filter_config"]["envoy.filters.http.ext_authz"]["disabled"] == true;
@@ -168,7 +176,7 @@ mod tests {
 
     #[test]
     fn whatever_has_no_other_place_goes_to_the_aws_side() {
-        let last = hosts().pop().unwrap_or_default();
+        let [.., last] = hosts();
         assert_eq!(last["domains"], json!(["*"]));
         assert_eq!(last["routes"][0]["route"]["cluster"], "aws");
     }

@@ -77,8 +77,14 @@ pub fn try_everything() -> Result<()> {
         }
         Ok(())
     };
-    run("the kernel can't make veth links", "ip", &["link", "add", "a", "type", "veth", "peer", "name", "b"])?;
-    let rules = "add table inet t; add chain inet t c { type nat hook output priority 0; }; add rule inet t c ct state new tcp dport 1 redirect to :2";
+    run(
+        "the kernel can't make veth links",
+        "ip",
+        &["link", "add", "probe0", "type", "veth", "peer", "name", "probe1"],
+    )?;
+    let rules = "add table inet t
+        add chain inet t c { type nat hook output priority 0; }
+        add rule inet t c ct state new tcp dport 1 redirect to :2";
     run("nftables does not work here", "nft", &[rules])
 }
 

@@ -16,6 +16,7 @@ use crate::cgroup;
 use crate::cloud::{self, Cloud, Holder};
 use crate::message::Message;
 use crate::namespace::this_program;
+use crate::process;
 
 /// Keeps the cloud that stdin describes until it ends or a signal asks for its end. With `attached` it also ends with its
 /// parent.
@@ -76,11 +77,11 @@ fn hold(cloud: &Cloud) -> Result<()> {
         .context("starting the cloud")?;
     let pid = Pid::from_raw(i32::try_from(init.id())?);
     Holder { keeper: Pid::this().as_raw(), init: pid.as_raw() }.save(&cloud.state)?;
-    wait(&signals, pid, init)
+    wait(&signals, pid, init, &cloud.log("localcloud"))
 }
 
 /// Waits for the end of process 1, or brings it about. Its death is that of every process of the cloud.
-fn wait(signals: &SigSet, pid: Pid, init: Child) -> Result<()> {
+fn wait(signals: &SigSet, pid: Pid, init: Child, log: &Path) -> Result<()> {
     let mut asked = false;
     loop {
         match signals.wait()? {
@@ -95,7 +96,7 @@ fn wait(signals: &SigSet, pid: Pid, init: Child) -> Result<()> {
             _ if asked => return Ok(()),
             status => {
                 drop(init);
-                bail!("the cloud ended by itself ({status:?})")
+                bail!("the cloud ended by itself ({status:?}): {}", process::last_line(log))
             }
         }
     }

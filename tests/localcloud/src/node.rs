@@ -171,7 +171,8 @@ pub async fn wait(cluster: &Cluster, client: &Client) -> Result<()> {
 /// Every pod has an address of the VPC and a route of its own on the node, as Amazon's CNI plugin does it.
 fn cni(cluster: &Cluster) -> Value {
     let (first, last) = cluster.subnet.pods();
-    let range = json!({"subnet": cluster.subnet.cidr(), "rangeStart": first, "rangeEnd": last, "gateway": cluster.subnet.endpoint()});
+    let (subnet, gateway) = (cluster.subnet.cidr(), cluster.subnet.endpoint());
+    let range = json!({"subnet": subnet, "rangeStart": first, "rangeEnd": last, "gateway": gateway});
     let ipam =
         json!({"type": "host-local", "dataDir": "/run/cni", "ranges": [[range]], "routes": [{"dst": "0.0.0.0/0"}]});
     json!({"cniVersion": "0.4.0", "name": "vpc", "plugins": [{"type": "ptp", "ipMasq": false, "ipam": ipam}]})
@@ -188,7 +189,7 @@ fn containerd(folder: &Path, snapshotter: &str) -> String {
         r#"version = 2
 root = "/var/lib/containerd"
 state = "/run/containerd"
-disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.zfs", "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.aufs"]
+disabled_plugins = [{unused}]
 [grpc]
   address = "{SOCKET}"
 [plugins."io.containerd.internal.v1.opt"]
@@ -205,6 +206,9 @@ disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapsho
     conf_dir = "{cni}"
 "#,
         cni = folder.join("cni").display(),
+        unused = ["aufs", "btrfs", "devmapper", "zfs"]
+            .map(|name| format!("\"io.containerd.snapshotter.v1.{name}\""))
+            .join(", "),
     )
 }
 
@@ -213,7 +217,11 @@ fn kubelet(cluster: &Cluster, provider_id: &str) -> Value {
     json!({
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
-        "authentication": {"anonymous": {"enabled": false}, "webhook": {"enabled": true}, "x509": {"clientCAFile": pki("ca.crt")}},
+        "authentication": {
+            "anonymous": {"enabled": false},
+            "webhook": {"enabled": true},
+            "x509": {"clientCAFile": pki("ca.crt")},
+        },
         "authorization": {"mode": "Webhook"},
         "tlsCertFile": pki("kubelet.crt"),
         "tlsPrivateKeyFile": pki("kubelet.key"),
