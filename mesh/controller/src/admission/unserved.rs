@@ -3,10 +3,11 @@
 use serde_json::Value;
 
 /// Paths of the fields of `written` that are missing in `understood`, its round trip through the types, such as
-/// `spec.listeners[0].tls`. A field that is null was not written.
+/// `spec.listeners[0].tls`, sorted. A field that is null was not written.
 pub fn fields(root: &str, written: &Value, understood: &Value) -> Vec<String> {
     let mut paths = Vec::new();
     collect(root.to_owned(), written, understood, &mut paths);
+    paths.sort();
     paths
 }
 

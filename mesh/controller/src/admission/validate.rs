@@ -209,7 +209,7 @@ mod tests {
             (json!({ "meshOwner": "210987654321" }), "spec.meshOwner: not served by this controller"),
             (
                 json!({ "namespaceSelector": { "matchExpressions": [{ "key": "a", "operator": "Like" }] } }),
-                "spec.namespaceSelector: failed to parse value as expression: Like",
+                "spec.namespaceSelector: failed to parse value as expression: Invalid expression operator",
             ),
         ] {
             assert_eq!(problems::<Mesh>("Mesh", spec.clone()), expected, "{spec}");
