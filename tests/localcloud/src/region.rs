@@ -126,6 +126,7 @@ async fn front(cloud: &Cloud, supervisor: &Arc<Supervisor>, authority: &Authorit
         .env("MINISTACK_ACCOUNT_ID", ACCOUNT)
         .env("MINISTACK_REGION", REGION)
         .env("SFTP_ENABLED", "0")
+        .env("STATE_DIR", state.join("ecr"))
         .env("GATEWAY_PORT", ECR_PORT.to_string());
     supervisor.start(ecr);
 
