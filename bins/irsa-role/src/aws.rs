@@ -1,0 +1,184 @@
+//! The IAM calls, one function each.
+
+use crate::plan::{Role, Want};
+use anyhow::{Context, Result};
+use aws_config::SdkConfig;
+use aws_sdk_iam::Client;
+use aws_sdk_iam::types::{PolicyScopeType, Tag};
+use common::Error;
+use common::aws::{Call, OrAbsent};
+use percent_encoding::percent_decode_str;
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+pub struct Iam(Client);
+
+impl Iam {
+    pub fn new(config: &SdkConfig) -> Self {
+        Self(Client::new(config))
+    }
+
+    /// The role with everything on it; the instance profiles stay empty.
+    pub async fn role(&self, name: &str) -> Result<Option<Role>> {
+        let answer = self.0.get_role().role_name(name).send().await;
+        let answer = answer.or_absent(|error| error.is_no_such_entity_exception()).call("iam:GetRole", name)?;
+        let Some(role) = answer.and_then(|answer| answer.role) else { return Ok(None) };
+        let mut inline = BTreeMap::new();
+        for policy in self.inline_policies(name).await? {
+            let document = self.inline_policy(name, &policy).await?;
+            inline.insert(policy, document);
+        }
+        Ok(Some(Role {
+            attached: self.attached_policies(name).await?,
+            inline,
+            instance_profiles: Vec::new(),
+            boundary: role.permissions_boundary().and_then(|b| b.permissions_boundary_arn()).map(str::to_owned),
+            tags: role.tags().iter().map(|tag| (tag.key.clone(), tag.value.clone())).collect(),
+            trust: role.assume_role_policy_document().map_or(Value::Null, decode),
+            path: role.path,
+            arn: role.arn,
+        }))
+    }
+
+    async fn attached_policies(&self, role: &str) -> Result<Vec<String>> {
+        let pages = self.0.list_attached_role_policies().role_name(role).into_paginator().items();
+        let listed = pages.send().collect::<Result<Vec<_>, _>>().await;
+        let listed = listed.or_absent(|error| error.is_no_such_entity_exception());
+        let policies = listed.call("iam:ListAttachedRolePolicies", role)?.unwrap_or_default();
+        Ok(policies.into_iter().filter_map(|policy| policy.policy_arn).collect())
+    }
+
+    async fn inline_policies(&self, role: &str) -> Result<Vec<String>> {
+        let pages = self.0.list_role_policies().role_name(role).into_paginator().items();
+        let listed = pages.send().collect::<Result<Vec<_>, _>>().await;
+        let listed = listed.or_absent(|error| error.is_no_such_entity_exception());
+        Ok(listed.call("iam:ListRolePolicies", role)?.unwrap_or_default())
+    }
+
+    async fn inline_policy(&self, role: &str, name: &str) -> Result<Value> {
+        let answer = self.0.get_role_policy().role_name(role).policy_name(name).send().await;
+        let answer = answer.or_absent(|error| error.is_no_such_entity_exception()).call("iam:GetRolePolicy", name)?;
+        Ok(answer.map_or(Value::Null, |policy| decode(&policy.policy_document)))
+    }
+
+    pub async fn instance_profiles(&self, role: &str) -> Result<Vec<String>> {
+        let pages = self.0.list_instance_profiles_for_role().role_name(role).into_paginator().items();
+        let listed = pages.send().collect::<Result<Vec<_>, _>>().await;
+        let listed = listed.or_absent(|error| error.is_no_such_entity_exception());
+        let profiles = listed.call("iam:ListInstanceProfilesForRole", role)?.unwrap_or_default();
+        Ok(profiles.into_iter().map(|profile| profile.instance_profile_name).collect())
+    }
+
+    /// ARN of the managed policy of that name. Most of AWS's have no path and are found with one call.
+    pub async fn resolve(&self, partition: &str, name: &str) -> Result<String> {
+        let plain = format!("arn:{partition}:iam::aws:policy/{name}");
+        if self.policy_exists(&plain).await? {
+            return Ok(plain);
+        }
+        for scope in [PolicyScopeType::Aws, PolicyScopeType::Local] {
+            if let Some(arn) = self.policy_named(name, scope).await? {
+                return Ok(arn);
+            }
+        }
+        let none = Error::failed(format!("no managed policy is named {name}"));
+        Err(none.hint("give its ARN, or look for it with: aws iam list-policies").into())
+    }
+
+    async fn policy_exists(&self, arn: &str) -> Result<bool> {
+        let answer = self.0.get_policy().policy_arn(arn).send().await;
+        let answer = answer.or_absent(|error| error.is_no_such_entity_exception()).call("iam:GetPolicy", arn)?;
+        Ok(answer.is_some())
+    }
+
+    /// ARN of the first policy of that name, whatever its path.
+    async fn policy_named(&self, name: &str, scope: PolicyScopeType) -> Result<Option<String>> {
+        let mut pages = self.0.list_policies().scope(scope).into_paginator().send();
+        while let Some(page) = pages.next().await {
+            let policies = page.call("iam:ListPolicies", name)?.policies.unwrap_or_default();
+            let found = policies.into_iter().find(|policy| policy.policy_name() == Some(name));
+            if let Some(arn) = found.and_then(|policy| policy.arn) {
+                return Ok(Some(arn));
+            }
+        }
+        Ok(None)
+    }
+
+    pub async fn create(&self, want: &Want, tags: BTreeMap<String, String>) -> Result<()> {
+        let call = self.0.create_role().role_name(&want.name).assume_role_policy_document(want.trust.to_string());
+        let call = call.set_path(want.path.clone()).set_permissions_boundary(want.boundary.clone());
+        let call = call.description(format!("for service accounts of {}", want.cluster));
+        let answer = call.set_tags(Some(pairs(tags)?)).send().await;
+        let answer = answer.or_absent(|error| error.is_entity_already_exists_exception());
+        answer.call("iam:CreateRole", &want.name).map(drop)
+    }
+
+    pub async fn set_trust(&self, role: &str, document: &Value) -> Result<()> {
+        let call = self.0.update_assume_role_policy().role_name(role).policy_document(document.to_string());
+        call.send().await.call("iam:UpdateAssumeRolePolicy", role).map(drop)
+    }
+
+    pub async fn set_boundary(&self, role: &str, boundary: &str) -> Result<()> {
+        let call = self.0.put_role_permissions_boundary().role_name(role).permissions_boundary(boundary);
+        call.send().await.call("iam:PutRolePermissionsBoundary", role).map(drop)
+    }
+
+    pub async fn tag(&self, role: &str, tags: BTreeMap<String, String>) -> Result<()> {
+        let call = self.0.tag_role().role_name(role).set_tags(Some(pairs(tags)?));
+        call.send().await.call("iam:TagRole", role).map(drop)
+    }
+
+    pub async fn untag(&self, role: &str, keys: Vec<String>) -> Result<()> {
+        let call = self.0.untag_role().role_name(role).set_tag_keys(Some(keys));
+        call.send().await.call("iam:UntagRole", role).map(drop)
+    }
+
+    pub async fn attach(&self, role: &str, policy: &str) -> Result<()> {
+        let call = self.0.attach_role_policy().role_name(role).policy_arn(policy);
+        call.send().await.call("iam:AttachRolePolicy", policy).map(drop)
+    }
+
+    pub async fn detach(&self, role: &str, policy: &str) -> Result<()> {
+        let answer = self.0.detach_role_policy().role_name(role).policy_arn(policy).send().await;
+        let answer = answer.or_absent(|error| error.is_no_such_entity_exception());
+        answer.call("iam:DetachRolePolicy", policy).map(drop)
+    }
+
+    pub async fn put_inline(&self, role: &str, name: &str, document: &Value) -> Result<()> {
+        let call = self.0.put_role_policy().role_name(role).policy_name(name).policy_document(document.to_string());
+        call.send().await.call("iam:PutRolePolicy", name).map(drop)
+    }
+
+    pub async fn delete_inline(&self, role: &str, name: &str) -> Result<()> {
+        let answer = self.0.delete_role_policy().role_name(role).policy_name(name).send().await;
+        let answer = answer.or_absent(|error| error.is_no_such_entity_exception());
+        answer.call("iam:DeleteRolePolicy", name).map(drop)
+    }
+
+    pub async fn delete(&self, role: &str) -> Result<()> {
+        let answer = self.0.delete_role().role_name(role).send().await;
+        let answer = answer.or_absent(|error| error.is_no_such_entity_exception());
+        answer.call("iam:DeleteRole", role).map(drop)
+    }
+}
+
+/// IAM gives documents back URL-encoded. One that is no JSON is like none.
+fn decode(document: &str) -> Value {
+    serde_json::from_str(&percent_decode_str(document).decode_utf8_lossy()).unwrap_or(Value::Null)
+}
+
+fn pairs(tags: BTreeMap<String, String>) -> Result<Vec<Tag>> {
+    let tag = |(key, value)| Tag::builder().key(key).value(value).build();
+    tags.into_iter().map(tag).collect::<Result<_, _>>().context("make tags")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn documents_come_url_encoded() {
+        assert_eq!(decode("%7B%22a%22%3A%20%22b+c%22%7D"), json!({"a": "b+c"}));
+        assert_eq!(decode("%7B"), Value::Null);
+    }
+}

@@ -1,0 +1,262 @@
+//! `irsa-role`: see [`IrsaRole`].
+
+mod aws;
+mod plan;
+mod policy;
+mod service_account;
+
+use anyhow::{Context, Result};
+use aws::Iam;
+use common::aws::{AwsFlags, MANAGED_BY};
+use common::{Error, Flags, Found, Session, Tool};
+use plan::{Change, Role, Want};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use service_account::ServiceAccount;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// The service account of the App Mesh controller, and what it needs.
+const CONTROLLER: (&str, &str) = ("appmesh-system/appmesh-controller", "AWSCloudMapFullAccess");
+
+/// Makes the IAM role that a Kubernetes service account may assume.
+///
+/// The role trusts tokens of these service accounts only, made for STS, and of this cluster only. Annotate the service
+/// account with eks.amazonaws.com/role-arn, and its pods get the role's permissions. Trust and policies that have
+/// drifted are repaired; policies that others attached are left and named. A role that others made is a conflict.
+///
+///   Reads   cluster, oidc.arn (else computed from cluster.issuer)
+///   Owns    role {arn, name, path, permissionsBoundary, policies, policyDocuments, serviceAccounts, tags}
+///   Calls   eks:DescribeCluster iam:GetRole iam:ListAttachedRolePolicies iam:ListRolePolicies iam:GetRolePolicy
+///           iam:GetPolicy iam:ListPolicies iam:CreateRole iam:TagRole iam:UntagRole iam:UpdateAssumeRolePolicy
+///           iam:AttachRolePolicy iam:DetachRolePolicy iam:PutRolePolicy iam:DeleteRolePolicy
+///           iam:PutRolePermissionsBoundary iam:ListInstanceProfilesForRole iam:DeleteRole
+///   Exits   0 done, 1 failed, 2 usage, 3 input, 4 conflict, 5 retry
+///
+/// Examples:
+///   irsa-role -n --cluster prod --service-account kube-system/ebs-csi --policy AmazonEBSCSIDriverPolicy
+///   oidc-assoc -n --cluster prod | irsa-role --service-account 'jobs/*' --role jobs --policy-document s3.json
+#[derive(Debug, clap::Parser)]
+#[command(name = "irsa-role", version, verbatim_doc_comment)]
+struct IrsaRole {
+    /// Who may assume the role; * and ? stand for any [default: appmesh-system/appmesh-controller]
+    #[arg(long = "service-account", value_name = "NAMESPACE/NAME")]
+    service_accounts: Vec<ServiceAccount>,
+    /// Managed policy, AWS's or your own [default for the default service account: AWSCloudMapFullAccess]
+    #[arg(long = "policy", value_name = "ARN|NAME")]
+    policies: Vec<String>,
+    /// Inline policy, named as the file without its extension
+    #[arg(long = "policy-document", value_name = "FILE")]
+    policy_documents: Vec<PathBuf>,
+    /// Name of the role [default: CLUSTER-SERVICEACCOUNT]
+    #[arg(long, value_name = "NAME")]
+    role: Option<String>,
+    /// Path of the role, e.g. /mesh/
+    #[arg(long)]
+    path: Option<String>,
+    /// Policy that bounds what the role may ever do
+    #[arg(long, value_name = "ARN")]
+    permissions_boundary: Option<String>,
+    /// Tag of the role
+    #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = key_value)]
+    tags: Vec<(String, String)>,
+    /// Take over a role that others made, and what is on it of the policies wished for
+    #[arg(long)]
+    adopt: bool,
+    #[command(flatten)]
+    aws: AwsFlags,
+    #[command(flatten)]
+    flags: Flags,
+}
+
+/// The `role` key.
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+struct Section {
+    /// ARN of the role; found, never wished for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    arn: Option<String>,
+    /// Name of the role.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    /// Path of the role, `/…/`; absent if it is `/`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<String>,
+    /// ARN of the policy that bounds the role.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    permissions_boundary: Option<String>,
+    /// Managed policies: ARNs, or names in a wish.
+    policies: Vec<String>,
+    /// Inline policies by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    policy_documents: BTreeMap<String, Value>,
+    /// Who may assume the role.
+    service_accounts: Vec<ServiceAccount>,
+    /// Tags of the role, beside this tool's own.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    tags: BTreeMap<String, String>,
+}
+
+/// What this tool reads of oidc-assoc's key.
+#[derive(Deserialize)]
+struct Oidc {
+    arn: Option<String>,
+}
+
+/// A role wished for, and for whom.
+struct Wish {
+    role: Want,
+    service_accounts: Vec<ServiceAccount>,
+}
+
+impl Tool for IrsaRole {
+    type Section = Section;
+    type Want = Wish;
+    type Have = Option<Role>;
+    type Change = Change;
+
+    fn flags(&self) -> &Flags {
+        &self.flags
+    }
+
+    fn key(&self) -> Vec<&str> {
+        vec!["role"]
+    }
+
+    async fn want(&self, session: &mut Session, section: Option<Section>) -> Result<Wish> {
+        let section = section.unwrap_or_default();
+        let cluster = session.cluster(&self.aws).await?;
+        let oidc: Option<Oidc> = session.doc.read(&["oidc"])?;
+        let provider = oidc.and_then(|oidc| oidc.arn).map_or_else(|| cluster.oidc_provider(), Ok)?;
+
+        let default: ServiceAccount = CONTROLLER.0.parse().map_err(Error::failed)?;
+        let given = or(self.service_accounts.clone(), section.service_accounts);
+        let service_accounts = unique(or(given, vec![default.clone()]));
+        let documents = match &self.policy_documents[..] {
+            [] => section.policy_documents,
+            files => files.iter().map(|file| policy::read(file)).collect::<Result<_>>()?,
+        };
+        let mut policies = or(self.policies.clone(), section.policies);
+        if policies.is_empty() && documents.is_empty() && service_accounts == [default] {
+            policies.push(CONTROLLER.1.to_owned());
+        }
+        // What --delete takes off, the role itself remembers.
+        if self.flags.delete {
+            policies.clear();
+        }
+        let iam = Iam::new(session.aws(&self.aws).await?);
+        for policy in policies.iter_mut().filter(|policy| !policy.starts_with("arn:")) {
+            *policy = iam.resolve(cluster.partition(), policy).await?;
+        }
+        let name = self.role.clone().or(section.name);
+        let role = Want {
+            name: name.unwrap_or_else(|| service_account::role_name(&cluster.name, &service_accounts[0])),
+            path: self.path.clone().or(section.path),
+            trust: policy::trust(&provider, &service_accounts),
+            cluster: cluster.arn,
+            policies: unique(policies),
+            documents,
+            boundary: self.permissions_boundary.clone().or(section.permissions_boundary),
+            tags: if self.tags.is_empty() { section.tags } else { self.tags.iter().cloned().collect() },
+            adopt: self.adopt,
+        };
+        if let Some(tag) = role.tags.keys().find(|key| *key == MANAGED_BY.0 || key.starts_with("crossmesh:")) {
+            return Err(Error::input(format!("role.tags: {tag} is this tool's own")).into());
+        }
+        Ok(Wish { role, service_accounts })
+    }
+
+    async fn observe(&self, session: &Session, want: &Wish) -> Result<Option<Role>> {
+        let (iam, name) = (Iam::new(session.aws(&self.aws).await?), &want.role.name);
+        let Some(mut role) = iam.role(name).await? else { return Ok(None) };
+        if self.flags.delete {
+            role.instance_profiles = iam.instance_profiles(name).await?;
+        }
+        Ok(Some(role))
+    }
+
+    fn plan(want: &Wish, have: &Option<Role>) -> Result<Vec<Change>> {
+        plan::plan(&want.role, have.as_ref())
+    }
+
+    fn plan_delete(want: &Wish, have: &Option<Role>) -> Result<Vec<Change>> {
+        Ok(plan::plan_delete(&want.role, have.as_ref()))
+    }
+
+    fn remarks(want: &Wish, have: &Option<Role>) -> Vec<String> {
+        plan::remarks(&want.role, have.as_ref())
+    }
+
+    fn left_alone(want: &Wish, have: &Option<Role>) -> Vec<String> {
+        plan::left_alone(&want.role, have.as_ref())
+    }
+
+    async fn apply(&self, session: &Session, want: &Wish, change: Change) -> Result<()> {
+        let (iam, want) = (Iam::new(session.aws(&self.aws).await?), &want.role);
+        match change {
+            Change::Create { role, tags } => {
+                iam.create(want, tags).await?;
+                session.made(format!("role {role}"));
+                // A policy can be attached only where IAM knows the role already.
+                let there = async || Ok(iam.role(&role).await?.map_or(not_yet(), Found::Ready));
+                session.wait(format!("role {role}"), there).await.map(drop)
+            }
+            Change::Trust { role } => iam.set_trust(&role, &want.trust).await,
+            Change::SetBoundary { role, boundary } => iam.set_boundary(&role, &boundary).await,
+            Change::Tag { role, tags } => iam.tag(&role, tags).await,
+            Change::Attach { role, policy } => iam.attach(&role, &policy).await,
+            Change::PutInline { role, policy } => {
+                let document = want.documents.get(&policy).context("an inline policy nobody wished for")?;
+                iam.put_inline(&role, &policy, document).await
+            }
+            Change::Detach { role, policy } => iam.detach(&role, &policy).await,
+            Change::DeleteInline { role, policy } => iam.delete_inline(&role, &policy).await,
+            Change::Untag { role, keys } => iam.untag(&role, keys).await,
+            Change::Delete { role } => iam.delete(&role).await,
+        }
+    }
+
+    fn outcome(want: Wish, have: Option<Role>) -> Section {
+        let (want, service_accounts) = (want.role, want.service_accounts);
+        Section {
+            path: have.as_ref().map(|role| role.path.clone()).filter(|path| path != "/"),
+            arn: have.map(|role| role.arn),
+            name: Some(want.name),
+            permissions_boundary: want.boundary,
+            policies: want.policies,
+            policy_documents: want.documents,
+            service_accounts,
+            tags: want.tags,
+        }
+    }
+}
+
+/// What the first list gives, else the second.
+fn or<T>(first: Vec<T>, second: Vec<T>) -> Vec<T> {
+    if first.is_empty() { second } else { first }
+}
+
+/// Without repetitions, in the order given.
+fn unique<T: PartialEq>(list: Vec<T>) -> Vec<T> {
+    list.into_iter().fold(Vec::new(), |mut kept, one| {
+        if !kept.contains(&one) {
+            kept.push(one);
+        }
+        kept
+    })
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or_else(|| format!("{text} is not KEY=VALUE"))?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+fn not_yet<T>() -> Found<T> {
+    Found::NotYet("iam:GetRole does not find it".to_owned())
+}
+
+fn main() -> ExitCode {
+    common::main::<IrsaRole>()
+}

@@ -1,0 +1,468 @@
+//! What to change about a role. Pure.
+//!
+//! IAM does not tell who attached a policy. So a role of ours remembers in its tags what this tool put on it: that,
+//! and only that, is taken off again when it is no longer wished for.
+
+use crate::policy::same;
+use anyhow::Result;
+use common::Error;
+use common::aws::MANAGED_BY;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Tag: ARN of the cluster whose service accounts the role is for.
+pub const CLUSTER_TAG: &str = "crossmesh:cluster";
+/// Tags: `crossmesh:policy/NAME` = ARN of a policy we attached.
+const POLICY_TAG: &str = "crossmesh:policy/";
+/// Tags: `crossmesh:inline/NAME` of an inline policy we put.
+const INLINE_TAG: &str = "crossmesh:inline/";
+/// What is left of a tag's 128 characters for a policy's name. A longer name is cut; its ARN is the tag's value.
+const LONGEST_NAME: usize = 100;
+
+/// The role the service accounts need.
+#[derive(Debug, Clone)]
+pub struct Want {
+    /// Name of the role.
+    pub name: String,
+    /// `/…/`; `None` takes it wherever it is.
+    pub path: Option<String>,
+    /// ARN of the cluster.
+    pub cluster: String,
+    /// The trust policy.
+    pub trust: Value,
+    /// ARNs of the managed policies.
+    pub policies: Vec<String>,
+    /// Inline policies by name.
+    pub documents: BTreeMap<String, Value>,
+    /// ARN of the permissions boundary.
+    pub boundary: Option<String>,
+    /// Tags the user wishes for.
+    pub tags: BTreeMap<String, String>,
+    /// Take over a role, and policies on it, that others made.
+    pub adopt: bool,
+}
+
+/// The role IAM has.
+#[derive(Debug, Clone, Default)]
+pub struct Role {
+    /// `arn:PARTITION:iam::ACCOUNT:role/PATH/NAME`
+    pub arn: String,
+    /// `/` or `/…/`
+    pub path: String,
+    /// The trust policy; null if it cannot be read.
+    pub trust: Value,
+    /// ARNs of the managed policies.
+    pub attached: Vec<String>,
+    /// Inline policies by name.
+    pub inline: BTreeMap<String, Value>,
+    /// ARN of the permissions boundary.
+    pub boundary: Option<String>,
+    /// All its tags.
+    pub tags: BTreeMap<String, String>,
+    /// Names of the instance profiles that hold it; looked up for `--delete` only.
+    pub instance_profiles: Vec<String>,
+}
+
+/// One step.
+#[derive(Debug, PartialEq)]
+#[allow(missing_docs, reason = "its text says it")]
+pub enum Change {
+    Create { role: String, tags: BTreeMap<String, String> },
+    Trust { role: String },
+    SetBoundary { role: String, boundary: String },
+    Tag { role: String, tags: BTreeMap<String, String> },
+    Attach { role: String, policy: String },
+    PutInline { role: String, policy: String },
+    Detach { role: String, policy: String },
+    DeleteInline { role: String, policy: String },
+    Untag { role: String, keys: Vec<String> },
+    Delete { role: String },
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Change::Create { role, .. } => write!(f, "create role {role}"),
+            Change::Trust { role } => write!(f, "put the trust policy of role {role} right"),
+            Change::SetBoundary { role, boundary } => write!(f, "bound role {role} by {boundary}"),
+            Change::Tag { role, tags } => {
+                let tags: Vec<String> = tags.iter().map(|(key, value)| format!("{key}={value}")).collect();
+                write!(f, "tag role {role} {}", tags.join(" "))
+            }
+            Change::Attach { role, policy } => write!(f, "attach {policy} to role {role}"),
+            Change::PutInline { role, policy } => write!(f, "put inline policy {policy} on role {role}"),
+            Change::Detach { role, policy } => write!(f, "detach {policy} from role {role}"),
+            Change::DeleteInline { role, policy } => write!(f, "delete inline policy {policy} of role {role}"),
+            Change::Untag { role, keys } => write!(f, "untag role {role} {}", keys.join(" ")),
+            Change::Delete { role } => write!(f, "delete role {role}"),
+        }
+    }
+}
+
+/// What makes the role fit. Policies that others put on it stay.
+pub fn plan(want: &Want, have: Option<&Role>) -> Result<Vec<Change>> {
+    if let Some(role) = have {
+        usable(want, role)?;
+    }
+    let nothing = Role::default();
+    let (role, name) = (have.unwrap_or(&nothing), || want.name.clone());
+    let mut changes = Vec::new();
+
+    let mut tags = tags(want, role);
+    tags.retain(|key, value| role.tags.get(key) != Some(value));
+    if have.is_none() {
+        changes.push(Change::Create { role: name(), tags });
+    } else {
+        // Remembered before it is done: a run that dies in between leaves nothing of ours that we do not know.
+        if !tags.is_empty() {
+            changes.push(Change::Tag { role: name(), tags });
+        }
+        if !same(&want.trust, &role.trust) {
+            changes.push(Change::Trust { role: name() });
+        }
+        if let Some(boundary) = want.boundary.clone().filter(|boundary| role.boundary.as_ref() != Some(boundary)) {
+            changes.push(Change::SetBoundary { role: name(), boundary });
+        }
+    }
+    let missing = want.policies.iter().filter(|policy| !role.attached.contains(policy));
+    changes.extend(missing.map(|policy| Change::Attach { role: name(), policy: policy.clone() }));
+    let wrong =
+        want.documents.iter().filter(|(name, document)| !role.inline.get(*name).is_some_and(|i| same(i, document)));
+    changes.extend(wrong.map(|(policy, _)| Change::PutInline { role: name(), policy: policy.clone() }));
+
+    // What we put there for an earlier wish.
+    let (attached, inline) = ours(role);
+    let unwanted = attached.iter().filter(|policy| !want.policies.contains(policy));
+    changes.extend(unwanted.map(|policy| Change::Detach { role: name(), policy: policy.clone() }));
+    let unwanted = inline.iter().filter(|policy| !want.documents.contains_key(*policy));
+    changes.extend(unwanted.map(|policy| Change::DeleteInline { role: name(), policy: policy.clone() }));
+    let wanted = records(want);
+    let keys: Vec<String> = remembered(role).filter(|key| !wanted.contains_key(*key)).cloned().collect();
+    if !keys.is_empty() {
+        changes.push(Change::Untag { role: name(), keys });
+    }
+    Ok(changes)
+}
+
+/// Takes off what we put on, and deletes the role unless others use it.
+pub fn plan_delete(want: &Want, have: Option<&Role>) -> Vec<Change> {
+    let Some(role) = have.filter(|role| not_ours(want, role).is_none()) else { return Vec::new() };
+    let name = || want.name.clone();
+    let (attached, inline) = ours(role);
+    let mut changes: Vec<Change> = attached.into_iter().map(|policy| Change::Detach { role: name(), policy }).collect();
+    changes.extend(inline.into_iter().map(|policy| Change::DeleteInline { role: name(), policy }));
+    let keys: Vec<String> = remembered(role).cloned().collect();
+    if foreign(role).is_empty() {
+        changes.push(Change::Delete { role: name() });
+    } else if !keys.is_empty() {
+        changes.push(Change::Untag { role: name(), keys });
+    }
+    changes
+}
+
+/// What others have to do with the role, one line each.
+pub fn left_alone(want: &Want, have: Option<&Role>) -> Vec<String> {
+    let Some(role) = have else { return Vec::new() };
+    match not_ours(want, role) {
+        Some(why) => vec![format!("role {}: {why}", want.name)],
+        None => foreign(role).into_iter().map(|user| format!("role {}: {user}", want.name)).collect(),
+    }
+}
+
+/// Policies on the role that are neither wished for nor ours.
+pub fn remarks(want: &Want, have: Option<&Role>) -> Vec<String> {
+    let Some(role) = have else { return Vec::new() };
+    let (attached, inline) = ours(role);
+    let others = role.attached.iter().filter(|policy| !attached.contains(policy) && !want.policies.contains(policy));
+    let others_inline =
+        role.inline.keys().filter(|policy| !inline.contains(policy) && !want.documents.contains_key(*policy));
+    others
+        .map(|policy| format!("role {} also has {policy}, which others attached", want.name))
+        .chain(others_inline.map(|policy| format!("role {} also has the inline policy {policy} of others", want.name)))
+        .collect()
+}
+
+/// Refuses a role that is not ours to change.
+fn usable(want: &Want, role: &Role) -> Result<()> {
+    if let Some(path) = want.path.as_ref().filter(|path| **path != role.path) {
+        let have = &role.path;
+        return Err(Error::conflict(format!("role {} has the path {have}, not {path}", want.name))
+            .hint("a role's path is for life: choose another name with --role, or leave --path out")
+            .into());
+    }
+    match not_ours(want, role) {
+        Some(why) if !want.adopt => Err(Error::conflict(format!("role {} exists: {why}", want.name))
+            .hint("take it over with --adopt, or choose another name with --role")
+            .into()),
+        _ => Ok(()),
+    }
+}
+
+/// Why the role is not ours; `None` if it is.
+fn not_ours(want: &Want, role: &Role) -> Option<String> {
+    match role.tags.get(MANAGED_BY.0).map(String::as_str) {
+        Some(manager) if manager == MANAGED_BY.1 => {}
+        Some(manager) => return Some(format!("managed by {manager}")),
+        None => return Some("not made by crossmesh".to_owned()),
+    }
+    let cluster = role.tags.get(CLUSTER_TAG).filter(|cluster| **cluster != want.cluster)?;
+    Some(format!("made for {cluster}"))
+}
+
+/// The tags the role must have. A policy that was there before us is not remembered as ours, unless we adopt.
+fn tags(want: &Want, role: &Role) -> BTreeMap<String, String> {
+    let mut tags = want.tags.clone();
+    tags.insert(MANAGED_BY.0.to_owned(), MANAGED_BY.1.to_owned());
+    tags.insert(CLUSTER_TAG.to_owned(), want.cluster.clone());
+    let there = |key: &str, value: &str| match key.strip_prefix(INLINE_TAG) {
+        Some(name) => role.inline.contains_key(name),
+        None => role.attached.iter().any(|policy| policy == value),
+    };
+    tags.extend(records(want).into_iter().filter(|(key, value)| want.adopt || !there(key, value)));
+    tags
+}
+
+/// How we remember the policies wished for.
+fn records(want: &Want) -> BTreeMap<String, String> {
+    let attached = want.policies.iter().map(|arn| {
+        let name = arn.rsplit('/').next().unwrap_or(arn);
+        (format!("{POLICY_TAG}{}", &name[..name.len().min(LONGEST_NAME)]), arn.clone())
+    });
+    attached.chain(want.documents.keys().map(|name| (format!("{INLINE_TAG}{name}"), String::new()))).collect()
+}
+
+/// The tags of a role that remember what we put on it.
+fn remembered(role: &Role) -> impl Iterator<Item = &String> {
+    role.tags.keys().filter(|key| key.starts_with(POLICY_TAG) || key.starts_with(INLINE_TAG))
+}
+
+/// What we put on the role and is still there: ARNs of managed policies, names of inline ones.
+fn ours(role: &Role) -> (Vec<String>, Vec<String>) {
+    let attached = role.tags.iter().filter(|(key, _)| key.starts_with(POLICY_TAG)).map(|(_, arn)| arn);
+    let inline = role.tags.keys().filter_map(|key| key.strip_prefix(INLINE_TAG));
+    (
+        attached.filter(|arn| role.attached.contains(arn)).cloned().collect(),
+        inline.filter(|name| role.inline.contains_key(*name)).map(str::to_owned).collect(),
+    )
+}
+
+/// Who else uses the role.
+fn foreign(role: &Role) -> Vec<String> {
+    let (attached, inline) = ours(role);
+    let policies = role.attached.iter().filter(|policy| !attached.contains(policy));
+    let documents = role.inline.keys().filter(|policy| !inline.contains(policy));
+    policies
+        .map(|policy| format!("others attached {policy}"))
+        .chain(documents.map(|policy| format!("others put the inline policy {policy} on it")))
+        .chain(role.instance_profiles.iter().map(|profile| format!("the instance profile {profile} holds it")))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    const A: &str = "arn:aws:iam::aws:policy/A";
+    const B: &str = "arn:aws:iam::aws:policy/service-role/B";
+    const CLUSTER: &str = "arn:aws:eks:us-west-2:1:cluster/c1";
+
+    fn want() -> Want {
+        Want {
+            name: "mesh".into(),
+            path: None,
+            cluster: CLUSTER.into(),
+            trust: json!({"Statement": []}),
+            policies: vec![A.into()],
+            documents: BTreeMap::from([("doc".into(), json!({"a": 1}))]),
+            boundary: None,
+            tags: BTreeMap::from([("team".into(), "x".into())]),
+            adopt: false,
+        }
+    }
+
+    /// What `want` leads to.
+    fn made() -> Role {
+        let tags = [
+            ("managed-by", "crossmesh"),
+            (CLUSTER_TAG, CLUSTER),
+            ("crossmesh:policy/A", A),
+            ("crossmesh:inline/doc", ""),
+            ("team", "x"),
+        ];
+        Role {
+            arn: "arn:aws:iam::1:role/mesh".into(),
+            path: "/".into(),
+            trust: json!({"Statement": []}),
+            attached: vec![A.into()],
+            inline: want().documents,
+            boundary: None,
+            tags: tags.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+            instance_profiles: Vec::new(),
+        }
+    }
+
+    fn with<T>(mut value: T, change: impl FnOnce(&mut T)) -> T {
+        change(&mut value);
+        value
+    }
+
+    fn words(changes: Vec<Change>) -> Vec<String> {
+        changes.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn only_what_is_missing_or_wrong_is_changed() {
+        let cases: [(&str, Want, Option<Role>, &[&str]); 15] = [
+            (
+                "none",
+                want(),
+                None,
+                &[
+                    "create role mesh",
+                    "attach arn:aws:iam::aws:policy/A to role mesh",
+                    "put inline policy doc on role mesh",
+                ],
+            ),
+            ("as wished", want(), Some(made()), &[]),
+            (
+                "trust edited",
+                want(),
+                Some(with(made(), |role| role.trust = json!({"Statement": [{}, {"Effect": "Allow"}]}))),
+                &["put the trust policy of role mesh right"],
+            ),
+            (
+                "policy detached",
+                want(),
+                Some(with(made(), |role| role.attached.clear())),
+                &["attach arn:aws:iam::aws:policy/A to role mesh"],
+            ),
+            (
+                "inline policy edited",
+                want(),
+                Some(with(made(), |role| role.inline = BTreeMap::from([("doc".into(), json!({}))]))),
+                &["put inline policy doc on role mesh"],
+            ),
+            ("policy of others", want(), Some(with(made(), |role| role.attached.push(B.into()))), &[]),
+            (
+                "wish dropped",
+                with(want(), |want| want.policies = vec![B.into()]),
+                Some(made()),
+                &[
+                    "tag role mesh crossmesh:policy/B=arn:aws:iam::aws:policy/service-role/B",
+                    "attach arn:aws:iam::aws:policy/service-role/B to role mesh",
+                    "detach arn:aws:iam::aws:policy/A from role mesh",
+                    "untag role mesh crossmesh:policy/A",
+                ],
+            ),
+            (
+                "inline wish dropped",
+                with(want(), |want| want.documents.clear()),
+                Some(made()),
+                &["delete inline policy doc of role mesh", "untag role mesh crossmesh:inline/doc"],
+            ),
+            (
+                "boundary",
+                with(want(), |want| want.boundary = Some("arn:b".into())),
+                Some(made()),
+                &["bound role mesh by arn:b"],
+            ),
+            ("boundary of others", want(), Some(with(made(), |role| role.boundary = Some("arn:b".into()))), &[]),
+            (
+                "tag edited",
+                want(),
+                Some(with(made(), |role| role.tags.insert("team".into(), "y".into()).into_iter().for_each(drop))),
+                &["tag role mesh team=x"],
+            ),
+            (
+                "wished for, but attached by others",
+                want(),
+                Some(with(made(), |role| drop(role.tags.remove("crossmesh:policy/A")))),
+                &[],
+            ),
+            (
+                "adopted",
+                with(want(), |want| want.adopt = true),
+                Some(with(made(), |role| role.tags.clear())),
+                &["tag role mesh crossmesh:cluster=arn:aws:eks:us-west-2:1:cluster/c1 crossmesh:inline/doc= \
+                   crossmesh:policy/A=arn:aws:iam::aws:policy/A managed-by=crossmesh team=x"],
+            ),
+            (
+                "remembered, then killed before it was attached",
+                want(),
+                Some(with(made(), |role| role.attached.clear())),
+                &["attach arn:aws:iam::aws:policy/A to role mesh"],
+            ),
+            (
+                "path",
+                with(want(), |want| want.path = Some("/x/".into())),
+                Some(with(made(), |role| role.path = "/x/".into())),
+                &[],
+            ),
+        ];
+        for (case, want, have, changes) in cases {
+            assert_eq!(words(plan(&want, have.as_ref()).unwrap()), changes, "{case}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_ours_is_a_conflict() {
+        let tagged = |key: &str, value: &str| with(made(), |role| drop(role.tags.insert(key.into(), value.into())));
+        let cases = [
+            (want(), with(made(), |role| role.tags.clear()), "role mesh exists: not made by crossmesh"),
+            (want(), tagged("managed-by", "terraform"), "role mesh exists: managed by terraform"),
+            (want(), tagged(CLUSTER_TAG, "arn:c2"), "role mesh exists: made for arn:c2"),
+            (with(want(), |want| want.path = Some("/x/".into())), made(), "role mesh has the path /, not /x/"),
+        ];
+        for (want, have, message) in cases {
+            let error = plan(&want, Some(&have)).unwrap_err();
+            assert_eq!((common::classify(&error).0, error.to_string()), (common::Kind::Conflict, message.to_owned()));
+        }
+    }
+
+    #[test]
+    fn only_ours_is_deleted() {
+        let off: &[&str] =
+            &["detach arn:aws:iam::aws:policy/A from role mesh", "delete inline policy doc of role mesh"];
+        let all = [off, &["delete role mesh"]].concat();
+        let kept = [off, &["untag role mesh crossmesh:inline/doc crossmesh:policy/A"]].concat();
+        let cases: [(Option<Role>, &[&str], &[&str]); 7] = [
+            (None, &[], &[]),
+            (Some(made()), &all, &[]),
+            (Some(with(made(), |role| role.tags.clear())), &[], &["role mesh: not made by crossmesh"]),
+            (
+                Some(with(made(), |role| drop(role.tags.insert(CLUSTER_TAG.into(), "arn:c2".into())))),
+                &[],
+                &["role mesh: made for arn:c2"],
+            ),
+            (
+                Some(with(made(), |role| role.attached.push(B.into()))),
+                &kept,
+                &["role mesh: others attached arn:aws:iam::aws:policy/service-role/B"],
+            ),
+            (
+                Some(with(made(), |role| drop(role.inline.insert("theirs".into(), json!({}))))),
+                &kept,
+                &["role mesh: others put the inline policy theirs on it"],
+            ),
+            (
+                Some(with(made(), |role| role.instance_profiles.push("node".into()))),
+                &kept,
+                &["role mesh: the instance profile node holds it"],
+            ),
+        ];
+        for (have, changes, left) in cases {
+            assert_eq!(words(plan_delete(&want(), have.as_ref())), changes, "{have:?}");
+            assert_eq!(left_alone(&want(), have.as_ref()), left, "{have:?}");
+        }
+    }
+
+    #[test]
+    fn policies_of_others_are_named() {
+        let have = with(made(), |role| role.attached.push(B.into()));
+        let remark = "role mesh also has arn:aws:iam::aws:policy/service-role/B, which others attached";
+        assert_eq!(remarks(&want(), Some(&have)), [remark]);
+        assert_eq!(remarks(&want(), Some(&made())), [""; 0]);
+    }
+}
