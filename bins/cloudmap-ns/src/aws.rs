@@ -1,0 +1,126 @@
+//! The Cloud Map and Route 53 calls, one function each.
+
+use crate::plan::Namespace;
+use anyhow::{Context, Result};
+use aws_config::SdkConfig;
+use aws_sdk_servicediscovery::Client;
+use aws_sdk_servicediscovery::operation::create_private_dns_namespace::CreatePrivateDnsNamespaceError;
+use aws_sdk_servicediscovery::operation::delete_namespace::DeleteNamespaceError;
+use aws_sdk_servicediscovery::types::{
+    NamespaceFilter, NamespaceFilterName, NamespaceSummary, NamespaceType, Operation, ServiceFilter, ServiceFilterName,
+    Tag,
+};
+use common::aws::{Call, MANAGED_BY, OrAbsent};
+use std::collections::BTreeMap;
+
+/// Tag of a namespace we made: its VPC, for Cloud Map itself does not tell.
+const VPC_TAG: &str = "crossmesh:vpc";
+
+pub struct CloudMap {
+    cloud_map: Client,
+    route53: aws_sdk_route53::Client,
+}
+
+impl CloudMap {
+    pub fn new(config: &SdkConfig) -> Self {
+        Self { cloud_map: Client::new(config), route53: aws_sdk_route53::Client::new(config) }
+    }
+
+    /// All private DNS namespaces of that name in `account`, without their services.
+    pub async fn namespaces(&self, name: &str, account: &str) -> Result<Vec<Namespace>> {
+        let filter = |by, value: &str| NamespaceFilter::builder().name(by).values(value).build();
+        let filters = [
+            filter(NamespaceFilterName::Name, name)?,
+            filter(NamespaceFilterName::Type, NamespaceType::DnsPrivate.as_str())?,
+        ];
+        let pages = self.cloud_map.list_namespaces().set_filters(Some(filters.into())).into_paginator();
+        let pages = pages.send().collect::<Result<Vec<_>, _>>().await.call("servicediscovery:ListNamespaces", name)?;
+        let mut namespaces = Vec::new();
+        for summary in pages.into_iter().flat_map(|page| page.namespaces.unwrap_or_default()) {
+            let namespace = self.namespace(summary).await?;
+            // One shared by another account cannot be asked for its VPC, nor changed.
+            if namespace.arn.split(':').nth(4) == Some(account) {
+                namespaces.push(namespace);
+            }
+        }
+        Ok(namespaces)
+    }
+
+    async fn namespace(&self, summary: NamespaceSummary) -> Result<Namespace> {
+        let arn = summary.arn.context("servicediscovery:ListNamespaces gave a namespace without an ARN")?;
+        let tags = self.tags(&arn).await?;
+        let ours = tags.get(MANAGED_BY.0).is_some_and(|manager| manager == MANAGED_BY.1);
+        let dns = summary.properties.and_then(|properties| properties.dns_properties);
+        let hosted_zone = dns.and_then(|dns| dns.hosted_zone_id);
+        let vpcs = match (tags.get(VPC_TAG).filter(|_| ours), &hosted_zone) {
+            (Some(vpc), _) => vec![vpc.clone()],
+            (None, Some(zone)) => self.vpcs(zone).await?,
+            (None, None) => Vec::new(),
+        };
+        Ok(Namespace { id: summary.id.unwrap_or_default(), arn, hosted_zone, vpcs, ours, services: Vec::new() })
+    }
+
+    async fn tags(&self, arn: &str) -> Result<BTreeMap<String, String>> {
+        let answer = self.cloud_map.list_tags_for_resource().resource_arn(arn).send().await;
+        let answer = answer.or_absent(|error| error.is_resource_not_found_exception());
+        let tags = answer.call("servicediscovery:ListTagsForResource", arn)?.and_then(|answer| answer.tags);
+        Ok(tags.unwrap_or_default().into_iter().map(|tag| (tag.key, tag.value)).collect())
+    }
+
+    /// The VPCs that see a private hosted zone; none if there is no such zone any more.
+    async fn vpcs(&self, zone: &str) -> Result<Vec<String>> {
+        let answer = self.route53.get_hosted_zone().id(zone).send().await;
+        let answer = answer.or_absent(|error| error.is_no_such_hosted_zone()).call("route53:GetHostedZone", zone)?;
+        let vpcs = answer.and_then(|zone| zone.vpcs).unwrap_or_default();
+        Ok(vpcs.into_iter().filter_map(|vpc| vpc.vpc_id).collect())
+    }
+
+    /// Names of the services of a namespace.
+    pub async fn services(&self, namespace: &str) -> Result<Vec<String>> {
+        let filter = ServiceFilter::builder().name(ServiceFilterName::NamespaceId).values(namespace).build()?;
+        let pages = self.cloud_map.list_services().filters(filter).into_paginator();
+        let pages =
+            pages.send().collect::<Result<Vec<_>, _>>().await.call("servicediscovery:ListServices", namespace)?;
+        let services = pages.into_iter().flat_map(|page| page.services.unwrap_or_default());
+        Ok(services.filter_map(|service| service.name).collect())
+    }
+
+    /// Id of the operation, ours or the one that is doing the same already.
+    pub async fn create(&self, name: &str, vpc: &str) -> Result<String> {
+        let call = self.cloud_map.create_private_dns_namespace().name(name).vpc(vpc).set_tags(Some(tags(vpc)?));
+        let answer = call.send().await;
+        let same = answer.as_ref().err().and_then(|error| error.as_service_error());
+        if let Some(CreatePrivateDnsNamespaceError::DuplicateRequest(same)) = same {
+            return same.duplicate_operation_id.clone().context("a request like this, without an operation");
+        }
+        let operation = answer.call("servicediscovery:CreatePrivateDnsNamespace", name)?.operation_id;
+        operation.context("servicediscovery:CreatePrivateDnsNamespace answered without an operation")
+    }
+
+    pub async fn adopt(&self, arn: &str, vpc: &str) -> Result<()> {
+        let call = self.cloud_map.tag_resource().resource_arn(arn).set_tags(Some(tags(vpc)?));
+        call.send().await.call("servicediscovery:TagResource", arn).map(drop)
+    }
+
+    /// Id of the operation; `None` when the namespace is gone.
+    pub async fn delete(&self, id: &str) -> Result<Option<String>> {
+        let answer = self.cloud_map.delete_namespace().id(id).send().await;
+        match answer.as_ref().err().and_then(|error| error.as_service_error()) {
+            Some(DeleteNamespaceError::DuplicateRequest(same)) => return Ok(same.duplicate_operation_id.clone()),
+            Some(DeleteNamespaceError::NamespaceNotFound(_)) => return Ok(None),
+            _ => {}
+        }
+        Ok(answer.call("servicediscovery:DeleteNamespace", id)?.operation_id)
+    }
+
+    pub async fn operation(&self, id: &str) -> Result<Operation> {
+        let answer = self.cloud_map.get_operation().operation_id(id).send().await;
+        let operation = answer.call("servicediscovery:GetOperation", id)?.operation;
+        operation.context("servicediscovery:GetOperation answered without an operation")
+    }
+}
+
+fn tags(vpc: &str) -> Result<Vec<Tag>> {
+    let tag = |(key, value)| Tag::builder().key(key).value(value).build();
+    [MANAGED_BY, (VPC_TAG, vpc)].into_iter().map(tag).collect::<Result<_, _>>().context("make tags")
+}
