@@ -1,0 +1,189 @@
+//! The EC2 calls, one function each.
+
+use crate::plan::{Opening, Rule, Side, Want};
+use anyhow::Result;
+use aws_config::SdkConfig;
+use aws_sdk_ec2::Client;
+use aws_sdk_ec2::error::ProvideErrorMetadata;
+use aws_sdk_ec2::types::{
+    Filter, Instance, IpPermission, ResourceType, SecurityGroupRule, Tag, TagSpecification, UserIdGroupPair,
+};
+use common::aws::{Call, MANAGED_BY, OrAbsent};
+
+/// Tags of a rule we made: ARNs of the cluster to enter and of the cluster let in.
+const TO_TAG: &str = "crossmesh:to";
+const FROM_TAG: &str = "crossmesh:from";
+
+pub struct Ec2(Client);
+
+impl Ec2 {
+    pub fn new(config: &SdkConfig) -> Self {
+        Self(Client::new(config))
+    }
+
+    /// The security groups of every network interface of a cluster's nodes.
+    pub async fn node_groups(&self, cluster: &str) -> Result<Vec<Vec<String>>> {
+        // Managed node groups, self-managed nodes and Karpenter each tag in their own way.
+        let tags = [
+            ("tag:eks:cluster-name".to_owned(), cluster),
+            ("tag:aws:eks:cluster-name".to_owned(), cluster),
+            (format!("tag:kubernetes.io/cluster/{cluster}"), "owned"),
+        ];
+        let mut groups = Vec::new();
+        for (tag, value) in tags {
+            let filters = [filter(tag, value), filter("instance-state-name", "running")];
+            let mut pages = self.0.describe_instances().set_filters(Some(filters.into())).into_paginator().send();
+            while let Some(page) = pages.next().await {
+                let page = page.call("ec2:DescribeInstances", format!("nodes of {cluster}"))?;
+                let instances = page.reservations().iter().flat_map(|reservation| reservation.instances());
+                groups.extend(instances.flat_map(interfaces));
+            }
+        }
+        Ok(groups)
+    }
+
+    /// The ingress rules of these groups.
+    pub async fn rules(&self, groups: &[String], want: &Want) -> Result<Vec<Rule>> {
+        let filters = vec![Filter::builder().name("group-id").set_values(Some(groups.to_vec())).build()];
+        self.describe(filters, want).await
+    }
+
+    /// Our rules into one cluster, from the other or from any.
+    pub async fn our_rules(&self, want: &Want) -> Result<Vec<Rule>> {
+        let mut filters =
+            vec![filter(format!("tag:{}", MANAGED_BY.0), MANAGED_BY.1), filter(format!("tag:{TO_TAG}"), &want.to.arn)];
+        filters.extend(want.from.iter().map(|from| filter(format!("tag:{FROM_TAG}"), &from.arn)));
+        self.describe(filters, want).await
+    }
+
+    /// Those of these rules that are there.
+    pub async fn known_rules(&self, ids: &[String], want: &Want) -> Result<Vec<Rule>> {
+        let filters = vec![Filter::builder().name("security-group-rule-id").set_values(Some(ids.to_vec())).build()];
+        self.describe(filters, want).await
+    }
+
+    async fn describe(&self, filters: Vec<Filter>, want: &Want) -> Result<Vec<Rule>> {
+        let pages = self.0.describe_security_group_rules().set_filters(Some(filters)).into_paginator().items();
+        let rules = pages.send().collect::<Result<Vec<_>, _>>().await;
+        let rules = rules.call("ec2:DescribeSecurityGroupRules", format!("into {}", want.to.name))?;
+        let ingress = rules.into_iter().filter(|rule| rule.is_egress() == Some(false));
+        Ok(ingress.map(|described| rule(described, want)).collect())
+    }
+
+    /// One rule for one port from one group, tagged with both clusters.
+    pub async fn open(&self, opening: &Opening, to: &Side, from: &Side) -> Result<()> {
+        let port = i32::from(opening.port);
+        let pair = UserIdGroupPair::builder()
+            .group_id(&opening.source)
+            .set_user_id(Some(from.account.clone()).filter(|account| *account != to.account))
+            .description(format!("crossmesh: {} to {}", from.name, to.name))
+            .build();
+        let permission =
+            IpPermission::builder().ip_protocol("tcp").from_port(port).to_port(port).user_id_group_pairs(pair).build();
+        let tag = |key: &str, value: &str| Tag::builder().key(key).value(value).build();
+        let tags = TagSpecification::builder()
+            .resource_type(ResourceType::SecurityGroupRule)
+            .tags(tag(MANAGED_BY.0, MANAGED_BY.1))
+            .tags(tag(TO_TAG, &to.arn))
+            .tags(tag(FROM_TAG, &from.arn))
+            .build();
+        let call = self.0.authorize_security_group_ingress().group_id(&opening.group);
+        let answer = call.ip_permissions(permission).tag_specifications(tags).send().await;
+        let answer = answer.or_absent(|error| error.code() == Some("InvalidPermission.Duplicate"));
+        answer.call("ec2:AuthorizeSecurityGroupIngress", &opening.group).map(drop)
+    }
+
+    pub async fn revoke(&self, group: &str, rule: &str) -> Result<()> {
+        let call = self.0.revoke_security_group_ingress().group_id(group).security_group_rule_ids(rule);
+        let gone = ["InvalidSecurityGroupRuleId.NotFound", "InvalidPermission.NotFound", "InvalidGroup.NotFound"];
+        let answer = call.send().await.or_absent(|error| error.code().is_some_and(|code| gone.contains(&code)));
+        answer.call("ec2:RevokeSecurityGroupIngress", rule).map(drop)
+    }
+}
+
+fn filter(name: impl Into<String>, value: &str) -> Filter {
+    Filter::builder().name(name).values(value).build()
+}
+
+/// The groups of each of a node's network interfaces.
+fn interfaces(instance: &Instance) -> Vec<Vec<String>> {
+    let ids = |groups: &[aws_sdk_ec2::types::GroupIdentifier]| {
+        groups.iter().filter_map(|group| group.group_id().map(str::to_owned)).collect()
+    };
+    if instance.network_interfaces().is_empty() {
+        return vec![ids(instance.security_groups())];
+    }
+    instance.network_interfaces().iter().map(|interface| ids(interface.groups())).collect()
+}
+
+fn rule(described: SecurityGroupRule, want: &Want) -> Rule {
+    let tag = |key: &str| described.tags().iter().find(|tag| tag.key() == Some(key)).and_then(|tag| tag.value());
+    let ours = tag(MANAGED_BY.0) == Some(MANAGED_BY.1)
+        && tag(TO_TAG) == Some(&want.to.arn)
+        && want.from.as_ref().is_none_or(|from| tag(FROM_TAG) == Some(&from.arn));
+    Rule {
+        ours,
+        source: described.referenced_group_info().and_then(|group| group.group_id()).map(str::to_owned),
+        protocol: described.ip_protocol().unwrap_or_default().to_owned(),
+        ports: (described.from_port().unwrap_or(-1), described.to_port().unwrap_or(-1)),
+        id: described.security_group_rule_id.unwrap_or_default(),
+        group: described.group_id.unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aws_sdk_ec2::types::{GroupIdentifier, InstanceNetworkInterface, ReferencedSecurityGroup};
+
+    fn side(name: &str) -> Side {
+        let text = String::new;
+        Side { name: name.into(), arn: format!("arn:{name}"), account: text(), vpc: text(), security_group: text() }
+    }
+
+    #[test]
+    fn a_rule_is_ours_when_it_is_tagged_for_these_clusters() {
+        let ours = [("managed-by", "crossmesh"), ("crossmesh:to", "arn:c2"), ("crossmesh:from", "arn:c1")];
+        let with = |tags: &[(&str, &str)]| {
+            let tags = tags.iter().map(|(key, value)| Tag::builder().key(*key).value(*value).build()).collect();
+            let source = ReferencedSecurityGroup::builder().group_id("sg-1").build();
+            SecurityGroupRule::builder()
+                .security_group_rule_id("sgr-1")
+                .group_id("sg-2")
+                .ip_protocol("tcp")
+                .from_port(8080)
+                .to_port(8081)
+                .referenced_group_info(source)
+                .set_tags(Some(tags))
+                .build()
+        };
+        let want = |from: Option<&str>| Want {
+            to: side("c2"),
+            from: from.map(side),
+            ports: Vec::new(),
+            known_rules: Vec::new(),
+        };
+        for (expected, tags, from) in [
+            (true, &ours[..], Some("c1")),
+            (true, &ours, None),
+            (false, &ours, Some("c3")),
+            (false, &ours[..1], Some("c1")),
+            (false, &[("managed-by", "terraform"), ours[1], ours[2]], Some("c1")),
+            (false, &[], None),
+        ] {
+            let read = rule(with(tags), &want(from));
+            assert_eq!(read.ours, expected, "{tags:?} {from:?}");
+            assert_eq!((read.ports, read.source.as_deref()), ((8080, 8081), Some("sg-1")));
+        }
+    }
+
+    #[test]
+    fn groups_are_those_of_each_interface() {
+        let group = |id: &str| GroupIdentifier::builder().group_id(id).build();
+        let interface = |id: &str| InstanceNetworkInterface::builder().groups(group(id)).build();
+        let node = Instance::builder().security_groups(group("sg-a"));
+        assert_eq!(interfaces(&node.clone().build()), [["sg-a"]]);
+        let node = node.network_interfaces(interface("sg-a")).network_interfaces(interface("sg-pods"));
+        assert_eq!(interfaces(&node.build()), [["sg-a"], ["sg-pods"]]);
+    }
+}

@@ -1,0 +1,216 @@
+//! `sg-open`: see [`SgOpen`].
+
+mod aws;
+mod groups;
+mod plan;
+
+use anyhow::{Context, Result};
+use aws::Ec2;
+use common::aws::AwsFlags;
+use common::cluster::Cluster;
+use common::{Error, Flags, Session, Tool};
+use plan::{Change, Have, Side, Want};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// The port of the tutorial's application.
+const DEFAULT_PORT: u16 = 8080;
+
+/// Opens TCP ports of one cluster's nodes to another cluster's nodes.
+///
+/// The document's cluster is the one to enter; --from names the one to let in. Rules go from security group to security
+/// group, one per port and pair, never to addresses: the cluster security group where all nodes have it, else the
+/// fewest groups that all of them have one of. A rule that admits the port already is used, whoever made it; --delete
+/// revokes only rules that this tool made for these two clusters.
+///
+///   Reads   cluster; with --from the other cluster's document
+///   Owns    ingress {from {cluster, securityGroups}, ports, rules [{id, port, securityGroup, source}]}
+///   Calls   eks:DescribeCluster ec2:DescribeInstances ec2:DescribeSecurityGroupRules
+///           ec2:AuthorizeSecurityGroupIngress ec2:CreateTags ec2:RevokeSecurityGroupIngress
+///   Exits   0 done, 1 failed, 2 usage, 3 input, 4 conflict, 5 retry
+///
+/// Examples:
+///   sg-open -n --cluster prod-db --from-cluster prod-web --port 5432
+///   oidc-assoc -n --cluster c2 | sg-open --from c1.json --port 8080 --port 9901
+#[derive(Debug, clap::Parser)]
+#[command(name = "sg-open", version, verbatim_doc_comment)]
+struct SgOpen {
+    /// Document of the cluster to let in
+    #[arg(long, value_name = "FILE", conflicts_with = "from_cluster")]
+    from: Option<PathBuf>,
+    /// Name of the cluster to let in, of the same account and region
+    #[arg(long, value_name = "NAME")]
+    from_cluster: Option<String>,
+    /// TCP port [default: 8080; with --delete, all that were opened]
+    #[arg(long = "port", value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    ports: Vec<u16>,
+    #[command(flatten)]
+    aws: AwsFlags,
+    #[command(flatten)]
+    flags: Flags,
+}
+
+/// The `ingress` key.
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+struct Section {
+    /// The cluster let in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<Peer>,
+    /// TCP ports.
+    #[schemars(inner(range(min = 1)))]
+    ports: Vec<u16>,
+    /// The rules that let it in; found, never wished for.
+    rules: Vec<Rule>,
+}
+
+/// The cluster let in.
+#[derive(Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Peer {
+    /// Name of the EKS cluster.
+    cluster: String,
+    /// The groups that stand for its nodes; found, never wished for.
+    #[serde(default)]
+    security_groups: Vec<String>,
+}
+
+/// A rule that lets it in.
+#[derive(Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Rule {
+    /// `sgr-…`
+    id: String,
+    /// The port it is used for.
+    port: u16,
+    /// The group to enter.
+    security_group: String,
+    /// The group let in.
+    source: String,
+}
+
+impl Tool for SgOpen {
+    type Section = Section;
+    type Want = Want;
+    type Have = Have;
+    type Change = Change;
+
+    fn flags(&self) -> &Flags {
+        &self.flags
+    }
+
+    fn key(&self) -> Vec<&str> {
+        vec!["ingress"]
+    }
+
+    async fn want(&self, session: &mut Session, section: Option<Section>) -> Result<Want> {
+        let section = section.unwrap_or_default();
+        let cluster = session.cluster(&self.aws).await?;
+        let mut ports = if self.ports.is_empty() { section.ports } else { self.ports.clone() };
+        ports.sort_unstable();
+        ports.dedup();
+        let named = self.from_cluster.clone().or(section.from.map(|from| from.cluster));
+        let from = match (&self.from, named) {
+            (None, None) if self.flags.delete => None,
+            (None, None) => {
+                let none = Error::input("no cluster to let in");
+                return Err(none.hint("give --from, --from-cluster, or ingress.from.cluster in the document").into());
+            }
+            // To find its rules its ARN is enough: the cluster itself may be gone.
+            (None, Some(name)) if self.flags.delete => Some(namesake(&cluster, name)),
+            (None, Some(name)) => Some(session.look_up_cluster(&self.aws, &name, Some(&cluster.region)).await?.into()),
+            (Some(file), _) => {
+                let peer = session.peer_cluster(&self.aws, &session.peer(file)?).await?;
+                one_region(&cluster, &peer)?;
+                Some(peer.into())
+            }
+        };
+        if ports.is_empty() && !self.flags.delete {
+            ports.push(DEFAULT_PORT);
+        }
+        let known_rules = section.rules.into_iter().map(|rule| rule.id).collect();
+        Ok(Want { to: cluster.into(), from, ports, known_rules })
+    }
+
+    async fn observe(&self, session: &Session, want: &Want) -> Result<Have> {
+        let ec2 = Ec2::new(session.aws(&self.aws).await?);
+        if self.flags.delete {
+            let mut rules = ec2.our_rules(want).await?;
+            if !want.known_rules.is_empty() {
+                let known = ec2.known_rules(&want.known_rules, want).await?;
+                rules.extend(known.into_iter().filter(|rule| !rule.ours));
+            }
+            return Ok(Have { rules, ..Have::default() });
+        }
+        let from = want.from.as_ref().context("nobody to let in")?;
+        let targets = groups::covering(&ec2.node_groups(&want.to.name).await?, &want.to.security_group);
+        let sources = groups::covering(&ec2.node_groups(&from.name).await?, &from.security_group);
+        let rules = ec2.rules(&targets, want).await?;
+        Ok(Have { targets, sources, rules })
+    }
+
+    fn plan(want: &Want, have: &Have) -> Result<Vec<Change>> {
+        Ok(plan::plan(want, have))
+    }
+
+    fn plan_delete(want: &Want, have: &Have) -> Result<Vec<Change>> {
+        Ok(plan::plan_delete(want, have))
+    }
+
+    fn remarks(want: &Want, have: &Have) -> Vec<String> {
+        plan::remarks(want, have)
+    }
+
+    fn left_alone(_want: &Want, have: &Have) -> Vec<String> {
+        plan::left_alone(have)
+    }
+
+    async fn apply(&self, session: &Session, want: &Want, change: Change) -> Result<()> {
+        let ec2 = Ec2::new(session.aws(&self.aws).await?);
+        match change {
+            Change::Open(opening) => {
+                let from = want.from.as_ref().context("nobody to let in")?;
+                ec2.open(&opening, &want.to, from).await?;
+                session.made(format!("rule for port {} from {} in {}", opening.port, opening.source, opening.group));
+                Ok(())
+            }
+            Change::Revoke { rule, group } => ec2.revoke(&group, &rule).await,
+        }
+    }
+
+    fn outcome(want: Want, have: Have) -> Section {
+        let rules = plan::admitted(&want, &have).into_iter().map(|(opening, id)| Rule {
+            id,
+            port: opening.port,
+            security_group: opening.group,
+            source: opening.source,
+        });
+        Section {
+            rules: rules.collect(),
+            from: want.from.map(|from| Peer { cluster: from.name, security_groups: have.sources }),
+            ports: want.ports,
+        }
+    }
+}
+
+/// A cluster of the same account and region, known by name only.
+fn namesake(cluster: &Cluster, name: String) -> Side {
+    let place = cluster.arn.rsplit_once('/').map_or(cluster.arn.as_str(), |(place, _)| place);
+    let (arn, account) = (format!("{place}/{name}"), cluster.account.clone());
+    Side { name, arn, account, vpc: String::new(), security_group: String::new() }
+}
+
+/// Refuses clusters whose security groups cannot know each other.
+fn one_region(cluster: &Cluster, peer: &Cluster) -> Result<()> {
+    if cluster.region == peer.region {
+        return Ok(());
+    }
+    let apart = format!("cluster {} is in {}, cluster {} in {}", cluster.name, cluster.region, peer.name, peer.region);
+    Err(Error::conflict(format!("{apart}: a rule cannot name a security group of another region")).into())
+}
+
+fn main() -> ExitCode {
+    common::main::<SgOpen>()
+}
