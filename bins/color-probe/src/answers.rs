@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+/// Microseconds that latencies are told apart up to: a minute, longer than any answer is waited for.
+const SLOWEST: u64 = 60_000_000;
+
 /// Tallies, failures and latencies.
 #[derive(Debug, Clone)]
 pub struct Answers {
@@ -43,7 +46,7 @@ impl Answers {
             wrong: BTreeMap::new(),
             silence: BTreeMap::new(),
             // Three digits: a latency of 12.3 ms is told from one of 12.4 ms.
-            took: Histogram::new(3)?,
+            took: Histogram::new_with_max(SLOWEST, 3)?,
         })
     }
 

@@ -84,11 +84,7 @@ mod tests {
                 None,
                 Err("apps.a.endpoint: \"http://h:x\" is not a URL: invalid port number"),
             ),
-            (
-                r#"{"apps":{"a":{"endpoint":7}}}"#,
-                None,
-                Err("apps.a.endpoint: invalid type: integer `7`, expected a string"),
-            ),
+            (r#"{"apps":{"a":{"endpoint":7}}}"#, None, Err("apps.a.endpoint: invalid type: number, expected a string")),
         ] {
             let doc = Document::parse("stdin", doc.as_bytes()).unwrap();
             let url = from_apps(&doc, app).map(String::from).map_err(|error| error.to_string());
