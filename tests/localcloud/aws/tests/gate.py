@@ -21,6 +21,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+import cloudmap_state
 import server
 from account import seed
 from authz import Authorizer
@@ -68,6 +69,8 @@ class Region:
     _only: Region | None = None
 
     def __init__(self) -> None:
+        # Long enough to be seen, short enough for many tests.
+        cloudmap_state.PENDING.update(dict.fromkeys(cloudmap_state.PENDING, 0.5))
         self.state = Path(tempfile.mkdtemp(prefix="localcloud-aws-"))
         self.ecr_port = _free_port()
         self.clusters = clusters(self.state)

@@ -80,7 +80,7 @@ fn packages(place: &Path) -> Result<PathBuf> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+#[allow(clippy::panic, clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 mod tests {
     use std::os::unix::fs::symlink;
 
@@ -103,5 +103,28 @@ mod tests {
         fs::remove_file(place.join("bin/python")).unwrap();
         symlink("../python3.12", place.join("bin/python")).unwrap();
         assert!(!is_done(place));
+    }
+
+    /// Installs the environment first where no cloud has run yet.
+    #[test]
+    fn the_aws_side_passes_its_own_checks_in_its_environment() {
+        let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+        let base = base.unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache"));
+        let cache = Cache::open(&base.join("crossmesh/parts")).unwrap();
+        let place = cache.place("python", &[REQUIREMENTS]);
+        if !is_done(&place) {
+            let _lock = cache.lock(&|_| {}).unwrap();
+            if !is_done(&place) {
+                install(&cache, &place).unwrap();
+            }
+        }
+        let mut checks = Command::new(place.join("bin/python"));
+        checks.args(["-B", "-W", "ignore", "-m", "unittest", "discover", "-s", "tests"]);
+        checks.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("aws"));
+        let log = tempfile::NamedTempFile::new().unwrap();
+        if let Err(error) = run(&mut checks, "the checks of the AWS side", log.path()) {
+            log.keep().unwrap();
+            panic!("{error}");
+        }
     }
 }
