@@ -33,13 +33,15 @@ const CONCURRENCY: u32 = 10;
 
 /// Asks a URL many times and checks that the answers are spread as expected.
 ///
-/// It first waits until the name resolves and a first good answer comes. Then every answer must be one of the expected
-/// colours, whatever its status, and a χ² test must not find the tallies at odds with the weights (significance 0.001:
-/// of 100 answers, 55 and 45 are even, 80 and 20 are not). Every run asks anew. Each request makes a connection of its
-/// own, so that the spread of connections is seen as well; --keep-alive is faster and sees only that of requests.
+/// It first waits until the name resolves and a first good answer comes. Then every answer must
+/// be one of the expected colours, whatever its status, and a χ² test must not find the tallies at
+/// odds with the weights (significance 0.001: of 100 answers, 55 and 45 are even, 80 and 20 are
+/// not). Every run asks anew. Each request makes a connection of its own, so that the spread of
+/// connections is seen as well; --keep-alive is faster and sees only that of requests.
 ///
 ///   Reads   apps.<name>.endpoint, unless a URL is given
-///   Owns    probe {chiSquared, concurrency, count, errors, expect, keepAlive, latencyMillis, tallies, url}
+///   Owns    probe {chiSquared, concurrency, count, errors, expect, keepAlive, latencyMillis,
+///           tallies, url}
 ///   Calls   nothing of AWS: only the URL, directly, past any proxy
 ///   Exits   0 even, 1 uneven or a wrong answer, 2 usage, 3 input, 5 never reached
 ///
