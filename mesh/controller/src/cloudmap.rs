@@ -246,9 +246,10 @@ impl CloudMap {
         let call = self.client.discover_instances_revision().namespace_name(&namespace.http_name).service_name(service);
         match call.send().await {
             Ok(told) => Ok(Some(told.instances_revision.unwrap_or_default())),
-            Err(error)
-                if error.as_service_error().is_some_and(|e| e.is_service_not_found() || e.is_namespace_not_found()) =>
-            {
+            Err(error) if error.as_service_error().is_some_and(|e| e.is_service_not_found()) => Ok(None),
+            Err(error) if error.as_service_error().is_some_and(|e| e.is_namespace_not_found()) => {
+                // One that is made again under the name may be another, with another HTTP name.
+                self.lock().retain(|_, known| known != namespace);
                 Ok(None)
             }
             Err(error) => Err(error).context("servicediscovery:DiscoverInstancesRevision"),

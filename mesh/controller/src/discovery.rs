@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     sync::Arc,
     time::Duration,
 };
@@ -32,6 +33,8 @@ const POLL: Duration = Duration::from_secs(1);
 /// After this many polls the instances are read though their revision is the same: changes of health do not count as
 /// revisions.
 const REREAD: u32 = 60;
+/// The longest wait after a failure.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// A call that hangs is a failed call.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -42,6 +45,15 @@ pub enum Key {
     Instances(ServiceKey),
     /// The routes that are published in a namespace under an ARN.
     Routes(String, Arn),
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Instances(key) => write!(f, "instances of {key}"),
+            Self::Routes(namespace, arn) => write!(f, "routes of {arn} in {namespace}"),
+        }
+    }
 }
 
 /// What a watch has found.
@@ -147,7 +159,7 @@ impl Watch {
                         self.tell(&sender, answer);
                     }
                     if failed.take().is_some() {
-                        tracing::info!(key = ?self.key, "Cloud Map answers again");
+                        tracing::info!(of = %self.key, "Cloud Map answers again");
                         delays = self::delays();
                     }
                     POLL
@@ -155,7 +167,7 @@ impl Watch {
                 Err(error) => {
                     let error = format!("{error:#}");
                     if failed.as_ref() != Some(&error) {
-                        tracing::warn!(key = ?self.key, error, "cannot read Cloud Map, trying again");
+                        tracing::warn!(of = %self.key, error, "cannot read Cloud Map, trying again");
                     }
                     failed = Some(error);
                     self.known = None;
@@ -217,7 +229,7 @@ impl Watch {
         sender.send_if_modified(|found| {
             let news = found.get(&self.key) != Some(&answer);
             if news {
-                tracing::debug!(key = ?self.key, "Cloud Map has changed");
+                tracing::debug!(of = %self.key, "Cloud Map has changed");
                 found.insert(self.key.clone(), answer);
             }
             news
@@ -226,6 +238,6 @@ impl Watch {
 }
 
 fn delays() -> impl Iterator<Item = Duration> {
-    let backoff = ExponentialBuilder::default().with_min_delay(POLL).with_max_delay(Duration::from_secs(30));
+    let backoff = ExponentialBuilder::default().with_min_delay(POLL).with_max_delay(PATIENCE);
     backoff.with_jitter().without_max_times().build()
 }

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use backon::{BackoffBuilder as _, ExponentialBuilder, Retryable as _};
 use futures::{StreamExt as _, stream};
 use tokio::{
@@ -67,6 +67,11 @@ fn same(want: &Attributes, have: &Attributes) -> bool {
     let given = have.iter().filter(|(key, _)| want.contains_key(*key) || !key.starts_with("AWS_"));
     want.iter().eq(given)
 }
+
+/// Instances are still on their way out.
+#[derive(Debug, thiserror::Error)]
+#[error("Cloud Map instances are leaving")]
+struct Leaving;
 
 /// The writer.
 pub struct Registrar {
@@ -171,13 +176,13 @@ impl Registrar {
     }
 
     /// Settles all services that are or were wanted; tells what failed.
-    async fn settle_all(self: &Arc<Self>, check: bool) -> BTreeMap<ServiceKey, String> {
+    async fn settle_all(&self, check: bool) -> BTreeMap<ServiceKey, anyhow::Error> {
         let desired = self.desired();
         let known: BTreeSet<_> = self.seen.lock().await.keys().cloned().collect();
         let keys: BTreeSet<_> = known.into_iter().chain(desired.keys().cloned()).collect();
         let settled = stream::iter(keys).map(|key| async {
             let settled = self.settle(&key, desired.get(&key), check).await;
-            settled.err().map(|error| (key, format!("{error:#}")))
+            settled.err().map(|error| (key, error))
         });
         settled.buffer_unordered(CONCURRENCY).filter_map(std::future::ready).collect().await
     }
@@ -256,11 +261,11 @@ impl Registrar {
                     self.follow(key, operation);
                     match change {
                         Change::Register(id, attributes) => {
-                            tracing::info!(service = %key, id, "registered Cloud Map instance");
+                            tracing::info!(service = %key, id, "registering Cloud Map instance");
                             seen.instances.insert(id, attributes);
                         }
                         Change::Deregister(id) => {
-                            tracing::info!(service = %key, id, "deregistered Cloud Map instance");
+                            tracing::info!(service = %key, id, "deregistering Cloud Map instance");
                             seen.instances.remove(&id);
                         }
                     }
@@ -271,24 +276,22 @@ impl Registrar {
         failed
     }
 
-    /// Removes this cluster's instances, and the service if it is empty then and of our making.
+    /// Removes this cluster's instances, and when they are gone the service, if it is empty then and of our making.
     async fn clear(&self, key: &ServiceKey, seen: &mut Option<Seen>) -> anyhow::Result<()> {
-        *seen = None;
         let Some(namespace) = self.cloudmap.namespace(&key.namespace).await? else { return Ok(()) };
         let Some(service) = self.cloudmap.service(&namespace, &key.service).await? else { return Ok(()) };
         let Some(instances) = self.cloudmap.instances(&service).await? else { return Ok(()) };
-        let leaving = plan(&Instances::new(), &instances, &self.cluster);
-        let others = instances.len() - leaving.len();
-        let ours = !leaving.is_empty();
-        self.apply(key, leaving, &mut Seen { service: service.clone(), revision: None, instances }).await?;
-        if others > 0 || !self.cloudmap.is_ours(&service).await? {
-            if ours {
-                bail!("instances are leaving");
-            }
-            return Ok(());
+        let present = plan(&Instances::new(), &instances, &self.cluster);
+        if !present.is_empty() {
+            // Those on their way are still listed; telling them again is no error, and needed if the first time failed.
+            let seen = seen.insert(Seen { service, revision: None, instances });
+            self.apply(key, present, seen).await?;
+            return Err(Leaving.into());
         }
-        self.cloudmap.delete_service(&service).await?;
-        tracing::info!(service = %key, id = service.id, "deleted Cloud Map service");
+        if instances.is_empty() && self.cloudmap.is_ours(&service).await? {
+            self.cloudmap.delete_service(&service).await?;
+            tracing::info!(service = %key, id = service.id, "deleted Cloud Map service");
+        }
         Ok(())
     }
 
@@ -313,14 +316,18 @@ impl Registrar {
     }
 }
 
-fn report(errors: &mut BTreeMap<ServiceKey, String>, failed: BTreeMap<ServiceKey, String>) {
+/// Says what is new about the failures.
+fn report(errors: &mut BTreeMap<ServiceKey, String>, failed: BTreeMap<ServiceKey, anyhow::Error>) {
+    let failed: BTreeMap<_, _> = failed.into_iter().map(|(key, error)| (key, format!("{error:#}"))).collect();
     for (key, error) in &failed {
-        if errors.get(key) != Some(error) {
+        if errors.get(key) != Some(error) && *error != Leaving.to_string() {
             tracing::warn!(service = %key, error, "Cloud Map is not as it should be, trying again");
         }
     }
-    for key in errors.keys().filter(|key| !failed.contains_key(*key)) {
-        tracing::info!(service = %key, "Cloud Map is as it should be again");
+    for (key, error) in errors.iter().filter(|(key, _)| !failed.contains_key(*key)) {
+        if *error != Leaving.to_string() {
+            tracing::info!(service = %key, "Cloud Map is as it should be again");
+        }
     }
     *errors = failed;
 }

@@ -70,7 +70,7 @@ impl Tokens {
 impl Authenticate for Tokens {
     async fn caller(&self, metadata: &MetadataMap) -> Result<Caller, Status> {
         let header = metadata.get("authorization").and_then(|value| value.to_str().ok());
-        let token = header.and_then(|value| value.strip_prefix("Bearer "));
+        let token = header.and_then(|value| value.strip_prefix("Bearer ")).filter(|token| !token.is_empty());
         let token = token.ok_or_else(|| Status::unauthenticated("authorization: Bearer TOKEN is missing"))?;
         let hash = Sha256::digest(token).into();
         if let Some(caller) = self.remembered(&hash) {
