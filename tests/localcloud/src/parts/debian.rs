@@ -13,23 +13,27 @@ use super::pins::{PACKAGES, Package};
 /// Installs what is missing, or says in one line what to install.
 pub fn ensure(tell: &dyn Fn(&str)) -> Result<()> {
     let missing = missing(PACKAGES, &is_there);
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let names = missing.join(" ");
+    if missing.is_empty() { Ok(()) } else { install(&missing, tell) }
+}
+
+/// Installs packages by name; an error where that is not ours to do.
+pub fn install(packages: &[&str], tell: &dyn Fn(&str)) -> Result<()> {
+    let names = packages.join(" ");
     if !Uid::effective().is_root() || !is_there("apt-get") {
         bail!("missing here: {names}; as root, on Debian: apt-get install {names}");
     }
     tell(&format!("installing {names}"));
-    let log = env::temp_dir().join(format!("localcloud-apt-{}.log", std::process::id()));
-    run(apt().arg("update"), "apt-get update", &log)?;
-    run(
-        apt().args(["install", "--yes", "--no-install-recommends"]).args(&missing),
-        &format!("apt-get install {names}"),
-        &log,
-    )?;
-    std::fs::remove_file(&log).ok();
-    Ok(())
+    let log = tempfile::Builder::new().prefix("localcloud-apt-").suffix(".log").tempfile()?;
+    let installed = run(apt().arg("update"), "apt-get update", log.path()).and_then(|()| {
+        let mut command = apt();
+        command.args(["install", "--yes", "--no-install-recommends"]).args(packages);
+        run(&mut command, &format!("apt-get install {names}"), log.path())
+    });
+    // The error names the log.
+    if installed.is_err() {
+        log.keep()?;
+    }
+    installed
 }
 
 fn apt() -> Command {

@@ -75,7 +75,7 @@ impl Plan {
     fn run(&self, cache: &Cache, tell: &dyn Fn(&str)) -> Result<()> {
         if !python::is_done(&self.python) {
             tell("installing the Python environment of the AWS side");
-            python::install(cache, &self.python)?;
+            python::install(cache, &self.python, tell)?;
         }
         let missing: Vec<_> = self.programs.iter().filter(|(_, place)| !place.exists()).collect();
         if !missing.is_empty() {

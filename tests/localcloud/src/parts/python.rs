@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 
 use super::cache::Cache;
 use super::command::run;
+use super::debian;
 use super::pins::{PYTHON_MINIMUM, REQUIREMENTS};
 
 /// Written last: an environment knows its own path, so it can't be made elsewhere and moved.
@@ -28,7 +29,7 @@ fn matches_its_python(place: &Path) -> bool {
 }
 
 /// Makes the environment with every pinned package in it.
-pub fn install(cache: &Cache, place: &Path) -> Result<()> {
+pub fn install(cache: &Cache, place: &Path, tell: &dyn Fn(&str)) -> Result<()> {
     if place.exists() {
         fs::remove_dir_all(place).with_context(|| format!("removing the incomplete {}", place.display()))?;
     }
@@ -37,8 +38,11 @@ pub fn install(cache: &Cache, place: &Path) -> Result<()> {
     let check =
         format!("import sys; sys.exit(0 if sys.version_info >= ({major}, {minor}) else 'it is ' + sys.version)");
     run(Command::new("python3").args(["-c", &check]), &format!("looking for Python {major}.{minor} or newer"), &log)?;
-    let hint = "making a Python environment (Debian: apt-get install python3-venv)";
-    run(Command::new("python3").args(["-m", "venv"]).arg(place), hint, &log)?;
+    // Debian keeps the means to make an environment in a package of their own.
+    if run(Command::new("python3").args(["-c", "import ensurepip, venv"]), "python3", &log).is_err() {
+        debian::install(&["python3-venv"], tell)?;
+    }
+    run(Command::new("python3").args(["-m", "venv"]).arg(place), "python3 -m venv", &log)?;
     let requirements = place.join("requirements.txt");
     fs::write(&requirements, REQUIREMENTS)?;
     run(pip(place).args(["install", "--requirement"]).arg(&requirements), "pip install", &log)?;
@@ -115,7 +119,7 @@ mod tests {
         if !is_done(&place) {
             let _lock = cache.lock(&|_| {}).unwrap();
             if !is_done(&place) {
-                install(&cache, &place).unwrap();
+                install(&cache, &place, &|_| {}).unwrap();
             }
         }
         let mut checks = Command::new(place.join("bin/python"));
