@@ -1,13 +1,18 @@
 //! The ECR calls, one function each.
 
-use crate::plan::{Have, Repository, Want};
+use crate::image::Manifest;
+use crate::oci::{AnyManifest, MANIFESTS};
+use crate::plan::{Found, Listed, Repository};
 use anyhow::{Context, Result};
 use aws_config::SdkConfig;
 use aws_sdk_ecr::Client;
-use aws_sdk_ecr::types::{ImageIdentifier, Tag};
+use aws_sdk_ecr::types::{ImageFailureCode, ImageIdentifier, ImageTagMutability, Tag};
 use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use common::Error;
 use common::aws::{Call, MANAGED_BY, OrAbsent};
+use oci_client::secrets::RegistryAuth;
 
 pub struct Ecr(Client);
 
@@ -16,69 +21,133 @@ impl Ecr {
         Self(Client::new(config))
     }
 
-    pub async fn observe(&self, want: &Want) -> Result<Have> {
-        let Some(repository) = self.repository(&want.repository).await? else { return Ok(Have::default()) };
-        let images = self.images(&want.repository).await?;
-        let (mut tags, mut others) = (None, Vec::new());
-        for (digest, its_tags) in images {
-            if Some(&digest) == want.digest.as_ref() { tags = Some(its_tags) } else { others.push(digest) }
-        }
-        Ok(Have { repository: Some(repository), tags, others })
-    }
-
     pub async fn repository(&self, name: &str) -> Result<Option<Repository>> {
         let answer = self.0.describe_repositories().repository_names(name).send().await;
-        let answer = answer
-            .or_absent(|error| error.is_repository_not_found_exception())
-            .call("ecr:DescribeRepositories", name)?;
-        let Some(found) = answer.and_then(|answer| answer.repositories?.into_iter().next()) else { return Ok(None) };
-        let uri = found.repository_uri.with_context(|| format!("repository {name} has no URI"))?;
-        let arn = found.repository_arn.with_context(|| format!("repository {name} has no ARN"))?;
-        let tags =
-            self.0.list_tags_for_resource().resource_arn(arn).send().await.call("ecr:ListTagsForResource", name)?;
-        let ours = tags.tags().iter().any(|tag| (tag.key(), tag.value()) == MANAGED_BY);
-        Ok(Some(Repository { uri, ours }))
+        let answer = answer.or_absent(|error| error.is_repository_not_found_exception());
+        let Some(found) = answer.call("ecr:DescribeRepositories", name)? else { return Ok(None) };
+        let found =
+            found.repositories.unwrap_or_default().pop().context("ecr:DescribeRepositories answered nothing")?;
+        let arn = found.repository_arn.context("the repository has no ARN")?;
+        let answer = self.0.list_tags_for_resource().resource_arn(&arn).send().await;
+        let answer = answer.or_absent(|error| error.is_repository_not_found_exception());
+        let Some(tags) = answer.call("ecr:ListTagsForResource", name)? else { return Ok(None) };
+        Ok(Some(Repository {
+            uri: found.repository_uri.context("the repository has no URI")?,
+            ours: tags.tags().iter().any(|tag| (tag.key(), tag.value()) == MANAGED_BY),
+            immutable: found.image_tag_mutability == Some(ImageTagMutability::Immutable),
+            arn,
+        }))
     }
 
-    /// Digests and tags of all images.
-    async fn images(&self, name: &str) -> Result<Vec<(String, Vec<String>)>> {
-        let mut pages = self.0.describe_images().repository_name(name).into_paginator().items().send();
-        let mut images = Vec::new();
-        while let Some(image) = pages.next().await {
-            let image = image.call("ecr:DescribeImages", name)?;
-            images.extend(image.image_digest.map(|digest| (digest, image.image_tags.unwrap_or_default())));
+    /// The manifest with a digest.
+    pub async fn manifest(&self, repository: &str, digest: &str) -> Result<Option<Manifest>> {
+        self.get(repository, ImageIdentifier::builder().image_digest(digest).build()).await
+    }
+
+    /// The digest that a tag names.
+    pub async fn tagged(&self, repository: &str, tag: &str) -> Result<Option<String>> {
+        let found = self.get(repository, ImageIdentifier::builder().image_tag(tag).build()).await?;
+        Ok(found.map(|manifest| manifest.digest))
+    }
+
+    async fn get(&self, repository: &str, id: ImageIdentifier) -> Result<Option<Manifest>> {
+        let call = self.0.batch_get_image().repository_name(repository).image_ids(id);
+        let answer = call.set_accepted_media_types(Some(MANIFESTS.map(str::to_owned).to_vec())).send().await;
+        let answer = answer.or_absent(|error| error.is_repository_not_found_exception());
+        let Some(answer) = answer.call("ecr:BatchGetImage", repository)? else { return Ok(None) };
+        let Some(image) = answer.images.unwrap_or_default().pop() else { return Ok(None) };
+        let bytes = Bytes::from(image.image_manifest.context("the image has no manifest")?);
+        let digest = image.image_id.and_then(|id| id.image_digest).context("the image has no digest")?;
+        Ok(Some(Manifest { digest, media_type: image.image_manifest_media_type.unwrap_or_default(), bytes }))
+    }
+
+    /// Every image, with its tags.
+    pub async fn images(&self, repository: &str) -> Result<Vec<Listed>> {
+        let answer = self.0.describe_images().repository_name(repository).into_paginator().items().send();
+        let answer = answer.try_collect().await.or_absent(|error| error.is_repository_not_found_exception());
+        let images = answer.call("ecr:DescribeImages", repository)?.unwrap_or_default();
+        let listed = images.into_iter().filter_map(|image| {
+            Some(Listed { digest: image.image_digest?, tags: image.image_tags.unwrap_or_default() })
+        });
+        Ok(listed.collect())
+    }
+
+    pub async fn create(&self, repository: &str) -> Result<()> {
+        let answer = self.0.create_repository().repository_name(repository).tags(ours()?).send().await;
+        let answer = answer.or_absent(|error| error.is_repository_already_exists_exception());
+        answer.call("ecr:CreateRepository", repository).map(drop)
+    }
+
+    pub async fn adopt(&self, arn: &str) -> Result<()> {
+        self.0.tag_resource().resource_arn(arn).tags(ours()?).send().await.call("ecr:TagResource", arn).map(drop)
+    }
+
+    /// The password of the registry, good for twelve hours.
+    pub async fn token(&self) -> Result<RegistryAuth> {
+        let answer = self.0.get_authorization_token().send().await.call("ecr:GetAuthorizationToken", "registry")?;
+        let data = answer.authorization_data.unwrap_or_default().pop();
+        let token = data.and_then(|data| data.authorization_token).context("ecr:GetAuthorizationToken gave none")?;
+        let token = STANDARD.decode(token).ok().and_then(|token| String::from_utf8(token).ok());
+        let token = token.context("ecr:GetAuthorizationToken gave one of an unknown shape")?;
+        let (user, password) = token.split_once(':').context("ecr:GetAuthorizationToken gave no password")?;
+        Ok(RegistryAuth::Basic(user.to_owned(), password.to_owned()))
+    }
+
+    /// Lets a tag name a manifest that is there.
+    pub async fn tag(&self, repository: &str, tag: &str, manifest: &Manifest) -> Result<()> {
+        let text = String::from_utf8(manifest.bytes.to_vec()).context("the manifest is no text")?;
+        let call = self.0.put_image().repository_name(repository).image_tag(tag).image_digest(&manifest.digest);
+        let call = call.image_manifest(text).image_manifest_media_type(&manifest.media_type);
+        let answer = call.send().await.or_absent(|error| error.is_image_already_exists_exception());
+        let immutable = answer.as_ref().err().and_then(|error| error.as_service_error());
+        let immutable = immutable.is_some_and(|error| error.is_image_tag_already_exists_exception());
+        let answer = answer.call("ecr:PutImage", format!("{repository}:{tag}")).map(drop);
+        if immutable {
+            let error = Error::conflict(format!("tag {repository}:{tag} is immutable and names another image"));
+            return answer.context(error.hint("give another --tag"));
         }
-        Ok(images)
+        answer
     }
 
-    /// The ARN of the new repository.
-    pub async fn create_repository(&self, name: &str) -> Result<String> {
-        let tag = Tag::builder().key(MANAGED_BY.0).value(MANAGED_BY.1).build()?;
-        let answer = self.0.create_repository().repository_name(name).tags(tag).send().await;
-        let answer = answer
-            .or_absent(|error| error.is_repository_already_exists_exception())
-            .call("ecr:CreateRepository", name)?;
-        Ok(answer.and_then(|answer| answer.repository?.repository_arn).unwrap_or_else(|| name.to_owned()))
+    pub async fn untag(&self, repository: &str, tag: &str) -> Result<()> {
+        self.remove(repository, vec![ImageIdentifier::builder().image_tag(tag).build()]).await
     }
 
-    /// The registry's password, valid for 12 hours; the user is `AWS`.
-    pub async fn password(&self) -> Result<String> {
-        let answer =
-            self.0.get_authorization_token().send().await.call("ecr:GetAuthorizationToken", "of this registry")?;
-        let token = answer.authorization_data().first().and_then(|data| data.authorization_token());
-        let token = BASE64_STANDARD.decode(token.context("ecr:GetAuthorizationToken answered without a token")?)?;
-        let (_, password) = std::str::from_utf8(&token)?.split_once(':').context("the token is not USER:PASSWORD")?;
-        Ok(password.to_owned())
+    pub async fn delete_image(&self, repository: &str, digest: &str) -> Result<()> {
+        self.remove(repository, vec![ImageIdentifier::builder().image_digest(digest).build()]).await
     }
 
-    pub async fn delete_image(&self, name: &str, digest: &str) -> Result<()> {
-        let image = ImageIdentifier::builder().image_digest(digest).build();
-        let answer = self.0.batch_delete_image().repository_name(name).image_ids(image).send().await;
-        answer.or_absent(|error| error.is_repository_not_found_exception()).call("ecr:BatchDeleteImage", name).map(drop)
+    /// What is gone, or what another index names, is no error.
+    async fn remove(&self, repository: &str, ids: Vec<ImageIdentifier>) -> Result<()> {
+        let answer = self.0.batch_delete_image().repository_name(repository).set_image_ids(Some(ids)).send().await;
+        let answer = answer.or_absent(|error| error.is_repository_not_found_exception());
+        let Some(answer) = answer.call("ecr:BatchDeleteImage", repository)? else { return Ok(()) };
+        for failure in answer.failures() {
+            match failure.failure_code() {
+                Some(ImageFailureCode::ImageNotFound | ImageFailureCode::ImageReferencedByManifestList) => {}
+                _ => {
+                    let reason = failure.failure_reason().unwrap_or("no reason given");
+                    return Err(Error::failed(format!("ecr:BatchDeleteImage {repository}: {reason}")).into());
+                }
+            }
+        }
+        Ok(())
     }
 
-    pub async fn delete_repository(&self, name: &str, force: bool) -> Result<()> {
-        let answer = self.0.delete_repository().repository_name(name).force(force).send().await;
-        answer.or_absent(|error| error.is_repository_not_found_exception()).call("ecr:DeleteRepository", name).map(drop)
+    pub async fn delete_repository(&self, repository: &str, force: bool) -> Result<()> {
+        let answer = self.0.delete_repository().repository_name(repository).force(force).send().await;
+        let answer = answer.or_absent(|error| error.is_repository_not_found_exception());
+        answer.call("ecr:DeleteRepository", repository).map(drop)
     }
+}
+
+/// What the image names, being an index.
+pub fn found(manifest: &Manifest) -> Found {
+    let read = serde_json::from_slice::<AnyManifest>(&manifest.bytes).ok();
+    let children = read.and_then(|read| read.manifests).unwrap_or_default();
+    Found { children: children.into_iter().map(|child| child.digest).collect() }
+}
+
+fn ours() -> Result<Tag> {
+    Ok(Tag::builder().key(MANAGED_BY.0).value(MANAGED_BY.1).build()?)
 }

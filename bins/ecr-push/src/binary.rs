@@ -1,180 +1,160 @@
-//! An image of static binaries on an empty base. Same files, same digest, wherever it is built.
+//! `--binary`: static programs on an empty base.
 
-use crate::image::{Blob, Image, Manifest};
+use crate::elf;
+use crate::image::{Blob, Image, Manifest, Part};
+use crate::layer::Layer;
+use crate::oci::{self, Config, Descriptor, Execution, ImageManifest, RootFs};
 use anyhow::{Context, Result};
 use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
+use base64::engine::general_purpose::STANDARD;
 use common::Error;
-use serde_json::json;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use webpki_root_certs::TLS_SERVER_ROOT_CERTS;
 
-/// Where programs look for certificate authorities on most distributions, and rustls and Go everywhere.
-const CA_BUNDLE: &str = "etc/ssl/certs/ca-certificates.crt";
-/// Fixed fields of an ELF header: <https://refspecs.linuxfoundation.org/elf/gabi4+/ch4.eheader.html>.
-const MAGIC: &[u8] = b"\x7fELF\x02\x01";
-/// `e_machine`.
-const MACHINES: [(u16, &str); 2] = [(62, "amd64"), (183, "arm64")];
-/// `p_type` of the program header that names a dynamic linker.
-const PT_INTERP: u32 = 3;
-
-/// Each file goes to `/NAME`; the first is the entry point.
-pub fn image(files: &[PathBuf]) -> Result<Image> {
+/// An image of two layers: the base, the same in every image, and the programs, each as `/NAME`. It starts the first.
+///
+/// # Errors
+/// A program is not static, two are for different processors or have the same name.
+pub fn image(programs: &[PathBuf]) -> Result<Image> {
+    let mut names = Vec::new();
+    let mut architectures = BTreeSet::new();
     let mut layer = Layer::default();
-    layer.folder("etc", 0o755)?;
-    layer.folder("etc/ssl", 0o755)?;
-    layer.folder("etc/ssl/certs", 0o755)?;
-    layer.file(CA_BUNDLE, 0o644, authorities().as_bytes())?;
-    layer.folder("tmp", 0o1777)?;
-    let (mut entry, mut architecture) = (None, None);
-    for file in files {
-        let bytes = std::fs::read(file).map_err(|error| Error::failed(format!("read {}: {error}", file.display())))?;
-        let its = architecture_of(file, &bytes)?;
-        if *architecture.get_or_insert(its) != its {
-            return Err(Error::usage(format!("{} is not of the first binary's architecture", file.display())).into());
+    for path in programs {
+        let name = name(path)?;
+        if names.contains(&name) {
+            return Err(Error::usage(format!("two programs would be /{name}")).into());
         }
-        let name = file.file_name().and_then(|name| name.to_str());
-        let name = name.with_context(|| format!("{} has no plain file name", file.display()))?;
-        entry.get_or_insert_with(|| format!("/{name}"));
-        layer.file(name, 0o755, &bytes)?;
+        names.push(name);
+        architectures.insert(elf::architecture(path)?);
+        layer = layer.file(name, 0o755, Part::file(path)?);
     }
-    let (Some(entry), Some(architecture)) = (entry, architecture) else { return Err(Error::usage("no binary").into()) };
-    // Not compressed: within a region, sending bytes is quicker than squeezing them, and a look at an image that is
-    // there already costs a hash and no more.
-    let layer = Blob::new(layer.0.into_inner().context("write the layer")?);
-    let config = Blob::new(serde_json::to_vec(&json!({
-        "architecture": architecture,
-        "os": "linux",
-        "config": {"Entrypoint": [entry], "Env": [format!("SSL_CERT_FILE=/{CA_BUNDLE}")], "WorkingDir": "/"},
-        "rootfs": {"type": "layers", "diff_ids": [layer.digest]},
-    }))?);
-    let manifest = json!({
-        "schemaVersion": 2,
-        "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": config.digest, "size": config.bytes.len()},
-        "layers": [{"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": layer.digest, "size": layer.bytes.len()}],
-    });
-    let manifest = Manifest {
-        blob: Blob::new(serde_json::to_vec(&manifest)?),
-        media_type: "application/vnd.oci.image.manifest.v1+json".to_owned(),
+    let [architecture] = architectures.iter().copied().collect::<Vec<_>>()[..] else {
+        let found: Vec<_> = architectures.into_iter().collect();
+        return Err(Error::failed(format!("the programs differ in architecture: {}", found.join(", "))).into());
     };
-    Ok(Image {
-        digest: manifest.blob.digest.clone(),
-        blobs: vec![layer, config],
-        manifests: vec![manifest],
-        architectures: vec![architecture.to_owned()],
-    })
+    let entry = format!("/{}", names.first().context("no program")?);
+    assemble(architecture, entry, vec![base()?, layer.blob()?])
 }
 
-/// Mozilla's certificate authorities as this tool was built with, in PEM.
-fn authorities() -> String {
-    let blocks = webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().map(|certificate| {
-        let text = BASE64_STANDARD.encode(certificate);
-        let lines: Vec<&str> = (0..text.len()).step_by(64).map(|at| &text[at..text.len().min(at + 64)]).collect();
-        format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
-    });
-    blocks.collect()
+fn name(path: &Path) -> Result<&str> {
+    let name = path.file_name().and_then(|name| name.to_str());
+    Ok(name.ok_or_else(|| Error::usage(format!("{} has no file name to take", path.display())))?)
 }
 
-/// The architecture of a static ELF binary.
-fn architecture_of(file: &Path, bytes: &[u8]) -> Result<&'static str> {
-    let place = file.display();
-    if !bytes.starts_with(MAGIC) {
-        return Err(Error::failed(format!("{place} is not a 64-bit Linux binary")).into());
-    }
-    let machine = u16::from_le_bytes(field(bytes, 18)?);
-    let known = MACHINES.iter().find(|(number, _)| *number == machine);
-    let (_, architecture) =
-        known.ok_or_else(|| Error::failed(format!("{place} is for an unknown machine ({machine})")))?;
-    let start = usize::try_from(u64::from_le_bytes(field(bytes, 32)?))?;
-    let (size, count) = (u16::from_le_bytes(field(bytes, 54)?), u16::from_le_bytes(field(bytes, 56)?));
-    for index in 0..usize::from(count) {
-        let header = start + index * usize::from(size);
-        if u32::from_le_bytes(field(bytes, header)?) == PT_INTERP {
-            let offset = usize::try_from(u64::from_le_bytes(field(bytes, header + 8)?))?;
-            let linker: Vec<u8> = bytes.iter().skip(offset).take_while(|byte| **byte != 0).copied().collect();
-            let dynamic =
-                Error::failed(format!("{place} is not static: it wants {}", String::from_utf8_lossy(&linker)));
-            return Err(dynamic
-                .hint("Rust: RUSTFLAGS='-C target-feature=+crt-static' and --target; Go: CGO_ENABLED=0")
-                .into());
-        }
-    }
-    Ok(architecture)
+/// What a static program may look for: the certificate authorities, where Linux programs look first, and /tmp.
+/// The authorities are Mozilla's, of the version in Cargo.lock: never those of the machine that builds.
+fn base() -> Result<Blob> {
+    let pem: String = TLS_SERVER_ROOT_CERTS.iter().map(|certificate| pem(certificate)).collect();
+    Layer::default()
+        .folder("etc/", 0o755)
+        .folder("etc/ssl/", 0o755)
+        .folder("etc/ssl/certs/", 0o755)
+        .file("etc/ssl/certs/ca-certificates.crt", 0o644, Part::Bytes(pem.into()))
+        .folder("tmp/", 0o1777)
+        .blob()
 }
 
-fn field<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N]> {
-    let found = at.checked_add(N).and_then(|end| bytes.get(at..end)).context("a truncated ELF file")?;
-    Ok(found.try_into()?)
+fn pem(certificate: &[u8]) -> String {
+    let text = STANDARD.encode(certificate);
+    let lines = text.as_bytes().chunks(64).map(|line| String::from_utf8_lossy(line).into_owned() + "\n");
+    format!("-----BEGIN CERTIFICATE-----\n{}-----END CERTIFICATE-----\n", lines.collect::<String>())
 }
 
-/// A tar whose bytes depend on nothing but what is in it: no times, owner root.
-struct Layer(tar::Builder<Vec<u8>>);
-
-impl Default for Layer {
-    fn default() -> Self {
-        Self(tar::Builder::new(Vec::new()))
-    }
+fn assemble(architecture: &str, entry: String, layers: Vec<Blob>) -> Result<Image> {
+    let config = serde_json::to_vec(&Config {
+        architecture,
+        config: Execution { entrypoint: vec![entry] },
+        os: "linux",
+        rootfs: RootFs {
+            diff_ids: layers.iter().map(|layer| layer.digest.clone()).collect(),
+            kind: "layers".to_owned(),
+        },
+    })?;
+    let config = Blob::of(vec![Part::Bytes(config.into())])?;
+    let manifest = manifest(&config, &layers)?;
+    let mut image = Image { platforms: BTreeSet::from([format!("linux/{architecture}")]), ..Image::default() };
+    layers.into_iter().chain([config]).for_each(|blob| image.add(blob));
+    image.manifests.push(manifest);
+    Ok(image)
 }
 
-impl Layer {
-    fn folder(&mut self, path: &str, mode: u32) -> Result<()> {
-        self.entry(tar::EntryType::Directory, &format!("{path}/"), mode, &[])
-    }
-
-    fn file(&mut self, path: &str, mode: u32, bytes: &[u8]) -> Result<()> {
-        self.entry(tar::EntryType::Regular, path, mode, bytes)
-    }
-
-    fn entry(&mut self, kind: tar::EntryType, path: &str, mode: u32, bytes: &[u8]) -> Result<()> {
-        let mut header = tar::Header::new_ustar();
-        header.set_entry_type(kind);
-        header.set_mode(mode);
-        header.set_size(bytes.len() as u64);
-        header.set_mtime(0);
-        self.0.append_data(&mut header, path, bytes).with_context(|| format!("add /{path} to the layer"))
-    }
+/// The manifest of layers that are plain tars.
+pub fn manifest(config: &Blob, layers: &[Blob]) -> Result<Manifest> {
+    let bytes = serde_json::to_vec(&ImageManifest {
+        schema_version: 2,
+        media_type: oci::MANIFEST,
+        config: Descriptor::new(oci::CONFIG, &config.digest, config.size),
+        layers: layers.iter().map(|layer| Descriptor::new(oci::LAYER, &layer.digest, layer.size)).collect(),
+    })?;
+    Ok(Manifest::new(oci::MANIFEST, bytes))
 }
 
 #[cfg(test)]
-mod tests {
+#[allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+pub mod tests {
     use super::*;
+    use crate::image::tests::layer_entries;
 
-    /// A header and one program header, of the given type.
-    fn elf(machine: u16, kind: u32) -> Vec<u8> {
-        let mut bytes = vec![0; 64 + 56];
-        bytes[..6].copy_from_slice(MAGIC);
-        bytes[18..20].copy_from_slice(&machine.to_le_bytes());
-        bytes[32..40].copy_from_slice(&64u64.to_le_bytes());
-        bytes[54..56].copy_from_slice(&56u16.to_le_bytes());
-        bytes[56..58].copy_from_slice(&1u16.to_le_bytes());
-        bytes[64..68].copy_from_slice(&kind.to_le_bytes());
-        bytes[72..80].copy_from_slice(&120u64.to_le_bytes());
-        bytes.extend(b"/lib64/ld-linux-x86-64.so.2\0");
-        bytes
+    /// The smallest program there is: a header, one segment, `exit(0)` never reached.
+    pub fn program(machine: u16, interpreter: Option<&str>) -> Vec<u8> {
+        let segment = if interpreter.is_some() { 3_u32 } else { 1 };
+        let content = interpreter.map_or_else(|| vec![0x90; 16], |path| format!("{path}\0").into_bytes());
+        let mut elf = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
+        elf.extend([2_u16, machine].iter().flat_map(|word| word.to_le_bytes()));
+        elf.extend(1_u32.to_le_bytes());
+        elf.extend([0x40_0078_u64, 64, 0].iter().flat_map(|word| word.to_le_bytes()));
+        elf.extend(0_u32.to_le_bytes());
+        elf.extend([64_u16, 56, 1, 64, 0, 0].iter().flat_map(|word| word.to_le_bytes()));
+        elf.extend([segment, 5].iter().flat_map(|word| word.to_le_bytes()));
+        let size = content.len() as u64;
+        elf.extend([120, 0x40_0078, 0x40_0078, size, size, 1].iter().flat_map(|word: &u64| word.to_le_bytes()));
+        elf.extend(content);
+        elf
+    }
+
+    fn write(folder: &Path, name: &str, content: &[u8]) -> PathBuf {
+        let path = folder.join(name);
+        std::fs::write(&path, content).unwrap();
+        path
     }
 
     #[test]
-    fn only_static_linux_binaries_are_taken() {
-        let say = |bytes: &[u8]| match architecture_of(Path::new("web"), bytes) {
-            Ok(architecture) => architecture.to_owned(),
-            Err(error) => error.to_string(),
-        };
-        assert_eq!(say(&elf(62, 1)), "amd64");
-        assert_eq!(say(&elf(183, 1)), "arm64");
-        assert_eq!(say(&elf(8, 1)), "web is for an unknown machine (8)");
-        assert_eq!(say(&elf(62, PT_INTERP)), "web is not static: it wants /lib64/ld-linux-x86-64.so.2");
-        assert_eq!(say(b"#!/bin/sh"), "web is not a 64-bit Linux binary");
-        assert_eq!(say(&elf(62, 1)[..70]), "a truncated ELF file");
-    }
-
-    #[test]
-    fn the_same_files_give_the_same_digest() {
+    fn the_same_program_is_the_same_image_everywhere() {
         let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("web");
-        std::fs::write(&file, elf(62, 1)).unwrap();
-        let first = image(std::slice::from_ref(&file)).unwrap();
-        std::fs::File::options().write(true).open(&file).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
-        assert_eq!(image(&[file]).unwrap().digest, first.digest);
-        assert_eq!(first.architectures, ["amd64"]);
+        let path = write(folder.path(), "hello", &program(62, None));
+        let image = image(&[path]).unwrap();
+        assert_eq!(image.platforms, BTreeSet::from(["linux/amd64".to_owned()]));
+        let config = String::from_utf8(image.blobs[2].parts[0].bytes().unwrap()).unwrap();
+        assert!(config.starts_with(r#"{"architecture":"amd64","config":{"Entrypoint":["/hello"]},"os":"linux","#));
+        let base = ["40755 etc/", "40755 etc/ssl/", "40755 etc/ssl/certs/", "644 etc/ssl/certs/ca-certificates.crt"];
+        assert_eq!(layer_entries(&image.blobs[0])[..4], base.map(|line| line.replace("40755", "755")));
+        assert_eq!(layer_entries(&image.blobs[0])[4], "1777 tmp/");
+        assert_eq!(layer_entries(&image.blobs[1]), ["755 hello"]);
+        // Changes only with a new version of webpki-root-certs (the first), or of this tool (then every image of every
+        // user is pushed anew: is that worth it?).
+        let digests = [&image.blobs[0].digest, &image.blobs[1].digest, &image.top().unwrap().digest];
+        assert_eq!(digests, ["", "", ""]);
+    }
+
+    #[test]
+    fn what_would_not_run_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let amd64 = write(folder.path(), "a", &program(62, None));
+        let arm64 = write(folder.path(), "b", &program(183, None));
+        let dynamic = write(folder.path(), "c", &program(62, Some("/lib64/ld-linux-x86-64.so.2")));
+        let script = write(folder.path(), "d", b"#!/bin/sh\n");
+        let other = write(folder.path(), "e", &program(9999, None));
+        for (programs, message) in [
+            (vec![&amd64, &arm64], "the programs differ in architecture: amd64, arm64"),
+            (vec![&amd64, &amd64], "two programs would be /a"),
+            (vec![&dynamic], "c is not static: it needs /lib64/ld-linux-x86-64.so.2"),
+            (vec![&script], "d is not a Linux program (ELF)"),
+            (vec![&other], "e is for a machine with no name here: 9999"),
+        ] {
+            let programs: Vec<PathBuf> = programs.into_iter().cloned().collect();
+            let error = image(&programs).unwrap_err().to_string();
+            assert!(error.ends_with(message), "{error}");
+        }
     }
 }

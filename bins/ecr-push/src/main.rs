@@ -3,59 +3,75 @@
 mod archive;
 mod aws;
 mod binary;
+mod builder;
+mod elf;
 mod image;
+mod layer;
 mod nodes;
+mod oci;
 mod plan;
 mod registry;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use aws::Ecr;
 use common::aws::AwsFlags;
 use common::{Error, Flags, Session, Tool};
+use image::Image;
+use indicatif::HumanBytes;
+use oci_client::client::ClientProtocol;
 use plan::{Change, Have, Want};
+use registry::Registry;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use tokio::time::timeout;
 
 /// Pushes an image to ECR, without a daemon.
 ///
-/// It makes the repository if there is none and sends what the registry lacks, blobs first, the manifest last. The same
-/// input gives the same digest everywhere, and an image that is already there costs one question. If the cluster is
-/// known, an image that none of its managed nodes can run is refused before anything is sent.
+/// The image comes from static programs (--binary), from an OCI layout or a docker archive (--archive), or is built by
+/// docker, podman or buildah (--context). The same input makes the same digest everywhere; what the registry has is
+/// not sent again. The repository is made when it is missing; one that somebody else made is a conflict unless
+/// --adopt. When a cluster is known, an image that none of its nodes can run is refused. Without a source, the image
+/// of the document must be there.
 ///
-///   Reads   cluster (optional)
-///   Owns    images.<name> {digest, repository, tag, uri}
-///   Calls   ecr:DescribeRepositories ecr:ListTagsForResource ecr:CreateRepository ecr:TagResource ecr:DescribeImages
+///   Reads   cluster
+///   Owns    images.NAME {digest, repository, tag, uri}
+///   Calls   ecr:DescribeRepositories ecr:ListTagsForResource ecr:BatchGetImage ecr:CreateRepository ecr:TagResource
 ///           ecr:GetAuthorizationToken ecr:BatchCheckLayerAvailability ecr:InitiateLayerUpload ecr:UploadLayerPart
-///           ecr:CompleteLayerUpload ecr:PutImage ecr:BatchDeleteImage ecr:DeleteRepository
-///           eks:ListNodegroups eks:DescribeNodegroup
+///           ecr:CompleteLayerUpload ecr:PutImage ecr:DescribeImages ecr:BatchDeleteImage ecr:DeleteRepository
+///           eks:DescribeCluster eks:ListNodegroups eks:DescribeNodegroup
 ///   Exits   0 done, 1 failed, 2 usage, 3 input, 4 conflict, 5 retry
 ///
 /// Examples:
-///   ecr-push -n web --region us-west-2 --binary target/x86_64-unknown-linux-musl/release/web
-///   ecr-push -n web --archive web.tar --tag v1 | jq -r .images.web.uri
+///   ecr-push web -n --region us-west-2 --repository shop/web --binary target/release/web | jq -r .images.web.uri
+///   ecr-push web --archive web.tar --tag v1 < cluster.json | manifest-apply web --file web.yaml
 #[derive(Debug, clap::Parser)]
 #[command(name = "ecr-push", version, verbatim_doc_comment)]
 struct EcrPush {
-    /// The image's name in the document
+    /// Name of the image: the key is images.NAME
+    #[arg(default_value_if("schema", "true", "NAME"))]
     name: String,
-    /// ECR repository [default: NAME]
+    /// ECR repository [default: images.NAME.repository of the document, then NAME]
     #[arg(long, value_name = "REPOSITORY")]
     repository: Option<String>,
-    /// Tag the image as well; the document always gets the digest
-    #[arg(long, value_name = "TAG")]
+    /// Also name the image by a tag
+    #[arg(long)]
     tag: Option<String>,
-    /// Static binaries on an empty base, with CA certificates; the first is the entry point
-    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with = "archive")]
+    /// Static Linux programs, put on an empty base with CA certificates; the image starts the first
+    #[arg(long, value_name = "FILE", num_args = 1.., group = "source")]
     binary: Vec<PathBuf>,
-    /// An OCI layout or a docker archive, as a folder or a tar
-    #[arg(long, value_name = "PATH")]
+    /// An OCI layout or a docker archive; a folder, a tar or a tar.gz
+    #[arg(long, value_name = "PATH", group = "source")]
     archive: Option<PathBuf>,
-    /// Push into a repository that crossmesh did not make
+    /// Folder with a Dockerfile, built by docker, podman or buildah, whichever is there
+    #[arg(long, value_name = "DIR", group = "source")]
+    context: Option<PathBuf>,
+    /// Take over a repository that somebody else made
     #[arg(long)]
     adopt: bool,
-    /// With --delete: remove our repository with every image in it
+    /// With --delete: also delete the other images of the repository
     #[arg(long, requires = "delete")]
     force: bool,
     #[command(flatten)]
@@ -64,22 +80,49 @@ struct EcrPush {
     flags: Flags,
 }
 
-/// One entry of the `images` key.
-#[derive(Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+/// The `images.NAME` key.
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Pushed {
-    /// Digest of the manifest or index, `sha256:…`.
+    /// `sha256:…` of the image, or of the index of its platforms. Without a source it must be there.
     #[serde(skip_serializing_if = "Option::is_none")]
     digest: Option<String>,
-    /// `ACCOUNT.dkr.ecr.REGION.amazonaws.com/REPOSITORY`
+    /// `ACCOUNT.dkr.ecr.REGION.amazonaws.com/NAME`. As a wish, `NAME` is enough.
     #[serde(skip_serializing_if = "Option::is_none")]
     repository: Option<String>,
-    /// The tag, when one was asked for.
+    /// A tag that names the image, too.
     #[serde(skip_serializing_if = "Option::is_none")]
     tag: Option<String>,
-    /// What a pod names: `REPOSITORY@DIGEST`.
+    /// `REPOSITORY@DIGEST`, what a pod names; found, never wished for.
     #[serde(skip_serializing_if = "Option::is_none")]
     uri: Option<String>,
+}
+
+impl EcrPush {
+    /// The image of the source flag.
+    async fn image(&self, session: &Session, tag: Option<&str>, want: &Want) -> Result<Option<Image>> {
+        if let Some(archive) = &self.archive {
+            return archive::image(archive, tag).map(Some);
+        }
+        if let Some(folder) = &self.context {
+            return builder::image(folder, want.nodes.as_ref(), &session.stderr).await.map(Some);
+        }
+        if self.binary.is_empty() { Ok(None) } else { binary::image(&self.binary).map(Some) }
+    }
+
+    async fn push(&self, session: &Session, ecr: &Ecr, want: &Want) -> Result<()> {
+        let image = want.image.as_ref().context("there is no image to push")?;
+        let repository = ecr.repository(&want.repository).await?;
+        let uri = repository.with_context(|| format!("repository {} is gone", want.repository))?.uri;
+        let registry = Registry::new(&uri, ecr.token().await?, ClientProtocol::Https)?;
+        let bar = |size| session.stderr.bar(size, "{bytes}/{total_bytes} {wide_bar} {bytes_per_sec}");
+        let late = || Error::retry(format!("push to {uri}: not done in time")).hint("give it more with --timeout");
+        let sent = timeout(session.remaining(), registry.push(image, bar)).await.map_err(|_| late())??;
+        session.made(format!("{uri}@{}", image.top()?.digest));
+        let (blobs, all, size) = (sent.blobs, image.blobs.len(), HumanBytes(sent.bytes));
+        session.stderr.line(format_args!("sent {blobs} of {all} blobs, {size}"));
+        Ok(())
+    }
 }
 
 impl Tool for EcrPush {
@@ -97,30 +140,45 @@ impl Tool for EcrPush {
     }
 
     async fn want(&self, session: &mut Session, section: Option<Pushed>) -> Result<Want> {
-        let image = match &self.archive {
-            Some(archive) => Some(archive::read(archive)?),
-            None if self.binary.is_empty() => None,
-            None => Some(binary::image(&self.binary)?),
+        let section = section.unwrap_or_default();
+        let (region, known) = section.repository.as_deref().map_or((None, None), split);
+        let mut want = Want {
+            repository: self.repository.as_deref().or(known).unwrap_or(&self.name).to_owned(),
+            tag: self.tag.clone().or(section.tag),
+            adopt: self.adopt,
+            force: self.force,
+            ..Want::default()
         };
-        let (known, tag) =
-            section.map_or((None, None), |pushed| (Some((pushed.digest, pushed.repository)), pushed.tag));
-        let (digest, repository) = known.unwrap_or_default();
-        let digest = image.as_ref().map(|image| image.digest.clone()).or(digest);
-        if digest.is_none() && !self.flags.delete {
-            return Err(Error::usage("no image").hint("give --binary or --archive").into());
+        let aws = AwsFlags { region: self.aws.region.clone().or(region.map(str::to_owned)), ..self.aws.clone() };
+        let named = aws.cluster.is_some() || session.doc.get(&["cluster", "name"]).is_some_and(Value::is_string);
+        // On --delete the cluster may be gone already, and nothing about it matters.
+        if named && !self.flags.delete {
+            let cluster = session.cluster(&aws).await?.name;
+            want.nodes = nodes::platforms(session.aws(&aws).await?, &cluster).await?;
         }
-        if let Some(image) = image.as_ref().filter(|_| !self.flags.delete) {
-            nodes::check(session, &self.aws, image).await?;
+        session.aws(&aws).await?;
+        want.image = self.image(session, want.tag.as_deref(), &want).await?;
+        want.digest = match &want.image {
+            Some(image) => Some(image.top()?.digest.clone()),
+            None => section.digest,
+        };
+        if want.digest.is_none() && !self.flags.delete {
+            let hint = format!("give --binary, --archive or --context, or images.{}.digest in the document", self.name);
+            return Err(Error::input("no image").hint(hint).into());
         }
-        // After the first slash stands what ECR calls the repository; before it, the registry.
-        let recorded = repository.and_then(|uri| Some(uri.split_once('/')?.1.to_owned()));
-        let name = self.repository.clone().or(recorded).unwrap_or_else(|| self.name.clone());
-        let tag = self.tag.clone().or(tag);
-        Ok(Want { repository: name, tag, digest, image, adopt: self.adopt, force: self.force })
+        Ok(want)
     }
 
     async fn observe(&self, session: &Session, want: &Want) -> Result<Have> {
-        Ecr::new(session.aws(&self.aws).await?).observe(want).await
+        let ecr = Ecr::new(session.aws(&self.aws).await?);
+        let name = &want.repository;
+        let (repository, manifest, tagged, all) = tokio::try_join!(
+            ecr.repository(name),
+            async { if let Some(digest) = &want.digest { ecr.manifest(name, digest).await } else { Ok(None) } },
+            async { if let Some(tag) = &want.tag { ecr.tagged(name, tag).await } else { Ok(None) } },
+            async { if self.flags.delete { ecr.images(name).await } else { Ok(Vec::new()) } },
+        )?;
+        Ok(Have { repository, image: manifest.as_ref().map(aws::found), tagged, all })
     }
 
     fn plan(want: &Want, have: &Have) -> Result<Vec<Change>> {
@@ -138,21 +196,29 @@ impl Tool for EcrPush {
     async fn apply(&self, session: &Session, want: &Want, change: Change) -> Result<()> {
         let ecr = Ecr::new(session.aws(&self.aws).await?);
         match change {
-            Change::CreateRepository { name } => {
-                let arn = ecr.create_repository(&name).await?;
-                session.made(arn);
+            Change::Create { repository } => {
+                ecr.create(&repository).await?;
+                session.made(format!("repository {repository}"));
                 Ok(())
             }
-            Change::Push { .. } | Change::Tag { .. } => {
-                let Some(image) = &want.image else { return Err(Error::usage("no image to push").into()) };
-                let repository = ecr.repository(&want.repository).await?;
-                let repository =
-                    repository.ok_or_else(|| Error::retry(format!("repository {} is gone", want.repository)))?;
-                let password = ecr.password().await?;
-                registry::push(session, &repository.uri, &password, image, want.tag.as_deref()).await
+            Change::Adopt { arn } => ecr.adopt(&arn).await,
+            Change::Push { .. } => self.push(session, &ecr, want).await,
+            Change::Tag { repository, tag, digest } => {
+                let manifest = match &want.image {
+                    Some(image) => image.top()?.clone(),
+                    None => ecr.manifest(&repository, &digest).await?.context("the image is gone")?,
+                };
+                ecr.tag(&repository, &tag, &manifest).await
             }
-            Change::DeleteImage { digest, .. } => ecr.delete_image(&want.repository, &digest).await,
-            Change::DeleteRepository { name, .. } => ecr.delete_repository(&name, want.force).await,
+            Change::Untag { repository, tag } => ecr.untag(&repository, &tag).await,
+            Change::DeleteImage { repository, digest, children } => {
+                ecr.delete_image(&repository, &digest).await?;
+                for child in children {
+                    ecr.delete_image(&repository, &child).await?;
+                }
+                Ok(())
+            }
+            Change::DeleteRepository { repository, force } => ecr.delete_repository(&repository, force).await,
         }
     }
 
@@ -163,6 +229,33 @@ impl Tool for EcrPush {
     }
 }
 
+/// Region and name of a repository given as `ACCOUNT.dkr.ecr.REGION.amazonaws.com/NAME`; the name alone of any other.
+fn split(repository: &str) -> (Option<&str>, Option<&str>) {
+    let Some((host, name)) = repository.split_once('/') else { return (None, Some(repository)) };
+    match host.split('.').collect::<Vec<_>>()[..] {
+        [_, "dkr", "ecr", region, _, ..] | [_, "dkr-ecr", region, _, ..] => (Some(region), Some(name)),
+        _ => (None, Some(repository)),
+    }
+}
+
 fn main() -> ExitCode {
     common::main::<EcrPush>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::split;
+
+    #[test]
+    fn a_repository_is_named_in_full_or_in_short() {
+        for (repository, expected) in [
+            ("web", (None, Some("web"))),
+            ("shop/web", (None, Some("shop/web"))),
+            ("1.dkr.ecr.us-west-2.amazonaws.com/shop/web", (Some("us-west-2"), Some("shop/web"))),
+            ("1.dkr.ecr.cn-north-1.amazonaws.com.cn/web", (Some("cn-north-1"), Some("web"))),
+            ("1.dkr-ecr.eu-west-1.on.aws/web", (Some("eu-west-1"), Some("web"))),
+        ] {
+            assert_eq!(split(repository), expected, "{repository}");
+        }
+    }
 }

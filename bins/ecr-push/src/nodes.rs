@@ -1,68 +1,53 @@
-//! Can any node of the cluster run the image?
+//! What a cluster's nodes can run.
 
-use crate::image::Image;
 use anyhow::Result;
+use aws_config::SdkConfig;
 use aws_sdk_eks::Client;
-use common::aws::{AwsFlags, Call};
-use common::{Error, Session};
-use serde_json::Value;
+use common::aws::Call;
+use futures::future::try_join_all;
+use std::collections::BTreeSet;
 
-/// Refuses an image that no managed node group can run. Without a cluster, or without managed node groups, nothing is
-/// known and nothing refused.
-pub async fn check(session: &Session, aws: &AwsFlags, image: &Image) -> Result<()> {
-    let known = session.doc.get(&["cluster", "name"]).and_then(Value::as_str);
-    let Some(cluster) = aws.cluster.as_deref().or(known) else { return Ok(()) };
-    if image.architectures.is_empty() {
-        return Ok(());
-    }
-    let eks = Client::new(session.aws(aws).await?);
-    let mut nodes: Vec<&str> = Vec::new();
-    let mut groups = eks.list_nodegroups().cluster_name(cluster).into_paginator().items().send();
-    while let Some(group) = groups.next().await {
-        let group = group.call("eks:ListNodegroups", cluster)?;
-        let answer = eks.describe_nodegroup().cluster_name(cluster).nodegroup_name(&group).send().await;
-        let described = answer.call("eks:DescribeNodegroup", &group)?.nodegroup;
-        match described.and_then(|group| architecture(group.ami_type?.as_str())) {
-            Some(architecture) => nodes.push(architecture),
-            None => return Ok(()),
-        }
-    }
-    if nodes.is_empty() || image.architectures.iter().any(|architecture| nodes.contains(&architecture.as_str())) {
-        return Ok(());
-    }
-    nodes.sort_unstable();
-    nodes.dedup();
-    let (image, nodes) = (image.architectures.join(", "), nodes.join(", "));
-    let refusal = Error::failed(format!("the image is for {image}, the nodes of {cluster} are {nodes}"));
-    Err(refusal.hint(format!("build it for {nodes}")).into())
+/// The platforms of the managed node groups, `linux/amd64`. `None` when there are none, or one does not tell: then
+/// any image may find a node (Fargate, Karpenter, own machine images).
+pub async fn platforms(config: &SdkConfig, cluster: &str) -> Result<Option<BTreeSet<String>>> {
+    let eks = Client::new(config);
+    let groups = eks.list_nodegroups().cluster_name(cluster).into_paginator().items().send();
+    let groups = groups.try_collect().await.call("eks:ListNodegroups", cluster)?;
+    let looks = groups.iter().map(async |group| {
+        let answer = eks.describe_nodegroup().cluster_name(cluster).nodegroup_name(group).send().await;
+        let described = answer.call("eks:DescribeNodegroup", group)?.nodegroup;
+        let image = described.and_then(|group| Some(group.ami_type()?.as_str().to_owned()));
+        anyhow::Ok(image.as_deref().and_then(platform).map(str::to_owned))
+    });
+    let found: Option<BTreeSet<String>> = try_join_all(looks).await?.into_iter().collect();
+    Ok(found.filter(|platforms| !platforms.is_empty()))
 }
 
-/// The architecture of an EKS AMI type, such as `AL2023_ARM_64_STANDARD`. `None` for `CUSTOM`, which can be either.
-fn architecture(ami: &str) -> Option<&'static str> {
-    if ami == "CUSTOM" {
-        None
-    } else if ami.contains("ARM_64") {
-        Some("arm64")
-    } else {
-        Some("amd64")
+/// Of one of EKS's machine images, by its `amiType`. Source: the EKS API's enum, whose names hold the processor.
+fn platform(image: &str) -> Option<&'static str> {
+    match image {
+        _ if image.starts_with("WINDOWS_") => Some("windows/amd64"),
+        _ if image.contains("ARM_64") => Some("linux/arm64"),
+        _ if image.contains("x86_64") => Some("linux/amd64"),
+        _ => None,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::architecture;
+    use super::*;
 
     #[test]
-    fn ami_types_tell_the_architecture() {
-        let cases = [
-            ("AL2_x86_64", Some("amd64")),
-            ("AL2_x86_64_GPU", Some("amd64")),
-            ("AL2023_ARM_64_STANDARD", Some("arm64")),
-            ("BOTTLEROCKET_ARM_64", Some("arm64")),
+    fn a_machine_image_tells_its_platform() {
+        for (image, expected) in [
+            ("AL2023_x86_64_STANDARD", Some("linux/amd64")),
+            ("AL2_x86_64_GPU", Some("linux/amd64")),
+            ("AL2023_ARM_64_NVIDIA", Some("linux/arm64")),
+            ("BOTTLEROCKET_ARM_64_FIPS", Some("linux/arm64")),
+            ("WINDOWS_CORE_2022_x86_64", Some("windows/amd64")),
             ("CUSTOM", None),
-        ];
-        for (ami, expected) in cases {
-            assert_eq!(architecture(ami), expected, "{ami}");
+        ] {
+            assert_eq!(platform(image), expected, "{image}");
         }
     }
 }

@@ -3,127 +3,347 @@
 use crate::image::Image;
 use anyhow::Result;
 use common::Error;
+use std::collections::BTreeSet;
 use std::fmt;
 
 /// The image that must be there.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Want {
     /// Name of the repository, without the registry.
     pub repository: String,
-    /// A tag the image must carry.
-    pub tag: Option<String>,
-    /// `sha256:…`; unknown only when deleting.
-    pub digest: Option<String>,
-    /// What to send; absent when only the document's digest is checked.
+    /// From a source; without one, `digest` must be there already.
     pub image: Option<Image>,
-    /// May push into a repository of others.
+    /// `sha256:…`; none only on `--delete`.
+    pub digest: Option<String>,
+    /// What must name the digest, too.
+    pub tag: Option<String>,
+    /// What the cluster's nodes run, `linux/amd64`; `None` when that is not known.
+    pub nodes: Option<BTreeSet<String>>,
+    /// Take over what somebody else made.
     pub adopt: bool,
-    /// May delete a repository with images.
+    /// Delete images of others, too.
     pub force: bool,
 }
 
 /// What ECR has.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Have {
-    /// The repository.
     pub repository: Option<Repository>,
-    /// The image of the wanted digest and its tags.
-    pub tags: Option<Vec<String>>,
-    /// Digests of the repository's other images; looked at only for what --delete needs.
-    pub others: Vec<String>,
+    /// The wanted digest is there.
+    pub image: Option<Found>,
+    /// What the wanted tag names.
+    pub tagged: Option<String>,
+    /// All images of the repository; looked at on `--delete` only.
+    pub all: Vec<Listed>,
 }
 
 /// A repository.
 #[derive(Debug, Clone)]
 pub struct Repository {
+    pub arn: String,
     /// `ACCOUNT.dkr.ecr.REGION.amazonaws.com/NAME`
     pub uri: String,
     /// Carries our tag.
     pub ours: bool,
+    /// Refuses to move any tag.
+    pub immutable: bool,
+}
+
+/// The image by its digest.
+#[derive(Debug, Clone, Default)]
+pub struct Found {
+    /// Digests that it names, being an index.
+    pub children: Vec<String>,
+}
+
+/// One of a repository's images.
+#[derive(Debug, Clone)]
+pub struct Listed {
+    pub digest: String,
+    pub tags: Vec<String>,
 }
 
 /// One step.
 #[derive(Debug, PartialEq)]
 pub enum Change {
     /// Make the repository.
-    CreateRepository { name: String },
-    /// Send what is missing.
+    Create { repository: String },
+    /// Tag the repository as ours.
+    Adopt { arn: String },
+    /// Send what is missing of the image.
     Push { repository: String, digest: String },
-    /// Give the image its tag.
-    Tag { repository: String, digest: String, tag: String },
-    /// Remove the image.
-    DeleteImage { repository: String, digest: String },
-    /// Remove the repository, with so many images.
-    DeleteRepository { name: String, images: usize },
+    /// Let a tag name the image.
+    Tag { repository: String, tag: String, digest: String },
+    /// Remove a tag from the image, which others still name.
+    Untag { repository: String, tag: String },
+    /// Remove the image, and then what it names.
+    DeleteImage { repository: String, digest: String, children: Vec<String> },
+    /// Remove the repository.
+    DeleteRepository { repository: String, force: bool },
 }
 
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Change::CreateRepository { name } => write!(f, "create repository {name}"),
-            Change::Push { repository, digest } => write!(f, "push {repository}@{digest}"),
-            Change::Tag { repository, digest, tag } => write!(f, "tag {repository}@{digest} as {tag}"),
-            Change::DeleteImage { repository, digest } => write!(f, "delete image {repository}@{digest}"),
-            Change::DeleteRepository { name, images: 0 } => write!(f, "delete repository {name}"),
-            Change::DeleteRepository { name, images } => {
-                write!(f, "delete repository {name} and its {images} image(s)")
+            Change::Create { repository } => write!(f, "create repository {repository}"),
+            Change::Adopt { arn } => write!(f, "adopt {arn}"),
+            Change::Push { repository, digest } => write!(f, "push {digest} to {repository}"),
+            Change::Tag { repository, tag, digest } => write!(f, "tag {digest} as {repository}:{tag}"),
+            Change::Untag { repository, tag } => write!(f, "remove tag {repository}:{tag}"),
+            Change::DeleteImage { repository, digest, .. } => write!(f, "delete image {digest} from {repository}"),
+            Change::DeleteRepository { repository, force: false } => write!(f, "delete repository {repository}"),
+            Change::DeleteRepository { repository, force: true } => {
+                write!(f, "delete repository {repository} with all its images")
             }
         }
     }
 }
 
-/// Repository, image, tag.
+/// Pushes what is missing. A repository somebody else made is used as it is when the image is there already, and never
+/// changed without `--adopt`.
 pub fn plan(want: &Want, have: &Have) -> Result<Vec<Change>> {
-    let (name, mut changes) = (&want.repository, Vec::new());
-    let Some(digest) = &want.digest else { return Ok(changes) };
+    runs_somewhere(want)?;
+    let name = || want.repository.clone();
+    let Some(digest) = want.digest.clone() else { return Ok(Vec::new()) };
+    let retag = want.tag.clone().filter(|_| have.tagged.as_ref() != Some(&digest));
+    let mut changes = Vec::new();
+    if have.image.is_none() {
+        if want.image.is_none() {
+            let message = format!("image {digest} is not in repository {}", want.repository);
+            return Err(Error::failed(message).hint("push it: --binary, --archive or --context").into());
+        }
+        changes.push(Change::Push { repository: name(), digest: digest.clone() });
+    }
+    if let Some(tag) = retag {
+        if let (Some(other), true) = (&have.tagged, have.repository.as_ref().is_some_and(|found| found.immutable)) {
+            let message = format!("tag {}:{tag} is immutable and names {other}, not {digest}", want.repository);
+            return Err(Error::conflict(message).hint("give another --tag").into());
+        }
+        changes.push(Change::Tag { repository: name(), tag, digest });
+    }
     match &have.repository {
-        None => changes.push(Change::CreateRepository { name: name.clone() }),
-        Some(repository) if !repository.ours && !want.adopt && have.tags.is_none() => {
-            let foreign = Error::conflict(format!("repository {name} was not made by crossmesh"));
-            return Err(foreign.hint("--adopt pushes into it all the same").into());
+        None => changes.insert(0, Change::Create { repository: name() }),
+        Some(found) if !found.ours && want.adopt => changes.insert(0, Change::Adopt { arn: found.arn.clone() }),
+        Some(found) if !found.ours && !changes.is_empty() => {
+            let message = format!("repository {} was not made by crossmesh", want.repository);
+            return Err(Error::conflict(message).hint("--adopt takes it over, or give another --repository").into());
         }
         Some(_) => {}
-    }
-    match &have.tags {
-        None if want.image.is_none() => {
-            let gone = Error::failed(format!("{name} has no image {digest}"));
-            return Err(gone.hint("give --binary or --archive to push it again").into());
-        }
-        None => changes.push(Change::Push { repository: name.clone(), digest: digest.clone() }),
-        Some(tags) => {
-            let missing = want.tag.iter().filter(|tag| !tags.contains(tag));
-            changes.extend(missing.map(|tag| Change::Tag {
-                repository: name.clone(),
-                digest: digest.clone(),
-                tag: tag.clone(),
-            }));
-        }
     }
     Ok(changes)
 }
 
-/// The image, and our repository when nothing else is in it, or with all that is in it by `--force`.
-pub fn plan_delete(want: &Want, have: &Have) -> Vec<Change> {
-    let name = &want.repository;
-    let Some(repository) = &have.repository else { return Vec::new() };
-    let mut changes = Vec::new();
-    if let Some(digest) = want.digest.as_ref().filter(|_| have.tags.is_some() && (repository.ours || want.adopt)) {
-        changes.push(Change::DeleteImage { repository: name.clone(), digest: digest.clone() });
+/// An image that no node can run would only fail later, as `exec format error`.
+fn runs_somewhere(want: &Want) -> Result<()> {
+    let (Some(image), Some(nodes)) = (&want.image, &want.nodes) else { return Ok(()) };
+    if image.platforms.is_empty() || nodes.is_empty() || !image.platforms.is_disjoint(nodes) {
+        return Ok(());
     }
-    if repository.ours && (have.others.is_empty() || want.force) {
-        changes.push(Change::DeleteRepository { name: name.clone(), images: have.others.len() });
+    let words = |names: &BTreeSet<String>| names.iter().cloned().collect::<Vec<_>>().join(", ");
+    let message =
+        format!("no node can run the image: it is for {}, the nodes are {}", words(&image.platforms), words(nodes));
+    Err(Error::failed(message).hint(format!("build it for {}", words(nodes))).into())
+}
+
+/// Only from a repository of ours, only what nobody else has tagged; the repository when nothing else is in it.
+pub fn plan_delete(want: &Want, have: &Have) -> Vec<Change> {
+    let repository = want.repository.clone();
+    if !have.repository.as_ref().is_some_and(|found| found.ours) {
+        return Vec::new();
+    }
+    if want.force {
+        return vec![Change::DeleteRepository { repository, force: true }];
+    }
+    let mut changes = Vec::new();
+    if let Some((digest, found)) = want.digest.clone().zip(have.image.as_ref()) {
+        if others(want, have).next().is_none() {
+            let children = found.children.clone();
+            changes.push(Change::DeleteImage { repository: repository.clone(), digest, children });
+        } else if let Some(tag) = want.tag.clone().filter(|_| have.tagged.as_ref() == Some(&digest)) {
+            changes.push(Change::Untag { repository: repository.clone(), tag });
+        }
+    }
+    if foreign(want, have).next().is_none() && others(want, have).next().is_none() {
+        changes.push(Change::DeleteRepository { repository, force: false });
     }
     changes
 }
 
-/// What `plan_delete` leaves, and why.
+/// What `--delete` leaves, and why.
 pub fn left_alone(want: &Want, have: &Have) -> Vec<String> {
     let name = &want.repository;
     match &have.repository {
-        Some(repository) if !repository.ours => vec![format!("repository {name}: not made by crossmesh")],
-        Some(_) if !have.others.is_empty() && !want.force => {
-            vec![format!("repository {name}: holds {} other image(s), --force removes them too", have.others.len())]
+        None => Vec::new(),
+        Some(found) if !found.ours => vec![format!("repository {name}: not made by crossmesh")],
+        Some(_) if want.force => Vec::new(),
+        Some(_) => {
+            let mut left = Vec::new();
+            let tags: Vec<_> = others(want, have).cloned().collect();
+            if !tags.is_empty() {
+                left.push(format!(
+                    "image {}: also tagged {}",
+                    want.digest.as_deref().unwrap_or_default(),
+                    tags.join(", ")
+                ));
+            }
+            match foreign(want, have).count() {
+                0 => {}
+                count => left.push(format!("repository {name}: holds {count} other images; --force deletes them, too")),
+            }
+            left
         }
-        _ => Vec::new(),
+    }
+}
+
+/// Tags of the wanted image that are not ours.
+fn others<'a>(want: &'a Want, have: &'a Have) -> impl Iterator<Item = &'a String> {
+    let image = have.all.iter().filter(|listed| Some(&listed.digest) == want.digest.as_ref());
+    image.flat_map(|listed| &listed.tags).filter(|tag| Some(*tag) != want.tag.as_ref())
+}
+
+/// Images that are not part of the wanted one.
+fn foreign<'a>(want: &'a Want, have: &'a Have) -> impl Iterator<Item = &'a Listed> {
+    have.all.iter().filter(|listed| {
+        let part = have.image.iter().any(|image| image.children.contains(&listed.digest) && listed.tags.is_empty());
+        Some(&listed.digest) != want.digest.as_ref() && !part
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+mod tests {
+    use super::*;
+
+    fn repository(ours: bool, immutable: bool) -> Option<Repository> {
+        Some(Repository { arn: "arn:r".into(), uri: "h/r".into(), ours, immutable })
+    }
+
+    fn names(words: &[&str]) -> BTreeSet<String> {
+        words.iter().map(|word| (*word).to_owned()).collect()
+    }
+
+    fn want(tag: Option<&str>) -> Want {
+        Want {
+            repository: "r".into(),
+            image: Some(Image { platforms: names(&["linux/amd64"]), ..Image::default() }),
+            digest: Some("sha256:a".into()),
+            tag: tag.map(Into::into),
+            ..Want::default()
+        }
+    }
+
+    fn words(changes: Result<Vec<Change>>) -> Vec<String> {
+        match changes {
+            Ok(changes) => changes.iter().map(ToString::to_string).collect(),
+            Err(error) => vec![format!("{}: {error}", common::classify(&error).0.as_str())],
+        }
+    }
+
+    #[test]
+    fn only_what_is_missing_is_made() {
+        let there = Some(Found::default());
+        let have = |repository, image, tagged: Option<&str>| Have {
+            repository,
+            image,
+            tagged: tagged.map(Into::into),
+            all: Vec::new(),
+        };
+        let push = "push sha256:a to r";
+        let tag = "tag sha256:a as r:v1";
+        let foreign = "conflict: repository r was not made by crossmesh";
+        let cases: [(Want, Have, &[&str]); 13] = [
+            (want(None), Have::default(), &["create repository r", push]),
+            (want(Some("v1")), Have::default(), &["create repository r", push, tag]),
+            (want(None), have(repository(true, false), None, None), &[push]),
+            (want(None), have(repository(true, false), there.clone(), None), &[]),
+            (want(Some("v1")), have(repository(true, true), there.clone(), Some("sha256:a")), &[]),
+            (want(Some("v1")), have(repository(true, false), there.clone(), Some("sha256:b")), &[tag]),
+            (
+                want(Some("v1")),
+                have(repository(true, true), None, Some("sha256:b")),
+                &["conflict: tag r:v1 is immutable and names sha256:b, not sha256:a"],
+            ),
+            (want(None), have(repository(false, false), there.clone(), None), &[]),
+            (want(None), have(repository(false, false), None, None), &[foreign]),
+            (want(Some("v1")), have(repository(false, false), there.clone(), None), &[foreign]),
+            (Want { adopt: true, ..want(None) }, have(repository(false, false), None, None), &["adopt arn:r", push]),
+            (
+                Want { image: None, ..want(None) },
+                have(repository(true, false), None, None),
+                &["failed: image sha256:a is not in repository r"],
+            ),
+            (Want { image: None, ..want(Some("v1")) }, have(repository(true, false), there, None), &[tag]),
+        ];
+        for (want, have, changes) in cases {
+            assert_eq!(words(plan(&want, &have)), changes, "{want:?} {have:?}");
+        }
+    }
+
+    #[test]
+    fn an_image_no_node_can_run_is_refused() {
+        let refused = "failed: no node can run the image: it is for linux/amd64, the nodes are linux/arm64";
+        let cases: [(Option<&[&str]>, &str); 5] = [
+            (None, "create repository r"),
+            (Some(&[]), "create repository r"),
+            (Some(&["linux/amd64"]), "create repository r"),
+            (Some(&["linux/amd64", "linux/arm64"]), "create repository r"),
+            (Some(&["linux/arm64"]), refused),
+        ];
+        for (nodes, first) in cases {
+            let want = Want { nodes: nodes.map(names), ..want(None) };
+            assert_eq!(words(plan(&want, &Have::default()))[0], first, "{nodes:?}");
+        }
+    }
+
+    #[test]
+    fn deleting_takes_only_what_is_ours() {
+        let image = |digest: &str, tags: &[&str]| Listed {
+            digest: format!("sha256:{digest}"),
+            tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
+        };
+        let have = |ours, children: &[&str], all: &[Listed]| Have {
+            repository: repository(ours, false),
+            image: all
+                .iter()
+                .any(|image| image.digest == "sha256:a")
+                .then(|| Found { children: children.iter().map(|digest| format!("sha256:{digest}")).collect() }),
+            tagged: Some("sha256:a".into()),
+            all: all.to_vec(),
+        };
+        const GONE: &str = "delete image sha256:a from r";
+        const EMPTY: &str = "delete repository r";
+        const FORCE: &str = "delete repository r with all its images";
+        type Lines = &'static [&'static str];
+        let cases: [(Have, Lines, Lines, Lines); 8] = [
+            (Have::default(), &[], &[], &[]),
+            (have(false, &[], &[image("a", &[])]), &[], &["repository r: not made by crossmesh"], &[]),
+            (have(true, &[], &[]), &[EMPTY], &[], &[FORCE]),
+            (have(true, &[], &[image("a", &["v1"])]), &[GONE, EMPTY], &[], &[FORCE]),
+            (have(true, &["b"], &[image("a", &[]), image("b", &[])]), &[GONE, EMPTY], &[], &[FORCE]),
+            (
+                have(true, &[], &[image("a", &[]), image("b", &[])]),
+                &[GONE],
+                &["repository r: holds 1 other images; --force deletes them, too"],
+                &[FORCE],
+            ),
+            (
+                have(true, &["b"], &[image("a", &[]), image("b", &["x"])]),
+                &[GONE],
+                &["repository r: holds 1 other images; --force deletes them, too"],
+                &[FORCE],
+            ),
+            (
+                have(true, &[], &[image("a", &["v1", "x"])]),
+                &["remove tag r:v1"],
+                &["image sha256:a: also tagged x"],
+                &[FORCE],
+            ),
+        ];
+        for (have, changes, left, forced) in cases {
+            let gentle = want(Some("v1"));
+            assert_eq!(words(Ok(plan_delete(&gentle, &have))), changes, "{have:?}");
+            assert_eq!(left_alone(&gentle, &have), left, "{have:?}");
+            assert_eq!(words(Ok(plan_delete(&Want { force: true, ..gentle }, &have))), forced, "{have:?}");
+        }
     }
 }

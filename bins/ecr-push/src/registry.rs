@@ -1,93 +1,219 @@
-//! Sends an image to a registry: only the blobs it lacks, several at a time, and the manifest when all of them are
-//! there, so that a run that was killed leaves no half image.
+//! The registry side of ECR: what the OCI distribution specification says about a push.
 
-use crate::image::{Blob, Image, Manifest};
+use crate::image::{Blob, Image, Manifest, Part};
 use anyhow::{Context, Result};
 use backon::{ExponentialBuilder, Retryable};
-use common::{Error, Session};
-use futures::{StreamExt, TryStreamExt, stream};
-use oci_client::client::{ClientConfig, ClientProtocol};
+use bytes::Bytes;
+use common::Error;
+use futures::{Stream, StreamExt, TryStreamExt};
+use http::HeaderValue;
+use indicatif::ProgressBar;
+use oci_client::Reference;
+use oci_client::client::{Client, ClientConfig, ClientProtocol};
 use oci_client::errors::OciDistributionError;
 use oci_client::secrets::RegistryAuth;
-use oci_client::{Client, Reference};
+use std::future::ready;
+use std::io::{self, SeekFrom};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncSeekExt};
+use tokio_util::io::ReaderStream;
 
-/// Blobs sent at a time.
+/// Blobs under way at once. Source: docker's `max-concurrent-uploads` is 5, containerd's 3.
 const PARALLEL: usize = 4;
 
-/// Sends the image to `HOST/REPOSITORY`.
-pub async fn push(session: &Session, uri: &str, password: &str, image: &Image, tag: Option<&str>) -> Result<()> {
-    let by_digest =
-        |digest: &str| format!("{uri}@{digest}").parse::<Reference>().with_context(|| format!("name {uri}@{digest}"));
-    let reference = by_digest(&image.digest)?;
-    let client = Client::new(ClientConfig { protocol: ClientProtocol::Https, ..ClientConfig::default() });
-    let auth = RegistryAuth::Basic("AWS".to_owned(), password.to_owned());
-    client.store_auth_if_needed(reference.resolve_registry(), &auth).await;
+/// Bytes read from a file at once.
+const CHUNK: usize = 512 << 10;
 
-    let total = image.blobs.iter().map(|blob| blob.bytes.len() as u64).sum();
-    let bar = session.stderr.bar(total, "{msg} {bytes}/{total_bytes} {wide_bar} {eta}").with_message(uri.to_owned());
-    stream::iter(&image.blobs)
-        .map(|blob| async {
-            send(&client, &reference, blob).await?;
-            bar.inc(blob.bytes.len() as u64);
-            anyhow::Ok(())
+/// No answer to a connection attempt: try again.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// One repository of a registry.
+pub struct Registry {
+    /// Sends a blob in one piece: one request, as docker does.
+    whole: Client,
+    /// Sends it in pieces, for a registry or a proxy that refuses the other.
+    pieces: Client,
+    auth: RegistryAuth,
+    host: String,
+    repository: String,
+}
+
+/// What a push had to send.
+#[derive(Debug, PartialEq)]
+pub struct Sent {
+    pub blobs: usize,
+    pub bytes: u64,
+}
+
+impl Registry {
+    /// `uri` is `HOST/REPOSITORY`.
+    pub fn new(uri: &str, auth: RegistryAuth, protocol: ClientProtocol) -> Result<Self> {
+        let (host, repository) = uri.split_once('/').with_context(|| format!("{uri} is no HOST/REPOSITORY"))?;
+        let client = |use_monolithic_push| {
+            let config = ClientConfig {
+                protocol: protocol.clone(),
+                use_monolithic_push,
+                connect_timeout: Some(CONNECT_TIMEOUT),
+                user_agent: concat!("crossmesh/", env!("CARGO_PKG_VERSION")),
+                ..ClientConfig::default()
+            };
+            Client::try_from(config).context("make an HTTP client")
+        };
+        Ok(Self {
+            whole: client(true)?,
+            pieces: client(false)?,
+            auth,
+            host: host.to_owned(),
+            repository: repository.to_owned(),
         })
-        .buffer_unordered(PARALLEL)
-        .try_collect::<()>()
-        .await?;
-    for manifest in &image.manifests {
-        put(uri, password, manifest, &manifest.blob.digest).await?;
     }
-    if let (Some(tag), Some(top)) = (tag, image.manifests.last()) {
-        put(uri, password, top, tag).await?;
-    }
-    bar.finish_and_clear();
-    Ok(())
-}
 
-async fn send(client: &Client, reference: &Reference, blob: &Blob) -> Result<()> {
-    let attempt = || async {
-        if client.blob_exists(reference, &blob.digest).await? {
-            return Ok(());
+    /// Sends the blobs that are missing, then the manifests, the one that is the image last. `bar` makes a progress
+    /// bar for so many bytes.
+    ///
+    /// # Errors
+    /// What the registry said, after retries of what may pass.
+    pub async fn push(&self, image: &Image, bar: impl FnOnce(u64) -> ProgressBar) -> Result<Sent> {
+        for client in [&self.whole, &self.pieces] {
+            client.store_auth_if_needed(&self.host, &self.auth).await;
         }
-        client.push_blob(reference, blob.bytes.clone(), &blob.digest).await.map(drop)
-    };
-    let sent = attempt.retry(ExponentialBuilder::default().with_max_times(4)).when(passes).await;
-    sent.map_err(|error| {
-        let what = format!("send {} to {}", blob.digest, reference.repository());
-        let error = anyhow::Error::new(error);
-        error.context(Error::retry(what).hint("run it again: what was sent stays"))
-    })
+        let missing = self.missing(image).await?;
+        let sent = Sent { blobs: missing.len(), bytes: missing.iter().map(|blob| blob.size).sum() };
+        let bar = bar(sent.bytes);
+        let uploads = futures::stream::iter(missing).map(|blob| self.send(blob, &bar)).buffer_unordered(PARALLEL);
+        uploads.try_for_each(|()| ready(Ok(()))).await?;
+        bar.finish_and_clear();
+        for manifest in &image.manifests {
+            self.put(manifest).await?;
+        }
+        Ok(sent)
+    }
+
+    async fn missing<'a>(&self, image: &'a Image) -> Result<Vec<&'a Blob>> {
+        let looks = futures::stream::iter(&image.blobs).map(async |blob| {
+            let reference = self.reference(&blob.digest);
+            let look = || self.whole.blob_exists(&reference, &blob.digest);
+            let there = look.retry(pauses()).when(passes).await.map_err(judged);
+            let there = there.with_context(|| format!("look for {} in {}", blob.digest, self.repository))?;
+            anyhow::Ok((!there).then_some(blob))
+        });
+        looks.buffered(PARALLEL).try_filter_map(|missing| ready(Ok(missing))).try_collect().await
+    }
+
+    async fn send(&self, blob: &Blob, bar: &ProgressBar) -> Result<()> {
+        let send = || async {
+            match self.attempt(&self.whole, blob, bar).await {
+                Err(error) if wants_pieces(&error) => self.attempt(&self.pieces, blob, bar).await,
+                answer => answer,
+            }
+        };
+        let sent = send.retry(pauses()).when(passes).await.map_err(judged);
+        sent.with_context(|| format!("send {} to {}", blob.digest, self.repository))
+    }
+
+    async fn attempt(&self, client: &Client, blob: &Blob, bar: &ProgressBar) -> Result<(), OciDistributionError> {
+        let sent = Arc::new(AtomicU64::new(0));
+        let content = read(blob.parts.clone()).map_err(OciDistributionError::from).inspect_ok({
+            let (sent, bar) = (sent.clone(), bar.clone());
+            move |bytes| {
+                sent.fetch_add(bytes.len() as u64, Relaxed);
+                bar.inc(bytes.len() as u64);
+            }
+        });
+        let reference = self.reference(&blob.digest);
+        let answer = client.push_blob_stream(&reference, content, &blob.digest, Some(blob.size)).await;
+        if answer.is_err() {
+            bar.dec(sent.load(Relaxed));
+        }
+        answer.map(drop)
+    }
+
+    async fn put(&self, manifest: &Manifest) -> Result<()> {
+        let reference = self.reference(&manifest.digest);
+        let kind = HeaderValue::from_str(&manifest.media_type).context("media type of the manifest")?;
+        let put = || self.whole.push_manifest_raw(&reference, manifest.bytes.clone(), kind.clone());
+        let done = put.retry(pauses()).when(passes).await.map_err(judged);
+        done.with_context(|| format!("put {} into {}", manifest.digest, self.repository)).map(drop)
+    }
+
+    /// By digest, but told to the client as a tag: given a digest, oci-client 0.18 panics at an answer without
+    /// `Location`, and ECR's has none.
+    fn reference(&self, digest: &str) -> Reference {
+        Reference::with_tag(self.host.clone(), self.repository.clone(), digest.to_owned())
+    }
 }
 
-/// Whether the same request may work a moment later: the network, 429 and 5xx.
+/// The content of a blob, read as it is sent.
+fn read(parts: Vec<Part>) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
+    futures::stream::iter(parts).then(open).try_flatten()
+}
+
+async fn open(part: Part) -> io::Result<impl Stream<Item = io::Result<Bytes>> + Send> {
+    let reader: Box<dyn tokio::io::AsyncRead + Send + Unpin> = match part {
+        Part::Bytes(bytes) => Box::new(io::Cursor::new(bytes)),
+        Part::File { path, offset, size } => {
+            let mut file = tokio::fs::File::open(&path).await?;
+            file.seek(SeekFrom::Start(offset)).await?;
+            Box::new(file.take(size))
+        }
+    };
+    Ok(ReaderStream::with_capacity(reader, CHUNK))
+}
+
+/// At most five tries over some seconds.
+fn pauses() -> ExponentialBuilder {
+    ExponentialBuilder::default().with_min_delay(Duration::from_millis(200)).with_max_times(4).with_jitter()
+}
+
+/// Whether the same request may work a little later. 404 is one: a repository just made, or an upload the registry
+/// has forgotten.
 fn passes(error: &OciDistributionError) -> bool {
     match error {
-        OciDistributionError::RequestError(_) | OciDistributionError::IoError(_) => true,
-        OciDistributionError::ServerError { code, .. } => *code == 429 || *code >= 500,
+        OciDistributionError::RequestError(error) => match error.status() {
+            Some(status) => passing(status.as_u16()),
+            None => !error.is_builder(),
+        },
+        OciDistributionError::ServerError { code, .. } => passing(*code),
         _ => false,
     }
 }
 
-/// Puts a manifest under a tag or its digest. Done here: oci-client panics when a registry that names no location (as
-/// ECR) is given a digest.
-async fn put(uri: &str, password: &str, manifest: &Manifest, reference: &str) -> Result<()> {
-    let (host, repository) = uri.split_once('/').with_context(|| format!("{uri} names no registry"))?;
-    let http = reqwest::Client::new();
-    let url = format!("https://{host}/v2/{repository}/manifests/{reference}");
-    let attempt = || async {
-        let request = http.put(&url).basic_auth("AWS", Some(password)).header("Content-Type", &manifest.media_type);
-        let answer = request.body(manifest.blob.bytes.clone()).send().await?;
-        let status = answer.status();
-        Ok::<_, reqwest::Error>((status, answer.text().await?))
-    };
-    let answer = attempt.retry(ExponentialBuilder::default().with_max_times(4)).await;
-    let (status, text) = answer.map_err(|error| {
-        anyhow::Error::new(error).context(Error::retry(format!("put manifest {repository}:{reference}")))
-    })?;
-    // ECR says so when a tag or digest already names this very image.
-    if status.is_success() || text.contains("ImageAlreadyExistsException") {
-        return Ok(());
-    }
-    let refused = format!("put manifest {repository}:{reference}: {status}: {text}");
-    Err(if status.is_server_error() { Error::retry(refused) } else { Error::failed(refused) }.into())
+fn passing(status: u16) -> bool {
+    matches!(status, 404 | 408 | 429 | 500..)
 }
+
+/// Whether the registry, or a proxy before it, does not take a blob in one request.
+fn wants_pieces(error: &OciDistributionError) -> bool {
+    match error {
+        OciDistributionError::SpecViolationError(_) => true,
+        OciDistributionError::ServerError { code, .. } => matches!(code, 405 | 411 | 413 | 501),
+        _ => false,
+    }
+}
+
+fn judged(error: OciDistributionError) -> anyhow::Error {
+    let denied = match &error {
+        OciDistributionError::ServerError { code, .. } => matches!(code, 401 | 403),
+        OciDistributionError::UnauthorizedError { .. } | OciDistributionError::AuthenticationFailure(_) => true,
+        OciDistributionError::RequestError(error) => {
+            error.status().is_some_and(|status| matches!(status.as_u16(), 401 | 403))
+        }
+        _ => false,
+    };
+    let judgement = if passes(&error) {
+        Error::retry("the registry did not take it").hint("run it again: it sends only what is missing")
+    } else if denied {
+        Error::failed("the registry refused it").hint(
+            "the caller needs ecr:BatchCheckLayerAvailability, ecr:InitiateLayerUpload, ecr:UploadLayerPart, \
+             ecr:CompleteLayerUpload and ecr:PutImage",
+        )
+    } else {
+        Error::failed("the registry refused it")
+    };
+    anyhow::Error::new(error).context(judgement)
+}
+
+#[cfg(test)]
+mod tests;
