@@ -13,6 +13,10 @@ use nix::unistd::Pid;
 /// What kubelet and runc need of version 2.
 const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
 
+/// A cloud's weight for the processor, in ordinary processes: it has about that many, and would count as one otherwise,
+/// since a cgroup of the root is weighed against each process in the root.
+const PROCESSES: u32 = 40;
+
 /// One mounted hierarchy of the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hierarchy {
@@ -96,17 +100,28 @@ impl Hierarchy {
     pub fn create(&self, id: &str) -> Result<()> {
         let ours = self.ours(id);
         fs::create_dir_all(&ours).with_context(|| format!("creating {}", ours.display()))?;
+        let write = |file: &str, text: &str| {
+            fs::write(ours.join(file), text).with_context(|| format!("writing {file} of {}", ours.display()))
+        };
         match &self.version {
-            Version::One(options) if options.split(',').any(|o| o == "cpuset") => {
-                // A version 1 cpuset is born empty and takes no process until it has both.
-                for file in ["cpuset.cpus", "cpuset.mems"] {
-                    let parent = fs::read_to_string(self.mount.join(file))?;
-                    fs::write(ours.join(file), parent.trim())
-                        .with_context(|| format!("writing {} of {}", file, ours.display()))?;
+            Version::One(options) => {
+                let has = |name| options.split(',').any(|option| option == name);
+                if has("cpuset") {
+                    // A version 1 cpuset is born empty and takes no process until it has both.
+                    for file in ["cpuset.cpus", "cpuset.mems"] {
+                        write(file, fs::read_to_string(self.mount.join(file))?.trim())?;
+                    }
+                }
+                if has("cpu") {
+                    write("cpu.shares", &(PROCESSES * 1024).to_string())?;
                 }
             }
-            Version::One(_) => {}
-            Version::Two => hand_down(&self.mount)?,
+            Version::Two => {
+                hand_down(&self.mount)?;
+                if ours.join("cpu.weight").exists() {
+                    write("cpu.weight", &(PROCESSES * 100).to_string())?;
+                }
+            }
         }
         Ok(())
     }

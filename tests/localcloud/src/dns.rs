@@ -8,8 +8,12 @@ use crate::network::{REGION, ROUTER, SERVICES};
 /// Names of the internet that have a stand-in here, besides `amazonaws.com`.
 const HOSTS: [&str; 5] = ["aws.github.io", "docker.io", "registry-1.docker.io", "auth.docker.io", "registry.k8s.io"];
 
+/// Port of the server that knows no name.
+const NOTHING: u16 = 5353;
+
 /// The region's resolver: every AWS name is the gateway's address, load balancers are in `hosts`, instances say their
-/// address in their name, and nothing else exists. Separate servers because CoreDNS asks `template` before `hosts`.
+/// address in their name, and nothing else exists. Separate servers because CoreDNS asks `template` before `hosts`, and
+/// one that knows nothing, as a name that `hosts` lacks would be a failure otherwise and not a name that does not exist.
 pub fn region(hosts: &Path) -> String {
     let public = HOSTS.map(|name| {
         let exactly = name.replace('.', "[.]");
@@ -28,6 +32,14 @@ pub fn region(hosts: &Path) -> String {
   hosts {hosts} {{
     reload 1s
     ttl 5
+    fallthrough
+  }}
+  forward . {REGION}:{NOTHING}
+}}
+.:{NOTHING} {{
+  bind {REGION}
+  template ANY ANY {{
+    rcode NXDOMAIN
   }}
 }}
 compute.internal:53 {{
@@ -98,7 +110,7 @@ mod tests {
     fn load_balancers_have_a_server_of_their_own() {
         let corefile = region(Path::new("/state/hosts"));
         assert!(corefile.contains("elb.amazonaws.com:53 {\n  bind 10.0.0.2\n  hosts /state/hosts {"), "{corefile}");
-        let server = corefile.split("compute.internal").next().unwrap_or_default();
+        let server = corefile.split(".:5353 {").next().unwrap_or_default();
         assert!(!server.contains("template"), "an answer of a template would hide the hosts file: {server}");
     }
 

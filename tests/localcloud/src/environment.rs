@@ -28,6 +28,10 @@ const REMOVED: [&str; 16] = [
     "KUBERNETES_SERVICE_HOST",
 ];
 
+/// Variables that tell clients whom to trust: OpenSSL and rustls, AWS's SDKs, curl, Python's requests, gRPC.
+const TRUST: [&str; 5] =
+    ["SSL_CERT_FILE", "AWS_CA_BUNDLE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"];
+
 /// What changes for a command inside. `environment.json` in the state folder.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Environment {
@@ -40,18 +44,10 @@ impl Environment {
     pub fn new(cloud: &Cloud, operator: &Keys) -> Self {
         let bundle = cloud.ca_bundle().display().to_string();
         let kubeconfig = cloud.state.join("kubeconfig").display().to_string();
-        let common = [
-            ("AWS_REGION", REGION),
-            ("AWS_DEFAULT_REGION", REGION),
-            ("AWS_CA_BUNDLE", &bundle),
-            ("SSL_CERT_FILE", &bundle),
-            ("KUBECONFIG", &kubeconfig),
-        ];
-        let set = common
-            .into_iter()
-            .chain(operator.variables())
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .collect();
+        let region = [("AWS_REGION", REGION), ("AWS_DEFAULT_REGION", REGION), ("KUBECONFIG", kubeconfig.as_str())];
+        let trust = TRUST.map(|name| (name, bundle.as_str()));
+        let set = region.into_iter().chain(trust).chain(operator.variables());
+        let set = set.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         Self { set, path: cloud.bin.display().to_string() }
     }
 

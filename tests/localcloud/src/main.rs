@@ -153,7 +153,7 @@ fn stage(state: &Path, stage: Stage) -> Result<()> {
         Stage::Machine { name } => node::hold(&Cloud::load(state)?, &name),
         Stage::Inside { of, pid, command } => match namespace::become_inside(pid, of, &command)? {},
         Stage::Region => {
-            let filter = tracing_subscriber::EnvFilter::new("warn,localcloud=info");
+            let filter = tracing_subscriber::EnvFilter::new("warn,kube_client=off");
             tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
             Builder::new_multi_thread()
                 .worker_threads(2)
