@@ -19,17 +19,19 @@ const DEFAULT_NAME: &str = "svc2.svc.local";
 
 /// Makes a Cloud Map private DNS namespace in the cluster's VPC.
 ///
-/// Names may repeat, the VPC decides: a namespace of the same name in another VPC is not this one. One that is in this
-/// VPC already is used, whoever made it; --delete removes only what this tool made or took over, and never a service
-/// that somebody registered in it. The VPC of a namespace that others made is asked of its Route 53 hosted zone.
+/// Names may repeat, the VPC decides: a namespace of the same name in another VPC is not this one.
+/// One that is in this VPC already is used, whoever made it; --delete removes only what this tool
+/// made or took over, and never a service that somebody registered in it. The VPC of a namespace that
+/// others made is asked of its Route 53 hosted zone.
 ///
 ///   Reads   cluster; with --from the other cluster's document, whose VPC must be the same
 ///   Owns    namespace {arn, hostedZone, id, name, vpc}
-///   Calls   eks:DescribeCluster servicediscovery:ListNamespaces servicediscovery:ListTagsForResource
-///           servicediscovery:CreatePrivateDnsNamespace servicediscovery:TagResource servicediscovery:GetOperation
-///           servicediscovery:ListServices servicediscovery:DeleteNamespace route53:GetHostedZone, and for Cloud Map
-///           route53:CreateHostedZone route53:ListHostedZonesByName route53:DeleteHostedZone ec2:DescribeVpcs
-///           ec2:DescribeRegions
+///   Calls   eks:DescribeCluster servicediscovery:ListNamespaces
+///           servicediscovery:ListTagsForResource servicediscovery:CreatePrivateDnsNamespace
+///           servicediscovery:TagResource servicediscovery:GetOperation
+///           servicediscovery:ListServices servicediscovery:DeleteNamespace route53:GetHostedZone,
+///           and for Cloud Map route53:CreateHostedZone route53:ListHostedZonesByName
+///           route53:DeleteHostedZone ec2:DescribeVpcs ec2:DescribeRegions
 ///   Exits   0 done, 1 failed, 2 usage, 3 input, 4 conflict, 5 retry
 ///
 /// Examples:
@@ -56,6 +58,7 @@ struct CloudmapNs {
 /// The `namespace` key.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "Namespace")]
 struct Section {
     /// ARN of the namespace; found, never wished for.
     #[serde(skip_serializing_if = "Option::is_none")]

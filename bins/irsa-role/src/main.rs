@@ -23,21 +23,26 @@ const CONTROLLER: (&str, &str) = ("appmesh-system/appmesh-controller", "AWSCloud
 
 /// Makes the IAM role that a Kubernetes service account may assume.
 ///
-/// The role trusts tokens of these service accounts only, made for STS, and of this cluster only. Annotate the service
-/// account with eks.amazonaws.com/role-arn, and its pods get the role's permissions. Trust and policies that have
-/// drifted are repaired; policies that others attached are left and named. A role that others made is a conflict.
+/// The role trusts tokens of these service accounts only, made for STS, and of this cluster only.
+/// Annotate the service account with eks.amazonaws.com/role-arn, and its pods get the role's
+/// permissions. Trust and policies that have drifted are repaired; policies that others attached are
+/// left and named. A role that others made is a conflict.
 ///
 ///   Reads   cluster, oidc.arn (else computed from cluster.issuer)
-///   Owns    role {arn, name, path, permissionsBoundary, policies, policyDocuments, serviceAccounts, tags}
-///   Calls   eks:DescribeCluster iam:GetRole iam:ListAttachedRolePolicies iam:ListRolePolicies iam:GetRolePolicy
-///           iam:GetPolicy iam:ListPolicies iam:CreateRole iam:TagRole iam:UntagRole iam:UpdateAssumeRolePolicy
-///           iam:AttachRolePolicy iam:DetachRolePolicy iam:PutRolePolicy iam:DeleteRolePolicy
-///           iam:PutRolePermissionsBoundary iam:ListInstanceProfilesForRole iam:DeleteRole
+///   Owns    role {arn, name, path, permissionsBoundary, policies, policyDocuments,
+///           serviceAccounts, tags}
+///   Calls   eks:DescribeCluster iam:GetRole iam:ListAttachedRolePolicies iam:ListRolePolicies
+///           iam:GetRolePolicy iam:GetPolicy iam:ListPolicies iam:CreateRole iam:TagRole
+///           iam:UntagRole iam:UpdateAssumeRolePolicy iam:AttachRolePolicy iam:DetachRolePolicy
+///           iam:PutRolePolicy iam:DeleteRolePolicy iam:PutRolePermissionsBoundary
+///           iam:ListInstanceProfilesForRole iam:DeleteRole
 ///   Exits   0 done, 1 failed, 2 usage, 3 input, 4 conflict, 5 retry
 ///
 /// Examples:
-///   irsa-role -n --cluster prod --service-account kube-system/ebs-csi --policy AmazonEBSCSIDriverPolicy
-///   oidc-assoc -n --cluster prod | irsa-role --service-account 'jobs/*' --role jobs --policy-document s3.json
+///   irsa-role -n --cluster prod --service-account kube-system/ebs-csi \
+///     --policy AmazonEBSCSIDriverPolicy
+///   oidc-assoc -n --cluster prod | irsa-role --service-account 'jobs/*' --role jobs \
+///     --policy-document s3.json
 #[derive(Debug, clap::Parser)]
 #[command(name = "irsa-role", version, verbatim_doc_comment)]
 struct IrsaRole {
@@ -74,6 +79,7 @@ struct IrsaRole {
 /// The `role` key.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "Role")]
 struct Section {
     /// ARN of the role; found, never wished for.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -20,13 +20,15 @@ const DEFAULT_PORT: u16 = 8080;
 
 /// Opens TCP ports of one cluster's nodes to another cluster's nodes.
 ///
-/// The document's cluster is the one to enter; --from names the one to let in. Rules go from security group to security
-/// group, one per port and pair, never to addresses: the cluster security group where all nodes have it, else the
-/// fewest groups that all of them have one of. A rule that admits the port already is used, whoever made it; --delete
-/// revokes only rules that this tool made for these two clusters.
+/// The document's cluster is the one to enter; --from names the one to let in. Rules go from security
+/// group to security group, one per port and pair, never to addresses: the cluster security group
+/// where all nodes have it, else the fewest groups that all of them have one of. A rule that admits
+/// the port already is used, whoever made it; --delete revokes only rules that this tool made for
+/// these two clusters.
 ///
 ///   Reads   cluster; with --from the other cluster's document
-///   Owns    ingress {from {cluster, securityGroups}, ports, rules [{id, port, securityGroup, source}]}
+///   Owns    ingress {from {cluster, securityGroups}, ports,
+///           rules [{id, port, securityGroup, source}]}
 ///   Calls   eks:DescribeCluster ec2:DescribeInstances ec2:DescribeSecurityGroupRules
 ///           ec2:AuthorizeSecurityGroupIngress ec2:CreateTags ec2:RevokeSecurityGroupIngress
 ///   Exits   0 done, 1 failed, 2 usage, 3 input, 4 conflict, 5 retry
@@ -55,6 +57,7 @@ struct SgOpen {
 /// The `ingress` key.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "Ingress")]
 struct Section {
     /// The cluster let in.
     #[serde(skip_serializing_if = "Option::is_none")]
