@@ -45,7 +45,10 @@ pub fn install(cache: &Cache, place: &Path, tell: &dyn Fn(&str)) -> Result<()> {
     run(Command::new("python3").args(["-m", "venv"]).arg(place), "python3 -m venv", &log)?;
     let requirements = place.join("requirements.txt");
     fs::write(&requirements, REQUIREMENTS)?;
-    run(pip(place).args(["install", "--requirement"]).arg(&requirements), "pip install", &log)?;
+    // The list is complete, so nothing is left to be resolved.
+    let mut install = pip(place);
+    install.args(["install", "--no-deps", "--requirement"]).arg(&requirements);
+    run(&mut install, "pip install", &log)?;
     fs::write(place.join(COMPLETE), "")?;
     Ok(())
 }
