@@ -19,6 +19,8 @@ const POLICY_TAG: &str = "crossmesh:policy/";
 const INLINE_TAG: &str = "crossmesh:inline/";
 /// What is left of a tag's 128 characters for a policy's name. A longer name is cut; its ARN is the tag's value.
 const LONGEST_NAME: usize = 100;
+/// Characters of a tag's value. It takes no comma, which a policy's name may have. Source: IAM, `Tag`.
+const LONGEST_VALUE: usize = 256;
 
 /// The role the service accounts need.
 #[derive(Debug, Clone)]
@@ -223,11 +225,12 @@ fn tags(want: &Want, role: &Role) -> BTreeMap<String, String> {
     tags
 }
 
-/// How we remember the policies wished for.
+/// How we remember the policies wished for. One that no tag can hold is not remembered, and so never taken off.
 fn records(want: &Want) -> BTreeMap<String, String> {
-    let attached = want.policies.iter().map(|arn| {
-        let name = arn.rsplit('/').next().unwrap_or(arn);
-        (format!("{POLICY_TAG}{}", &name[..name.len().min(LONGEST_NAME)]), arn.clone())
+    let fits = |arn: &&String| arn.len() <= LONGEST_VALUE && !arn.contains(',');
+    let attached = want.policies.iter().filter(fits).map(|arn| {
+        let name = arn.rsplit('/').next().unwrap_or(arn).chars().take(LONGEST_NAME);
+        (format!("{POLICY_TAG}{}", name.collect::<String>()), arn.clone())
     });
     attached.chain(want.documents.keys().map(|name| (format!("{INLINE_TAG}{name}"), String::new()))).collect()
 }
@@ -456,6 +459,15 @@ mod tests {
             assert_eq!(words(plan_delete(&want(), have.as_ref())), changes, "{have:?}");
             assert_eq!(left_alone(&want(), have.as_ref()), left, "{have:?}");
         }
+    }
+
+    #[test]
+    fn what_no_tag_can_hold_is_not_remembered() {
+        let long = format!("arn:aws:iam::1:policy/{}/x", "p".repeat(300));
+        let odd = "arn:aws:iam::1:policy/a,b".to_owned();
+        let want = with(want(), |want| want.policies = vec![A.into(), long, odd]);
+        let keys: Vec<String> = records(&want).into_keys().collect();
+        assert_eq!(keys, ["crossmesh:inline/doc", "crossmesh:policy/A"]);
     }
 
     #[test]

@@ -44,11 +44,11 @@ pub fn read(file: &Path) -> Result<(String, Value)> {
     let document = serde_json::from_slice(&text)
         .map_err(|error| Error::input(format!("{} is not JSON: {error}", file.display())))?;
     let name = file.file_stem().unwrap_or_default().to_string_lossy();
-    // IAM takes 128 characters, but a tag must remember it, with a prefix.
-    let fits = |c: char| c.is_ascii_alphanumeric() || "+=,.@-_".contains(c);
+    // IAM takes 128 characters and commas, but a tag must remember it, with a prefix.
+    let fits = |c: char| c.is_ascii_alphanumeric() || "+=.@-_".contains(c);
     if name.is_empty() || name.len() > LONGEST_NAME || !name.chars().all(fits) {
         return Err(Error::input(format!("{} does not name a policy", file.display()))
-            .hint(format!("the name of a policy has up to {LONGEST_NAME} letters, digits and +=,.@-_"))
+            .hint(format!("the name of a policy has up to {LONGEST_NAME} letters, digits and +=.@-_"))
             .into());
     }
     Ok((name.into_owned(), document))

@@ -121,8 +121,8 @@ mod tests {
         for (cluster, account, name) in [
             ("prod", "kube-system/ebs-csi", "prod-ebs-csi".to_owned()),
             ("prod_1", "a/b.c", "prod_1-b.c".to_owned()),
-            ("prod", "jobs/*", "prod-2d83f4de".to_owned()),
-            ("prod", &long, format!("prod-{}-7cf5bd3d", "x".repeat(50))),
+            ("prod", "jobs/*", "prod-2ac99166".to_owned()),
+            ("prod", &long, format!("prod-{}-13deb493", "x".repeat(50))),
         ] {
             let account: ServiceAccount = account.parse().unwrap();
             assert_eq!(role_name(cluster, &account), name);
