@@ -85,15 +85,16 @@ class Authorizer:
             else None
         )
         if match is None or token is None:
-            return registry_unauthorized(request.host)
+            return named(registry_unauthorized(request.host), action or "ecr:Ping", ANONYMOUS)
         if token.expired:
-            return registry_refusal("Your authorization token has expired. Reauthenticate and try again.")
+            expired = registry_refusal("Your authorization token has expired. Reauthenticate and try again.")
+            return named(expired, action or "ecr:Ping", token.caller)
         try:
             if action:
                 arn = arns.repository(match["region"], match["account"], repository)
                 require(find(self.account, token.credential), Question(action, arn))
         except Fault as fault:
-            return named(registry_refusal(fault.message), action or "", token.caller)
+            return named(registry_refusal(fault.message), action or "ecr:Ping", token.caller)
         return allowed(action or "ecr:Ping", token.caller)
 
 
