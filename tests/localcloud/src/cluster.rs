@@ -165,6 +165,8 @@ impl Cluster {
         let manager = self
             .program("controller-manager", "kube-controller-manager")
             .args(["--leader-elect=false", "--use-service-account-credentials", "--profiling=false"])
+            // With its default of 20 requests a second it starts its controllers for 4 s.
+            .args(["--kube-api-qps=200", "--kube-api-burst=400"])
             .arg(format!("--kubeconfig={}", self.file("controller-manager.kubeconfig")))
             .arg(format!("--service-account-private-key-file={}", self.file("pki/sa.key")))
             .arg(format!("--root-ca-file={}", self.file("pki/ca.crt")));
