@@ -11,6 +11,7 @@ mod nodes;
 mod oci;
 mod plan;
 mod registry;
+mod repository;
 
 use anyhow::{Context, Result};
 use aws::Ecr;
@@ -141,7 +142,7 @@ impl Tool for EcrPush {
 
     async fn want(&self, session: &mut Session, section: Option<Pushed>) -> Result<Want> {
         let section = section.unwrap_or_default();
-        let (region, known) = section.repository.as_deref().map_or((None, None), split);
+        let (region, known) = section.repository.as_deref().map_or((None, None), repository::split);
         let mut want = Want {
             repository: self.repository.as_deref().or(known).unwrap_or(&self.name).to_owned(),
             tag: self.tag.clone().or(section.tag),
@@ -189,6 +190,10 @@ impl Tool for EcrPush {
         Ok(plan::plan_delete(want, have))
     }
 
+    fn remarks(want: &Want, have: &Have) -> Vec<String> {
+        plan::remarks(want, have)
+    }
+
     fn left_alone(want: &Want, have: &Have) -> Vec<String> {
         plan::left_alone(want, have)
     }
@@ -229,33 +234,6 @@ impl Tool for EcrPush {
     }
 }
 
-/// Region and name of a repository given as `ACCOUNT.dkr.ecr.REGION.amazonaws.com/NAME`; the name alone of any other.
-fn split(repository: &str) -> (Option<&str>, Option<&str>) {
-    let Some((host, name)) = repository.split_once('/') else { return (None, Some(repository)) };
-    match host.split('.').collect::<Vec<_>>()[..] {
-        [_, "dkr", "ecr", region, _, ..] | [_, "dkr-ecr", region, _, ..] => (Some(region), Some(name)),
-        _ => (None, Some(repository)),
-    }
-}
-
 fn main() -> ExitCode {
     common::main::<EcrPush>()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::split;
-
-    #[test]
-    fn a_repository_is_named_in_full_or_in_short() {
-        for (repository, expected) in [
-            ("web", (None, Some("web"))),
-            ("shop/web", (None, Some("shop/web"))),
-            ("1.dkr.ecr.us-west-2.amazonaws.com/shop/web", (Some("us-west-2"), Some("shop/web"))),
-            ("1.dkr.ecr.cn-north-1.amazonaws.com.cn/web", (Some("cn-north-1"), Some("web"))),
-            ("1.dkr-ecr.eu-west-1.on.aws/web", (Some("eu-west-1"), Some("web"))),
-        ] {
-            assert_eq!(split(repository), expected, "{repository}");
-        }
-    }
 }

@@ -169,6 +169,12 @@ pub fn plan_delete(want: &Want, have: &Have) -> Vec<Change> {
     changes
 }
 
+/// What a person should know: whose repository it is.
+pub fn remarks(want: &Want, have: &Have) -> Vec<String> {
+    let foreign = have.repository.iter().filter(|found| !found.ours && !want.adopt);
+    foreign.map(|_| format!("repository {} was not made by crossmesh: used as it is", want.repository)).collect()
+}
+
 /// What `--delete` leaves, and why.
 pub fn left_alone(want: &Want, have: &Have) -> Vec<String> {
     let name = &want.repository;
@@ -188,7 +194,9 @@ pub fn left_alone(want: &Want, have: &Have) -> Vec<String> {
             }
             match foreign(want, have).count() {
                 0 => {}
-                count => left.push(format!("repository {name}: holds {count} other images; --force deletes them, too")),
+                count => {
+                    left.push(format!("repository {name}: other images in it: {count}; --force deletes them, too"))
+                }
             }
             left
         }
@@ -323,13 +331,13 @@ mod tests {
             (
                 have(true, &[], &[image("a", &[]), image("b", &[])]),
                 &[GONE],
-                &["repository r: holds 1 other images; --force deletes them, too"],
+                &["repository r: other images in it: 1; --force deletes them, too"],
                 &[FORCE],
             ),
             (
                 have(true, &["b"], &[image("a", &[]), image("b", &["x"])]),
                 &[GONE],
-                &["repository r: holds 1 other images; --force deletes them, too"],
+                &["repository r: other images in it: 1; --force deletes them, too"],
                 &[FORCE],
             ),
             (
