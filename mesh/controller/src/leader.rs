@@ -71,7 +71,8 @@ impl Candidate {
                     *sender.borrow() && renewed.elapsed() < PATIENCE
                 }
             };
-            if sender.send_replace(leads) != leads {
+            // Only news: whoever follows this would look again with each renewal.
+            if sender.send_if_modified(|led| std::mem::replace(led, leads) != leads) {
                 tracing::info!(leads, me = self.me, "leadership has changed");
             }
         }
