@@ -25,6 +25,7 @@ use registry::Registry;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tokio::time::timeout;
@@ -100,15 +101,25 @@ struct Pushed {
 }
 
 impl EcrPush {
+    fn has_source(&self) -> bool {
+        !self.binary.is_empty() || self.archive.is_some() || self.context.is_some()
+    }
+
     /// The image of the source flag.
-    async fn image(&self, session: &Session, tag: Option<&str>, want: &Want) -> Result<Option<Image>> {
+    async fn image(&self, session: &Session, want: &Want) -> Result<Option<Image>> {
         if let Some(archive) = &self.archive {
-            return archive::image(archive, tag).map(Some);
+            return archive::image(archive, want.tag.as_deref()).map(Some);
         }
         if let Some(folder) = &self.context {
-            return builder::image(folder, want.nodes.as_ref(), &session.stderr).await.map(Some);
+            let nodes = self.nodes(session, want).await?;
+            return builder::image(folder, nodes.as_ref(), &session.stderr).await.map(Some);
         }
         if self.binary.is_empty() { Ok(None) } else { binary::image(&self.binary).map(Some) }
+    }
+
+    async fn nodes(&self, session: &Session, want: &Want) -> Result<Option<BTreeSet<String>>> {
+        let Some(cluster) = &want.cluster else { return Ok(None) };
+        nodes::platforms(session.aws(&self.aws).await?, cluster).await
     }
 
     async fn push(&self, session: &Session, ecr: &Ecr, want: &Want) -> Result<()> {
@@ -153,12 +164,11 @@ impl Tool for EcrPush {
         let aws = AwsFlags { region: self.aws.region.clone().or(region.map(str::to_owned)), ..self.aws.clone() };
         let named = aws.cluster.is_some() || session.doc.get(&["cluster", "name"]).is_some_and(Value::is_string);
         // On --delete the cluster may be gone already, and nothing about it matters.
-        if named && !self.flags.delete {
-            let cluster = session.cluster(&aws).await?.name;
-            want.nodes = nodes::platforms(session.aws(&aws).await?, &cluster).await?;
+        if named && self.has_source() && !self.flags.delete {
+            want.cluster = Some(session.cluster(&aws).await?.name);
         }
         session.aws(&aws).await?;
-        want.image = self.image(session, want.tag.as_deref(), &want).await?;
+        want.image = self.image(session, &want).await?;
         want.digest = match &want.image {
             Some(image) => Some(image.top()?.digest.clone()),
             None => section.digest,
@@ -173,13 +183,18 @@ impl Tool for EcrPush {
     async fn observe(&self, session: &Session, want: &Want) -> Result<Have> {
         let ecr = Ecr::new(session.aws(&self.aws).await?);
         let name = &want.repository;
-        let (repository, manifest, tagged, all) = tokio::try_join!(
-            ecr.repository(name),
-            async { if let Some(digest) = &want.digest { ecr.manifest(name, digest).await } else { Ok(None) } },
-            async { if let Some(tag) = &want.tag { ecr.tagged(name, tag).await } else { Ok(None) } },
-            async { if self.flags.delete { ecr.images(name).await } else { Ok(Vec::new()) } },
-        )?;
-        Ok(Have { repository, image: manifest.as_ref().map(aws::found), tagged, all })
+        let manifest = async {
+            let Some(digest) = &want.digest else { return Ok(None) };
+            ecr.manifest(name, digest).await
+        };
+        let tagged = async {
+            let Some(tag) = &want.tag else { return Ok(None) };
+            ecr.tagged(name, tag).await
+        };
+        let all = async { if self.flags.delete { ecr.images(name).await } else { Ok(Vec::new()) } };
+        let (repository, manifest, tagged, all, nodes) =
+            tokio::try_join!(ecr.repository(name), manifest, tagged, all, self.nodes(session, want))?;
+        Ok(Have { repository, image: manifest.as_ref().map(aws::found), tagged, all, nodes })
     }
 
     fn plan(want: &Want, have: &Have) -> Result<Vec<Change>> {

@@ -17,8 +17,8 @@ pub struct Want {
     pub digest: Option<String>,
     /// What must name the digest, too.
     pub tag: Option<String>,
-    /// What the cluster's nodes run, `linux/amd64`; `None` when that is not known.
-    pub nodes: Option<BTreeSet<String>>,
+    /// Whose nodes must be able to run it.
+    pub cluster: Option<String>,
     /// Take over what somebody else made.
     pub adopt: bool,
     /// Delete images of others, too.
@@ -35,6 +35,8 @@ pub struct Have {
     pub tagged: Option<String>,
     /// All images of the repository; looked at on `--delete` only.
     pub all: Vec<Listed>,
+    /// What the cluster's nodes run, `linux/amd64`; `None` when that is not known.
+    pub nodes: Option<BTreeSet<String>>,
 }
 
 /// A repository.
@@ -102,7 +104,7 @@ impl fmt::Display for Change {
 /// Pushes what is missing. A repository somebody else made is used as it is when the image is there already, and never
 /// changed without `--adopt`.
 pub fn plan(want: &Want, have: &Have) -> Result<Vec<Change>> {
-    runs_somewhere(want)?;
+    runs_somewhere(want, have)?;
     let name = || want.repository.clone();
     let Some(digest) = want.digest.clone() else { return Ok(Vec::new()) };
     let retag = want.tag.clone().filter(|_| have.tagged.as_ref() != Some(&digest));
@@ -134,8 +136,8 @@ pub fn plan(want: &Want, have: &Have) -> Result<Vec<Change>> {
 }
 
 /// An image that no node can run would only fail later, as `exec format error`.
-fn runs_somewhere(want: &Want) -> Result<()> {
-    let (Some(image), Some(nodes)) = (&want.image, &want.nodes) else { return Ok(()) };
+fn runs_somewhere(want: &Want, have: &Have) -> Result<()> {
+    let (Some(image), Some(nodes)) = (&want.image, &have.nodes) else { return Ok(()) };
     if image.platforms.is_empty() || nodes.is_empty() || !image.platforms.is_disjoint(nodes) {
         return Ok(());
     }
@@ -254,7 +256,7 @@ mod tests {
             repository,
             image,
             tagged: tagged.map(Into::into),
-            all: Vec::new(),
+            ..Have::default()
         };
         let push = "push sha256:a to r";
         let tag = "tag sha256:a as r:v1";
@@ -298,8 +300,8 @@ mod tests {
             (Some(&["linux/arm64"]), refused),
         ];
         for (nodes, first) in cases {
-            let want = Want { nodes: nodes.map(names), ..want(None) };
-            assert_eq!(words(plan(&want, &Have::default()))[0], first, "{nodes:?}");
+            let have = Have { nodes: nodes.map(names), ..Have::default() };
+            assert_eq!(words(plan(&want(None), &have))[0], first, "{nodes:?}");
         }
     }
 
@@ -317,6 +319,7 @@ mod tests {
                 .then(|| Found { children: children.iter().map(|digest| format!("sha256:{digest}")).collect() }),
             tagged: Some("sha256:a".into()),
             all: all.to_vec(),
+            nodes: None,
         };
         const GONE: &str = "delete image sha256:a from r";
         const EMPTY: &str = "delete repository r";
