@@ -1,9 +1,7 @@
 //! The EKS pod identity webhook: a pod whose service account names a role gets a token for STS and the variables that
-//! let an AWS SDK use it. It refuses nothing. Such a pod also gets the authorities that this region's endpoints are
-//! certified by: on EKS, those of any image will do.
+//! let an AWS SDK use it. It refuses nothing.
 
 use std::collections::HashMap;
-use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -23,9 +21,6 @@ use crate::pki::{Authority, Subject};
 
 const PORT: u16 = 23443;
 const VOLUME: &str = "aws-iam-token";
-const AUTHORITIES: &str = "aws-authorities";
-/// Where programs on Linux look for authorities first.
-const AUTHORITIES_MOUNT: &str = "/etc/ssl/certs/ca-certificates.crt";
 const MOUNT: &str = "/var/run/secrets/eks.amazonaws.com/serviceaccount";
 /// Seconds, EKS's default; a service account may ask for another.
 const EXPIRATION: u64 = 86_400;
@@ -38,19 +33,10 @@ struct Identity {
     expiration: u64,
 }
 
-struct Webhook {
-    clusters: HashMap<String, Client>,
-    /// File on the nodes.
-    authorities: PathBuf,
-}
+type Clients = Arc<HashMap<String, Client>>;
 
-/// Serves the webhook for `clusters`, by name; `authorities` is what their pods are to trust.
-pub async fn serve(
-    folder: &FilePath,
-    authority: &Authority,
-    authorities: PathBuf,
-    clusters: HashMap<String, Client>,
-) -> Result<()> {
+/// Serves the webhook for `clusters`, by name.
+pub async fn serve(folder: &std::path::Path, authority: &Authority, clusters: HashMap<String, Client>) -> Result<()> {
     let address = network::REGION.to_string();
     authority.issue(
         "pod-identity",
@@ -60,8 +46,7 @@ pub async fn serve(
     let config = crate::tls::server(&folder.join("pod-identity.crt"), &folder.join("pod-identity.key"))?;
     let listener =
         TcpListener::bind((address.as_str(), PORT)).await.context("listening for the pod identity webhook")?;
-    let router =
-        Router::new().route("/{cluster}", post(mutate)).with_state(Arc::new(Webhook { clusters, authorities }));
+    let router = Router::new().route("/{cluster}", post(mutate)).with_state(Arc::new(clusters));
     tokio::spawn(crate::tls::serve(listener, config, router));
     Ok(())
 }
@@ -87,18 +72,12 @@ pub fn configuration(cluster: &str, authority: &Authority) -> Value {
     })
 }
 
-async fn mutate(
-    State(webhook): State<Arc<Webhook>>,
-    Path(cluster): Path<String>,
-    Json(review): Json<Value>,
-) -> Json<Value> {
+async fn mutate(State(clients): State<Clients>, Path(cluster): Path<String>, Json(review): Json<Value>) -> Json<Value> {
     let request = &review["request"];
     let mut response = json!({"uid": request["uid"], "allowed": true});
-    match identity_of(webhook.clusters.get(&cluster), request).await {
+    match identity_of(clients.get(&cluster), request).await {
         Ok(Some(identity)) => {
-            let mut pod = with_identity(&request["object"], &identity);
-            trust(&mut pod, &webhook.authorities);
-            let patch = json_patch::diff(&request["object"], &pod);
+            let patch = json_patch::diff(&request["object"], &with_identity(&request["object"], &identity));
             response["patchType"] = "JSONPatch".into();
             response["patch"] = BASE64_STANDARD.encode(serde_json::to_vec(&patch).unwrap_or_default()).into();
         }
@@ -156,24 +135,6 @@ fn equip(container: &mut Value, role: &str) {
         add(container, "env", json!({"name": name, "value": value}));
     }
     add(container, "volumeMounts", json!({"name": VOLUME, "mountPath": MOUNT, "readOnly": true}));
-}
-
-/// Mounts `authorities` where the programs of every container look for them.
-fn trust(pod: &mut Value, authorities: &FilePath) {
-    for kind in ["initContainers", "containers"] {
-        for container in pod["spec"][kind].as_array_mut().into_iter().flatten() {
-            add(
-                container,
-                "volumeMounts",
-                json!({"name": AUTHORITIES, "mountPath": AUTHORITIES_MOUNT, "readOnly": true}),
-            );
-        }
-    }
-    add(
-        &mut pod["spec"],
-        "volumes",
-        json!({"name": AUTHORITIES, "hostPath": {"path": authorities.display().to_string(), "type": "File"}}),
-    );
 }
 
 /// Adds `item` to the list `key` unless one of that name is in it.
@@ -244,19 +205,6 @@ mod tests {
         let pod = with_identity(&pod, &identity());
         assert_eq!(pod["spec"]["containers"][0], json!({"name": "envoy"}));
         assert!(pod["spec"]["containers"][1]["env"].is_array());
-    }
-
-    #[test]
-    fn every_container_trusts_the_region() {
-        let mut pod = json!({"spec": {"containers": [{"name": "app"}], "initContainers": [{"name": "init"}]}});
-        trust(&mut pod, FilePath::new("/state/ca-bundle.crt"));
-        for container in [&pod["spec"]["containers"][0], &pod["spec"]["initContainers"][0]] {
-            assert_eq!(container["volumeMounts"][0]["mountPath"], "/etc/ssl/certs/ca-certificates.crt");
-        }
-        assert_eq!(pod["spec"]["volumes"][0]["hostPath"]["path"], "/state/ca-bundle.crt");
-        let once = pod.clone();
-        trust(&mut pod, FilePath::new("/state/ca-bundle.crt"));
-        assert_eq!(pod, once);
     }
 
     #[test]

@@ -84,7 +84,7 @@ async fn bring_up(cloud: &Cloud, supervisor: &Arc<Supervisor>) -> Result<Vec<Mac
     let (names, (machines, clients)): (Vec<_>, (Vec<_>, Vec<_>)) =
         [one, two].into_iter().map(|(name, machine, client)| (name, (machine, client))).unzip();
     let by_name: HashMap<String, Client> = names.into_iter().zip(clients.iter().cloned()).collect();
-    pod_identity::serve(&certificates, &authority, cloud.ca_bundle(), by_name).await?;
+    pod_identity::serve(&certificates, &authority, by_name).await?;
     let nodes = clusters.iter().map(|cluster| cluster.subnet.node());
     load_balancer::serve(cloud, clients.into_iter().zip(nodes).collect()).await?;
     write_json(
