@@ -67,7 +67,11 @@ fn values(json: &Value) -> minijinja::Value {
         },
         Value::String(text) => text.as_str().into(),
         Value::Array(items) => items.iter().map(values).collect(),
-        Value::Object(map) => map.iter().map(|(key, value)| (key.as_str(), values(value))).collect(),
+        Value::Object(map) => {
+            let map: BTreeMap<String, minijinja::Value> =
+                map.iter().map(|(key, value)| (key.clone(), values(value))).collect();
+            minijinja::Value::from_object(map)
+        }
     }
 }
 
