@@ -1,6 +1,7 @@
 //! Certificate authorities and the certificates they sign.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -72,7 +73,7 @@ impl Authority {
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &self.issuer).with_context(|| format!("signing {file}"))?;
         write(&self.folder.join(format!("{file}.crt")), &certificate.pem())?;
-        write(&self.folder.join(format!("{file}.key")), &key.serialize_pem())
+        write_key(&self.folder.join(format!("{file}.key")), &key.serialize_pem())
     }
 }
 
@@ -80,7 +81,7 @@ impl Authority {
 pub fn service_account_keys(folder: &Path) -> Result<()> {
     fs::create_dir_all(folder)?;
     let key = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048)?;
-    write(&folder.join("sa.key"), &key.serialize_pem())?;
+    write_key(&folder.join("sa.key"), &key.serialize_pem())?;
     write(&folder.join("sa.pub"), &key.public_key_pem())
 }
 
@@ -93,6 +94,13 @@ fn distinguished(subject: Subject<'_>) -> DistinguishedName {
 
 fn write(path: &Path, text: &str) -> Result<()> {
     fs::write(path, text).with_context(|| format!("writing {}", path.display()))
+}
+
+/// Writes what only its owner may read.
+fn write_key(path: &Path, text: &str) -> Result<()> {
+    write(path, "")?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    write(path, text)
 }
 
 #[cfg(test)]
@@ -121,6 +129,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         service_account_keys(folder.path()).unwrap();
         assert!(fs::read_to_string(folder.path().join("sa.pub")).unwrap().starts_with("-----BEGIN PUBLIC KEY"));
+        assert_eq!(fs::metadata(folder.path().join("sa.key")).unwrap().permissions().mode() & 0o777, 0o600);
         // 2048 bits take about 1700 characters; a P-256 key takes about 240.
         assert!(fs::read_to_string(folder.path().join("sa.key")).unwrap().len() > 1000);
     }
