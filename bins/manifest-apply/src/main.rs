@@ -43,6 +43,7 @@ use std::process::ExitCode;
 #[command(name = "manifest-apply", version, verbatim_doc_comment)]
 struct ManifestApply {
     /// Name of the application: the key is apps.NAME
+    #[arg(default_value_if("schema", "true", "NAME"))]
     name: String,
     /// A manifest, or a folder of manifests; repeatable
     #[arg(long, short, value_name = "FILE")]

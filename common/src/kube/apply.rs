@@ -16,6 +16,17 @@ pub struct Manifest {
     pub body: Value,
 }
 
+/// Managers of the verbs of kubectl that only ever change what is there.
+const HANDS: [&str; 7] = [
+    "kubectl-annotate",
+    "kubectl-edit",
+    "kubectl-label",
+    "kubectl-patch",
+    "kubectl-rollout",
+    "kubectl-set",
+    "kubectl-taint",
+];
+
 /// An object before and after.
 #[derive(Debug, Clone, Default)]
 pub struct Observed {
@@ -171,7 +182,7 @@ impl Observed {
     pub fn decide(&self, manager: &str, adopt: bool) -> Decision {
         let Some(live) = &self.live else { return Decision::Create };
         let Some(applied) = self.applied.as_ref().filter(|_| !self.ends()) else { return Decision::Replace };
-        let ours = self.managed_by(manager);
+        let ours = self.managed_by(manager) || self.only_hands();
         let differences = differences(live, applied);
         if differences.is_empty() {
             return Decision::Keep((!ours).then(|| self.makers()));
@@ -188,6 +199,17 @@ impl Observed {
         })
     }
 
+    /// Whether hands took over all that its maker had set, and with it the record of who that was: a label changed by
+    /// kubectl is enough for a namespace of one label.
+    fn only_hands(&self) -> bool {
+        let mut entries = self.entries().peekable();
+        entries.peek().is_some()
+            && entries.all(|entry| {
+                let name = entry["manager"].as_str().unwrap_or_default();
+                HANDS.contains(&name) || name == "kubectl" && entry["operation"] == "Update"
+            })
+    }
+
     /// Who made it, as far as it says.
     pub fn makers(&self) -> String {
         let mut makers = self.managers();
@@ -195,11 +217,14 @@ impl Observed {
         if makers.is_empty() { "somebody else".to_owned() } else { makers.join(", ") }
     }
 
-    /// Controllers that only report (`status`) made nothing.
     fn managers(&self) -> Vec<&str> {
+        self.entries().filter_map(|entry| entry["manager"].as_str()).collect()
+    }
+
+    /// Who manages its fields. Controllers that only report (`status`) made nothing.
+    fn entries(&self) -> impl Iterator<Item = &Value> {
         let entries = self.live.as_ref().and_then(|live| live.pointer("/metadata/managedFields")?.as_array());
-        let entries = entries.into_iter().flatten().filter(|entry| entry["subresource"] != "status");
-        entries.filter_map(|entry| entry["manager"].as_str()).collect()
+        entries.into_iter().flatten().filter(|entry| entry["subresource"] != "status")
     }
 }
 
@@ -319,6 +344,8 @@ mod tests {
             (US, &two, vec![claim("hpa", false)], false, "others hold spec.replicas (hpa): spec.replicas 2 → 1"),
             (US, &two, vec![claim("hpa", false)], true, "spec.replicas 2 → 1"),
             ("helm", &two, vec![], false, "made by helm: spec.replicas 2 → 1"),
+            ("kubectl-create", &two, vec![], false, "made by kubectl-create: spec.replicas 2 → 1"),
+            ("kubectl-label", &two, vec![claim("kubectl-label", false)], false, "spec.replicas 2 → 1"),
             ("helm", &two, vec![], true, "spec.replicas 2 → 1"),
         ];
         for (manager, spec, claims, adopt, expected) in cases {

@@ -1,7 +1,8 @@
 //! Kubernetes objects of any kind: read, applied server-side and deleted by one field manager.
 
 use super::kind;
-use crate::{Error, Found, Session};
+use crate::aws::MANAGED_BY;
+use crate::{Error, Found, Kind, Session};
 use anyhow::{Context, Result};
 use kube::api::{Api, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams, Preconditions};
 use kube::discovery::{ApiResource, Scope, pinned_kind};
@@ -20,6 +21,9 @@ use super::apply::{Claim, Manifest, Observed, Step};
 /// How long a webhook may not know of what was created a moment ago: it reads from a cache that follows the API server
 /// by a watch, so seconds are plenty.
 const SETTLING: Duration = Duration::from_secs(10);
+
+/// The label that Kubernetes recommends for the tool an object comes from.
+const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
 
 /// Names one object.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
@@ -127,14 +131,20 @@ impl Objects {
         if live.pointer("/metadata/deletionTimestamp").is_some() {
             return Ok(Observed { live: Some(live), ..Observed::default() });
         }
+        let mut observed = Observed { live: Some(live), ..Observed::default() };
+        // What others made is compared without our label, which is no reason to change it.
+        let want = if observed.managed_by(self.manager) { marked(want) } else { want.clone() };
         let dry = PatchParams::apply(self.manager).validation_strict().dry_run();
-        let claims = match self.patch(session, object, want, &dry, Duration::ZERO).await? {
-            Ok(applied) => return Ok(Observed { live: Some(live), applied: Some(applied), claims: Vec::new() }),
-            Err(conflict) => claims(&conflict),
+        let applied = match self.patch(session, object, &want, &dry, Duration::ZERO).await? {
+            Ok(applied) => applied,
+            Err(conflict) => {
+                observed.claims = claims(&conflict);
+                let forced = self.patch(session, object, &want, &dry.force(), Duration::ZERO).await?;
+                forced.map_err(|status| refused(kube::Error::Api(status)))?
+            }
         };
-        let applied = self.patch(session, object, want, &dry.force(), Duration::ZERO).await?;
-        let applied = applied.map_err(|status| refused(kube::Error::Api(status)))?;
-        Ok(Observed { live: Some(live), applied: Some(applied), claims })
+        observed.applied = Some(applied);
+        Ok(observed)
     }
 
     /// Applies `want` server-side. Fields that other managers hold are taken over: whether that may be is the plan's
@@ -144,7 +154,7 @@ impl Objects {
     /// The API server's, with an admission webhook's words.
     pub async fn apply(&self, session: &Session, object: &ObjectRef, want: &Value) -> Result<()> {
         let params = PatchParams::apply(self.manager).validation_strict().force();
-        let applied = self.patch(session, object, want, &params, SETTLING).await?;
+        let applied = self.patch(session, object, &marked(want), &params, SETTLING).await?;
         applied.map(drop).map_err(|status| refused(kube::Error::Api(status))).with_context(|| format!("apply {object}"))
     }
 
@@ -255,6 +265,16 @@ impl Objects {
     }
 }
 
+/// With a label of ours, unless it has another's: an object of nothing but a name leaves no trace of who applied it.
+fn marked(want: &Value) -> Value {
+    let mut want = want.clone();
+    let labels = &mut want["metadata"]["labels"];
+    if labels.get(MANAGED_BY_LABEL).is_none() {
+        labels[MANAGED_BY_LABEL] = MANAGED_BY.1.into();
+    }
+    want
+}
+
 /// What to say of a kind that the cluster does not have.
 pub fn unknown(object: &ObjectRef) -> String {
     format!("the cluster has no kind {} in {}", object.kind, object.api_version)
@@ -262,8 +282,11 @@ pub fn unknown(object: &ObjectRef) -> String {
 
 /// The API server's answer as an error that says what it said.
 pub fn refused(error: kube::Error) -> anyhow::Error {
-    let kind = kind(&error);
+    let mut kind = kind(&error);
     let kube::Error::Api(status) = error else { return error.into() };
+    if status.code == 500 && !passes(&status, false) {
+        kind = Kind::Failed;
+    }
     let hint = match status.code {
         401 => Some("the cluster does not know the caller: is there an access entry for it?"),
         _ if ["immutable", "updates to", "may not change once set"]
@@ -277,9 +300,15 @@ pub fn refused(error: kube::Error) -> anyhow::Error {
     Error { kind, message: status.message, hint: hint.map(str::to_owned) }.into()
 }
 
-/// Too busy, or a webhook that does not answer (500); while things settle also what is not there or not let in yet.
+/// Too busy, or a webhook that does not answer (an internal error); while things settle also what is not there or not
+/// let in yet. A field that the schema lacks is a 500 as well, but of no reason.
 fn passes(status: &Status, settling: bool) -> bool {
-    matches!(status.code, 429 | 500..=504) || settling && matches!(status.code, 400 | 403 | 404)
+    match status.code {
+        429 | 502..=504 => true,
+        500 => status.reason == "InternalError",
+        400 | 403 | 404 => settling,
+        _ => false,
+    }
 }
 
 /// Lists leave out `apiVersion` and `kind`, and so do some answers: every object here has them.
@@ -322,6 +351,29 @@ mod tests {
         let claim =
             |manager: &str, declared, field: &str| Claim { manager: manager.into(), declared, field: field.into() };
         assert_eq!(claims(&status), [claim("kubectl", false, "spec.replicas"), claim("argocd", true, "spec.paused")]);
+    }
+
+    #[test]
+    fn the_label_of_another_is_kept() {
+        let label = |manifest: &Value| marked(manifest)["metadata"]["labels"][MANAGED_BY_LABEL].clone();
+        assert_eq!(label(&json!({"metadata": {"name": "a"}})), "crossmesh");
+        assert_eq!(label(&json!({"metadata": {"name": "a", "labels": null}})), "crossmesh");
+        assert_eq!(label(&json!({"metadata": {"labels": {MANAGED_BY_LABEL: "Helm"}}})), "Helm");
+    }
+
+    #[test]
+    fn only_what_passes_is_waited_for() {
+        let status = |code, reason: &str| Status { code, reason: reason.into(), ..Status::success() };
+        for (status, settling, expected) in [
+            (status(503, ""), false, true),
+            (status(500, "InternalError"), false, true),
+            (status(500, ""), true, false),
+            (status(403, "Forbidden"), false, false),
+            (status(403, "Forbidden"), true, true),
+            (status(422, "Invalid"), true, false),
+        ] {
+            assert_eq!(passes(&status, settling), expected, "{status:?} {settling}");
+        }
     }
 
     #[test]
