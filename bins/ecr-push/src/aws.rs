@@ -55,6 +55,12 @@ impl Ecr {
         let answer = call.set_accepted_media_types(Some(MANIFESTS.map(str::to_owned).to_vec())).send().await;
         let answer = answer.or_absent(|error| error.is_repository_not_found_exception());
         let Some(answer) = answer.call("ecr:BatchGetImage", repository)? else { return Ok(None) };
+        if let Some(failure) =
+            answer.failures().iter().find(|failure| failure.failure_code() != Some(&ImageFailureCode::ImageNotFound))
+        {
+            let reason = failure.failure_reason().unwrap_or("no reason given");
+            return Err(Error::failed(format!("ecr:BatchGetImage {repository}: {reason}")).into());
+        }
         let Some(image) = answer.images.unwrap_or_default().pop() else { return Ok(None) };
         let bytes = Bytes::from(image.image_manifest.context("the image has no manifest")?);
         let digest = image.image_id.and_then(|id| id.image_digest).context("the image has no digest")?;
