@@ -163,6 +163,10 @@ where
                 // The copy holds what was listed only once the list is complete.
                 Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => {}
                 Ok(_) => generation.send_modify(|generation| *generation += 1),
+                // 410, Gone: the API server no longer has what was missed, so everything is listed anew.
+                Err(watcher::Error::WatchError(status)) if status.code == 410 => {
+                    tracing::debug!(kind = %K::kind(&()), "watch begins anew");
+                }
                 Err(error) => tracing::warn!(kind = %K::kind(&()), %error, "watch failed, trying again"),
             }
             std::future::ready(())
