@@ -75,6 +75,8 @@ impl Helm {
     /// There is no such chart, or it is not one.
     pub async fn fetch(&self, source: &Source) -> Result<(PathBuf, Chart)> {
         let folder = self.folder.path().join("chart");
+        // helm pull, unlike helm package, does not make it.
+        std::fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
         let (path, to) = (|path: &Path| path.as_os_str().to_owned(), [OsString::from("-d"), folder.clone().into()]);
         let archive = match source {
             Source::Tarball(file) => file.clone(),
