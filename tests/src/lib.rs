@@ -1,5 +1,7 @@
 //! What the tests share: where the built tools are and how to run them.
 
+pub mod cloud;
+
 use std::ffi::OsStr;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -35,6 +37,14 @@ pub fn program(name: &str) -> PathBuf {
 pub fn run(tool: &str, args: impl IntoIterator<Item = impl AsRef<OsStr>>, stdin: &[u8]) -> std::io::Result<Output> {
     let mut command = Command::new(program(tool));
     command.args(args).current_dir(root()).env("AWS_EC2_METADATA_DISABLED", "true");
+    feed(&mut command, stdin)
+}
+
+/// Runs a command to its end on a given stdin.
+///
+/// # Errors
+/// It cannot be started.
+pub fn feed(command: &mut Command, stdin: &[u8]) -> std::io::Result<Output> {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     if let Some(mut pipe) = child.stdin.take() {
         // A tool that fails early closes its stdin: its output tells why.

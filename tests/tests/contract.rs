@@ -1,6 +1,6 @@
 //! The contract, tool by tool: the same table of inputs for all of them. Needs no network: everything here is decided
 //! before a tool asks anybody anything.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may stop at the first surprise")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may stop at the first surprise")]
 
 use serde_json::Value;
 use std::fmt::Write as _;
