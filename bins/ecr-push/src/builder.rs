@@ -149,16 +149,17 @@ async fn run(command: &mut Command, tell: &mut impl FnMut(&str)) -> Result<()> {
 mod tests {
     use super::*;
     use crate::image::sha256;
-    use std::os::unix::fs::PermissionsExt;
 
     /// A folder of programs that stand in for the builders: each runs a shell script.
     fn programs(scripts: &[(&str, &str)]) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         for (name, script) in scripts {
             let path = folder.path().join(name);
-            std::fs::write(&path, format!("#!/bin/sh\necho \"$0 $*\" >> {}/log\n{script}\n", folder.path().display()))
-                .unwrap();
-            std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+            let script = format!("#!/bin/sh\necho \"$0 $*\" >> {}/log\n{script}\n", folder.path().display());
+            // Written by a child: a file this process had open for writing could be "busy" when it is run.
+            let write = "printf %s \"$1\" > \"$0\" && chmod 755 \"$0\"";
+            let written = std::process::Command::new("sh").args(["-c", write]).arg(&path).arg(script).status();
+            assert!(written.unwrap().success());
         }
         folder
     }
