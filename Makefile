@@ -132,7 +132,8 @@ LOCALCLOUD = $(BIN)/localcloud --state $(BUILD)/localcloud
 
 .PHONY: demo
 demo: build ## Run the whole flow in two real clusters on this machine, no AWS account
-	$(LOCALCLOUD) up -- $(MAKE) --no-print-directory all CLUSTER1=c1 CLUSTER2=c2 REGION=us-west-2 BUILD=$(BUILD)/demo
+	rm -rf $(BUILD)/demo
+	$(LOCALCLOUD) up -- $(MAKE) --no-print-directory -j8 all CLUSTER1=c1 CLUSTER2=c2 REGION=us-west-2 BUILD=$(BUILD)/demo
 
 .PHONY: test
 test: lint build ## Run every test, the whole flow in the local cloud included
@@ -149,11 +150,12 @@ build: ## Build the tools and the images' programs
 	cargo build --release --workspace
 	RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --target $(TARGET) $(IMAGES:%=-p %)
 
-# A tool that is there is used as it is: `make build` brings them up to date.
-$(TOOLS:%=$(BIN)/%) &:
-	cargo build --release $(TOOLS:%=-p %)
-$(IMAGES:%=$(STATIC)/%) &:
-	RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --target $(TARGET) $(IMAGES:%=-p %)
+# A program that is there is used as it is, even with -B: `make build` brings it up to date.
+missing := $(filter-out $(wildcard $(BIN)/* $(STATIC)/*),$(TOOLS:%=$(BIN)/%) $(IMAGES:%=$(STATIC)/%))
+ifneq ($(missing),)
+$(missing) &:
+	$(MAKE) --no-print-directory build
+endif
 
 .PHONY: clean
 clean: ## Remove what was built here (not what was made in AWS: see destroy)

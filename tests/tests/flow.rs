@@ -2,7 +2,7 @@
 //!
 //! One cloud serves the whole file, so this is one test whose steps build on each other, as a user's would. It needs
 //! Linux and root, as the local cloud does.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may stop at the first surprise")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may stop at the first surprise")]
 
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -73,7 +73,9 @@ impl Cloud {
     }
 
     fn account(&self) -> Value {
-        serde_json::from_str(&self.sh("python tests/flow/account.py")).unwrap()
+        let cloud: Value = serde_json::from_slice(&std::fs::read(self.state.join("cloud.json")).unwrap()).unwrap();
+        let python = cloud["python"].as_str().expect("where the cloud's Python is");
+        serde_json::from_str(&self.sh(&format!("{python}/python tests/flow/account.py"))).unwrap()
     }
 
     /// Every Kubernetes object the flow touches, with its resourceVersion.
