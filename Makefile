@@ -133,7 +133,7 @@ LOCALCLOUD = $(BIN)/localcloud --state $(BUILD)/localcloud
 .PHONY: demo
 demo: build ## Run the whole flow in two real clusters on this machine, no AWS account
 	rm -rf $(BUILD)/demo
-	$(LOCALCLOUD) up -- $(MAKE) --no-print-directory -j8 all CLUSTER1=c1 CLUSTER2=c2 REGION=us-west-2 BUILD=$(BUILD)/demo
+	$(LOCALCLOUD) up -- make --no-print-directory -j8 all CLUSTER1=c1 CLUSTER2=c2 REGION=us-west-2 BUILD=$(BUILD)/demo
 
 # The packages whose tests are part of `make test` so far; `cargo test --release --workspace` runs all there are.
 TESTED := mesh-api appmesh-controller capture colorapp feapp irsa-role cloudmap-ns sg-open oidc-assoc manifest-apply
