@@ -139,7 +139,7 @@ demo: build ## Run the whole flow in two real clusters on this machine, no AWS a
 TESTED := mesh-api appmesh-controller capture colorapp feapp irsa-role cloudmap-ns sg-open oidc-assoc manifest-apply
 
 .PHONY: test
-test: lint build ## Run every test, the whole flow in the local cloud included
+test: lint build ## Run the tests, the whole flow in the local cloud included
 	cargo test --release $(TESTED:%=-p %)
 	cargo test --release -p tests --test contract
 	$(MAKE) --no-print-directory demo
