@@ -19,7 +19,10 @@ PORT ?= 8080# what cluster 1 may reach in cluster 2
 COUNT ?= 200# requests of the probe
 CHART ?= charts/appmesh-controller# or https://aws.github.io/eks-charts, for whoever still has the App Mesh API
 BUILD ?= build
-BIN ?= target/release
+ifeq ($(origin BIN),undefined)
+BIN := target/$(shell rustc -vV | sed -n 's/^host: //p')/release
+endif
+STATIC ?= $(BIN)# the images' programs, for Linux; a Mac has them built elsewhere
 
 # Amazon's chart brings its own images and needs the App Mesh API; ours is built here and needs Cloud Map only.
 ifeq ($(CHART),charts/appmesh-controller)
@@ -34,8 +37,6 @@ endif
 
 TOOLS := appmesh-install cloudmap-ns color-probe ecr-push irsa-role manifest-apply oidc-assoc sg-open
 IMAGES := appmesh-controller capture colorapp feapp
-TARGET := $(shell uname -m)-unknown-linux-gnu
-STATIC := target/$(TARGET)/release
 
 ONE := $(BUILD)/$(CLUSTER1)
 TWO := $(BUILD)/$(CLUSTER2)
@@ -101,22 +102,33 @@ destroy-ingress: | $(BIN)/sg-open
 	$(BIN)/sg-open -n --cluster $(CLUSTER2) $(region) --from-cluster $(CLUSTER1) --port $(PORT) --delete > /dev/null
 destroy-mesh/%: destroy-feapp destroy-colorapp | $(BIN)/appmesh-install
 	$(BIN)/appmesh-install -n --cluster $* $(region) --chart $(CHART) --delete > /dev/null
-destroy-images/%: destroy-mesh/% | $(BIN)/ecr-push
-	for image in $(IMAGES); do $(BIN)/ecr-push $$image -n --cluster $* $(region) --repository $(PROJECT)/$$image --delete --force > /dev/null; done
+define destroy-image
+destroy-image-$(1)/%: destroy-mesh/% | $(BIN)/ecr-push
+	$(BIN)/ecr-push $(1) -n --cluster $$* $(region) --repository $(PROJECT)/$(1) --delete --force > /dev/null
+endef
+$(foreach image,$(IMAGES),$(eval $(call destroy-image,$(image))))
 destroy-role/%: destroy-mesh/% | $(BIN)/irsa-role
 	$(BIN)/irsa-role -n --cluster $* $(region) --delete > /dev/null
-destroy-oidc/%: destroy-role/% destroy-images/% | $(BIN)/oidc-assoc
+destroy-oidc/%: destroy-role/% $(IMAGES:%=destroy-image-%/%) | $(BIN)/oidc-assoc
 	$(BIN)/oidc-assoc -n --cluster $* $(region) --delete > /dev/null
 
 # --- what would change: a step that was made says how the world drifted from its file, another what it would make
 was = $(if $(wildcard $(1)),< $(1),-n --cluster $(2) $(region))
 
+PER_CLUSTER := plan-oidc plan-role plan-mesh $(IMAGES:%=plan-image-%)
+
 .PHONY: plan plan-namespace plan-ingress plan-colorapp plan-feapp
-plan: clusters-named plan-cluster/$(CLUSTER1) plan-cluster/$(CLUSTER2) plan-namespace plan-ingress plan-colorapp plan-feapp ## Tell what `make all` would change, change nothing
-plan-cluster/%: | $(TOOLS:%=$(BIN)/%)
+plan: clusters-named $(PER_CLUSTER:%=%/$(CLUSTER1)) $(PER_CLUSTER:%=%/$(CLUSTER2)) plan-namespace plan-ingress plan-colorapp plan-feapp ## Tell what `make all` would change, change nothing
+plan-oidc/%: | $(BIN)/oidc-assoc
 	$(BIN)/oidc-assoc --plan $(call was,$(BUILD)/$*/oidc.json,$*) > /dev/null
+plan-role/%: | $(BIN)/irsa-role
 	$(BIN)/irsa-role --plan $(POLICIES:%=--policy %) $(call was,$(BUILD)/$*/role.json,$*) > /dev/null
-	for image in $(IMAGES); do $(BIN)/ecr-push $$image --plan -n --cluster $* $(region) --repository $(PROJECT)/$$image --binary $(STATIC)/$$image > /dev/null; done
+define plan-image
+plan-image-$(1)/%: $(STATIC)/$(1) | $(BIN)/ecr-push
+	$(BIN)/ecr-push $(1) --plan -n --cluster $$* $(region) --repository $(PROJECT)/$(1) --binary $(STATIC)/$(1) > /dev/null
+endef
+$(foreach image,$(IMAGES),$(eval $(call plan-image,$(image))))
+plan-mesh/%: | $(BIN)/appmesh-install
 	$(BIN)/appmesh-install --plan --chart $(CHART) $(MESH_FLAGS) $(call was,$(BUILD)/$*/mesh.json,$*) > /dev/null
 plan-namespace: | $(BIN)/cloudmap-ns
 	$(BIN)/cloudmap-ns --plan $(call was,$(TWO)/namespace.json,$(CLUSTER2)) > /dev/null
@@ -135,28 +147,23 @@ demo: build ## Run the whole flow in two real clusters on this machine, no AWS a
 	rm -rf $(BUILD)/demo
 	$(LOCALCLOUD) up -- make --no-print-directory -j8 all CLUSTER1=c1 CLUSTER2=c2 REGION=us-west-2 BUILD=$(BUILD)/demo
 
-# The packages whose tests are part of `make test` so far; `cargo test --release --workspace` runs all there are.
-TESTED := mesh-api appmesh-controller capture colorapp feapp irsa-role cloudmap-ns sg-open oidc-assoc manifest-apply
-
 .PHONY: test
 test: lint build ## Run the tests, the whole flow in the local cloud included
-	cargo test --release $(TESTED:%=-p %)
-	cargo test --release -p tests --test contract
-	$(MAKE) --no-print-directory demo
+	cargo test --release --workspace
 
 .PHONY: lint
-lint: ## Check formatting, lints, licences
+lint: ## Check formatting, lints, documentation
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy --release --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps
 
 # --- building
 .PHONY: build
 build: ## Build the tools and the images' programs
 	cargo build --release --workspace
-	RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --target $(TARGET) $(IMAGES:%=-p %)
 
 # A program that is there is used as it is, even with -B: `make build` brings it up to date.
-missing := $(filter-out $(wildcard $(BIN)/* $(STATIC)/*),$(TOOLS:%=$(BIN)/%) $(IMAGES:%=$(STATIC)/%))
+missing := $(sort $(filter-out $(wildcard $(BIN)/* $(STATIC)/*),$(TOOLS:%=$(BIN)/%) $(IMAGES:%=$(STATIC)/%)))
 ifneq ($(missing),)
 $(missing) &:
 	$(MAKE) --no-print-directory build

@@ -57,10 +57,9 @@ impl Region {
     /// A change behind the tools' back.
     #[track_caller]
     fn aws(&self, service: &str, operation: &str, parameters: &Value) -> Value {
-        let cloud: Value = serde_json::from_slice(&std::fs::read(self.0.state.join("cloud.json")).unwrap()).unwrap();
-        let python = format!("{}/python", cloud["python"].as_str().expect("where the cloud's Python is"));
-        let call = root().join("tests/aws/call.py").display().to_string();
-        let output = self.0.run([&*python, &*call, service, operation], parameters.to_string().as_bytes()).unwrap();
+        let (python, call) = (self.0.python().unwrap(), root().join("tests/aws/call.py"));
+        let command = [python.as_os_str(), call.as_os_str(), service.as_ref(), operation.as_ref()];
+        let output = self.0.run(command, parameters.to_string().as_bytes()).unwrap();
         assert!(output.status.success(), "{service} {operation}: {}", String::from_utf8_lossy(&output.stderr));
         serde_json::from_slice(&output.stdout).unwrap()
     }

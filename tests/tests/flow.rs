@@ -6,60 +6,39 @@
 
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::Output;
+use tests::cloud::Cloud;
 use tests::{program, root};
 
-/// A running local cloud; down again when it is dropped, however the test ends.
-struct Cloud {
-    state: PathBuf,
+/// A local cloud, and where the flow leaves its documents.
+struct Flow {
+    cloud: Cloud,
     build: PathBuf,
 }
 
-impl Cloud {
-    fn up() -> Self {
-        let folder = root().join("build/test-flow");
-        let cloud = Self { state: folder.join("cloud"), build: folder.join("json") };
-        let _ = std::fs::remove_dir_all(&cloud.build);
-        let up = cloud.localcloud().arg("up").status().expect("localcloud");
-        assert!(up.success(), "localcloud up: {up}");
-        cloud
-    }
-
-    fn localcloud(&self) -> Command {
-        let mut command = Command::new(program("localcloud"));
-        command.arg("--state").arg(&self.state).current_dir(root());
-        command
-    }
-
-    /// Runs a shell command inside, its stdout and stderr kept.
-    fn try_sh(&self, script: &str) -> Output {
-        let output = self
-            .localcloud()
-            .args(["run", "--", "bash", "-euo", "pipefail", "-c", script])
-            .stdin(Stdio::null())
-            .output();
-        output.expect("localcloud run")
+impl Flow {
+    fn new() -> Self {
+        let cloud = Cloud::up("test-flow").expect("localcloud");
+        let build = cloud.state.join("json");
+        let _none_yet = std::fs::remove_dir_all(&build);
+        Self { cloud, build }
     }
 
     /// Runs a shell command inside that must succeed; its stdout.
     fn sh(&self, script: &str) -> String {
-        let output = self.try_sh(script);
+        let output = self.cloud.sh(script).expect("localcloud run");
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{script}\n{}\n{stderr}", output.status);
         String::from_utf8(output.stdout).expect("UTF-8")
     }
 
     fn make(&self, goals: &str) -> String {
-        self.sh(&self.make_command(goals))
-    }
-
-    fn make_command(&self, goals: &str) -> String {
         let bin = program("oidc-assoc").parent().map(Path::to_path_buf).unwrap_or_default();
-        format!(
+        self.sh(&format!(
             "make --no-print-directory {goals} CLUSTER1=c1 CLUSTER2=c2 BIN={} BUILD={}",
             bin.display(),
             self.build.display()
-        )
+        ))
     }
 
     fn tool(name: &str) -> String {
@@ -73,9 +52,8 @@ impl Cloud {
     }
 
     fn account(&self) -> Value {
-        let cloud: Value = serde_json::from_slice(&std::fs::read(self.state.join("cloud.json")).unwrap()).unwrap();
-        let python = cloud["python"].as_str().expect("where the cloud's Python is");
-        serde_json::from_str(&self.sh(&format!("{python}/python tests/flow/account.py"))).unwrap()
+        let python = self.cloud.python().expect("cloud.json");
+        serde_json::from_str(&self.sh(&format!("{} tests/flow/account.py", python.display()))).unwrap()
     }
 
     /// Every Kubernetes object the flow touches, with its resourceVersion.
@@ -93,18 +71,11 @@ impl Cloud {
     /// number of lines now.
     fn writes_since(&self, from: usize) -> (Vec<String>, usize) {
         const READS: [&str; 6] = ["Get", "List", "Describe", "Discover", "BatchGet", "AssumeRole"];
-        let log = std::fs::read_to_string(self.state.join("log/aws-api.log")).expect("the gateway's log");
+        let log = std::fs::read_to_string(self.cloud.state.join("log/aws-api.log")).expect("the gateway's log");
         let calls: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
         let actions = calls[from..].iter().filter_map(|call| call["action"].as_str()?.split_once(':'));
         let writes = actions.filter(|(_, verb)| !READS.iter().any(|read| verb.starts_with(read)));
         (writes.map(|(service, verb)| format!("{service}:{verb}")).collect(), calls.len())
-    }
-}
-
-impl Drop for Cloud {
-    fn drop(&mut self) {
-        let down = self.localcloud().arg("down").status();
-        assert!(down.is_ok_and(|status| status.success()), "localcloud down");
     }
 }
 
@@ -118,63 +89,63 @@ fn error(output: &Output) -> Value {
 
 #[test]
 fn the_tutorial_from_nothing_to_red_and_blue_and_back() {
-    let cloud = Cloud::up();
-    let before = cloud.account();
+    let flow = Flow::new();
+    let before = flow.account();
 
     // Everything but the security group rule: the front end is there and cannot reach the back end.
-    cloud.make(&format!("-j8 {}", cloud.build.join("c1/feapp.json").display()));
-    let feapp = cloud.build.join("c1/feapp.json");
+    flow.make(&format!("-j8 {}", flow.build.join("c1/feapp.json").display()));
+    let feapp = flow.build.join("c1/feapp.json");
     let probe =
-        format!("{} --count 20 --expect red=1,blue=1 --timeout 60s < {}", Cloud::tool("color-probe"), feapp.display());
-    let closed = cloud.try_sh(&probe);
+        format!("{} --count 20 --expect red=1,blue=1 --timeout 60s < {}", Flow::tool("color-probe"), feapp.display());
+    let closed = flow.cloud.sh(&probe).unwrap();
     let refusal = error(&closed);
     assert_eq!(closed.status.code(), Some(1), "{refusal}");
     assert!(refusal.to_string().contains("upstream connect error"), "Envoy's answer is quoted: {refusal}");
     assert!(refusal["hint"].as_str().unwrap_or_default().contains("sg-open"), "{refusal}");
 
     // With it: red and blue, evenly.
-    cloud.make("-j8 all");
-    let probe = &cloud.json("c1", "probe")["probe"];
+    flow.make("-j8 all");
+    let probe = &flow.json("c1", "probe")["probe"];
     let (red, blue) = (probe["tallies"]["red"].as_u64(), probe["tallies"]["blue"].as_u64());
     assert_eq!(red.zip(blue).map(|(red, blue)| red + blue), Some(200), "{probe}");
 
     // Asserting everything again changes nothing, neither in AWS nor in the clusters.
-    let (objects, (writes, calls)) = (cloud.objects(), cloud.writes_since(0));
+    let (objects, (writes, calls)) = (flow.objects(), flow.writes_since(0));
     assert!(writes.iter().any(|write| write == "iam:CreateRole"), "the log tells writes from reads: {writes:?}");
-    let documents = |step| (cloud.json("c1", step), cloud.json("c2", step));
+    let documents = |step| (flow.json("c1", step), flow.json("c2", step));
     let (roles, meshes) = (documents("role"), documents("mesh"));
-    cloud.make("-B -j8 all");
-    assert_eq!(cloud.writes_since(calls).0, Vec::<String>::new());
-    assert_eq!(cloud.objects(), objects);
+    flow.make("-B -j8 all");
+    assert_eq!(flow.writes_since(calls).0, Vec::<String>::new());
+    assert_eq!(flow.objects(), objects);
     assert_eq!((documents("role"), documents("mesh")), (roles, meshes));
 
     // Tools on their own, in a pipe.
-    let (oidc, role) = (Cloud::tool("oidc-assoc"), Cloud::tool("irsa-role"));
-    let arn = cloud.json("c1", "role")["role"]["arn"].as_str().unwrap().to_owned();
+    let (oidc, role) = (Flow::tool("oidc-assoc"), Flow::tool("irsa-role"));
+    let arn = flow.json("c1", "role")["role"]["arn"].as_str().unwrap().to_owned();
     let piped =
         format!(r#"printf '{{"cluster":{{"name":"c1","region":"us-west-2"}}}}' | {oidc} | {role} | jq -r .role.arn"#);
-    assert_eq!(cloud.sh(&piped).trim(), arn);
-    assert_eq!(cloud.sh(&format!("{oidc} -n --cluster c1 | {role} | jq -r .role.arn")).trim(), arn);
+    assert_eq!(flow.sh(&piped).trim(), arn);
+    assert_eq!(flow.sh(&format!("{oidc} -n --cluster c1 | {role} | jq -r .role.arn")).trim(), arn);
 
     // The tutorial's own manifests have bare words in place of images.
-    let prefix = cloud.json("c2", "image-colorapp")["images"]["colorapp"]["repository"]
+    let prefix = flow.json("c2", "image-colorapp")["images"]["colorapp"]["repository"]
         .as_str()
         .unwrap()
         .replace("/colorapp", "");
-    let digest = cloud.json("c2", "image-colorapp")["images"]["colorapp"]["digest"].as_str().unwrap().to_owned();
-    let bare = cloud.build.join("bare.yaml");
+    let digest = flow.json("c2", "image-colorapp")["images"]["colorapp"]["digest"].as_str().unwrap().to_owned();
+    let bare = flow.build.join("bare.yaml");
     let text = std::fs::read_to_string(root().join("manifests/colorapp.yaml")).unwrap();
     std::fs::write(&bare, text.replace("{{ images.colorapp.uri }}", &format!("ECR_IMAGE_PREFIX/colorapp@{digest}")))
         .unwrap();
     let apply =
-        format!("{} colorapp --file {} --set ECR_IMAGE_PREFIX={prefix}", Cloud::tool("manifest-apply"), bare.display());
-    let plan = cloud.try_sh(&format!("{apply} --plan < {}", cloud.build.join("c2/colorapp.json").display()));
-    let said = String::from_utf8_lossy(&plan.stderr).into_owned();
-    assert!(plan.status.success() && said.contains("nothing to do"), "{said}");
+        format!("{} colorapp --file {} --set ECR_IMAGE_PREFIX={prefix}", Flow::tool("manifest-apply"), bare.display());
+    let applied = flow.cloud.sh(&format!("{apply} < {}", flow.build.join("c2/colorapp.json").display())).unwrap();
+    let said = String::from_utf8_lossy(&applied.stderr).into_owned();
+    assert!(applied.status.success() && said.contains("nothing to do"), "{said}");
 
     // And back to what was: twice, for the second time finds nothing.
-    cloud.make("destroy");
-    assert_eq!(cloud.account(), before);
-    cloud.make("destroy");
-    assert_eq!(cloud.account(), before);
+    flow.make("destroy");
+    assert_eq!(flow.account(), before);
+    flow.make("destroy");
+    assert_eq!(flow.account(), before);
 }

@@ -139,6 +139,7 @@ pub const PACKAGES: &[Package] = &[
     Package { name: "nftables", proof: "nft" },
     Package { name: "iproute2", proof: "ip" },
     Package { name: "docker-registry", proof: "docker-registry" },
+    Package { name: "jq", proof: "jq" },
     Package { name: "ca-certificates", proof: "/etc/ssl/certs/ca-certificates.crt" },
     Package { name: "python3", proof: "python3" },
 ];
