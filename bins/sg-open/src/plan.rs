@@ -311,13 +311,13 @@ mod tests {
     #[test]
     fn only_a_rule_for_just_the_port_is_taken_over() {
         const USED: &str = "port 8080 of sg-2 is open to sg-1 by rule r, managed by bob: ";
-        let wide = format!("{USED}it admits more, so it stays so");
-        let just = format!("{USED}--adopt takes it over");
+        let (wide, just) = (format!("{USED}it admits more, so it stays so"), format!("{USED}--adopt takes it over"));
+        let (wide, just) = (wide.as_str(), just.as_str());
         let adopt = Want { adopt: true, ..want(&[8080]) };
         for (rule, taken, remark, remark_then) in [
             (rule("r", "sg-1", "tcp", (8080, 8080), false), &["take over rule r of sg-2"][..], &[just][..], &[][..]),
-            (rule("r", "sg-1", "tcp", (8080, 8081), false), &[], &[wide.clone()], &[wide.clone()]),
-            (rule("r", "sg-1", "-1", (-1, -1), false), &[], &[wide.clone()], &[wide.clone()]),
+            (rule("r", "sg-1", "tcp", (8080, 8081), false), &[], &[wide], &[wide]),
+            (rule("r", "sg-1", "-1", (-1, -1), false), &[], &[wide], &[wide]),
             (rule("r", "sg-1", "tcp", (8080, 8080), true), &[], &[], &[]),
         ] {
             let have = have(&[rule]);
