@@ -43,7 +43,7 @@ impl Cluster {
     }
 
     /// ARN of the IAM identity provider for the cluster's issuer, whether or not there is one:
-    /// `arn:PARTITION:iam::ACCOUNT:oidc-provider/ISSUER`, the issuer without its scheme.
+    /// `arn:PARTITION:iam::ACCOUNT:oidc-provider/ISSUER`, the issuer without its scheme but to the letter otherwise.
     ///
     /// # Errors
     /// The issuer is no https URL.
@@ -52,7 +52,7 @@ impl Cluster {
         let bare = issuer
             .strip_prefix("https://")
             .ok_or_else(|| Error::input(format!("cluster.issuer: {issuer} is not an https URL")))?;
-        Ok(format!("arn:{}:iam::{}:oidc-provider/{}", self.partition(), self.account, bare.trim_end_matches('/')))
+        Ok(format!("arn:{}:iam::{}:oidc-provider/{}", self.partition(), self.account, bare))
     }
 
     /// Where this partition's services live.
@@ -156,4 +156,51 @@ fn facts(cluster: Described) -> Result<Cluster> {
         arn,
         name,
     })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+mod tests {
+    use super::*;
+
+    fn cluster(arn: &str, issuer: &str) -> Cluster {
+        let facts = serde_json::json!({"name": "c", "region": "r", "account": "1", "arn": arn, "endpoint": "https://10.0.0.1",
+            "certificateAuthority": "", "issuer": issuer, "vpc": "vpc-1", "securityGroup": "sg-1", "version": "1.35"});
+        serde_json::from_value(facts).unwrap()
+    }
+
+    #[test]
+    fn names_follow_the_partition_and_the_issuer() {
+        for (region, issuer, provider, suffix) in [
+            (
+                "aws:eks:us-west-2",
+                "https://oidc.eks.us-west-2.amazonaws.com/id/A",
+                "arn:aws:iam::1:oidc-provider/oidc.eks.us-west-2.amazonaws.com/id/A",
+                "amazonaws.com",
+            ),
+            (
+                "aws-cn:eks:cn-north-1",
+                "https://oidc.eks.cn-north-1.amazonaws.com.cn/id/A",
+                "arn:aws-cn:iam::1:oidc-provider/oidc.eks.cn-north-1.amazonaws.com.cn/id/A",
+                "amazonaws.com.cn",
+            ),
+            (
+                "aws-us-gov:eks:us-gov-west-1",
+                "https://oidc.eks.us-gov-west-1.amazonaws.com/id/A",
+                "arn:aws-us-gov:iam::1:oidc-provider/oidc.eks.us-gov-west-1.amazonaws.com/id/A",
+                "amazonaws.com",
+            ),
+            (
+                "aws:eks:us-west-2",
+                "https://issuer.example:8443/clusters/c1/",
+                "arn:aws:iam::1:oidc-provider/issuer.example:8443/clusters/c1/",
+                "amazonaws.com",
+            ),
+        ] {
+            let cluster = cluster(&format!("arn:{region}:1:cluster/c"), issuer);
+            assert_eq!(cluster.oidc_provider().unwrap(), provider);
+            assert_eq!(cluster.dns_suffix(), suffix, "{provider}");
+        }
+        assert!(cluster("arn:aws:eks:us-west-2:1:cluster/c", "http://issuer.example").oidc_provider().is_err());
+    }
 }

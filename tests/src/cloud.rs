@@ -29,7 +29,14 @@ impl Cloud {
     /// # Errors
     /// It cannot be started.
     pub fn run(&self, command: impl IntoIterator<Item = impl AsRef<OsStr>>, stdin: &[u8]) -> Result<Output> {
-        feed(self.localcloud().args(["run", "--"]).args(command), stdin)
+        feed(&mut self.command(command), stdin)
+    }
+
+    /// A command that will run inside, as the operator of the AWS account.
+    pub fn command(&self, command: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
+        let mut inside = self.localcloud();
+        inside.args(["run", "--"]).args(command);
+        inside
     }
 
     /// Runs a script of bash inside, which ends at the first command that fails.
@@ -50,11 +57,29 @@ impl Cloud {
         Ok(Path::new(folder).join("python"))
     }
 
+    /// The AWS calls the gateway has logged, in the order they ended; what ended just now may be missing.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    pub fn calls(&self) -> Result<Vec<Value>> {
+        let log = std::fs::read_to_string(self.state.join("log/aws-api.log"))?;
+        let lines = log.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+        Ok(lines.map(serde_json::from_str).collect::<std::result::Result<_, _>>()?)
+    }
+
     fn localcloud(&self) -> Command {
         let mut command = Command::new(program("localcloud"));
         command.arg("--state").arg(&self.state).current_dir(root());
         command
     }
+}
+
+/// Those of these calls that write, as `iam:CreateRole`.
+pub fn writes(calls: &[Value]) -> Vec<String> {
+    const READS: [&str; 6] = ["Get", "List", "Describe", "Discover", "BatchGet", "AssumeRole"];
+    let actions = calls.iter().filter_map(|call| call["action"].as_str()?.split_once(':'));
+    let writes = actions.filter(|(_, verb)| !READS.iter().any(|read| verb.starts_with(read)));
+    writes.map(|(service, verb)| format!("{service}:{verb}")).collect()
 }
 
 impl Drop for Cloud {
