@@ -76,8 +76,7 @@ impl Cloud {
 
 /// Those of these calls that write, as `iam:CreateRole`.
 pub fn writes(calls: &[Value]) -> Vec<String> {
-    const READS: [&str; 8] =
-        ["Get", "List", "Describe", "Discover", "BatchGet", "BatchCheck", "AssumeRole", "Ping"];
+    const READS: [&str; 8] = ["Get", "List", "Describe", "Discover", "BatchGet", "BatchCheck", "AssumeRole", "Ping"];
     let actions = calls.iter().filter_map(|call| call["action"].as_str()?.split_once(':'));
     let writes = actions.filter(|(_, verb)| !READS.iter().any(|read| verb.starts_with(read)));
     writes.map(|(service, verb)| format!("{service}:{verb}")).collect()
