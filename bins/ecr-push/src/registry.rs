@@ -5,6 +5,7 @@ use anyhow::{Context, Result};
 use backon::{ExponentialBuilder, Retryable};
 use bytes::Bytes;
 use common::Error;
+use common::aws::{lacking, permit};
 use futures::{Stream, StreamExt, TryStreamExt};
 use http::HeaderValue;
 use indicatif::ProgressBar;
@@ -28,6 +29,11 @@ const CHUNK: usize = 512 << 10;
 
 /// No answer to a connection attempt: try again.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// What IAM calls the registry's requests. Source: "IAM permissions for pushing an image" of ECR's user guide.
+const LOOK: &str = "ecr:BatchCheckLayerAvailability";
+const SEND: &str = "ecr:InitiateLayerUpload, ecr:UploadLayerPart and ecr:CompleteLayerUpload";
+const PUT: &str = "ecr:PutImage";
 
 /// One repository of a registry.
 pub struct Registry {
@@ -95,7 +101,7 @@ impl Registry {
         let looks = futures::stream::iter(&image.blobs).map(async |blob| {
             let reference = self.reference(&blob.digest);
             let look = || self.whole.blob_exists(&reference, &blob.digest);
-            let there = look.retry(pauses()).when(passes).await.map_err(judged);
+            let there = look.retry(pauses()).when(passes).await.map_err(|error| judged(error, LOOK));
             let there = there.with_context(|| format!("look for {} in {}", blob.digest, self.repository))?;
             anyhow::Ok((!there).then_some(blob))
         });
@@ -109,7 +115,7 @@ impl Registry {
                 answer => answer,
             }
         };
-        let sent = send.retry(pauses()).when(passes).await.map_err(judged);
+        let sent = send.retry(pauses()).when(passes).await.map_err(|error| judged(error, SEND));
         sent.with_context(|| format!("send {} to {}", blob.digest, self.repository))
     }
 
@@ -134,7 +140,7 @@ impl Registry {
         let reference = self.reference(&manifest.digest);
         let kind = HeaderValue::from_str(&manifest.media_type).context("media type of the manifest")?;
         let put = || self.whole.push_manifest_raw(&reference, manifest.bytes.clone(), kind.clone());
-        let done = put.retry(pauses()).when(passes).await.map_err(judged);
+        let done = put.retry(pauses()).when(passes).await.map_err(|error| judged(error, PUT));
         done.with_context(|| format!("put {} into {}", manifest.digest, self.repository)).map(drop)
     }
 
@@ -193,22 +199,21 @@ fn wants_pieces(error: &OciDistributionError) -> bool {
     }
 }
 
-fn judged(error: OciDistributionError) -> anyhow::Error {
+/// `action` is what the request needs; where the registry says it better, its word counts.
+fn judged(error: OciDistributionError, action: &str) -> anyhow::Error {
+    let said = error.to_string();
     let denied = match &error {
         OciDistributionError::ServerError { code, .. } => matches!(code, 401 | 403),
         OciDistributionError::UnauthorizedError { .. } | OciDistributionError::AuthenticationFailure(_) => true,
         OciDistributionError::RequestError(error) => {
             error.status().is_some_and(|status| matches!(status.as_u16(), 401 | 403))
         }
-        _ => false,
+        _ => lacking(&said).is_some(),
     };
     let judgement = if passes(&error) {
         Error::retry("the registry did not take it").hint("run it again: it sends only what is missing")
     } else if denied {
-        Error::failed("the registry refused it").hint(
-            "the caller needs ecr:BatchCheckLayerAvailability, ecr:InitiateLayerUpload, ecr:UploadLayerPart, \
-             ecr:CompleteLayerUpload and ecr:PutImage",
-        )
+        Error::failed("the registry refused it").hint(permit(&said, action))
     } else {
         Error::failed("the registry refused it")
     };

@@ -1,6 +1,6 @@
 //! Kubernetes objects of any kind: read, applied server-side and deleted by one field manager.
 
-use super::kind;
+use super::{UNKNOWN_CALLER, kind};
 use crate::aws::MANAGED_BY;
 use crate::{Error, Found, Kind, Session};
 use anyhow::{Context, Result};
@@ -288,7 +288,7 @@ pub fn refused(error: kube::Error) -> anyhow::Error {
         kind = Kind::Failed;
     }
     let hint = match status.code {
-        401 => Some("the cluster does not know the caller: is there an access entry for it?"),
+        401 => Some(UNKNOWN_CALLER),
         _ if ["immutable", "updates to", "may not change once set"]
             .iter()
             .any(|word| status.message.contains(word)) =>

@@ -92,7 +92,7 @@ def _strange_json(request: Request, protocol: str, operation: OperationModel) ->
 
 
 def _strange(shape: Shape, value: Any, path: str) -> Iterator[str]:
-    kinds = _JSON.get(shape.type_name, (object,))
+    kinds: Any = _JSON.get(shape.type_name, (object,))
     if value is None:
         return
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
