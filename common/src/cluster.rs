@@ -1,6 +1,6 @@
 //! The `cluster` key: facts of one EKS cluster, looked up once and shared by all tools.
 
-use crate::aws::{AwsFlags, Call};
+use crate::aws::{AwsFlags, Call, OrAbsent};
 use crate::{Document, Error, Session};
 use anyhow::{Context, Result};
 use aws_sdk_eks::config::Region;
@@ -115,9 +115,14 @@ impl Session {
             config = config.region(Region::new(region.to_owned()));
         }
         let eks = aws_sdk_eks::Client::from_conf(config.build());
-        let described = eks.describe_cluster().name(name).send().await.call("eks:DescribeCluster", name);
-        let described = described.context(format!("look up cluster {name}"))?.cluster;
-        described.context("eks:DescribeCluster answered without a cluster").and_then(facts)
+        let answer = eks.describe_cluster().name(name).send().await;
+        let answer = answer.or_absent(|error| error.is_resource_not_found_exception());
+        let Some(answer) = answer.call("eks:DescribeCluster", name).context(format!("look up cluster {name}"))? else {
+            let region = eks.config().region().map(Region::to_string).unwrap_or_default();
+            let none = Error::failed(format!("there is no cluster {name} in region {region} of this account"));
+            return Err(none.hint(format!("aws eks list-clusters --region {region}")).into());
+        };
+        answer.cluster.context("eks:DescribeCluster answered without a cluster").and_then(facts)
     }
 }
 
@@ -134,7 +139,10 @@ fn facts(cluster: Described) -> Result<Cluster> {
             let wait = format!("aws eks wait cluster-active --name {name}");
             return Err(Error::retry(format!("cluster {name} is {status}")).hint(wait).into());
         }
-        Some(status) => return Err(Error::failed(format!("cluster {name} is {status}")).into()),
+        Some(status) => {
+            let why = format!("aws eks describe-cluster --name {name} --query 'cluster.[status, health]'");
+            return Err(Error::failed(format!("cluster {name} is {status}")).hint(why).into());
+        }
     }
     let lacks = |what: &str| format!("cluster {name} has no {what}");
     let vpc = cluster.resources_vpc_config().with_context(|| lacks("VPC"))?;

@@ -59,7 +59,11 @@ pub fn run<T: Tool>(argv: impl IntoIterator<Item = OsString>, mut io: Io<'_>) ->
     let mut session = Session::new(doc, stderr, flags.timeout);
     match on_one_thread(steps(&tool, &mut session)) {
         Ok(()) => print(io.stdout, &session.doc.to_string(), &session.stderr),
-        Err(error) => fail(&session.stderr, &error, &session.left()),
+        Err(error) => {
+            #[cfg(feature = "aws")]
+            let error = session.located(error);
+            fail(&session.stderr, &error, &session.left())
+        }
     }
 }
 
@@ -147,7 +151,11 @@ fn print(stdout: &mut dyn Write, text: &str, stderr: &Stderr) -> u8 {
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Ok(()) => 0,
         Err(error) if error.kind() == ErrorKind::BrokenPipe => 0,
-        Err(error) => fail(stderr, &anyhow::Error::new(error).context("write stdout"), &[]),
+        Err(error) => {
+            let unwritten =
+                Error::failed("write stdout").hint("run it again where there is room: what is done stays done");
+            fail(stderr, &anyhow::Error::new(error).context(unwritten), &[])
+        }
     }
 }
 

@@ -6,11 +6,14 @@ use std::ffi::OsStr;
 use std::io::{Error, Result};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// A running local cloud. It needs Linux and root.
 pub struct Cloud {
     /// Its folder, `build/NAME` below the top of the repository.
     pub state: PathBuf,
+    /// How many of the violations a test has seen.
+    seen: AtomicUsize,
 }
 
 impl Cloud {
@@ -19,7 +22,7 @@ impl Cloud {
     /// # Errors
     /// It is not built, or does not start.
     pub fn up(name: &str) -> Result<Self> {
-        let cloud = Self { state: root().join("build").join(name) };
+        let cloud = Self { state: root().join("build").join(name), seen: AtomicUsize::default() };
         let up = cloud.localcloud().arg("up").status()?;
         if up.success() { Ok(cloud) } else { Err(Error::other(format!("localcloud up: {up}"))) }
     }
@@ -62,9 +65,28 @@ impl Cloud {
     /// # Errors
     /// The log cannot be read.
     pub fn calls(&self) -> Result<Vec<Value>> {
-        let log = std::fs::read_to_string(self.state.join("log/aws-api.log"))?;
-        let lines = log.split_inclusive('\n').filter(|line| line.ends_with('\n'));
-        Ok(lines.map(serde_json::from_str).collect::<std::result::Result<_, _>>()?)
+        self.log("aws-api")
+    }
+
+    /// A log of JSON objects, one a line; one that is being written is not told.
+    ///
+    /// # Errors
+    /// It is not there, or holds something else.
+    pub fn log(&self, name: &str) -> Result<Vec<Value>> {
+        let text = std::fs::read_to_string(self.state.join("log").join(name).with_extension("log"))?;
+        let lines = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+        lines.map(|line| Ok(serde_json::from_str(line)?)).collect()
+    }
+
+    /// Calls that AWS's own models refuse, since a test last asked. Whoever never asks expects none: then one fails the
+    /// test when the cloud goes down.
+    ///
+    /// # Errors
+    /// There is no such log.
+    pub fn violations(&self) -> Result<Vec<Value>> {
+        let all = self.log("violations")?;
+        let seen = self.seen.swap(all.len(), Relaxed);
+        Ok(all.into_iter().skip(seen).collect())
     }
 
     fn localcloud(&self) -> Command {
@@ -84,7 +106,12 @@ pub fn writes(calls: &[Value]) -> Vec<String> {
 
 impl Drop for Cloud {
     fn drop(&mut self) {
+        let violations = self.violations();
         let down = self.localcloud().arg("down").status();
+        if std::thread::panicking() {
+            return;
+        }
         assert!(down.is_ok_and(|status| status.success()), "localcloud down");
+        assert!(violations.as_ref().is_ok_and(Vec::is_empty), "calls that AWS's models refuse: {violations:?}");
     }
 }

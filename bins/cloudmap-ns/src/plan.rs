@@ -4,6 +4,7 @@
 
 use anyhow::Result;
 use common::Error;
+use common::aws::permit;
 use std::fmt;
 
 /// The namespace the cluster's VPC needs.
@@ -111,14 +112,17 @@ pub fn one_vpc(cluster: (&str, &str), peer: (&str, &str)) -> Result<()> {
         .into())
 }
 
+/// What Cloud Map does as the caller, to make the hosted zone.
+const ZONE: &str = "route53:CreateHostedZone, route53:GetHostedZone, route53:ListHostedZonesByName, ec2:DescribeVpcs and \
+                    ec2:DescribeRegions";
+
 /// What Cloud Map says of an operation that failed.
 pub fn failure(what: &str, code: &str, message: &str) -> Error {
     let text = format!("{what}: {code}: {message}");
     match code {
         "CANNOT_CREATE_HOSTED_ZONE" if message.contains("ConflictingDomainExists") => Error::conflict(text)
             .hint("the VPC sees another private hosted zone of that name: see aws route53 list-hosted-zones-by-vpc"),
-        "ACCESS_DENIED" => Error::failed(text)
-            .hint("Cloud Map makes the hosted zone as the caller: it needs route53:CreateHostedZone, route53:DeleteHostedZone, ec2:DescribeVpcs"),
+        "ACCESS_DENIED" => Error::failed(text).hint(permit(message, ZONE)),
         "THROTTLED_REQUEST" | "INTERNAL_FAILURE" => Error::retry(text).hint("run it again"),
         _ => Error::failed(text),
     }

@@ -5,6 +5,7 @@ use anyhow::{Context, Result};
 use backon::{ExponentialBuilder, Retryable};
 use bytes::Bytes;
 use common::Error;
+use common::aws::{lacking, permit};
 use futures::{Stream, StreamExt, TryStreamExt};
 use http::HeaderValue;
 use indicatif::ProgressBar;
@@ -255,14 +256,15 @@ fn wants_pieces(error: &OciDistributionError) -> bool {
     }
 }
 
-/// `action` is what the request needs.
+/// `action` is what the request needs; where the registry says it better, its word counts.
 fn judged(error: OciDistributionError, action: &str) -> anyhow::Error {
+    let said = error.to_string();
     let judgement = if ended(&error) {
         Error::retry("the registry's token ended").hint("run it again: it sends only what is missing")
     } else if says(&error, "DIGEST_INVALID") {
         Error::failed("it is not what its digest says").hint("the archive is damaged, or was changed meanwhile")
-    } else if matches!(status(&error), Some(401 | 403)) {
-        Error::failed("the registry refused it").hint(format!("the caller needs {action}"))
+    } else if matches!(status(&error), Some(401 | 403)) || lacking(&said).is_some() {
+        Error::failed("the registry refused it").hint(permit(&said, action))
     } else if transient(&error) {
         Error::retry("the registry did not take it").hint("run it again: it sends only what is missing")
     } else {

@@ -1,6 +1,6 @@
 //! Kubernetes objects of any kind: read, applied server-side and deleted by one field manager.
 
-use super::kind;
+use super::{UNKNOWN_CALLER, kind};
 use crate::aws::MANAGED_BY;
 use crate::{Error, Found, Kind, Session};
 use anyhow::{Context, Result};
@@ -315,7 +315,7 @@ pub fn refused(error: kube::Error) -> anyhow::Error {
         kind = Kind::Failed;
     }
     let hint = match status.code {
-        401 => Some("the cluster does not know the caller: is there an access entry for it?"),
+        401 => Some(UNKNOWN_CALLER),
         _ if FIXED.iter().any(|words| status.message.contains(words)) => {
             Some("this can not be changed in place: delete the object, then run this again, which makes it anew")
         }
