@@ -33,12 +33,15 @@ impl Session {
     /// retries.
     ///
     /// # Errors
-    /// No region is given anywhere.
+    /// No region is given anywhere, or the document's is no string.
     pub async fn aws(&self, flags: &AwsFlags) -> Result<&SdkConfig> {
         if let Some(config) = self.aws.get() {
             return Ok(config);
         }
-        let region = flags.region.clone().or_else(|| Some(self.doc.get(&["cluster", "region"])?.as_str()?.to_owned()));
+        let region = match &flags.region {
+            Some(region) => Some(region.clone()),
+            None => self.doc.read(&["cluster", "region"])?,
+        };
         let mut loader = aws_config::defaults(BehaviorVersion::latest())
             .retry_config(RetryConfig::adaptive().with_max_attempts(6))
             .timeout_config(TimeoutConfig::builder().operation_attempt_timeout(ATTEMPT_TIMEOUT).build());

@@ -29,7 +29,14 @@ impl Cloud {
     /// # Errors
     /// It cannot be started.
     pub fn run(&self, command: impl IntoIterator<Item = impl AsRef<OsStr>>, stdin: &[u8]) -> Result<Output> {
-        feed(self.localcloud().args(["run", "--"]).args(command), stdin)
+        feed(&mut self.command(command), stdin)
+    }
+
+    /// The same command, not started yet. Signals that ask for the end are passed on to it.
+    pub fn command(&self, command: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
+        let mut run = self.localcloud();
+        run.args(["run", "--"]).args(command);
+        run
     }
 
     /// Runs a script of bash inside, which ends at the first command that fails.

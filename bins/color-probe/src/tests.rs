@@ -76,18 +76,18 @@ struct Run {
 
 impl Run {
     fn new(stdin: &str, args: &[&str]) -> Self {
-        let (mut stdout, stderr) = (Vec::new(), Shared::default());
+        let (stdout, stderr) = (Shared::default(), Shared::default());
         let io = Io {
             stdin: &mut stdin.as_bytes(),
-            stdout: &mut stdout,
+            stdout: Box::new(stdout.clone()),
             stderr: Box::new(stderr.clone()),
             stdin_is_terminal: false,
             stderr_is_terminal: false,
         };
         let argv = ["color-probe"].iter().chain(args).map(Into::into);
         let exit = common::run::<ColorProbe>(argv, io);
-        let stderr = String::from_utf8(stderr.0.lock().unwrap().clone()).unwrap();
-        Self { exit, stdout: String::from_utf8(stdout).unwrap(), stderr }
+        let text = |shared: &Shared| String::from_utf8(shared.0.lock().unwrap().clone()).unwrap();
+        Self { exit, stdout: text(&stdout), stderr: text(&stderr) }
     }
 
     fn probe(&self) -> Value {
