@@ -11,8 +11,8 @@ use serde_json::Value;
 
 /// What DescribeCluster says of a cluster, under the document's `cluster`. Fields that other people put beside these
 /// are kept.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, rename_all = "camelCase")]
 pub struct Cluster {
     /// Name of the EKS cluster.
     pub name: String,
@@ -37,6 +37,13 @@ pub struct Cluster {
 }
 
 impl Cluster {
+    /// Whether a document that was read held every fact: what it lacks is empty.
+    fn complete(&self) -> bool {
+        let place = [&self.name, &self.region, &self.account, &self.arn, &self.vpc, &self.security_group];
+        let api = [&self.endpoint, &self.certificate_authority, &self.issuer, &self.version];
+        place.into_iter().chain(api).all(|fact| !fact.is_empty())
+    }
+
     /// `aws`, `aws-cn` or `aws-us-gov`.
     pub fn partition(&self) -> &str {
         self.arn.split(':').nth(1).unwrap_or("aws")
@@ -68,21 +75,18 @@ impl Session {
     /// # Errors
     /// No cluster is named, there is none of that name, or it is not active.
     pub async fn cluster(&mut self, flags: &AwsFlags) -> Result<Cluster> {
-        if let (Some(flag), Some(Value::String(name))) = (&flags.cluster, self.doc.get(&["cluster", "name"]))
-            && flag != name
-        {
+        self.doc.object(&["cluster"])?;
+        let known: Cluster = self.doc.read(&["cluster"])?.unwrap_or_default();
+        let other = flags.cluster.as_ref().is_some_and(|name| !known.name.is_empty() && known.name != *name);
+        if other {
             self.doc.remove(&["cluster"]);
-        }
-        if let Some(known) = known(&self.doc) {
+        } else if known.complete() {
             return Ok(known);
         }
-        let name = match (&flags.cluster, self.doc.get(&["cluster", "name"])) {
-            (Some(name), _) | (None, Some(Value::String(name))) => name.clone(),
-            (None, Some(other)) => return Err(Error::input(format!("cluster.name: {other} is not a string")).into()),
-            (None, None) => {
-                return Err(Error::input("no cluster").hint("give --cluster, or cluster.name in the document").into());
-            }
-        };
+        let name = flags.cluster.clone().unwrap_or(known.name);
+        if name.is_empty() {
+            return Err(Error::input("no cluster").hint("give --cluster, or cluster.name in the document").into());
+        }
         let cluster = self.look_up_cluster(flags, &name, None).await?;
         let Value::Object(facts) = serde_json::to_value(&cluster)? else { return Ok(cluster) };
         for (fact, value) in facts {
@@ -97,12 +101,16 @@ impl Session {
     /// # Errors
     /// The document names no cluster, there is none of that name, or it is not active.
     pub async fn peer_cluster(&self, flags: &AwsFlags, peer: &Document) -> Result<Cluster> {
-        if let Some(known) = known(peer) {
+        let known: Option<Cluster> = peer.read(&["cluster"]).context("read the other side's document")?;
+        let known = known.unwrap_or_default();
+        if known.complete() {
             return Ok(known);
         }
-        let text = |fact| peer.get(&["cluster", fact]).and_then(Value::as_str);
-        let name = text("name").ok_or_else(|| Error::input("the other side's document has no cluster.name"))?;
-        self.look_up_cluster(flags, name, text("region")).await
+        if known.name.is_empty() {
+            return Err(Error::input("the other side's document has no cluster.name").into());
+        }
+        let region = Some(known.region.as_str()).filter(|region| !region.is_empty());
+        self.look_up_cluster(flags, &known.name, region).await
     }
 
     /// The facts of any cluster of the caller's account; `region` defaults to the session's.
@@ -124,11 +132,6 @@ impl Session {
         };
         answer.cluster.context("eks:DescribeCluster answered without a cluster").and_then(facts)
     }
-}
-
-/// The facts, if the document holds them all.
-fn known(doc: &Document) -> Option<Cluster> {
-    doc.read(&["cluster"]).ok().flatten()
 }
 
 fn facts(cluster: Described) -> Result<Cluster> {

@@ -35,7 +35,8 @@ impl Cloud {
         feed(&mut self.command(command), stdin)
     }
 
-    /// A command that will run inside, as the operator of the AWS account.
+    /// A command that will run inside, as the operator of the AWS account. Signals that ask for the end are
+    /// passed on to it.
     pub fn command(&self, command: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
         let mut inside = self.localcloud();
         inside.args(["run", "--"]).args(command);

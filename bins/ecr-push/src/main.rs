@@ -24,7 +24,6 @@ use plan::{Change, Have, Want};
 use registry::Registry;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use source::Source;
 use std::collections::BTreeSet;
 use std::process::ExitCode;
@@ -139,7 +138,7 @@ impl Tool for EcrPush {
             ..Want::default()
         };
         let aws = AwsFlags { region: self.aws.region.clone().or(region.map(str::to_owned)), ..self.aws.clone() };
-        let named = aws.cluster.is_some() || session.doc.get(&["cluster", "name"]).is_some_and(Value::is_string);
+        let named = aws.cluster.is_some() || session.doc.read::<String>(&["cluster", "name"])?.is_some();
         // On --delete the cluster may be gone already, and nothing about it matters.
         if named && self.source.is_given() && !self.flags.delete {
             want.cluster = Some(session.cluster(&aws).await?);
