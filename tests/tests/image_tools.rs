@@ -60,10 +60,8 @@ fn digest(document: &str) -> String {
 
 /// What crossmesh's programs asked of AWS and the registry meanwhile, in alphabetical order.
 fn asked(region: &Region, act: impl FnOnce()) -> Vec<String> {
-    let before = region.logged().len();
-    act();
-    let calls = region.logged();
-    let ours = calls[before..].iter().filter(|call| call["agent"].to_string().contains("crossmesh"));
+    let ((), calls) = region.calls(act);
+    let ours = calls.iter().filter(|call| call["agent"].to_string().contains("crossmesh"));
     let mut actions: Vec<String> = ours.filter_map(|call| Some(call["action"].as_str()?.to_owned())).collect();
     actions.sort();
     actions

@@ -179,20 +179,27 @@ impl Region {
     /// What is written in AWS meanwhile, in order, as `iam:CreateRole`.
     #[track_caller]
     fn writes<T>(&self, act: impl FnOnce() -> T) -> (T, Vec<String>) {
+        let (done, calls) = self.calls(act);
+        (done, writes(&calls))
+    }
+
+    /// What AWS is asked meanwhile, by whomever, as the gateway logs it.
+    #[track_caller]
+    pub fn calls<T>(&self, act: impl FnOnce() -> T) -> (T, Vec<Value>) {
         let start = self.mark();
         let done = act();
         let end = self.mark();
         // The gateway writes its log in order and a little later: when the end mark is there, all before it is.
-        let written = self.until("the gateway's log", || {
+        let calls = self.until("the gateway's log", || {
             let calls = self.cloud.calls().unwrap();
             let mut marks = calls.iter().enumerate().filter(|(_, call)| is_mark(call)).map(|(place, _)| place);
             let (start, end) = (marks.nth(start), marks.nth(end - start - 1));
-            start.zip(end).map(|(start, end)| writes(&calls[start..end])).or_else(|| {
+            start.zip(end).map(|(start, end)| calls[start..end].to_vec()).or_else(|| {
                 self.mark();
                 None
             })
         });
-        (done, written)
+        (done, calls)
     }
 
     /// Leaves a mark in the gateway's log; how many there are before it.
