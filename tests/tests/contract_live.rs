@@ -217,7 +217,7 @@ fn stopped_half_way(live: &Live) -> usize {
             "ecr-push",
             "colorapp --repository k8multi/colorapp --binary BIN/colorapp",
             "c2",
-            &["repository k8multi/colorapp", "123456789012.dkr.ecr.us-west-2.amazonaws.com/k8multi/colorapp@sha256:"][..],
+            &["repository k8multi/colorapp", "image k8multi/colorapp@sha256:"][..],
         ),
     ] {
         begins(&live.stop(how, &Until::Prints, tool, args, &long(cluster)), left);

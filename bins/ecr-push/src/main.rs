@@ -105,7 +105,7 @@ impl EcrPush {
         let late = || Error::retry(format!("push to {}: not done in time", want.repository));
         let pushed = timeout(session.remaining(), registry.push(image, &bar)).await;
         let sent = pushed.map_err(|_| late().hint("give it more with --timeout"))??;
-        session.made(format!("{}@{}", want.repository, image.top()?.digest));
+        session.made(format!("image {}@{}", want.repository, image.top()?.digest));
         let (blobs, all, size) = (sent.blobs, image.blobs.len(), HumanBytes(sent.bytes));
         session.stderr.line(format_args!("sent {blobs} of {all} blobs, {size}"));
         Ok(())

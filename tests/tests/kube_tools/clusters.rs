@@ -1,6 +1,6 @@
 //! The two clusters, and what was said and changed in them.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
@@ -139,8 +139,11 @@ impl Clusters {
     #[track_caller]
     pub fn aws(&self, service: &str, operation: &str, parameters: &Value) -> Value {
         let (python, call) = (self.0.python().unwrap(), root().join("tests/aws/call.py"));
-        let answer = format!("{} {} {service} {operation}", python.display(), call.display());
-        serde_json::from_str(&self.done(&answer, &parameters.to_string()).document).unwrap()
+        let command = format!("{} {}", python.display(), call.display());
+        let said = self.done(&command, &json!([service, operation, parameters]).to_string()).document;
+        let mut said: Value = serde_json::from_str(&said).unwrap();
+        assert_eq!(said["error"], Value::Null, "{service} {operation} {parameters}");
+        said["answer"].take()
     }
 
     /// Every object of the scope and its version: `Service app` and its resourceVersion. Of a Deployment the
