@@ -3,6 +3,7 @@
     python server.py --state STATE [--port 5555] [--authz-port 5556] [--ecr-port 4566]
 
 Two services on 127.0.0.1: the APIs, and the access control that the gateway asks about every call (`authz.py`).
+Every cluster's API server is also to be had through faults (`faults.py`), on 127.0.0.1 port 5560 + its number.
 STATE/account.json appears when both serve and the account is laid down; nobody needs to ask again.
 The APIs themselves ask for no permission: only the gateway may be reachable for others.
 """
@@ -34,11 +35,13 @@ import account
 import ec2
 import eks
 import region
+from apiserver import ApiServer
 from authz import Authorizer
 from call import Call, buffered, read, rewind
 from cloudmap import CloudMap
 from cloudmap_state import State
 from ecr import Ecr
+from faults import Faults
 from hostedzone import HostedZones
 from iam import Iam
 from model import check
@@ -47,6 +50,8 @@ from sts import Sts
 from tokens import Tokens
 
 Handler = Callable[[Call, Request], Response | None]
+#: The first cluster's API server is on the port after this one.
+API_SERVERS = 5560
 
 
 class Moto(DomainDispatcherApplication):
@@ -60,9 +65,10 @@ class Moto(DomainDispatcherApplication):
 class Apis:
     """Sends a call to whoever answers it."""
 
-    def __init__(self, clusters: list[region.Cluster], handlers: dict[str, Handler]) -> None:
+    def __init__(self, clusters: list[region.Cluster], handlers: dict[str, Handler], faults: Faults) -> None:
         self.clusters = clusters
         self.handlers = handlers
+        self.faults = faults
         self.moto = Moto(create_backend_app)
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -70,6 +76,14 @@ class Apis:
         if request.host.startswith("oidc.eks."):
             return eks.issuer_document(self.clusters, request.host, request.path)(environ, start_response)
         call = read(request)
+        agent = request.headers.get("User-Agent", "")
+        carry_out = self.faults.around_api(call, agent, lambda e, start: self.carry_out(call, request, e, start))
+        return carry_out(environ, start_response)
+
+    def carry_out(
+        self, call: Call, request: Request, environ: dict[str, Any], start_response: Callable[..., Any]
+    ) -> Iterable[bytes]:
+        """By our own hand where moto lacks something, else by moto's."""
         answer = check(call)
         handler = self.handlers.get(call.service or "")
         if answer is None and handler is not None:
@@ -87,7 +101,7 @@ def serve(app: Any, port: int) -> BaseWSGIServer:
     return server
 
 
-def applications(clusters: list[region.Cluster], ecr_port: int) -> tuple[Apis, Authorizer]:
+def applications(clusters: list[region.Cluster], ecr_port: int, faults: Faults) -> tuple[Apis, Authorizer]:
     """The APIs of a region that holds nothing yet, and its access control."""
     tokens = Tokens()
     eks.install(clusters)
@@ -100,7 +114,7 @@ def applications(clusters: list[region.Cluster], ecr_port: int) -> tuple[Apis, A
         "sts": Sts(ACCOUNT, eks.issuer_keys(clusters)),
         "iam": Iam(ACCOUNT),
     }
-    return Apis(clusters, handlers), Authorizer(ACCOUNT, tokens)
+    return Apis(clusters, handlers, faults), Authorizer(ACCOUNT, tokens, faults)
 
 
 def main(argv: list[str]) -> int:
@@ -112,9 +126,12 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--ecr-port", type=int, default=4566)
     args = parser.parse_args(argv)
     clusters = region.clusters(args.state)
-    apis, authorizer = applications(clusters, args.ecr_port)
+    faults = Faults(args.state)
+    apis, authorizer = applications(clusters, args.ecr_port, faults)
     serve(apis, args.port)
     serve(authorizer, args.authz_port)
+    for cluster in clusters:
+        serve(ApiServer(cluster, faults), API_SERVERS + cluster.number)
     account.write(args.state / "account.json", account.seed(clusters, f"http://127.0.0.1:{args.port}"))
     signal.sigwait({signal.SIGTERM, signal.SIGINT})
     return 0
