@@ -50,7 +50,7 @@ impl Cloud {
         Ok(Path::new(folder).join("python"))
     }
 
-    fn localcloud(&self) -> Command {
+    pub(crate) fn localcloud(&self) -> Command {
         let mut command = Command::new(program("localcloud"));
         command.arg("--state").arg(&self.state).current_dir(root());
         command

@@ -1,11 +1,14 @@
 //! What the tests share: where the built tools are and how to run them.
 
 pub mod cloud;
+pub mod faults;
+pub mod report;
+pub mod steps;
 
 use std::ffi::OsStr;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 /// Every tool, in alphabetical order.
 pub const TOOLS: &[&str] = &[
@@ -46,9 +49,14 @@ pub fn run(tool: &str, args: impl IntoIterator<Item = impl AsRef<OsStr>>, stdin:
 /// It cannot be started.
 pub fn feed(command: &mut Command, stdin: &[u8]) -> std::io::Result<Output> {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    write_all(&mut child, stdin);
+    child.wait_with_output()
+}
+
+/// All of stdin, and its end.
+fn write_all(child: &mut Child, stdin: &[u8]) {
     if let Some(mut pipe) = child.stdin.take() {
         // A tool that fails early closes its stdin: its output tells why.
         let _ = pipe.write_all(stdin);
     }
-    child.wait_with_output()
 }
