@@ -148,7 +148,8 @@ demo: build ## Run the whole flow in two real clusters on this machine, no AWS a
 	$(LOCALCLOUD) up -- make --no-print-directory -j8 all CLUSTER1=c1 CLUSTER2=c2 REGION=us-west-2 BUILD=$(BUILD)/demo
 
 .PHONY: test
-test: lint build ## Run the tests, the whole flow in the local cloud included
+test: lint ## Run the tests, the whole flow in the local cloud included
+	cargo build --release --workspace --all-targets
 	cargo test --release --workspace
 
 .PHONY: test-faults

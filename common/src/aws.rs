@@ -2,17 +2,29 @@
 
 use crate::{Error, Kind, Session};
 use anyhow::Result;
+use aws_config::meta::ProviderChainError;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{AppName, BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::provider::error::CredentialsError;
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use std::error::Error as StdError;
-use std::fmt::{self, Debug, Display};
+use std::fmt::{self, Display};
 use std::time::Duration;
 
 /// The tag that says a thing is ours, and its value.
 pub const MANAGED_BY: (&str, &str) = ("managed-by", "crossmesh");
+
+/// Whose a thing with this value of that tag is, in words; `None` if it is ours.
+pub fn foreign(manager: Option<&str>) -> Option<String> {
+    match manager {
+        Some(ours) if ours == MANAGED_BY.1 => None,
+        Some(manager) => Some(format!("managed by {manager}")),
+        None => Some("not made by crossmesh".to_owned()),
+    }
+}
 
 /// One attempt of one call. AWS answers control-plane calls within seconds; what takes longer hangs.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -33,19 +45,27 @@ impl Session {
     /// retries.
     ///
     /// # Errors
-    /// No region is given anywhere.
+    /// No region is given anywhere, or the document's is no string.
     pub async fn aws(&self, flags: &AwsFlags) -> Result<&SdkConfig> {
         if let Some(config) = self.aws.get() {
             return Ok(config);
         }
-        let region = flags.region.clone().or_else(|| Some(self.doc.get(&["cluster", "region"])?.as_str()?.to_owned()));
+        let region = match &flags.region {
+            Some(region) => Some(region.clone()),
+            None => self.doc.read(&["cluster", "region"])?,
+        };
+        let timeouts = TimeoutConfig::builder()
+            .operation_attempt_timeout(ATTEMPT_TIMEOUT.min(self.timeout))
+            .operation_timeout(self.timeout)
+            .build();
         let mut loader = aws_config::defaults(BehaviorVersion::latest())
             .retry_config(RetryConfig::adaptive().with_max_attempts(6))
-            .timeout_config(TimeoutConfig::builder().operation_attempt_timeout(ATTEMPT_TIMEOUT).build());
+            .timeout_config(timeouts);
         if let Some(region) = region {
             loader = loader.region(Region::new(region));
         }
-        if let Ok(name) = AppName::new("crossmesh") {
+        // CloudTrail then says which tool it was.
+        if let Ok(name) = AppName::new(format!("crossmesh-{}", self.stderr.tool)) {
             loader = loader.app_name(name);
         }
         let config = loader.load().await;
@@ -55,6 +75,19 @@ impl Session {
                 .into());
         }
         Ok(self.aws.get_or_init(|| config))
+    }
+
+    /// Says in which region AWS could not be reached, which the SDK does not tell: a mistyped region has no address.
+    pub(crate) fn located(&self, error: anyhow::Error) -> anyhow::Error {
+        let unreachable =
+            |link: &(dyn StdError + 'static)| link.downcast_ref().is_some_and(|call: &CallError| call.unreachable);
+        match self.aws.get().and_then(SdkConfig::region) {
+            Some(region) if error.chain().any(unreachable) => {
+                let context = Error::retry(format!("cannot reach AWS in region {region}"));
+                error.context(context.hint("check that there is such a region, and that this machine is online"))
+            }
+            _ => error,
+        }
     }
 }
 
@@ -66,6 +99,7 @@ pub struct CallError {
     kind: Kind,
     hint: Option<String>,
     cause: Answer,
+    unreachable: bool,
 }
 
 impl CallError {
@@ -106,16 +140,24 @@ pub trait Call<T> {
     fn call(self, action: &'static str, thing: impl Display) -> Result<T>;
 }
 
-impl<T, E, R> Call<T> for Result<T, SdkError<E, R>>
+impl<T, E> Call<T> for Result<T, SdkError<E, HttpResponse>>
 where
     E: StdError + ProvideErrorMetadata + Send + Sync + 'static,
-    R: Debug + Send + Sync + 'static,
 {
     fn call(self, action: &'static str, thing: impl Display) -> Result<T> {
         self.map_err(|error| {
-            let (kind, hint) = judge(&error, action);
-            let cause = Answer(answer(&error));
-            CallError { action, thing: thing.to_string(), kind, hint, cause }.into()
+            let thing = thing.to_string();
+            let verdict = if let SdkError::ServiceError(answer) = &error {
+                let status = answer.raw().status().as_u16();
+                refused(status, answer.err().code(), answer.err().message().unwrap_or_default(), action)
+            } else if let Some(none) = links(&error).find_map(|link| link.downcast_ref()) {
+                no_credentials(none)
+            } else {
+                unanswered(&error)
+            };
+            let unreachable = links(&error).any(|link| CONNECTING.contains(&link.to_string().as_str()));
+            let Error { kind, message, hint } = verdict;
+            CallError { action, thing, kind, hint, cause: Answer(message), unreachable }.into()
         })
     }
 }
@@ -167,51 +209,148 @@ const LATER: &[&str] = &[
 /// Error codes that mean the caller may not do this.
 const DENIED: &[&str] = &["AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AuthorizationError"];
 
-/// Error codes that mean AWS does not know the caller.
-const STRANGER: &[&str] = &[
-    "InvalidClientTokenId",
-    "UnrecognizedClientException",
-    "AuthFailure",
-    "SignatureDoesNotMatch",
-    "ExpiredToken",
-    "ExpiredTokenException",
-    "RequestExpired",
-    "InvalidSignatureException",
-];
+/// Error codes of a session that is over.
+const EXPIRED: &[&str] = &["ExpiredToken", "ExpiredTokenException", "RequestExpired"];
 
-fn judge<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>, action: &str) -> (Kind, Option<String>) {
-    match error {
-        SdkError::ServiceError(service) => match service.err().code() {
-            Some(code) if LATER.contains(&code) => {
-                (Kind::Retry, Some("AWS asks to come back later: run it again".to_owned()))
-            }
-            Some(code) if DENIED.contains(&code) => {
-                (Kind::Failed, Some(format!("the caller needs the permission {action}")))
-            }
-            Some(code) if STRANGER.contains(&code) => {
-                (Kind::Failed, Some("check the credentials with: aws sts get-caller-identity".to_owned()))
-            }
-            _ => (Kind::Failed, None),
-        },
-        SdkError::DispatchFailure(failure) if !(failure.is_io() || failure.is_timeout()) => {
-            (Kind::Failed, Some("check the credentials and the region: aws sts get-caller-identity".to_owned()))
+/// Error codes that mean AWS does not know the caller. A region that an account has not enabled knows nobody, either.
+const STRANGER: &[&str] = &["InvalidClientTokenId", "UnrecognizedClientException", "AuthFailure"];
+
+/// Error codes of a signature that is wrong. A clock that is off is not it: the SDK signs again by AWS's own.
+const FORGED: &[&str] = &["SignatureDoesNotMatch", "InvalidSignatureException", "IncompleteSignature"];
+
+/// Links of the chain of causes that mean there was no connection at all. Source: hyper-util.
+const CONNECTING: &[&str] = &["client error (Connect)"];
+
+const LOG_IN: &str =
+    "log in (aws sso login), name a profile (AWS_PROFILE), or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY";
+
+/// The action that AWS says the caller lacks, of a message like `… is not authorized to perform: iam:TagRole on …`. It
+/// need not be the one that was called.
+pub fn lacking(message: &str) -> Option<&str> {
+    let (_, action) = message.split_once("not authorized to perform: ")?;
+    action.split([' ', '"']).next()
+}
+
+/// What to do about an action that the caller may not do.
+pub fn permit(message: &str, action: &str) -> String {
+    let action = lacking(message).unwrap_or(action);
+    if message.contains("explicit deny") {
+        return format!("a policy forbids the caller {action}");
+    }
+    format!("the caller needs the permission {action}")
+}
+
+/// What AWS said, or what stands before it, which has no codes.
+fn refused(status: u16, code: Option<&str>, message: &str, action: &str) -> Error {
+    let said = code.map_or_else(|| format!("HTTP status {status}"), str::to_owned);
+    let text = if message.is_empty() { said } else { format!("{said}: {message}") };
+    let code = code.unwrap_or_default();
+    match code {
+        _ if LATER.contains(&code) || status >= 500 => {
+            Error::retry(text).hint("AWS asks to come back later: run it again")
         }
-        SdkError::ConstructionFailure(_) => (Kind::Failed, None),
-        _ => (Kind::Retry, Some("AWS could not be reached: run it again".to_owned())),
+        _ if DENIED.contains(&code) => Error::failed(text).hint(permit(message, action)),
+        _ if EXPIRED.contains(&code) => Error::failed(text).hint(format!("the session is over: {LOG_IN}")),
+        _ if STRANGER.contains(&code) => Error::failed(text)
+            .hint("AWS does not know these credentials, or the account has not enabled the region: aws configure list"),
+        _ if FORGED.contains(&code) => {
+            Error::failed(text).hint("the secret access key does not fit the access key: aws configure list")
+        }
+        _ => Error::failed(text),
     }
 }
 
-/// `Code: message` of a service error, the chain of causes of any other.
-fn answer<E: StdError + ProvideErrorMetadata + 'static, R: Debug + 'static>(error: &SdkError<E, R>) -> String {
-    if let Some(service) = error.as_service_error() {
-        let code = service.code().unwrap_or("unknown error");
-        return service.message().map_or_else(|| code.to_owned(), |message| format!("{code}: {message}"));
+/// Why there are no credentials, without the list of all the places that have none.
+pub(crate) fn no_credentials(error: &CredentialsError) -> Error {
+    let none = "no AWS credentials";
+    let CredentialsError::CredentialsNotLoaded(_) = error else {
+        return Error::failed(format!("{none}: {}", told(error))).hint(LOG_IN);
+    };
+    let chain = error.source().and_then(|source| source.downcast_ref::<ProviderChainError<CredentialsError>>());
+    let attempts = chain.map(ProviderChainError::attempts).unwrap_or_default();
+    let profile =
+        attempts.iter().find(|attempt| attempt.name() == "Profile").and_then(|attempt| attempt.error().source());
+    Error::failed(profile.map_or_else(|| none.to_owned(), |reason| format!("{none}: {reason}"))).hint(LOG_IN)
+}
+
+/// What the way to AWS, or its answer, was like.
+fn unanswered<E: StdError + 'static>(error: &SdkError<E, HttpResponse>) -> Error {
+    let text = told(error);
+    match error {
+        SdkError::ConstructionFailure(_) => Error::failed(text).hint("check the region: aws configure list"),
+        SdkError::ResponseError(_) => Error::retry(text).hint("the answer was cut short, or not AWS's: run it again"),
+        SdkError::TimeoutError(_) => Error::retry(text).hint("AWS did not answer in time: check region and network"),
+        _ => Error::retry(text).hint("AWS could not be reached: run it again"),
     }
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
-        source = cause.source();
+}
+
+/// An error and its causes.
+fn links<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |link| (*link).source())
+}
+
+/// The causes in one line, without those that only say that there is another.
+fn told(error: &(dyn StdError + 'static)) -> String {
+    const EMPTY: &[&str] = &[
+        "dispatch failure",
+        "other",
+        "io error",
+        "timeout",
+        "request has timed out",
+        "response error",
+        "failed to construct request",
+        "client error (Connect)",
+        "client error (SendRequest)",
+    ];
+    let mut causes: Vec<String> =
+        links(error).map(ToString::to_string).filter(|text| !EMPTY.contains(&text.as_str())).collect();
+    causes.dedup();
+    if causes.is_empty() { error.to_string() } else { causes.join(": ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_says_what_to_do() {
+        let denied =
+            "User: arn:aws:iam::1:user/a is not authorized to perform: iam:TagRole on resource: role/r because";
+        for (status, code, message, kind, hint) in [
+            (403, "AccessDenied", denied, Kind::Failed, "the caller needs the permission iam:TagRole"),
+            (403, "AccessDenied", "Access denied", Kind::Failed, "the caller needs the permission iam:CreateRole"),
+            (
+                403,
+                "UnauthorizedOperation",
+                "an explicit deny",
+                Kind::Failed,
+                "a policy forbids the caller iam:CreateRole",
+            ),
+            (403, "ExpiredToken", "", Kind::Failed, "the session is over: log in"),
+            (401, "AuthFailure", "", Kind::Failed, "AWS does not know these credentials"),
+            (403, "SignatureDoesNotMatch", "", Kind::Failed, "the secret access key does not fit"),
+            (400, "ThrottlingException", "", Kind::Retry, "AWS asks to come back later"),
+            (503, "Unheard", "", Kind::Retry, "AWS asks to come back later"),
+        ] {
+            let error = refused(status, Some(code), message, "iam:CreateRole");
+            assert_eq!(error.kind, kind, "{code}");
+            assert!(error.hint.as_ref().is_some_and(|said| said.starts_with(hint)), "{code}: {:?}", error.hint);
+            assert!(error.message.starts_with(code), "{}", error.message);
+        }
+        assert_eq!(refused(404, Some("NoSuchEntity"), "no role r", "iam:GetRole").hint, None);
+        assert_eq!(refused(418, None, "", "iam:GetRole").message, "HTTP status 418");
     }
-    text
+
+    #[test]
+    fn causes_that_say_nothing_are_left_out() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("{0}")]
+        struct Link(&'static str, #[source] Option<Box<Link>>);
+        let chain = |links: &[&'static str]| {
+            links.iter().rev().fold(None, |inner, text| Some(Box::new(Link(text, inner)))).map(|link| told(&*link))
+        };
+        let refused = chain(&["dispatch failure", "io error", "client error (Connect)", "dns error", "no such name"]);
+        assert_eq!(refused.as_deref(), Some("dns error: no such name"));
+        assert_eq!(chain(&["dispatch failure", "other"]).as_deref(), Some("dispatch failure"));
+    }
 }

@@ -1,6 +1,6 @@
 //! The `cluster` key: facts of one EKS cluster, looked up once and shared by all tools.
 
-use crate::aws::{AwsFlags, Call};
+use crate::aws::{AwsFlags, Call, OrAbsent};
 use crate::{Document, Error, Session};
 use anyhow::{Context, Result};
 use aws_sdk_eks::config::Region;
@@ -11,8 +11,8 @@ use serde_json::Value;
 
 /// What DescribeCluster says of a cluster, under the document's `cluster`. Fields that other people put beside these
 /// are kept.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, rename_all = "camelCase")]
 pub struct Cluster {
     /// Name of the EKS cluster.
     pub name: String,
@@ -37,13 +37,20 @@ pub struct Cluster {
 }
 
 impl Cluster {
+    /// Whether a document that was read held every fact: what it lacks is empty.
+    fn complete(&self) -> bool {
+        let place = [&self.name, &self.region, &self.account, &self.arn, &self.vpc, &self.security_group];
+        let api = [&self.endpoint, &self.certificate_authority, &self.issuer, &self.version];
+        place.into_iter().chain(api).all(|fact| !fact.is_empty())
+    }
+
     /// `aws`, `aws-cn` or `aws-us-gov`.
     pub fn partition(&self) -> &str {
         self.arn.split(':').nth(1).unwrap_or("aws")
     }
 
     /// ARN of the IAM identity provider for the cluster's issuer, whether or not there is one:
-    /// `arn:PARTITION:iam::ACCOUNT:oidc-provider/ISSUER`, the issuer without its scheme.
+    /// `arn:PARTITION:iam::ACCOUNT:oidc-provider/ISSUER`, the issuer without its scheme but to the letter otherwise.
     ///
     /// # Errors
     /// The issuer is no https URL.
@@ -52,7 +59,7 @@ impl Cluster {
         let bare = issuer
             .strip_prefix("https://")
             .ok_or_else(|| Error::input(format!("cluster.issuer: {issuer} is not an https URL")))?;
-        Ok(format!("arn:{}:iam::{}:oidc-provider/{}", self.partition(), self.account, bare.trim_end_matches('/')))
+        Ok(format!("arn:{}:iam::{}:oidc-provider/{}", self.partition(), self.account, bare))
     }
 
     /// Where this partition's services live.
@@ -68,21 +75,18 @@ impl Session {
     /// # Errors
     /// No cluster is named, there is none of that name, or it is not active.
     pub async fn cluster(&mut self, flags: &AwsFlags) -> Result<Cluster> {
-        if let (Some(flag), Some(Value::String(name))) = (&flags.cluster, self.doc.get(&["cluster", "name"]))
-            && flag != name
-        {
+        self.doc.object(&["cluster"])?;
+        let known: Cluster = self.doc.read(&["cluster"])?.unwrap_or_default();
+        let other = flags.cluster.as_ref().is_some_and(|name| !known.name.is_empty() && known.name != *name);
+        if other {
             self.doc.remove(&["cluster"]);
-        }
-        if let Some(known) = known(&self.doc) {
+        } else if known.complete() {
             return Ok(known);
         }
-        let name = match (&flags.cluster, self.doc.get(&["cluster", "name"])) {
-            (Some(name), _) | (None, Some(Value::String(name))) => name.clone(),
-            (None, Some(other)) => return Err(Error::input(format!("cluster.name: {other} is not a string")).into()),
-            (None, None) => {
-                return Err(Error::input("no cluster").hint("give --cluster, or cluster.name in the document").into());
-            }
-        };
+        let name = flags.cluster.clone().unwrap_or(known.name);
+        if name.is_empty() {
+            return Err(Error::input("no cluster").hint("give --cluster, or cluster.name in the document").into());
+        }
         let cluster = self.look_up_cluster(flags, &name, None).await?;
         let Value::Object(facts) = serde_json::to_value(&cluster)? else { return Ok(cluster) };
         for (fact, value) in facts {
@@ -97,12 +101,16 @@ impl Session {
     /// # Errors
     /// The document names no cluster, there is none of that name, or it is not active.
     pub async fn peer_cluster(&self, flags: &AwsFlags, peer: &Document) -> Result<Cluster> {
-        if let Some(known) = known(peer) {
+        let known: Option<Cluster> = peer.read(&["cluster"]).context("read the other side's document")?;
+        let known = known.unwrap_or_default();
+        if known.complete() {
             return Ok(known);
         }
-        let text = |fact| peer.get(&["cluster", fact]).and_then(Value::as_str);
-        let name = text("name").ok_or_else(|| Error::input("the other side's document has no cluster.name"))?;
-        self.look_up_cluster(flags, name, text("region")).await
+        if known.name.is_empty() {
+            return Err(Error::input("the other side's document has no cluster.name").into());
+        }
+        let region = Some(known.region.as_str()).filter(|region| !region.is_empty());
+        self.look_up_cluster(flags, &known.name, region).await
     }
 
     /// The facts of any cluster of the caller's account; `region` defaults to the session's.
@@ -115,15 +123,15 @@ impl Session {
             config = config.region(Region::new(region.to_owned()));
         }
         let eks = aws_sdk_eks::Client::from_conf(config.build());
-        let described = eks.describe_cluster().name(name).send().await.call("eks:DescribeCluster", name);
-        let described = described.context(format!("look up cluster {name}"))?.cluster;
-        described.context("eks:DescribeCluster answered without a cluster").and_then(facts)
+        let answer = eks.describe_cluster().name(name).send().await;
+        let answer = answer.or_absent(|error| error.is_resource_not_found_exception());
+        let Some(answer) = answer.call("eks:DescribeCluster", name).context(format!("look up cluster {name}"))? else {
+            let region = eks.config().region().map(Region::to_string).unwrap_or_default();
+            let none = Error::failed(format!("there is no cluster {name} in region {region} of this account"));
+            return Err(none.hint(format!("aws eks list-clusters --region {region}")).into());
+        };
+        answer.cluster.context("eks:DescribeCluster answered without a cluster").and_then(facts)
     }
-}
-
-/// The facts, if the document holds them all.
-fn known(doc: &Document) -> Option<Cluster> {
-    doc.read(&["cluster"]).ok().flatten()
 }
 
 fn facts(cluster: Described) -> Result<Cluster> {
@@ -134,7 +142,10 @@ fn facts(cluster: Described) -> Result<Cluster> {
             let wait = format!("aws eks wait cluster-active --name {name}");
             return Err(Error::retry(format!("cluster {name} is {status}")).hint(wait).into());
         }
-        Some(status) => return Err(Error::failed(format!("cluster {name} is {status}")).into()),
+        Some(status) => {
+            let why = format!("aws eks describe-cluster --name {name} --query 'cluster.[status, health]'");
+            return Err(Error::failed(format!("cluster {name} is {status}")).hint(why).into());
+        }
     }
     let lacks = |what: &str| format!("cluster {name} has no {what}");
     let vpc = cluster.resources_vpc_config().with_context(|| lacks("VPC"))?;
@@ -156,4 +167,51 @@ fn facts(cluster: Described) -> Result<Cluster> {
         arn,
         name,
     })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+mod tests {
+    use super::*;
+
+    fn cluster(arn: &str, issuer: &str) -> Cluster {
+        let facts = serde_json::json!({"name": "c", "region": "r", "account": "1", "arn": arn, "endpoint": "https://10.0.0.1",
+            "certificateAuthority": "", "issuer": issuer, "vpc": "vpc-1", "securityGroup": "sg-1", "version": "1.35"});
+        serde_json::from_value(facts).unwrap()
+    }
+
+    #[test]
+    fn names_follow_the_partition_and_the_issuer() {
+        for (region, issuer, provider, suffix) in [
+            (
+                "aws:eks:us-west-2",
+                "https://oidc.eks.us-west-2.amazonaws.com/id/A",
+                "arn:aws:iam::1:oidc-provider/oidc.eks.us-west-2.amazonaws.com/id/A",
+                "amazonaws.com",
+            ),
+            (
+                "aws-cn:eks:cn-north-1",
+                "https://oidc.eks.cn-north-1.amazonaws.com.cn/id/A",
+                "arn:aws-cn:iam::1:oidc-provider/oidc.eks.cn-north-1.amazonaws.com.cn/id/A",
+                "amazonaws.com.cn",
+            ),
+            (
+                "aws-us-gov:eks:us-gov-west-1",
+                "https://oidc.eks.us-gov-west-1.amazonaws.com/id/A",
+                "arn:aws-us-gov:iam::1:oidc-provider/oidc.eks.us-gov-west-1.amazonaws.com/id/A",
+                "amazonaws.com",
+            ),
+            (
+                "aws:eks:us-west-2",
+                "https://issuer.example:8443/clusters/c1/",
+                "arn:aws:iam::1:oidc-provider/issuer.example:8443/clusters/c1/",
+                "amazonaws.com",
+            ),
+        ] {
+            let cluster = cluster(&format!("arn:{region}:1:cluster/c"), issuer);
+            assert_eq!(cluster.oidc_provider().unwrap(), provider);
+            assert_eq!(cluster.dns_suffix(), suffix, "{provider}");
+        }
+        assert!(cluster("arn:aws:eks:us-west-2:1:cluster/c", "http://issuer.example").oidc_provider().is_err());
+    }
 }

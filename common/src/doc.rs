@@ -8,8 +8,8 @@ use serde_json::{Map, Value};
 /// The version this family of tools reads and writes, as the document's `v`.
 const VERSION: u64 = 1;
 
-/// One JSON object. Keys come out sorted and numbers exactly as they came in (`serde_json` with
-/// `arbitrary_precision` and without `preserve_order`).
+/// One JSON object. Keys come out sorted and numbers to the digit as they came in, though an exponent gets its sign
+/// (`serde_json` with `arbitrary_precision` and without `preserve_order`).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Document(Map<String, Value>);
 
@@ -53,10 +53,26 @@ impl Document {
         Ok(Self(united))
     }
 
-    /// The value at a path of keys.
+    /// The value at a path of keys. `None` when it is absent.
     pub fn get(&self, path: &[&str]) -> Option<&Value> {
         let (last, parents) = path.split_last()?;
-        parents.iter().try_fold(&self.0, |map, key| map.get(*key)?.as_object())?.get(*last)
+        self.object(parents).ok()??.get(*last)
+    }
+
+    /// The object at a path. `None` when it is absent.
+    ///
+    /// # Errors
+    /// [`Kind::Input`](crate::Kind::Input) when it, or what stands on the way, is something else.
+    pub fn object(&self, path: &[&str]) -> Result<Option<&Map<String, Value>>> {
+        let mut map = &self.0;
+        for (depth, key) in path.iter().enumerate() {
+            match map.get(*key) {
+                None => return Ok(None),
+                Some(Value::Object(below)) => map = below,
+                Some(other) => return Err(no_object(&path[..=depth], other).into()),
+            }
+        }
+        Ok(Some(map))
     }
 
     /// The value at a path, as a type. `None` when it is absent.
@@ -64,14 +80,21 @@ impl Document {
     /// # Errors
     /// [`Kind::Input`](crate::Kind::Input) naming the full path of what does not fit, e.g. `role.policies[0]`.
     pub fn read<T: DeserializeOwned>(&self, path: &[&str]) -> Result<Option<T>> {
-        let Some(value) = self.get(path) else { return Ok(None) };
+        let Some((last, parents)) = path.split_last() else { return Ok(None) };
+        let Some(value) = self.object(parents)?.and_then(|map| map.get(*last)) else { return Ok(None) };
         let read = serde_path_to_error::deserialize(value).map_err(|error| {
             let below = match error.path().to_string() {
                 here if here == "." => String::new(),
                 below if below.starts_with('[') => below,
                 below => format!(".{below}"),
             };
-            Error::input(format!("{}{below}: {}", path.join("."), error.inner()))
+            let why = error.inner().to_string();
+            // Names of Rust types are nothing to a reader.
+            let why = match why.split_once(", expected struct ") {
+                Some((found, _)) => format!("{found}, expected an object"),
+                None => why,
+            };
+            Error::input(format!("{}{below}: {why}", path.join(".")))
         })?;
         Ok(Some(read))
     }
@@ -84,11 +107,10 @@ impl Document {
         let Some((last, parents)) = path.split_last() else { return Ok(()) };
         let mut map = &mut self.0;
         for (depth, key) in parents.iter().enumerate() {
-            let next = map.entry(*key).or_insert_with(|| Value::Object(Map::new()));
-            let found = kind(next);
-            map = next
-                .as_object_mut()
-                .ok_or_else(|| Error::input(format!("{} is {found}, not an object", path[..=depth].join("."))))?;
+            match map.entry(*key).or_insert_with(|| Value::Object(Map::new())) {
+                Value::Object(below) => map = below,
+                other => return Err(no_object(&path[..=depth], other).into()),
+            }
         }
         map.insert((*last).to_owned(), value);
         Ok(())
@@ -147,6 +169,10 @@ fn unite(into: &mut Map<String, Value>, from: Map<String, Value>, path: &mut Vec
         path.pop();
     }
     Ok(())
+}
+
+fn no_object(path: &[&str], found: &Value) -> Error {
+    Error::input(format!("{} is {}, not an object", path.join("."), kind(found)))
 }
 
 /// What a JSON value is, with its article.
@@ -208,13 +234,36 @@ mod tests {
         struct Role {
             #[allow(dead_code, reason = "only its reading is tested")]
             policies: Vec<String>,
+            #[allow(dead_code, reason = "only its reading is tested")]
+            #[serde(default)]
+            inner: Option<Inner>,
         }
+        #[derive(Debug, serde::Deserialize)]
+        struct Inner {}
         let read = |text: &str| parse(text).unwrap().read::<Role>(&["role"]).unwrap_err().to_string();
         assert_eq!(
             read(r#"{"role":{"policies":["a",1]}}"#),
             "role.policies[1]: invalid type: number, expected a string"
         );
-        assert_eq!(read(r#"{"role":{"polices":[]}}"#), "role.polices: unknown field `polices`, expected `policies`");
+        assert_eq!(
+            read(r#"{"role":{"polices":[]}}"#),
+            "role.polices: unknown field `polices`, expected `policies` or `inner`"
+        );
+        assert_eq!(
+            read(r#"{"role":{"policies":[],"inner":7}}"#),
+            "role.inner: invalid type: number, expected an object"
+        );
+    }
+
+    #[test]
+    fn what_stands_in_the_way_is_named() {
+        let mut doc = parse(r#"{"images":{"web":[]}}"#).unwrap();
+        let refused = "images.web is an array, not an object";
+        assert_eq!(doc.object(&["images", "web"]).unwrap_err().to_string(), refused);
+        assert_eq!(doc.read::<String>(&["images", "web", "uri"]).unwrap_err().to_string(), refused);
+        assert_eq!(doc.put(&["images", "web", "uri"], Value::Null).unwrap_err().to_string(), refused);
+        assert_eq!(doc.get(&["images", "web", "uri"]), None);
+        assert_eq!(doc.object(&["images", "api"]).unwrap(), None);
     }
 
     #[test]

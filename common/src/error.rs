@@ -103,6 +103,7 @@ pub fn classify(error: &anyhow::Error) -> (Kind, Option<&str>) {
         #[cfg(feature = "kube")]
         if let Some(error) = cause.downcast_ref::<::kube::Error>() {
             kind = kind.or(Some(crate::kube::kind(error)));
+            hint = hint.or(crate::kube::hint(error));
         }
     }
     (kind.unwrap_or(Kind::Failed), hint)

@@ -7,7 +7,7 @@ pub mod content;
 pub mod object;
 pub mod rollout;
 
-use crate::aws::AwsFlags;
+use crate::aws::{AwsFlags, no_credentials};
 use crate::cluster::Cluster;
 use crate::{Error, Kind, Session};
 use anyhow::{Context, Result};
@@ -30,6 +30,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// EKS accepts a token for 15 minutes after it was signed; a new one is made well before.
 const TOKEN_RENEWAL: Duration = Duration::from_secs(10 * 60);
+
+/// No answer to a connection attempt: there is no way to the cluster from here.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// What to do about an answer of 401. The API server has no more to say than that.
+const UNKNOWN_CALLER: &str = "the cluster does not know the caller: is there an access entry for it, is its session over, is this \
+                              machine's clock right? aws sts get-caller-identity, aws eks list-access-entries";
 
 /// The flags of a tool that asks Kubernetes.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -55,6 +62,8 @@ pub enum Access {
 pub struct EksAccess {
     cluster: Cluster,
     credentials: Credentials,
+    /// What a call may take.
+    timeout: Duration,
 }
 
 impl Session {
@@ -69,8 +78,8 @@ impl Session {
         let cluster = self.cluster(aws).await?;
         let provider = self.aws(aws).await?.credentials_provider();
         let provider = provider.ok_or_else(|| Error::failed("no AWS credentials"))?;
-        let credentials = provider.provide_credentials().await.context("find AWS credentials")?;
-        Ok(Access::Eks(Box::new(EksAccess { cluster, credentials })))
+        let credentials = provider.provide_credentials().await.map_err(|error| no_credentials(&error))?;
+        Ok(Access::Eks(Box::new(EksAccess { cluster, credentials, timeout: self.timeout })))
     }
 }
 
@@ -103,7 +112,9 @@ impl EksAccess {
         // The token goes on by itself, so that it can be renewed.
         let kubeconfig = serde_json::from_value(self.kubeconfig_with(&json!({})))?;
         let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
-        let config = config.context("use the cluster's endpoint and CA")?;
+        let mut config = config.context("use the cluster's endpoint and CA")?;
+        config.connect_timeout = Some(self.timeout.min(CONNECT_TIMEOUT));
+        config.read_timeout = config.read_timeout.map(|timeout| timeout.min(self.timeout));
         let tokens = Arc::new(Tokens { eks: self.clone(), last: Mutex::default() });
         let layer = tower::util::MapRequestLayer::new(move |request| tokens.authorize(request));
         let builder = ClientBuilder::try_from(config).context("make a Kubernetes client")?;
@@ -196,5 +207,17 @@ pub(crate) fn kind(error: &kube::Error) -> Kind {
         },
         kube::Error::HyperError(_) | kube::Error::Service(_) | kube::Error::ReadEvents(_) => Kind::Retry,
         _ => Kind::Failed,
+    }
+}
+
+/// What to do about a Kubernetes error.
+pub(crate) fn hint(error: &kube::Error) -> Option<&'static str> {
+    match error {
+        kube::Error::Api(status) if status.code == 401 => Some(UNKNOWN_CALLER),
+        kube::Error::HyperError(_) | kube::Error::Service(_) => Some(
+            "the cluster cannot be reached from here: a private endpoint answers only within its VPC, and networks it is \
+             joined to",
+        ),
+        _ => None,
     }
 }

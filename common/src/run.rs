@@ -11,7 +11,7 @@ pub struct Io<'a> {
     /// Where the document comes from.
     pub stdin: &'a mut dyn Read,
     /// Where the document goes to, and nothing else.
-    pub stdout: &'a mut dyn Write,
+    pub stdout: Box<dyn Write + Send>,
     /// Where progress and errors go to.
     pub stderr: Box<dyn Write + Send>,
     /// Whether a person types stdin.
@@ -22,12 +22,12 @@ pub struct Io<'a> {
 
 /// All of a tool's `main`.
 pub fn main<T: Tool>() -> ExitCode {
-    let (mut stdin, mut stdout, stderr) = (std::io::stdin().lock(), std::io::stdout().lock(), std::io::stderr());
+    let (mut stdin, stderr) = (std::io::stdin().lock(), std::io::stderr());
     let io = Io {
         stdin_is_terminal: stdin.is_terminal(),
         stderr_is_terminal: stderr.is_terminal(),
         stdin: &mut stdin,
-        stdout: &mut stdout,
+        stdout: Box::new(std::io::stdout()),
         stderr: Box::new(stderr),
     };
     ExitCode::from(run::<T>(std::env::args_os(), io))
@@ -49,23 +49,38 @@ pub fn run<T: Tool>(argv: impl IntoIterator<Item = OsString>, mut io: Io<'_>) ->
     let stderr = Stderr::new(name, io.stderr, io.stderr_is_terminal, flags.quiet);
     if flags.schema {
         let schema = schemars::schema_for!(T::Section);
-        return print(io.stdout, &format!("{:#}\n", schema.as_value()), &stderr);
+        return match print(io.stdout, &format!("{:#}\n", schema.as_value())) {
+            Ok(()) => 0,
+            Err(error) => fail(&stderr, &error, &[]),
+        };
     }
     let doc = if flags.null_input { Ok(Document::default()) } else { read(io.stdin, io.stdin_is_terminal) };
     let doc = match doc {
         Ok(doc) => doc,
         Err(error) => return fail(&stderr, &error, &[]),
     };
-    let mut session = Session::new(doc, stderr, flags.timeout);
-    match on_one_thread(steps(&tool, &mut session)) {
-        Ok(()) => print(io.stdout, &session.doc.to_string(), &session.stderr),
-        Err(error) => fail(&session.stderr, &error, &session.left()),
-    }
+    let (mut session, stdout) = (Session::new(doc, stderr, flags.timeout), io.stdout);
+    let end = until_stopped(async {
+        steps(&tool, &mut session).await?;
+        let text = session.doc.to_string();
+        // On a thread of its own: a reader that does not read must not keep the tool from being stopped.
+        tokio::task::spawn_blocking(move || print(stdout, &text)).await.context("write stdout")?
+    });
+    let error = match end {
+        Ok(None) => return 0,
+        Ok(Some(how)) => stopped(how, session.doing()),
+        #[cfg(feature = "aws")]
+        Err(error) => session.located(error),
+        #[cfg(not(feature = "aws"))]
+        Err(error) => error,
+    };
+    fail(&session.stderr, &error, &session.left())
 }
 
 /// Observe, plan, apply, observe: leaves the outcome in the session's document.
 async fn steps<T: Tool>(tool: &T, session: &mut Session) -> Result<()> {
     let (flags, key) = (tool.flags(), tool.key());
+    session.doc.object(&key)?;
     let section = session.doc.read(&key)?;
     let untouched = session.doc.clone();
     let plan = if flags.delete { T::plan_delete } else { T::plan };
@@ -95,7 +110,9 @@ async fn steps<T: Tool>(tool: &T, session: &mut Session) -> Result<()> {
     if !changes.is_empty() {
         for change in changes {
             session.stderr.line(&change);
+            session.now(Some(change.to_string()));
             tool.apply(session, &want, change).await?;
+            session.now(None);
         }
         // What was written may be seen a little later: AWS and Kubernetes are eventually consistent.
         have = session
@@ -117,20 +134,30 @@ async fn steps<T: Tool>(tool: &T, session: &mut Session) -> Result<()> {
     Ok(())
 }
 
-/// Runs the future to its end, or until Ctrl-C or SIGTERM. One thread: a tool waits, it does not compute, and must
-/// start within milliseconds.
-fn on_one_thread(future: impl Future<Output = Result<()>>) -> Result<()> {
+/// Runs the future to its end, or until Ctrl-C or SIGTERM; says which. One thread: a tool waits, it does not compute, and
+/// must start within milliseconds.
+fn until_stopped(future: impl Future<Output = Result<()>>) -> Result<Option<&'static str>> {
     use tokio::signal::unix::{SignalKind, signal};
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
-    runtime.block_on(async {
+    let end = runtime.block_on(async {
+        // Both before the future begins: a signal that comes earlier would end the process without a word.
+        let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
         let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
-        let stopped = tokio::select! {
-            result = future => return result,
-            _ = tokio::signal::ctrl_c() => "interrupted",
-            _ = terminate.recv() => "terminated",
-        };
-        Err(Error::retry(stopped).hint("run it again: it goes on where it stopped").into())
-    })
+        tokio::select! {
+            result = future => result.map(|()| None),
+            _ = interrupt.recv() => Ok(Some("interrupted")),
+            _ = terminate.recv() => Ok(Some("terminated")),
+        }
+    });
+    // Does not wait for threads: the resolver may take long to give a name up, a reader of stdout longer.
+    runtime.shutdown_background();
+    end
+}
+
+/// The change under way may have been made or not: it is named, for `left` names only what is known to be there.
+fn stopped(how: &str, doing: Option<String>) -> anyhow::Error {
+    let message = doing.map_or_else(|| how.to_owned(), |change| format!("{how} at: {change}"));
+    Error::retry(message).hint("run it again: it goes on where it stopped").into()
 }
 
 fn read(stdin: &mut dyn Read, is_terminal: bool) -> Result<Document> {
@@ -143,11 +170,14 @@ fn read(stdin: &mut dyn Read, is_terminal: bool) -> Result<Document> {
 }
 
 /// Whoever reads stdout may leave early; that ends the run well, as with any filter.
-fn print(stdout: &mut dyn Write, text: &str, stderr: &Stderr) -> u8 {
+fn print(mut stdout: Box<dyn Write + Send>, text: &str) -> Result<()> {
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Ok(()) => 0,
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => 0,
-        Err(error) => fail(stderr, &anyhow::Error::new(error).context("write stdout"), &[]),
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            let unwritten =
+                Error::failed("write stdout").hint("run it again where there is room: what is done stays done");
+            Err(anyhow::Error::new(error).context(unwritten))
+        }
+        _ => Ok(()),
     }
 }
 

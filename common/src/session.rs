@@ -15,6 +15,7 @@ pub struct Session {
     pub(crate) timeout: Duration,
     started: Instant,
     left: Mutex<Vec<String>>,
+    doing: Mutex<Option<String>>,
     #[cfg(feature = "aws")]
     pub(crate) aws: std::cell::OnceCell<aws_config::SdkConfig>,
 }
@@ -27,6 +28,7 @@ impl Session {
             timeout,
             started: Instant::now(),
             left: Mutex::default(),
+            doing: Mutex::default(),
             #[cfg(feature = "aws")]
             aws: std::cell::OnceCell::new(),
         }
@@ -44,6 +46,15 @@ impl Session {
 
     pub(crate) fn left(&self) -> Vec<String> {
         self.left.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Remembers the change under way, or that none is.
+    pub(crate) fn now(&self, change: Option<String>) {
+        *self.doing.lock().unwrap_or_else(PoisonError::into_inner) = change;
+    }
+
+    pub(crate) fn doing(&self) -> Option<String> {
+        self.doing.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Reads the other side's document (`--from FILE`), which is never passed on.

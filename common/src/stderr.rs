@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 
 /// The tool's stderr.
 pub struct Stderr {
-    tool: &'static str,
+    pub(crate) tool: &'static str,
     out: Mutex<Box<dyn Write + Send>>,
     terminal: bool,
     quiet: bool,

@@ -1,13 +1,20 @@
-"""One call of an AWS API: `call.py SERVICE OPERATION`, parameters as JSON on stdin, the answer as JSON on stdout.
+"""Calls of AWS APIs, one a line of stdin, as whoever changes things behind the tools' back inside the local cloud.
 
-Runs inside the local cloud, as whoever changes things behind the tools' back.
+A line in is `[SERVICE, OPERATION, PARAMETERS]`, the line out `{"answer": …}` or `{"error": …}`.
 """
 
 import json
 import sys
+from functools import cache
 
 import boto3
+from botocore.exceptions import BotoCoreError, ClientError
 
-service, operation = sys.argv[1:]
-answer = getattr(boto3.client(service), operation)(**json.load(sys.stdin))
-json.dump(answer, sys.stdout, default=str)
+client = cache(boto3.client)
+for line in sys.stdin:
+    service, operation, parameters = json.loads(line)
+    try:
+        said = {"answer": getattr(client(service), operation)(**parameters)}
+    except (BotoCoreError, ClientError) as error:
+        said = {"error": str(error)}
+    print(json.dumps(said, default=str), flush=True)

@@ -6,11 +6,14 @@ use std::ffi::OsStr;
 use std::io::{Error, Result};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// A running local cloud. It needs Linux and root.
 pub struct Cloud {
     /// Its folder, `build/NAME` below the top of the repository.
     pub state: PathBuf,
+    /// How many of the violations a test has seen.
+    seen: AtomicUsize,
 }
 
 impl Cloud {
@@ -19,7 +22,7 @@ impl Cloud {
     /// # Errors
     /// It is not built, or does not start.
     pub fn up(name: &str) -> Result<Self> {
-        let cloud = Self { state: root().join("build").join(name) };
+        let cloud = Self { state: root().join("build").join(name), seen: AtomicUsize::default() };
         let up = cloud.localcloud().arg("up").status()?;
         if up.success() { Ok(cloud) } else { Err(Error::other(format!("localcloud up: {up}"))) }
     }
@@ -29,7 +32,15 @@ impl Cloud {
     /// # Errors
     /// It cannot be started.
     pub fn run(&self, command: impl IntoIterator<Item = impl AsRef<OsStr>>, stdin: &[u8]) -> Result<Output> {
-        feed(self.localcloud().args(["run", "--"]).args(command), stdin)
+        feed(&mut self.command(command), stdin)
+    }
+
+    /// A command that will run inside, as the operator of the AWS account. Signals that ask for the end are
+    /// passed on to it.
+    pub fn command(&self, command: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
+        let mut inside = self.localcloud();
+        inside.args(["run", "--"]).args(command);
+        inside
     }
 
     /// Runs a script of bash inside, which ends at the first command that fails.
@@ -50,6 +61,35 @@ impl Cloud {
         Ok(Path::new(folder).join("python"))
     }
 
+    /// The AWS calls the gateway has logged, in the order they ended; what ended just now may be missing.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    pub fn calls(&self) -> Result<Vec<Value>> {
+        self.log("aws-api")
+    }
+
+    /// A log of JSON objects, one a line; one that is being written is not told.
+    ///
+    /// # Errors
+    /// It is not there, or holds something else.
+    pub fn log(&self, name: &str) -> Result<Vec<Value>> {
+        let text = std::fs::read_to_string(self.state.join("log").join(name).with_extension("log"))?;
+        let lines = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+        lines.map(|line| Ok(serde_json::from_str(line)?)).collect()
+    }
+
+    /// Calls that AWS's own models refuse, since a test last asked. Whoever never asks expects none: then one fails the
+    /// test when the cloud goes down.
+    ///
+    /// # Errors
+    /// There is no such log.
+    pub fn violations(&self) -> Result<Vec<Value>> {
+        let all = self.log("violations")?;
+        let seen = self.seen.swap(all.len(), Relaxed);
+        Ok(all.into_iter().skip(seen).collect())
+    }
+
     pub(crate) fn localcloud(&self) -> Command {
         let mut command = Command::new(program("localcloud"));
         command.arg("--state").arg(&self.state).current_dir(root());
@@ -57,9 +97,22 @@ impl Cloud {
     }
 }
 
+/// Those of these calls that write, as `iam:CreateRole`.
+pub fn writes(calls: &[Value]) -> Vec<String> {
+    const READS: [&str; 8] = ["Get", "List", "Describe", "Discover", "BatchGet", "BatchCheck", "AssumeRole", "Ping"];
+    let actions = calls.iter().filter_map(|call| call["action"].as_str()?.split_once(':'));
+    let writes = actions.filter(|(_, verb)| !READS.iter().any(|read| verb.starts_with(read)));
+    writes.map(|(service, verb)| format!("{service}:{verb}")).collect()
+}
+
 impl Drop for Cloud {
     fn drop(&mut self) {
+        let violations = self.violations();
         let down = self.localcloud().arg("down").status();
+        if std::thread::panicking() {
+            return;
+        }
         assert!(down.is_ok_and(|status| status.success()), "localcloud down");
+        assert!(violations.as_ref().is_ok_and(Vec::is_empty), "calls that AWS's models refuse: {violations:?}");
     }
 }

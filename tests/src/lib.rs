@@ -2,9 +2,11 @@
 
 pub mod cloud;
 pub mod faults;
+pub mod readme;
 pub mod report;
 pub mod steps;
 
+use serde_json::Value;
 use std::ffi::OsStr;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -41,6 +43,21 @@ pub fn run(tool: &str, args: impl IntoIterator<Item = impl AsRef<OsStr>>, stdin:
     let mut command = Command::new(program(tool));
     command.args(args).current_dir(root()).env("AWS_EC2_METADATA_DISABLED", "true");
     feed(&mut command, stdin)
+}
+
+/// The error object that a failed tool printed as the last line of its stderr; null if there is none.
+pub fn error(stderr: &str) -> Value {
+    let line = serde_json::from_str::<Value>(stderr.lines().last().unwrap_or_default());
+    line.map_or(Value::Null, |mut line| line["error"].take())
+}
+
+/// Asks a process to end.
+///
+/// # Errors
+/// There is no such process, or no `kill`.
+pub fn signal(name: &str, child: &Child) -> std::io::Result<()> {
+    let sent = Command::new("kill").args(["-s", name, &child.id().to_string()]).status()?;
+    if sent.success() { Ok(()) } else { Err(std::io::Error::other(format!("kill -s {name}: {sent}"))) }
 }
 
 /// Runs a command to its end on a given stdin.

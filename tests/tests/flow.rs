@@ -7,7 +7,7 @@
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Output;
-use tests::cloud::Cloud;
+use tests::cloud::{Cloud, writes};
 use tests::{program, root};
 
 /// A local cloud, and where the flow leaves its documents.
@@ -70,12 +70,8 @@ impl Flow {
     /// The calls that write which the gateway has logged after its first `from` lines, whoever made them, and the
     /// number of lines now.
     fn writes_since(&self, from: usize) -> (Vec<String>, usize) {
-        const READS: [&str; 6] = ["Get", "List", "Describe", "Discover", "BatchGet", "AssumeRole"];
-        let log = std::fs::read_to_string(self.cloud.state.join("log/aws-api.log")).expect("the gateway's log");
-        let calls: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
-        let actions = calls[from..].iter().filter_map(|call| call["action"].as_str()?.split_once(':'));
-        let writes = actions.filter(|(_, verb)| !READS.iter().any(|read| verb.starts_with(read)));
-        (writes.map(|(service, verb)| format!("{service}:{verb}")).collect(), calls.len())
+        let calls = self.cloud.calls().expect("the gateway's log");
+        (writes(&calls[from..]), calls.len())
     }
 }
 

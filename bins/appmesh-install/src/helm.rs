@@ -1,6 +1,7 @@
 //! The helm binary, one function each.
 
 use crate::chart::Chart;
+use crate::plan::Target;
 use crate::release::{DIGEST, OWNER};
 use anyhow::{Context, Result};
 use common::kube::Access;
@@ -10,12 +11,20 @@ use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::process::Command;
 
 /// `helm upgrade --labels` of what exists already works from here on.
 const OLDEST: (u32, u32) = (3, 14);
+/// The first Helm with `--take-ownership`.
+const TAKES_OWNERSHIP: (u32, u32) = (3, 17);
+/// The first Helm that applies server-side.
+const APPLIES_SERVER_SIDE: (u32, u32) = (4, 0);
+/// What is left to end in order when Helm has given up waiting.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// Where a chart comes from.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,10 +39,28 @@ pub enum Source {
     Repository { url: String, name: String, version: String },
 }
 
+/// What `helm upgrade --install` is to do.
+pub struct Upgrade<'a> {
+    /// The release and its namespace.
+    pub target: &'a Target,
+    /// The packaged chart.
+    pub archive: &'a Path,
+    /// Its content.
+    pub chart: &'a Chart,
+    /// All values but the chart's defaults.
+    pub values: &'a Map<String, Value>,
+    /// Take over objects that exist and belong to no release, or to another.
+    pub adopt: bool,
+    /// Set fields that other managers hold.
+    pub force: bool,
+}
+
 /// Helm, pointed at one cluster. What it needs in files is in a folder that goes away with it.
 pub struct Helm {
     cluster: Vec<OsString>,
     folder: TempDir,
+    until: Instant,
+    version: (u32, u32),
 }
 
 impl Helm {
@@ -42,7 +69,7 @@ impl Helm {
     ///
     /// # Errors
     /// There is no Helm in PATH, it is too old, or the cluster's token cannot be made.
-    pub async fn new(access: &Access) -> Result<Self> {
+    pub async fn new(session: &Session, access: &Access) -> Result<Self> {
         let folder =
             tempfile::Builder::new().prefix("appmesh-install-").tempdir().context("make a temporary folder")?;
         let mut cluster: Vec<OsString> = Vec::new();
@@ -61,10 +88,11 @@ impl Helm {
                 cluster.extend(["--kubeconfig".into(), file.into()]);
             }
         }
-        let helm = Self { cluster, folder };
+        let until = Instant::now() + session.remaining();
+        let helm = Self { cluster, folder, until, version: OLDEST };
         let version = helm.run("version", ["version", "--template", "{{.Version}}"]).await?;
         match parse(&version) {
-            Some(found) if found >= OLDEST => Ok(helm),
+            Some(found) if found >= OLDEST => Ok(Self { version: found, ..helm }),
             _ => Err(Error::failed(format!("helm {} is too old", version.trim())).hint(hint()).into()),
         }
     }
@@ -100,27 +128,26 @@ impl Helm {
         Ok((archive, chart))
     }
 
-    /// `helm upgrade --install` with exactly these values. It does not wait: whether the controller answers is asked
-    /// of the controller.
+    /// `helm upgrade --install` with exactly these values. It waits for hooks only: whether the controller answers is
+    /// asked of the controller.
     ///
     /// # Errors
-    /// Helm's own words.
-    pub async fn upgrade(
-        &self,
-        session: &Session,
-        (release, namespace): (&str, &str),
-        archive: &Path,
-        chart: &Chart,
-        values: &Map<String, Value>,
-    ) -> Result<()> {
+    /// Helm's own words; [`Kind::Conflict`](common::Kind::Conflict) for what it refuses to take over.
+    pub async fn upgrade(&self, upgrade: &Upgrade<'_>) -> Result<()> {
+        let Upgrade { target: Target { release, namespace, .. }, archive, chart, values, adopt, force } = upgrade;
         let file = self.folder.path().join("values.json");
         write(&file, &serde_json::to_string(values)?)?;
         let labels = format!("{}={},{DIGEST}={}", OWNER.0, OWNER.1, chart.digest);
-        let timeout = format!("{}s", session.remaining().as_secs().max(1));
+        let timeout = self.timeout();
+        let mut flags =
+            vec!["--install", "--skip-crds", "--reset-values", "--namespace", namespace, "--labels", &labels];
+        flags.extend(["--timeout", &timeout]);
+        flags.extend((*adopt && self.version >= TAKES_OWNERSHIP).then_some("--take-ownership"));
+        if *force && self.version >= APPLIES_SERVER_SIDE {
+            flags.extend(["--server-side=true", "--force-conflicts"]);
+        }
         let named = ["upgrade", release].map(OsString::from).into_iter().chain([archive.into()]);
-        let flags = ["--install", "--skip-crds", "--reset-values", "--namespace", namespace, "--labels", &labels];
-        let flags =
-            flags.into_iter().chain(["--timeout", &timeout, "--values"]).map(OsString::from).chain([file.into()]);
+        let flags = flags.into_iter().chain(["--values"]).map(OsString::from).chain([file.into()]);
         self.run(&format!("upgrade {release}"), named.chain(flags).chain(self.cluster.clone())).await.map(drop)
     }
 
@@ -129,15 +156,26 @@ impl Helm {
     /// # Errors
     /// Helm's own words.
     pub async fn uninstall(&self, release: &str, namespace: &str) -> Result<()> {
-        let args = ["uninstall", release, "--ignore-not-found", "--namespace", namespace].map(OsString::from);
-        self.run(&format!("uninstall {release}"), args.into_iter().chain(self.cluster.clone())).await.map(drop)
+        let timeout = self.timeout();
+        let args = ["uninstall", release, "--ignore-not-found", "--cascade", "foreground", "--namespace", namespace];
+        let args = args.into_iter().chain(["--timeout", &timeout]).map(OsString::from);
+        self.run(&format!("uninstall {release}"), args.chain(self.cluster.clone())).await.map(drop)
+    }
+
+    /// How long Helm may wait, so that it gives up in order before it is ended.
+    fn timeout(&self) -> String {
+        let left = self.until.saturating_duration_since(Instant::now()).saturating_sub(GRACE);
+        format!("{}s", left.as_secs().max(1))
     }
 
     async fn run<A: Into<OsString>>(&self, what: &str, args: impl IntoIterator<Item = A>) -> Result<String> {
         let mut command = Command::new("helm");
         // A run that is interrupted must not leave Helm at work behind it.
         command.args(args.into_iter().map(Into::into)).stdin(std::process::Stdio::null()).kill_on_drop(true);
-        let output = command.output().await.map_err(|error| match error.kind() {
+        let late = || Error::retry("not done in time").hint("run it again, or give it more time with --timeout");
+        let output = tokio::time::timeout_at(self.until.into(), command.output()).await;
+        let output = output.map_err(|_| late()).with_context(|| format!("helm {what}"))?;
+        let output = output.map_err(|error| match error.kind() {
             ErrorKind::NotFound => Error::failed("helm is not in PATH").hint(hint()),
             _ => Error::failed(format!("run helm: {error}")),
         })?;
@@ -145,10 +183,25 @@ impl Helm {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
         let said = said(&String::from_utf8_lossy(&output.stderr));
-        let later = ["connection refused", "i/o timeout", "deadline exceeded", "TLS handshake timeout", "no such host"];
-        let error = if later.iter().any(|sign| said.contains(sign)) { Error::retry(said) } else { Error::failed(said) };
+        let error = match output.status.signal() {
+            Some(signal) => {
+                Error::retry(format!("helm was ended by signal {signal}")).hint("run it again: it recovers")
+            }
+            None => classified(said),
+        };
         Err(error).with_context(|| format!("helm {what}"))
     }
+}
+
+/// Helm's words with what a caller can do about them.
+fn classified(said: String) -> Error {
+    let says = |signs: &[&str]| signs.iter().any(|sign| said.contains(sign));
+    if says(&["cannot be imported into the current release", "conflict occurred while applying"]) {
+        let (major, minor) = TAKES_OWNERSHIP;
+        return Error::conflict(said).hint(format!("--adopt takes them over, with Helm {major}.{minor} or newer"));
+    }
+    let later = ["connection refused", "i/o timeout", "deadline exceeded", "TLS handshake timeout", "no such host"];
+    if says(&later) || says(&["timed out", "another operation"]) { Error::retry(said) } else { Error::failed(said) }
 }
 
 fn hint() -> String {
@@ -184,6 +237,7 @@ fn only_file(folder: &Path) -> Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use common::Kind;
 
     #[test]
     fn versions_are_compared_by_number() {
@@ -193,6 +247,23 @@ mod tests {
             assert_eq!(parse(version), expected, "{version}");
         }
         assert!((3, 9) < OLDEST && (3, 20) > OLDEST && (4, 0) > OLDEST);
+    }
+
+    #[test]
+    fn what_helm_refuses_is_a_conflict_and_what_may_pass_is_not_a_failure() {
+        for (said, expected) in [
+            (
+                "ClusterRole \"a\" in namespace \"\" exists and cannot be imported into the current release: …",
+                Kind::Conflict,
+            ),
+            ("conflict occurred while applying object a/b apps/v1, Kind=Deployment: …", Kind::Conflict),
+            ("failed pre-install: 1 error occurred: timed out waiting for the condition", Kind::Retry),
+            ("another operation (install/upgrade/rollback) is in progress", Kind::Retry),
+            ("Kubernetes cluster unreachable: dial tcp: connection refused", Kind::Retry),
+            ("image.repository is missing: push the image and name it", Kind::Failed),
+        ] {
+            assert_eq!(classified(said.to_owned()).kind, expected, "{said}");
+        }
     }
 
     #[test]

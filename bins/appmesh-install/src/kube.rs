@@ -1,9 +1,11 @@
 //! The Kubernetes calls, one function each.
 
-use crate::plan::{GROUP, MANAGER, Target};
-use crate::release::Release;
+use crate::helm::Helm;
+use crate::plan::{Definition, GROUP, MANAGER, Target};
+use crate::release::{self, Release};
 use anyhow::{Context, Result};
 use backon::{ExponentialBuilder, Retryable};
+use common::kube::apply::{Manifest, Observed};
 use common::kube::object::{ObjectRef, Objects, refused};
 use common::kube::{content, rollout};
 use common::{Error, Found, Session};
@@ -12,6 +14,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, PostParams};
 use kube::{Client, ResourceExt};
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// How long a pending revision may be the work of a Helm that is alive. It waits for nothing, so it writes the end
@@ -28,7 +31,39 @@ pub async fn release(client: &Client, target: &Target) -> Result<Option<Release>
     let Some(newest) = list.items.into_iter().max_by_key(revision) else { return Ok(None) };
     let packed = newest.data.as_ref().and_then(|data| data.get("release"));
     let packed = packed.with_context(|| format!("{} holds no release", newest.name_any()))?;
-    Release::read(newest.labels().clone(), &packed.0).map(Some)
+    let writers: BTreeSet<&str> = newest.managed_fields().iter().filter_map(|entry| entry.manager.as_deref()).collect();
+    let writer = writers.into_iter().collect::<Vec<_>>().join(", ");
+    Release::read(newest.labels().clone(), writer, &packed.0).map(Some)
+}
+
+/// What the release installed, and what has become of it: as Helm would find it.
+pub async fn installed(
+    session: &Session,
+    client: &Client,
+    target: &Target,
+    release: &Release,
+) -> Result<(Vec<Manifest>, Vec<Observed>)> {
+    let objects = Objects::new(client.clone(), release::MANAGER);
+    let mut manifests = release.manifests(target)?;
+    for Manifest { object, .. } in &mut manifests {
+        if objects.namespaced(object).await? == Some(false) {
+            object.namespace = None;
+        }
+    }
+    let observed = objects.observe_all(session, &manifests, false).await?;
+    Ok((manifests, observed))
+}
+
+/// Uninstalls the release and waits until all it installed is gone.
+pub async fn uninstall(session: &Session, objects: &Objects, helm: &Helm, target: &Target) -> Result<()> {
+    let Some(release) = release(&objects.client(), target).await? else { return Ok(()) };
+    helm.uninstall(&target.release, &target.namespace).await?;
+    for Manifest { object, body } in release.manifests(target)? {
+        if body.pointer("/metadata/annotations/helm.sh~1resource-policy").is_none_or(|policy| policy != "keep") {
+            objects.wait_gone(session, &object).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Puts a pending revision aside, unless the Helm that wrote it turns out to be alive.
@@ -55,7 +90,8 @@ pub async fn recover(session: &Session, client: &Client, target: &Target, revisi
 /// Why the controller does not answer: a workload of its release that is not rolled out, or a webhook that does not.
 /// Nothing when it does.
 pub async fn silent(objects: &Objects, target: &Target, release: &Release) -> Result<Option<String>> {
-    for object in release.objects(&target.namespace)?.iter().filter(|object| object.group() == "apps") {
+    let manifests = release.manifests(target)?;
+    for object in manifests.iter().map(|manifest| &manifest.object).filter(|object| object.group() == "apps") {
         let Some(live) = objects.get(object).await? else { return Ok(Some(format!("{object} does not exist"))) };
         if let Some(reason) = rollout::unready(&live) {
             let stuck = rollout::stuck(&objects.client(), &live).await;
@@ -94,26 +130,18 @@ async fn probe(client: &Client) -> Result<Option<String>> {
     }
 }
 
-/// The definitions of App Mesh's kinds that we applied, and some of the objects of each.
-pub async fn definitions(client: &Client) -> Result<Vec<(ObjectRef, Vec<String>)>> {
+/// The definitions of App Mesh's kinds, and some of the objects of each.
+pub async fn definitions(client: &Client) -> Result<Vec<Definition>> {
     let all = Api::<CustomResourceDefinition>::all(client.clone()).list(&ListParams::default()).await;
     let all = all.map_err(refused).context("list custom resource definitions")?;
     let mut found = Vec::new();
     for definition in all.items.iter().filter(|definition| definition.spec.group == GROUP) {
-        if !definition.managed_fields().iter().any(|entry| entry.manager.as_deref() == Some(MANAGER)) {
-            continue;
-        }
-        let object = ObjectRef::new("apiextensions.k8s.io/v1", "CustomResourceDefinition", &definition.name_any());
-        let version = definition.spec.versions.iter().find(|version| version.served);
-        let objects = match version {
-            Some(version) => {
-                let gvk = GroupVersionKind::gvk(GROUP, &version.name, &definition.spec.names.kind);
-                let kind = ApiResource::from_gvk_with_plural(&gvk, &definition.spec.names.plural);
-                content::of_kind(client, &kind).await?
-            }
-            None => Vec::new(),
-        };
-        found.push((object, objects));
+        let live = serde_json::to_value(definition).context("read a custom resource definition")?;
+        found.push(Definition {
+            object: ObjectRef::new("apiextensions.k8s.io/v1", "CustomResourceDefinition", &definition.name_any()),
+            objects: content::of_definition(client, &live, &[]).await?,
+            observed: Observed { live: Some(live), ..Observed::default() },
+        });
     }
     Ok(found)
 }
@@ -122,10 +150,11 @@ pub async fn definitions(client: &Client) -> Result<Vec<(ObjectRef, Vec<String>)
 pub async fn others(client: &Client, target: &Target, release: Option<&Release>) -> Result<Vec<String>> {
     let mut known = vec![target.service_account()];
     if let Some(release) = release {
-        known.extend(release.objects(&target.namespace)?);
+        known.extend(release.manifests(target)?.into_iter().map(|manifest| manifest.object));
         let revisions = 1..=release.revision;
         known.extend(revisions.map(|revision| {
-            ObjectRef::new("v1", "Secret", &format!("sh.helm.release.v1.{}.v{revision}", target.release))
+            let name = format!("sh.helm.release.v1.{}.v{revision}", target.release);
+            ObjectRef::new("v1", "Secret", &name).within(&target.namespace)
         }));
     }
     content::of_namespace(client, &target.namespace, &known.iter().collect::<Vec<_>>()).await

@@ -12,15 +12,15 @@ use anyhow::{Context, Result};
 use chart::Chart;
 use common::aws::AwsFlags;
 use common::kube::KubeFlags;
-use common::kube::apply::{self, Manifest, Observed};
+use common::kube::apply::{self, Manifest};
 use common::kube::object::Objects;
-use common::{Error, Flags, Session, Tool};
-use helm::Helm;
+use common::{Flags, Session, Tool};
+use helm::{Helm, Upgrade};
 use plan::{Change, Have, MANAGER, Target};
-use release::Release;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
+use source::ChartFlags;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use values::{ImageFlag, Setting};
@@ -28,8 +28,8 @@ use values::{ImageFlag, Setting};
 /// Installs the App Mesh controller's chart and waits until its webhook answers.
 ///
 /// Applies the chart's custom resource definitions (Helm itself never upgrades them), the namespace and a service
-/// account annotated with the document's role, then runs helm upgrade --install, but only where chart or values differ
-/// from what is deployed. Works for Amazon's chart (https://aws.github.io/eks-charts) and for the one in
+/// account annotated with the document's role, then runs helm upgrade --install, but only where chart, values or what
+/// the release installed differ. Works for Amazon's chart (https://aws.github.io/eks-charts) and for the one in
 /// charts/appmesh-controller, which needs no App Mesh API. A revision that a killed run left pending is put aside. What
 /// somebody else made is a conflict unless --adopt. --delete uninstalls the release and removes what is ours;
 /// definitions stay as long as objects of theirs remain. Values are kept in the document: no place for secrets.
@@ -37,7 +37,8 @@ use values::{ImageFlag, Setting};
 ///   Reads   cluster, role.arn, images.IMAGE {digest, repository, tag}
 ///   Owns    mesh {chart, chartName, namespace, release, serviceAccount, values, version}
 ///   Calls   helm (3.14 or newer, or 4); eks:DescribeCluster, unless --context or --kubeconfig is given; Kubernetes: get,
-///           patch and delete of definitions, namespace, service account and Helm's secrets, create of a Mesh (dry run)
+///           patch and delete of definitions, namespace, service account and Helm's secrets; as a dry run, patch of what
+///           the release installed and create of a Mesh
 ///   Exits   0 done, 1 failed, 2 usage, 3 input, 4 conflict, 5 retry
 ///
 /// Examples:
@@ -46,15 +47,8 @@ use values::{ImageFlag, Setting};
 #[derive(Debug, clap::Parser)]
 #[command(name = "appmesh-install", version, verbatim_doc_comment)]
 struct AppmeshInstall {
-    /// A folder, a .tgz, oci://REFERENCE or the URL of a chart repository
-    #[arg(long, value_name = "CHART")]
-    chart: Option<String>,
-    /// Name of the chart in a repository [default: appmesh-controller]
-    #[arg(long, value_name = "NAME")]
-    chart_name: Option<String>,
-    /// Version of the chart in a repository or registry [default: 1.13.3 for appmesh-controller in a repository]
-    #[arg(long, value_name = "VERSION")]
-    chart_version: Option<String>,
+    #[command(flatten)]
+    chart: ChartFlags,
     /// Namespace of the controller [default: appmesh-system]
     #[arg(long)]
     namespace: Option<String>,
@@ -136,7 +130,7 @@ impl Tool for AppmeshInstall {
 
     async fn want(&self, session: &mut Session, section: Option<Mesh>) -> Result<Want> {
         let mut mesh = section.unwrap_or_default();
-        let source = if self.flags.delete { None } else { Some(self.source(&mesh)?) };
+        let source = if self.flags.delete { None } else { Some(self.chart.source(&mesh)?) };
         let named = |flag: &Option<String>, key: &mut Option<String>, default: &str| {
             let name = flag.clone().or(key.take()).unwrap_or_else(|| default.to_owned());
             key.insert(name).clone()
@@ -148,14 +142,16 @@ impl Tool for AppmeshInstall {
         };
         let access = session.access(&self.kube, &self.aws).await?;
         let objects = Objects::new(access.client().await?, MANAGER);
-        let helm = Helm::new(&access).await?;
+        let helm = Helm::new(session, &access).await?;
         let role: Option<String> = session.doc.read(&["role", "arn"])?;
         let (mut chart, mut definitions) = (None, Vec::new());
         if let Some(source) = &source {
             let (archive, content) = helm.fetch(source).await?;
             definitions.clone_from(&content.definitions);
-            mesh.values = self.values(session, &target, std::mem::take(&mut mesh.values))?;
-            mesh.chart = self.chart.clone().or(mesh.chart);
+            let region = self.aws.region.clone().or(session.doc.read(&["cluster", "region"])?);
+            let (facts, given) = ((region, target.service_account.as_str()), std::mem::take(&mut mesh.values));
+            mesh.values = values::resolve(&session.doc, facts, given, &self.image, &self.set)?;
+            mesh.chart = self.chart.chart.clone().or(mesh.chart);
             mesh.chart_name = Some(content.name.clone());
             mesh.version = Some(content.version.clone());
             chart = Some((archive, content));
@@ -166,18 +162,15 @@ impl Tool for AppmeshInstall {
 
     async fn observe(&self, session: &Session, want: &Want) -> Result<Have> {
         let client = want.objects.client();
-        let mut have = Have { release: kube::release(&client, &want.target).await?, ..Have::default() };
-        for Manifest { object, body } in &want.manifests {
-            have.objects.push(if self.flags.delete {
-                Observed { live: want.objects.get(object).await?, ..Observed::default() }
-            } else {
-                want.objects.observe(session, object, body).await?
-            });
-        }
+        let objects = want.objects.observe_all(session, &want.manifests, self.flags.delete).await?;
+        let mut have = Have { objects, release: kube::release(&client, &want.target).await?, ..Have::default() };
         if self.flags.delete {
             have.definitions = kube::definitions(&client).await?;
             have.others = kube::others(&client, &want.target, have.release.as_ref().filter(|it| it.ours())).await?;
         } else if let Some(release) = &have.release {
+            if release.ours() || want.adopt {
+                have.installed = kube::installed(session, &client, &want.target, release).await?;
+            }
             have.silent = kube::silent(&want.objects, &want.target, release).await?;
         }
         Ok(have)
@@ -193,11 +186,12 @@ impl Tool for AppmeshInstall {
     }
 
     fn remarks(want: &Want, have: &Have) -> Vec<String> {
-        let mut remarks = apply::remarks(&want.manifests, &have.objects, MANAGER);
-        if have.release.as_ref().is_some_and(|release: &Release| !release.ours()) && !want.adopt {
-            remarks.push(format!("release {}: installed by somebody else, used as it is", want.target.release));
+        if want.adopt {
+            return Vec::new();
         }
-        remarks
+        let release = have.release.iter().filter(|release| !release.ours());
+        let release = release.map(|it| format!("release {}: {}, used as it is", want.target.release, it.origin()));
+        apply::remarks(&want.manifests, &have.objects, MANAGER).into_iter().chain(release).collect()
     }
 
     fn left_alone(want: &Want, have: &Have) -> Vec<String> {
@@ -209,17 +203,14 @@ impl Tool for AppmeshInstall {
         match change {
             Change::Apply(step) => want.objects.step(session, &want.manifests, step).await,
             Change::Recover { revision, .. } => kube::recover(session, &want.objects.client(), target, revision).await,
-            Change::Install { .. } | Change::Upgrade { .. } => {
-                let (archive, chart) = want.chart.as_ref().context("no chart was read")?;
-                let place = (target.release.as_str(), target.namespace.as_str());
-                want.helm.upgrade(session, place, archive, chart, &want.mesh.values).await?;
-                if matches!(change, Change::Install { .. }) {
-                    session.made(format!("release {}", target.release));
-                }
+            Change::Install { release, .. } => {
+                want.upgrade(want.adopt).await?;
+                session.made(format!("release {release}"));
                 Ok(())
             }
+            Change::Upgrade { force, .. } => want.upgrade(force).await,
             Change::AwaitAnswer { .. } => kube::await_answer(session, &want.objects, target).await,
-            Change::Uninstall { release } => want.helm.uninstall(&release, &target.namespace).await,
+            Change::Uninstall { .. } => kube::uninstall(session, &want.objects, &want.helm, target).await,
             Change::Delete(object) => {
                 want.objects.delete(&object).await?;
                 want.objects.wait_gone(session, &object).await
@@ -232,39 +223,11 @@ impl Tool for AppmeshInstall {
     }
 }
 
-impl AppmeshInstall {
-    fn source(&self, mesh: &Mesh) -> Result<helm::Source> {
-        // A chart name or version in the document belongs to the chart in the document.
-        let same = self.chart.is_none() || self.chart == mesh.chart;
-        let (name, version) = if same { (&mesh.chart_name, &mesh.version) } else { (&None, &None) };
-        let chart = self.chart.as_ref().or(mesh.chart.as_ref());
-        let chart =
-            chart.ok_or_else(|| Error::input("no chart").hint("give --chart, or mesh.chart in the document"))?;
-        let name = self.chart_name.as_ref().or(name.as_ref()).map(String::as_str);
-        source::source(chart, name, self.chart_version.as_ref().or(version.as_ref()).map(String::as_str))
-    }
-
-    /// The tutorial's values, over them the document's, the images' and those of the command line.
-    fn values(&self, session: &Session, target: &Target, given: Map<String, Value>) -> Result<Map<String, Value>> {
-        let mut values = Map::new();
-        let region: Option<String> = session.doc.read(&["cluster", "region"])?;
-        if let Some(region) = self.aws.region.clone().or(region) {
-            values.insert("region".to_owned(), region.into());
-        }
-        let account = json!({"create": false, "name": target.service_account});
-        values.insert("serviceAccount".to_owned(), account);
-        values::merge(&mut values, given);
-        for ImageFlag { prefix, image } in &self.image {
-            let found = session.doc.read(&["images", image])?;
-            let found = found.ok_or_else(|| {
-                Error::input(format!("the document has no images.{image}")).hint(format!("run ecr-push {image} before"))
-            })?;
-            values::put_image(&mut values, prefix, &found)?;
-        }
-        for setting in &self.set {
-            values::put(&mut values, setting)?;
-        }
-        Ok(values)
+impl Want {
+    async fn upgrade(&self, force: bool) -> Result<()> {
+        let (archive, chart) = self.chart.as_ref().context("no chart was read")?;
+        let (target, values, adopt) = (&self.target, &self.mesh.values, self.adopt);
+        self.helm.upgrade(&Upgrade { target, archive, chart, values, adopt, force }).await
     }
 }
 

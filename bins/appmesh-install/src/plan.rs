@@ -1,7 +1,7 @@
 //! What to change about an installed controller. Pure.
 
 use crate::chart::Chart;
-use crate::release::Release;
+use crate::release::{self, Release};
 use anyhow::Result;
 use common::Error;
 use common::kube::apply::{self, Manifest, Observed, Step};
@@ -33,12 +33,34 @@ pub struct Have {
     pub objects: Vec<Observed>,
     /// The newest revision of the release.
     pub release: Option<Release>,
+    /// What the release installed and what has become of it; looked up when it is ours to repair.
+    pub installed: (Vec<Manifest>, Vec<Observed>),
     /// Why the controller does not answer; nothing when it does.
     pub silent: Option<String>,
-    /// Custom resource definitions of ours and objects they still define; looked up for a deletion only.
-    pub definitions: Vec<(ObjectRef, Vec<String>)>,
+    /// Custom resource definitions of the group; looked up for a deletion only.
+    pub definitions: Vec<Definition>,
     /// What else lives in the namespace; looked up for a deletion only.
     pub others: Vec<String>,
+}
+
+/// A custom resource definition that is there.
+#[derive(Debug)]
+pub struct Definition {
+    /// Which one.
+    pub object: ObjectRef,
+    /// As it is.
+    pub observed: Observed,
+    /// Some of the objects it still defines.
+    pub objects: Vec<String>,
+}
+
+impl Definition {
+    fn why_left(&self) -> Option<String> {
+        if !self.observed.managed_by(MANAGER) {
+            return Some(format!("made by {}", self.observed.makers()));
+        }
+        (!self.objects.is_empty()).then(|| format!("there is still {}", self.objects.join(", ")))
+    }
 }
 
 /// One step.
@@ -50,8 +72,8 @@ pub enum Change {
     Recover { release: String, revision: u32, status: String },
     /// Install the chart.
     Install { release: String, chart: String },
-    /// Upgrade the release.
-    Upgrade { release: String, why: Vec<String> },
+    /// Upgrade the release. With `force` over fields that others set.
+    Upgrade { release: String, why: Vec<String>, force: bool },
     /// Wait until the controller's webhook answers.
     AwaitAnswer { reason: Option<String> },
     /// Uninstall the release.
@@ -68,7 +90,7 @@ impl fmt::Display for Change {
                 write!(f, "recover release {release}: revision {revision} was left {status}")
             }
             Change::Install { release, chart } => write!(f, "install release {release}: chart {chart}"),
-            Change::Upgrade { release, why } => write!(f, "upgrade release {release}: {}", why.join(", ")),
+            Change::Upgrade { release, why, .. } => write!(f, "upgrade release {release}: {}", why.join(", ")),
             Change::AwaitAnswer { reason: Some(reason) } => write!(f, "wait for the controller: {reason}"),
             Change::AwaitAnswer { reason: None } => write!(f, "wait for the controller"),
             Change::Uninstall { release } => write!(f, "uninstall release {release}"),
@@ -120,22 +142,37 @@ pub fn plan(
     let steps = apply::plan(manifests, &have.objects, MANAGER, adopt)?;
     let mut changes: Vec<Change> = steps.into_iter().map(Change::Apply).collect();
     let release = target.release.clone();
-    let why = have.release.as_ref().map(|it| it.differs(chart, values)).unwrap_or_default();
     match &have.release {
         None => changes.push(Change::Install { release, chart: format!("{} {}", chart.name, chart.version) }),
-        Some(_) if why.is_empty() => {}
-        Some(found) if !found.ours() && !adopt => {
-            let message = format!("release {release} was installed by somebody else: {}", why.join(", "));
-            return Err(Error::conflict(message).hint("--adopt takes it over").into());
-        }
-        Some(found) => {
+        Some(found) if found.ours() || adopt => {
+            let drift = drift(have, adopt)?;
+            let mut why = found.differs(chart, values);
+            if !found.ours() {
+                why.insert(0, "adopt what somebody else installed".to_owned());
+            }
             if found.pending() {
                 let (revision, status) = (found.revision, found.status.clone());
                 changes.push(Change::Recover { release: release.clone(), revision, status });
             } else if found.status == "uninstalling" {
                 changes.push(Change::Uninstall { release: release.clone() });
             }
-            changes.push(Change::Upgrade { release, why });
+            let force = adopt || !drift.is_empty();
+            for step in drift {
+                match step {
+                    Step::AwaitEnd(_) => changes.push(Change::Apply(step)),
+                    step => why.push(step.to_string()),
+                }
+            }
+            if !why.is_empty() {
+                changes.push(Change::Upgrade { release, why, force });
+            }
+        }
+        Some(found) => {
+            let why = found.differs(chart, values);
+            if !why.is_empty() {
+                let message = format!("release {release} was {}: {}", found.origin(), why.join(", "));
+                return Err(Error::conflict(message).hint("--adopt takes it over").into());
+            }
         }
     }
     if !changes.is_empty() || have.silent.is_some() {
@@ -144,14 +181,22 @@ pub fn plan(
     Ok(changes)
 }
 
+/// How what was installed has changed since, in the words of the steps that an upgrade of the release takes.
+fn drift(have: &Have, adopt: bool) -> Result<Vec<Step>> {
+    let (manifests, observed) = &have.installed;
+    let mut steps = apply::plan(manifests, observed, release::MANAGER, adopt)?;
+    steps.retain(|step| matches!(step, Step::Create(_) | Step::Configure(..) | Step::AwaitEnd(_)));
+    Ok(steps)
+}
+
 /// The release, then definitions that define nothing any more, the service account and the namespace, if they are ours.
 pub fn plan_delete(target: &Target, manifests: &[Manifest], have: &Have) -> Vec<Change> {
     let mut changes = Vec::new();
     if have.release.as_ref().is_some_and(Release::ours) {
         changes.push(Change::Uninstall { release: target.release.clone() });
     }
-    let unused = have.definitions.iter().filter(|(_, objects)| objects.is_empty());
-    changes.extend(unused.map(|(definition, _)| Change::Delete(definition.clone())));
+    let unused = have.definitions.iter().filter(|definition| definition.why_left().is_none());
+    changes.extend(unused.map(|definition| Change::Delete(definition.object.clone())));
     let present = manifests.iter().zip(&have.objects).rev().filter(|(_, observed)| observed.live.is_some());
     let ours = present.filter(|(manifest, observed)| why_left(target, manifest, observed, have).is_none());
     changes.extend(ours.map(|(manifest, _)| Change::Delete(manifest.object.clone())));
@@ -161,11 +206,11 @@ pub fn plan_delete(target: &Target, manifests: &[Manifest], have: &Have) -> Vec<
 /// What `plan_delete` leaves, and why.
 pub fn left_alone(target: &Target, manifests: &[Manifest], have: &Have) -> Vec<String> {
     let mut left = Vec::new();
-    if have.release.as_ref().is_some_and(|release| !release.ours()) {
-        left.push(format!("release {}: installed by somebody else", target.release));
+    if let Some(release) = have.release.as_ref().filter(|release| !release.ours()) {
+        left.push(format!("release {}: {}", target.release, release.origin()));
     }
-    let used = have.definitions.iter().filter(|(_, objects)| !objects.is_empty());
-    left.extend(used.map(|(definition, objects)| format!("{definition}: there is still {}", objects.join(", "))));
+    let definitions = have.definitions.iter().filter_map(|it| Some(format!("{}: {}", it.object, it.why_left()?)));
+    left.extend(definitions);
     let found = manifests.iter().zip(&have.objects);
     let kept = found.filter_map(|(manifest, it)| Some((&manifest.object, why_left(target, manifest, it, have)?)));
     left.extend(kept.map(|(object, why)| format!("{object}: {why}")));
@@ -202,6 +247,7 @@ mod tests {
             status: status.into(),
             labels: owner.into_iter().collect(),
             chart: ("mesh".into(), "1.0.0".into()),
+            writer: "helm".into(),
             ..Release::default()
         }
     }
@@ -244,17 +290,25 @@ mod tests {
     #[test]
     fn a_release_is_only_touched_where_it_differs() {
         let manifests = target().manifests(&[definition()], None);
-        let refusal = "release mesh was installed by somebody else: chart mesh 1.0.0 → mesh 1.1.0";
+        let refusal = "release mesh was installed by somebody else, with helm: chart mesh 1.0.0 → mesh 1.1.0";
+        let adoption = "upgrade release mesh: adopt what somebody else installed, chart mesh 1.0.0 → mesh 1.1.0";
         let upgrade = "upgrade release mesh: chart mesh 1.0.0 → mesh 1.1.0";
         let wait = "wait for the controller";
         type Case<'a> = (Release, &'a str, Option<&'a str>, bool, &'a [&'a str]);
-        let cases: [Case<'_>; 8] = [
+        let cases: [Case<'_>; 9] = [
             (release("deployed", true), "1.0.0", None, false, &[]),
             (release("deployed", false), "1.0.0", None, false, &[]),
             (release("deployed", true), "1.0.0", Some("x"), false, &["wait for the controller: x"]),
             (release("deployed", true), "1.1.0", None, false, &[upgrade, wait]),
             (release("deployed", false), "1.1.0", None, false, &[refusal]),
-            (release("deployed", false), "1.1.0", None, true, &[upgrade, wait]),
+            (release("deployed", false), "1.1.0", None, true, &[adoption, wait]),
+            (
+                release("deployed", false),
+                "1.0.0",
+                None,
+                true,
+                &["upgrade release mesh: adopt what somebody else installed", wait],
+            ),
             (
                 release("pending-upgrade", true),
                 "1.0.0",
@@ -291,13 +345,75 @@ mod tests {
     }
 
     #[test]
+    fn what_became_of_the_release_is_put_right() {
+        let object = ObjectRef::new("apps/v1", "Deployment", "mesh").within("ns");
+        let body = json!({"apiVersion": "apps/v1", "kind": "Deployment", "spec": {"replicas": 1}});
+        let contents = [Manifest { object, body }];
+        let status = json!({"availableReplicas": 1, "updatedReplicas": 1, "replicas": 1});
+        let seen = |replicas: u32, claims: &[(&str, &str)]| {
+            let object = |replicas: u32| {
+                json!({"apiVersion": "apps/v1", "kind": "Deployment", "spec": {"replicas": replicas}, "status": status,
+                    "metadata": {"managedFields": [{"manager": "helm"}]}})
+            };
+            let claim = |(manager, field): &(&str, &str)| apply::Claim {
+                manager: (*manager).to_owned(),
+                declared: false,
+                field: (*field).to_owned(),
+            };
+            let (live, applied) = (Some(object(replicas)), Some(object(1)));
+            vec![Observed { live, applied, claims: claims.iter().map(claim).collect() }]
+        };
+        let wait = "wait for the controller";
+        type Case<'a> = (Vec<Observed>, bool, bool, &'a [&'a str]);
+        let cases: [Case<'_>; 6] = [
+            (seen(1, &[]), true, false, &[]),
+            (
+                seen(3, &[("kubectl", "spec.replicas")]),
+                true,
+                false,
+                &["upgrade release mesh: configure Deployment ns/mesh: spec.replicas 3 → 1", wait],
+            ),
+            (vec![Observed::default()], true, false, &["upgrade release mesh: create Deployment ns/mesh", wait]),
+            (
+                seen(3, &[("hpa", "spec.replicas")]),
+                true,
+                false,
+                &["Deployment ns/mesh: others hold spec.replicas (hpa): spec.replicas 3 → 1"],
+            ),
+            (
+                seen(3, &[("hpa", "spec.replicas")]),
+                true,
+                true,
+                &["upgrade release mesh: configure Deployment ns/mesh: spec.replicas 3 → 1", wait],
+            ),
+            // What is not ours is not looked into.
+            (Vec::new(), false, false, &[]),
+        ];
+        for (observed, ours, adopt, expected) in cases {
+            let case = format!("{observed:?} {ours} {adopt}");
+            let installed = if observed.is_empty() { (Vec::new(), observed) } else { (contents.to_vec(), observed) };
+            let have = Have { installed, release: Some(release("deployed", ours)), ..Have::default() };
+            let changes = plan(&target(), &[], &chart("1.0.0"), &Map::new(), &have, adopt);
+            if let Ok([Change::Upgrade { force, .. }, ..]) = changes.as_deref() {
+                assert!(force, "{case}");
+            }
+            let found = changes.map_or_else(|error| vec![error.to_string()], |changes| words(&changes));
+            assert_eq!(found, expected, "{case}");
+        }
+    }
+
+    #[test]
     fn only_ours_and_only_what_nobody_uses_is_deleted() {
         let manifests = target().manifests(&[], None);
         let meshes = ObjectRef::of(&definition()).unwrap();
         let have = |manager: &str, ours: bool, objects: &[&str], others: &[&str]| Have {
             objects: present(&manifests, manager),
             release: Some(release("deployed", ours)),
-            definitions: vec![(meshes.clone(), objects.iter().map(|it| (*it).to_owned()).collect())],
+            definitions: vec![Definition {
+                object: meshes.clone(),
+                observed: present(&[Manifest { object: meshes.clone(), body: definition() }], manager).remove(0),
+                objects: objects.iter().map(|it| (*it).to_owned()).collect(),
+            }],
             others: others.iter().map(|it| (*it).to_owned()).collect(),
             ..Have::default()
         };
@@ -314,7 +430,7 @@ mod tests {
         let shared = have(MANAGER, false, &["Mesh k8multi"], &["Pod other"]);
         assert_eq!(words(&plan_delete(&target(), &manifests, &shared)), ["delete ServiceAccount ns/sa"]);
         let left = [
-            "release mesh: installed by somebody else",
+            "release mesh: installed by somebody else, with helm",
             "CustomResourceDefinition meshes: there is still Mesh k8multi",
             "Namespace ns: it holds Pod other",
         ];
@@ -322,5 +438,11 @@ mod tests {
 
         let foreign = have("kubectl-create", true, &["Mesh k8multi"], &[]);
         assert_eq!(words(&plan_delete(&target(), &manifests, &foreign)), ["uninstall release mesh"]);
+        let left = [
+            "CustomResourceDefinition meshes: made by kubectl-create",
+            "Namespace ns: made by kubectl-create",
+            "ServiceAccount ns/sa: made by kubectl-create",
+        ];
+        assert_eq!(left_alone(&target(), &manifests, &foreign), left);
     }
 }

@@ -1,10 +1,11 @@
 //! A Helm release as Helm keeps it: a Secret of labels and a packed record. Pure.
 
 use crate::chart::Chart;
+use crate::plan::Target;
 use anyhow::{Context, Result};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use common::kube::apply::differences;
+use common::kube::apply::{Manifest, differences};
 use common::kube::object::ObjectRef;
 use flate2::read::GzDecoder;
 use serde::Deserialize;
@@ -13,6 +14,8 @@ use std::collections::BTreeMap;
 
 /// The release's label that says who installed it.
 pub const OWNER: (&str, &str) = ("managed-by", "crossmesh");
+/// The field manager of what Helm applies.
+pub const MANAGER: &str = "helm";
 /// The release's label with the digest of its chart.
 pub const DIGEST: &str = "chart-digest";
 
@@ -25,6 +28,8 @@ pub struct Release {
     pub status: String,
     /// Labels of its Secret.
     pub labels: BTreeMap<String, String>,
+    /// The program that wrote it, such as `helm` or `terraform-provider-helm`.
+    pub writer: String,
     /// Name and version of the chart.
     pub chart: (String, String),
     /// Its templates, by path.
@@ -68,7 +73,7 @@ impl Release {
     ///
     /// # Errors
     /// It is not what Helm writes.
-    pub fn read(labels: BTreeMap<String, String>, packed: &[u8]) -> Result<Self> {
+    pub fn read(labels: BTreeMap<String, String>, writer: String, packed: &[u8]) -> Result<Self> {
         let zipped = BASE64_STANDARD.decode(packed).context("the release is not base64")?;
         let record: Record = serde_json::from_reader(GzDecoder::new(zipped.as_slice())).context("read the release")?;
         let label = |name: &str| labels.get(name).cloned().unwrap_or_default();
@@ -82,12 +87,18 @@ impl Release {
             values: record.config.unwrap_or_default(),
             manifest: record.manifest,
             labels,
+            writer,
         })
     }
 
     /// Whether we installed it.
     pub fn ours(&self) -> bool {
         self.labels.get(OWNER.0).is_some_and(|owner| owner == OWNER.1)
+    }
+
+    /// Who installed it when we did not, as far as it says.
+    pub fn origin(&self) -> String {
+        format!("installed by somebody else, with {}", self.writer)
     }
 
     /// Whether a run of Helm was at it and has not ended.
@@ -112,18 +123,24 @@ impl Release {
         found
     }
 
-    /// What was installed.
+    /// What was installed, as Helm applies it: with its label and annotations.
     ///
     /// # Errors
     /// The manifest is not YAML.
-    pub fn objects(&self, namespace: &str) -> Result<Vec<ObjectRef>> {
+    pub fn manifests(&self, target: &Target) -> Result<Vec<Manifest>> {
         let documents: Vec<Value> =
             serde_saphyr::from_multiple(&self.manifest).context("read the release's manifest")?;
-        Ok(documents
-            .iter()
-            .filter_map(ObjectRef::of)
-            .map(|object| if object.namespace.is_none() { object.within(namespace) } else { object })
-            .collect())
+        let mut manifests = Vec::new();
+        for mut body in documents {
+            let Some(object) = ObjectRef::of(&body) else { continue };
+            let metadata = &mut body["metadata"];
+            metadata["labels"]["app.kubernetes.io/managed-by"] = "Helm".into();
+            metadata["annotations"]["meta.helm.sh/release-name"] = target.release.as_str().into();
+            metadata["annotations"]["meta.helm.sh/release-namespace"] = target.namespace.as_str().into();
+            let object = if object.namespace.is_none() { object.within(&target.namespace) } else { object };
+            manifests.push(Manifest { object, body });
+        }
+        Ok(manifests)
     }
 }
 
@@ -166,7 +183,7 @@ mod tests {
             "config": {"region": "us-west-2", "n": 1.5},
             "manifest": "---\napiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: mesh\n",
         });
-        Release::read(labels(status), packed(&record).as_bytes()).unwrap()
+        Release::read(labels(status), "helm".to_owned(), packed(&record).as_bytes()).unwrap()
     }
 
     #[test]
@@ -202,7 +219,13 @@ mod tests {
     fn a_release_says_what_it_installed() {
         let release = release("deployed");
         assert!(release.ours() && !release.pending());
-        let objects: Vec<String> = release.objects("ns").unwrap().iter().map(ToString::to_string).collect();
-        assert_eq!(objects, ["Deployment ns/mesh"]);
+        let target = Target { namespace: "ns".into(), release: "r".into(), service_account: "sa".into() };
+        let manifests = release.manifests(&target).unwrap();
+        assert_eq!(manifests.len(), 1);
+        let Manifest { object, body } = &manifests[0];
+        assert_eq!(object.to_string(), "Deployment ns/mesh");
+        assert_eq!(body["metadata"]["labels"], json!({"app.kubernetes.io/managed-by": "Helm"}));
+        assert_eq!(body["metadata"]["annotations"]["meta.helm.sh/release-name"], "r");
+        assert_eq!(body["metadata"]["annotations"]["meta.helm.sh/release-namespace"], "ns");
     }
 }

@@ -1,16 +1,16 @@
 //! The chart's values: the document's, the images', those on the command line. Pure.
 
 use anyhow::Result;
-use common::Error;
+use common::{Document, Error};
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 /// The tag of an image that has none: only the digest behind it counts, and an always-pull tag (`latest`) it must not be.
 const NO_TAG: &str = "pinned";
 
 /// What ecr-push leaves under `images.NAME`, as far as it matters here.
 #[derive(Debug, Deserialize)]
-pub struct Image {
+struct Image {
     repository: String,
     #[serde(default)]
     tag: Option<String>,
@@ -84,8 +84,36 @@ fn typed(text: &str) -> Value {
     }
 }
 
+/// The tutorial's values, over them the `given` ones, the images of the document and the settings.
+///
+/// # Errors
+/// The document has no such image, or what stands on the way of a value is not an object.
+pub fn resolve(
+    document: &Document,
+    (region, service_account): (Option<String>, &str),
+    given: Map<String, Value>,
+    images: &[ImageFlag],
+    settings: &[Setting],
+) -> Result<Map<String, Value>> {
+    let mut values = Map::new();
+    values.extend(region.map(|region| ("region".to_owned(), region.into())));
+    values.insert("serviceAccount".to_owned(), json!({"create": false, "name": service_account}));
+    merge(&mut values, given);
+    for ImageFlag { prefix, image } in images {
+        let found = document.read(&["images", image])?;
+        let found = found.ok_or_else(|| {
+            Error::input(format!("the document has no images.{image}")).hint(format!("run ecr-push {image} before"))
+        })?;
+        put_image(&mut values, prefix, &found)?;
+    }
+    for setting in settings {
+        put(&mut values, setting)?;
+    }
+    Ok(values)
+}
+
 /// Puts values over others, key by key.
-pub fn merge(values: &mut Map<String, Value>, over: Map<String, Value>) {
+fn merge(values: &mut Map<String, Value>, over: Map<String, Value>) {
     for (key, value) in over {
         match (values.get_mut(&key), value) {
             (Some(Value::Object(below)), Value::Object(over)) => merge(below, over),
@@ -95,10 +123,7 @@ pub fn merge(values: &mut Map<String, Value>, over: Map<String, Value>) {
 }
 
 /// Puts one value at its place.
-///
-/// # Errors
-/// [`Kind::Input`](common::Kind::Input) when what stands on the way is not an object.
-pub fn put(values: &mut Map<String, Value>, setting: &Setting) -> Result<()> {
+fn put(values: &mut Map<String, Value>, setting: &Setting) -> Result<()> {
     let Some((last, parents)) = setting.path.split_last() else { return Ok(()) };
     let mut map = values;
     for part in parents {
@@ -110,10 +135,7 @@ pub fn put(values: &mut Map<String, Value>, setting: &Setting) -> Result<()> {
 }
 
 /// Puts an image at `PREFIX.repository` and `PREFIX.tag`, pinned by its digest: the charts write `repository:tag`.
-///
-/// # Errors
-/// As [`put`].
-pub fn put_image(values: &mut Map<String, Value>, prefix: &str, image: &Image) -> Result<()> {
+fn put_image(values: &mut Map<String, Value>, prefix: &str, image: &Image) -> Result<()> {
     let tag = match (&image.tag, &image.digest) {
         (tag, Some(digest)) => format!("{}@{digest}", tag.as_deref().unwrap_or(NO_TAG)),
         (Some(tag), None) => tag.clone(),
@@ -130,7 +152,22 @@ pub fn put_image(values: &mut Map<String, Value>, prefix: &str, image: &Image) -
 #[allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 mod tests {
     use super::*;
-    use serde_json::json;
+
+    #[test]
+    fn later_values_win() {
+        let document = br#"{"images": {"c": {"repository": "r", "tag": "v1"}}}"#;
+        let document = Document::parse("test", document).unwrap();
+        let given = json!({"region": "given", "image": {"tag": "given", "pullPolicy": "Always"}, "n": 1});
+        let given = given.as_object().cloned().unwrap();
+        let resolve = |image: &str| {
+            let (images, settings) = ([image_flag(image).unwrap()], [setting("n=2").unwrap()]);
+            resolve(&document, (Some("r1".to_owned()), "sa"), given.clone(), &images, &settings)
+        };
+        let expected = json!({"image": {"pullPolicy": "Always", "repository": "r", "tag": "v1"}, "n": 2,
+            "region": "given", "serviceAccount": {"create": false, "name": "sa"}});
+        assert_eq!(Value::Object(resolve("image=c").unwrap()), expected);
+        assert_eq!(resolve("image=d").unwrap_err().to_string(), "the document has no images.d");
+    }
 
     #[test]
     fn settings_are_read_as_helm_reads_them() {

@@ -10,7 +10,7 @@ use aws_sdk_servicediscovery::types::{
     NamespaceFilter, NamespaceFilterName, NamespaceSummary, NamespaceType, Operation, ServiceFilter, ServiceFilterName,
     Tag,
 };
-use common::aws::{Call, MANAGED_BY, OrAbsent};
+use common::aws::{Call, MANAGED_BY, OrAbsent, foreign};
 use std::collections::BTreeMap;
 
 /// Tag of a namespace we made: its VPC, for Cloud Map itself does not tell.
@@ -49,15 +49,15 @@ impl CloudMap {
     async fn namespace(&self, summary: NamespaceSummary) -> Result<Namespace> {
         let arn = summary.arn.context("servicediscovery:ListNamespaces gave a namespace without an ARN")?;
         let tags = self.tags(&arn).await?;
-        let ours = tags.get(MANAGED_BY.0).is_some_and(|manager| manager == MANAGED_BY.1);
+        let foreign = foreign(tags.get(MANAGED_BY.0).map(String::as_str));
         let dns = summary.properties.and_then(|properties| properties.dns_properties);
         let hosted_zone = dns.and_then(|dns| dns.hosted_zone_id);
-        let vpcs = match (tags.get(VPC_TAG).filter(|_| ours), &hosted_zone) {
+        let vpcs = match (tags.get(VPC_TAG).filter(|_| foreign.is_none()), &hosted_zone) {
             (Some(vpc), _) => vec![vpc.clone()],
             (None, Some(zone)) => self.vpcs(zone).await?,
             (None, None) => Vec::new(),
         };
-        Ok(Namespace { id: summary.id.unwrap_or_default(), arn, hosted_zone, vpcs, ours, services: Vec::new() })
+        Ok(Namespace { id: summary.id.unwrap_or_default(), arn, hosted_zone, vpcs, foreign, services: Vec::new() })
     }
 
     async fn tags(&self, arn: &str) -> Result<BTreeMap<String, String>> {

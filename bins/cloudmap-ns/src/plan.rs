@@ -4,6 +4,7 @@
 
 use anyhow::Result;
 use common::Error;
+use common::aws::permit;
 use std::fmt;
 
 /// The namespace the cluster's VPC needs.
@@ -28,8 +29,8 @@ pub struct Namespace {
     pub hosted_zone: Option<String>,
     /// The VPCs that see its zone.
     pub vpcs: Vec<String>,
-    /// Carries our tag.
-    pub ours: bool,
+    /// Whose it is, if not ours.
+    pub foreign: Option<String>,
     /// Names of its services; looked up for `--delete` only.
     pub services: Vec<String>,
 }
@@ -62,7 +63,7 @@ pub fn of_vpc<'a>(want: &Want, have: &'a [Namespace]) -> Option<&'a Namespace> {
 pub fn plan(want: &Want, have: &[Namespace]) -> Vec<Change> {
     match of_vpc(want, have) {
         None => vec![Change::Create { name: want.name.clone(), vpc: want.vpc.clone() }],
-        Some(found) if want.adopt && !found.ours => {
+        Some(found) if want.adopt && found.foreign.is_some() => {
             vec![Change::Adopt { id: found.id.clone(), arn: found.arn.clone() }]
         }
         Some(_) => Vec::new(),
@@ -71,7 +72,7 @@ pub fn plan(want: &Want, have: &[Namespace]) -> Vec<Change> {
 
 /// Only what carries our tag is deleted, and only when nobody is registered in it.
 pub fn plan_delete(want: &Want, have: &[Namespace]) -> Vec<Change> {
-    let unused = of_vpc(want, have).filter(|namespace| namespace.ours && namespace.services.is_empty());
+    let unused = of_vpc(want, have).filter(|namespace| namespace.foreign.is_none() && namespace.services.is_empty());
     let delete = |namespace: &Namespace| Change::Delete { name: want.name.clone(), id: namespace.id.clone() };
     unused.map(delete).into_iter().collect()
 }
@@ -79,10 +80,10 @@ pub fn plan_delete(want: &Want, have: &[Namespace]) -> Vec<Change> {
 /// Why `--delete` leaves the namespace.
 pub fn left_alone(want: &Want, have: &[Namespace]) -> Vec<String> {
     let Some(found) = of_vpc(want, have) else { return Vec::new() };
-    let why = match &found.services[..] {
-        _ if !found.ours => "not made by crossmesh".to_owned(),
-        [] => return Vec::new(),
-        services => format!("still has services, which their makers must delete: {}", services.join(", ")),
+    let why = match (&found.foreign, &found.services[..]) {
+        (Some(whose), _) => whose.clone(),
+        (None, []) => return Vec::new(),
+        (None, services) => format!("still has services, which their makers must delete: {}", services.join(", ")),
     };
     vec![format!("namespace {} ({}): {why}", want.name, found.id)]
 }
@@ -90,8 +91,9 @@ pub fn left_alone(want: &Want, have: &[Namespace]) -> Vec<String> {
 /// Namespaces that may be taken for this one, and that this one is somebody else's.
 pub fn remarks(want: &Want, have: &[Namespace]) -> Vec<String> {
     let found = of_vpc(want, have);
-    let foreign = found.filter(|found| !found.ours && !want.adopt);
-    let foreign = foreign.map(|found| format!("namespace {} ({}) is used: others made it", want.name, found.id));
+    let foreign = found.filter(|_| !want.adopt).and_then(|found| Some((&found.id, found.foreign.as_ref()?)));
+    let foreign =
+        foreign.map(|(id, whose)| format!("namespace {} ({id}) is used, {whose}: --adopt takes it over", want.name));
     let elsewhere = have.iter().filter(|other| !other.vpcs.contains(&want.vpc)).map(|other| {
         let place = if other.vpcs.is_empty() { "no VPC".to_owned() } else { other.vpcs.join(", ") };
         format!("another {} ({}) is in {place}: who looks by name alone may find it instead", want.name, other.id)
@@ -110,14 +112,17 @@ pub fn one_vpc(cluster: (&str, &str), peer: (&str, &str)) -> Result<()> {
         .into())
 }
 
+/// What Cloud Map does as the caller, to make the hosted zone.
+const ZONE: &str = "route53:CreateHostedZone, route53:GetHostedZone, route53:ListHostedZonesByName, ec2:DescribeVpcs and \
+                    ec2:DescribeRegions";
+
 /// What Cloud Map says of an operation that failed.
 pub fn failure(what: &str, code: &str, message: &str) -> Error {
     let text = format!("{what}: {code}: {message}");
     match code {
         "CANNOT_CREATE_HOSTED_ZONE" if message.contains("ConflictingDomainExists") => Error::conflict(text)
             .hint("the VPC sees another private hosted zone of that name: see aws route53 list-hosted-zones-by-vpc"),
-        "ACCESS_DENIED" => Error::failed(text)
-            .hint("Cloud Map makes the hosted zone as the caller: it needs route53:CreateHostedZone, route53:DeleteHostedZone, ec2:DescribeVpcs"),
+        "ACCESS_DENIED" => Error::failed(text).hint(permit(message, ZONE)),
         "THROTTLED_REQUEST" | "INTERNAL_FAILURE" => Error::retry(text).hint("run it again"),
         _ => Error::failed(text),
     }
@@ -138,7 +143,7 @@ mod tests {
             arn: format!("arn:{id}"),
             hosted_zone: None,
             vpcs: [vpc].into_iter().filter(|vpc| !vpc.is_empty()).map(str::to_owned).collect(),
-            ours,
+            foreign: Some("managed by bob".to_owned()).filter(|_| !ours),
             services: services.iter().map(|service| (*service).to_owned()).collect(),
         }
     }
@@ -151,18 +156,12 @@ mod tests {
     fn the_vpc_decides_which_namespace_is_meant() {
         let create: Words = &["create namespace n in vpc-1"];
         let delete: Words = &["delete namespace n (ns-1)"];
-        const USED: &str = "namespace n (ns-1) is used: others made it";
+        const USED: &str = "namespace n (ns-1) is used, managed by bob: --adopt takes it over";
+        const LEFT: Words = &["namespace n (ns-1): managed by bob"];
         let cases: [Case; 8] = [
             ("none", vec![], create, &[], &[], &[]),
             ("ours", vec![namespace("ns-1", "vpc-1", true, &[])], &[], &[], delete, &[]),
-            (
-                "of others",
-                vec![namespace("ns-1", "vpc-1", false, &["a"])],
-                &[],
-                &[USED],
-                &[],
-                &["namespace n (ns-1): not made by crossmesh"],
-            ),
+            ("of others", vec![namespace("ns-1", "vpc-1", false, &["a"])], &[], &[USED], &[], LEFT),
             (
                 "in use",
                 vec![namespace("ns-1", "vpc-1", true, &["a", "b"])],
@@ -201,7 +200,7 @@ mod tests {
                 &[],
                 &[USED],
                 &[],
-                &["namespace n (ns-1): not made by crossmesh"],
+                LEFT,
             ),
         ];
         let want = Want { name: "n".into(), vpc: "vpc-1".into(), adopt: false };

@@ -2,7 +2,7 @@
 
 use crate::answer::{Answer, Wrong};
 use crate::expect::Expect;
-use crate::spread::ChiSquared;
+use crate::spread::{self, ChiSquared};
 use common::Error;
 use hdrhistogram::Histogram;
 use schemars::JsonSchema;
@@ -88,7 +88,8 @@ impl Answers {
     /// Whether every answer is a colour, and the colours fit the weights.
     ///
     /// # Errors
-    /// [`common::Kind::Failed`] with the failure seen most often, or with the tallies.
+    /// [`common::Kind::Failed`] with the failure seen most often, with the number of answers if they are too few, or
+    /// with the tallies.
     pub fn judge(&self, url: &str, expect: &Expect) -> Result<(), Error> {
         let of = |count: u64| format!("{count} of {} requests", self.total());
         if let Some((wrong, count)) = most(&self.wrong) {
@@ -96,6 +97,11 @@ impl Answers {
         }
         if let Some((reason, count)) = most(&self.silence) {
             return Err(Error::failed(format!("{url} did not answer {}: {reason}", of(count))));
+        }
+        let (total, fewest) = (self.total(), spread::fewest(expect));
+        if total < u64::from(fewest) {
+            let message = format!("{total} answers can't tell whether {expect} is kept");
+            return Err(Error::failed(message).hint(format!("ask long enough for {fewest}, see --duration")));
         }
         let test = self.chi_squared(expect);
         if test.fits() {
@@ -160,6 +166,7 @@ mod tests {
         let envoy = "upstream connect error or disconnect/reset before headers";
         for (of, judgement) in [
             (&[("red", 200, 55), ("blue", 200, 45)][..], Ok(())),
+            (&[("red", 200, 5), ("blue", 200, 4)], Err("9 answers can't tell whether blue=1,red=1 is kept".to_owned())),
             (
                 &[("red", 200, 80), ("blue", 200, 20)],
                 Err("the answers are not spread as blue=1,red=1: blue 20, red 80 (p = 1.97e-9)".to_owned()),

@@ -7,29 +7,33 @@ mod expect;
 mod http;
 mod plan;
 mod probe;
+mod span;
 mod spread;
 mod target;
-#[cfg(test)]
-mod tests;
 
 use answers::{Answers, Latency};
 use anyhow::Result;
 use common::{Flags, Session, Tool};
 use expect::Expect;
 use http::Http;
-use plan::{Ask, Want};
+use plan::{Ask, Until, Want};
 use reqwest::Url;
+use reqwest::header::{HeaderName, HeaderValue};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use span::Span;
 use spread::ChiSquared;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Requests, unless told otherwise: enough to tell 60:40 from even nearly always.
 const COUNT: u32 = 200;
 /// Requests at a time, unless told otherwise.
 const CONCURRENCY: u32 = 10;
+/// How long one answer may take, unless told otherwise. A front end in the mesh answers or gives up within Envoy's 15 s.
+const PATIENCE: Span = Span(Duration::from_secs(20));
 
 /// Asks a URL many times and checks that the answers are spread as expected.
 ///
@@ -37,17 +41,19 @@ const CONCURRENCY: u32 = 10;
 /// be one of the expected colours, whatever its status, and a χ² test must not find the tallies at
 /// odds with the weights (significance 0.001: of 100 answers, 55 and 45 are even, 80 and 20 are
 /// not). Every run asks anew. Each request makes a connection of its own, so that the spread of
-/// connections is seen as well; --keep-alive is faster and sees only that of requests.
+/// connections is seen as well; --keep-alive is faster and sees only that of requests. HTTPS trusts
+/// the authorities of this machine, or those of the file that SSL_CERT_FILE names.
 ///
 ///   Reads   apps.<name>.endpoint, unless a URL is given
-///   Owns    probe {chiSquared, concurrency, count, errors, expect, keepAlive, latencyMillis,
-///           tallies, url}
+///   Owns    probe {chiSquared, concurrency, count, duration, errors, expect, keepAlive,
+///           latencyMillis, rate, requestTimeout, tallies, url}; no header, for it may be secret
 ///   Calls   nothing of AWS: only the URL, directly, past any proxy
 ///   Exits   0 even, 1 uneven or a wrong answer, 2 usage, 3 input, 5 never reached
 ///
 /// Examples:
 ///   color-probe -n http://127.0.0.1:8080/color --expect red=1,blue=1
 ///   color-probe --count 1000 --expect red=9,blue=1 <feapp.json | jq .probe.tallies
+///   color-probe -n https://lb.example/ -H 'Host: shop.example' --duration 1m --rate 20
 #[derive(Debug, clap::Parser)]
 #[command(name = "color-probe", version, verbatim_doc_comment)]
 struct ColorProbe {
@@ -60,12 +66,24 @@ struct ColorProbe {
     /// Requests [default: 200]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     count: Option<u32>,
+    /// Ask for so long, e.g. 30s, instead of so often
+    #[arg(long, value_name = "DURATION", conflicts_with = "count")]
+    duration: Option<Span>,
+    /// Requests a second at most [default: no limit]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rate: Option<u32>,
     /// Requests at a time [default: 10]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     concurrency: Option<u32>,
     /// Colours that may answer, with their weights [default: blue=1,red=1]
     #[arg(long, value_name = "COLOR=WEIGHT,…")]
     expect: Option<Expect>,
+    /// Send a header with every request, as curl does; repeatable
+    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = http::header)]
+    headers: Vec<(HeaderName, HeaderValue)>,
+    /// How long one answer may take [default: 20s]
+    #[arg(long, value_name = "DURATION")]
+    request_timeout: Option<Span>,
     /// Use connections again
     #[arg(long)]
     keep_alive: bool,
@@ -91,6 +109,9 @@ struct Probe {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     count: Option<u32>,
+    /// How long it is asked, `1m 30s`, instead of how often.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    duration: Option<Span>,
     /// Requests that brought no expected colour; found, never wished for, and 0, or else there is no document.
     #[serde(skip_serializing_if = "Option::is_none")]
     errors: Option<u64>,
@@ -103,6 +124,13 @@ struct Probe {
     /// How long the answers took; found, never wished for.
     #[serde(skip_serializing_if = "Option::is_none")]
     latency_millis: Option<Latency>,
+    /// Requests a second at most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000))]
+    rate: Option<u32>,
+    /// How long one answer may take, `20s`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_timeout: Option<Span>,
     /// How often each expected colour answered; found, never wished for.
     #[serde(skip_serializing_if = "Option::is_none")]
     tallies: Option<BTreeMap<String, u64>>,
@@ -127,14 +155,17 @@ impl Tool for ColorProbe {
 
     async fn want(&self, session: &mut Session, section: Option<Probe>) -> Result<Want> {
         let section = section.unwrap_or_default();
+        let count = plan::within("count", section.count, u32::MAX)?;
+        let concurrency = plan::within("concurrency", section.concurrency, 1000)?;
+        let rate = plan::within("rate", section.rate, 1000)?;
         Ok(Want {
             url: if self.flags.delete { None } else { Some(self.target(session, section.url.as_deref())?) },
             expect: self.expect.clone().or(section.expect).unwrap_or_else(Expect::red_and_blue),
-            count: plan::at_least_one("count", self.count.or(section.count).unwrap_or(COUNT))?,
-            concurrency: plan::at_least_one(
-                "concurrency",
-                self.concurrency.or(section.concurrency).unwrap_or(CONCURRENCY),
-            )?,
+            until: Until::of((self.count, self.duration), (count, section.duration), COUNT)?,
+            left: session.remaining(),
+            concurrency: self.concurrency.or(concurrency).unwrap_or(CONCURRENCY),
+            rate: self.rate.or(rate),
+            patience: self.request_timeout.or(section.request_timeout).unwrap_or(PATIENCE),
             keep_alive: self.keep_alive || section.keep_alive.unwrap_or(false),
         })
     }
@@ -153,8 +184,9 @@ impl Tool for ColorProbe {
     }
 
     async fn apply(&self, session: &Session, want: &Want, ask: Ask) -> Result<()> {
-        let http = Http::new(&ask.url, want.keep_alive)?;
-        probe::first_answer(session, &http, &ask.url, &want.expect).await?;
+        let headers = self.headers.iter().cloned().collect();
+        let http = Http::new(ask.url.clone(), headers, want.keep_alive, want.patience.0)?;
+        probe::first_answer(session, &http, &want.expect).await?;
         let answers = probe::ask(session, &http, &ask, want).await?;
         session.stderr.block(chart::chart(&answers, &want.expect));
         answers.judge(ask.url.as_str(), &want.expect)?;
@@ -166,10 +198,13 @@ impl Tool for ColorProbe {
         Probe {
             chi_squared: have.as_ref().map(|answers| answers.chi_squared(&want.expect).rounded()),
             concurrency: Some(want.concurrency),
-            count: Some(want.count),
+            count: want.until.count(),
+            duration: want.until.time(),
             errors: have.as_ref().map(Answers::errors),
             keep_alive: Some(want.keep_alive),
             latency_millis: have.as_ref().map(Answers::latency),
+            rate: want.rate,
+            request_timeout: Some(want.patience),
             tallies: have.map(|answers| answers.tallies),
             url: want.url.map(String::from),
             expect: Some(want.expect),

@@ -1,11 +1,13 @@
 //! What to ask. Pure.
 
 use crate::expect::Expect;
+use crate::span::Span;
 use crate::spread;
 use anyhow::Result;
 use common::Error;
 use reqwest::Url;
 use std::fmt;
+use std::time::Duration;
 
 /// The answers that are wanted.
 #[derive(Debug, Clone)]
@@ -14,44 +16,92 @@ pub struct Want {
     pub url: Option<Url>,
     /// The colours that may answer.
     pub expect: Expect,
-    /// Requests in all.
-    pub count: u32,
+    /// When it is enough.
+    pub until: Until,
+    /// Until `--timeout` has passed.
+    pub left: Duration,
     /// Requests at a time.
     pub concurrency: u32,
+    /// Requests a second at most; none: as many as are answered.
+    pub rate: Option<u32>,
+    /// How long one answer may take.
+    pub patience: Span,
     /// Whether connections are used again.
     pub keep_alive: bool,
+}
+
+/// When it is enough.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Until {
+    /// After so many requests.
+    Count(u32),
+    /// After so long; what is under way then still counts.
+    Time(Span),
+}
+
+impl Until {
+    /// Flags beat the document, and either of them its other.
+    ///
+    /// # Errors
+    /// The document has both.
+    pub fn of(flags: (Option<u32>, Option<Span>), doc: (Option<u32>, Option<Span>), default: u32) -> Result<Self> {
+        match (flags, doc) {
+            ((Some(count), _), _) | ((None, None), (Some(count), None)) => Ok(Self::Count(count)),
+            ((None, Some(time)), _) | ((None, None), (None, Some(time))) => Ok(Self::Time(time)),
+            ((None, None), (None, None)) => Ok(Self::Count(default)),
+            ((None, None), (Some(_), Some(_))) => {
+                Err(Error::input("probe.duration: there is probe.count, too").hint("give one of them").into())
+            }
+        }
+    }
+
+    pub fn count(self) -> Option<u32> {
+        if let Self::Count(count) = self { Some(count) } else { None }
+    }
+
+    pub fn time(self) -> Option<Span> {
+        if let Self::Time(time) = self { Some(time) } else { None }
+    }
 }
 
 /// The one step: asking.
 #[derive(Debug, PartialEq)]
 pub struct Ask {
     pub url: Url,
-    pub count: u32,
+    pub until: Until,
 }
 
 impl fmt::Display for Ask {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ask {} {} times", self.url, self.count)
+        match self.until {
+            Until::Count(count) => write!(f, "ask {} {count} times", self.url),
+            Until::Time(time) => write!(f, "ask {} for {time}", self.url),
+        }
     }
 }
 
 /// Every run asks once.
 pub fn plan(want: &Want, asked: bool) -> Result<Vec<Ask>> {
     let fewest = spread::fewest(&want.expect);
-    if want.count < fewest {
-        let message = format!("{} requests can't tell whether {} is kept", want.count, want.expect);
+    if let Some(count) = want.until.count().filter(|count| *count < fewest) {
+        let message = format!("{count} requests can't tell whether {} is kept", want.expect);
         return Err(Error::usage(message).hint(format!("ask at least {fewest} times, see --count")).into());
     }
+    if let Some(time) = want.until.time().filter(|time| time.0 >= want.left) {
+        let message = format!("{time} is not over before --timeout has passed");
+        return Err(Error::usage(message).hint("give it more with --timeout").into());
+    }
     let url = want.url.clone().filter(|_| !asked);
-    Ok(url.map(|url| Ask { url, count: want.count }).into_iter().collect())
+    Ok(url.map(|url| Ask { url, until: want.until }).into_iter().collect())
 }
 
 /// What the flags refuse, the document must not bring in.
-pub fn at_least_one(field: &str, number: u32) -> Result<u32> {
-    if number == 0 {
-        return Err(Error::input(format!("probe.{field}: 0 is not at least 1")).into());
+pub fn within(field: &str, number: Option<u32>, most: u32) -> Result<Option<u32>> {
+    match number {
+        Some(0) => Err(Error::input(format!("probe.{field}: 0 is not at least 1")).into()),
+        Some(number) if number > most => Err(Error::input(format!("probe.{field}: {number} is over {most}")).into()),
+        _ => Ok(number),
     }
-    Ok(number)
 }
 
 #[cfg(test)]
@@ -59,23 +109,68 @@ pub fn at_least_one(field: &str, number: u32) -> Result<u32> {
 mod tests {
     use super::*;
 
-    fn want(count: u32) -> Want {
-        let url = Some(Url::parse("http://front/color").unwrap());
-        Want { url, expect: Expect::red_and_blue(), count, concurrency: 1, keep_alive: false }
+    fn span(text: &str) -> Span {
+        text.parse().unwrap()
+    }
+
+    fn want(until: Until) -> Want {
+        Want {
+            url: Some(Url::parse("http://front/color").unwrap()),
+            expect: Expect::red_and_blue(),
+            until,
+            left: Duration::from_secs(300),
+            concurrency: 1,
+            rate: None,
+            patience: span("20s"),
+            keep_alive: false,
+        }
     }
 
     #[test]
     fn every_run_asks_once() {
-        let steps: Vec<_> = plan(&want(200), false).unwrap().iter().map(ToString::to_string).collect();
-        assert_eq!(steps, ["ask http://front/color 200 times"]);
-        assert_eq!(plan(&want(200), true).unwrap(), []);
+        for (until, step) in [
+            (Until::Count(200), "ask http://front/color 200 times"),
+            (Until::Time(span("90s")), "ask http://front/color for 1m 30s"),
+        ] {
+            let steps: Vec<_> = plan(&want(until), false).unwrap().iter().map(ToString::to_string).collect();
+            assert_eq!(steps, [step]);
+            assert_eq!(plan(&want(until), true).unwrap(), []);
+        }
     }
 
     #[test]
-    fn too_few_requests_are_refused() {
-        assert!(plan(&want(10), false).is_ok());
-        let error = plan(&want(9), false).unwrap_err();
-        assert_eq!(error.to_string(), "9 requests can't tell whether blue=1,red=1 is kept");
-        assert_eq!(common::classify(&error), (common::Kind::Usage, Some("ask at least 10 times, see --count")));
+    fn what_can_not_tell_anything_is_refused() {
+        let even = "ask at least 10 times, see --count";
+        for (until, refused) in [
+            (Until::Count(10), None),
+            (Until::Count(9), Some(("9 requests can't tell whether blue=1,red=1 is kept", even))),
+            (Until::Time(span("299s")), None),
+            (
+                Until::Time(span("5m")),
+                Some(("5m is not over before --timeout has passed", "give it more with --timeout")),
+            ),
+        ] {
+            let error = plan(&want(until), false).err();
+            let told = error.as_ref().map(|error| (error.to_string(), common::classify(error)));
+            let expected = refused.map(|(message, hint)| (message.to_owned(), (common::Kind::Usage, Some(hint))));
+            assert_eq!(told, expected, "{until:?}");
+        }
+    }
+
+    #[test]
+    fn a_flag_beats_what_the_document_says_of_either() {
+        let time = Some(span("1s"));
+        for (flags, doc, until) in [
+            ((None, None), (None, None), Some(Until::Count(7))),
+            ((Some(1), None), (Some(2), None), Some(Until::Count(1))),
+            ((Some(1), None), (None, time), Some(Until::Count(1))),
+            ((None, time), (Some(2), None), Some(Until::Time(span("1s")))),
+            ((None, None), (Some(2), None), Some(Until::Count(2))),
+            ((None, None), (None, time), Some(Until::Time(span("1s")))),
+            ((Some(1), None), (Some(2), time), Some(Until::Count(1))),
+            ((None, None), (Some(2), time), None),
+        ] {
+            assert_eq!(Until::of(flags, doc, 7).ok(), until, "{flags:?} {doc:?}");
+        }
     }
 }

@@ -1,14 +1,406 @@
-//! The binary in somebody's pipeline: no cluster, no AWS, no CA certificates.
+//! The program itself against servers on the loopback interface, without AWS, cluster, home or anything else in its
+//! environment.
 
-#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may stop at the first surprise")]
 
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::TcpListener;
-use std::process::Command;
+use rustls::crypto::aws_lc_rs::default_provider;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use serde_json::{Value, json};
+use std::io::{BufRead as _, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::{Duration, Instant};
+
+type Answer = fn(usize) -> (u16, &'static str);
+
+/// A server whose answers depend on how many it has given.
+struct Server {
+    scheme: &'static str,
+    address: String,
+    connections: Arc<AtomicUsize>,
+    /// The first lines and headers of all requests.
+    heads: Arc<Mutex<Vec<String>>>,
+}
+
+impl Server {
+    /// `answer` gets the number of the request, from 0, and gives status and body.
+    fn start(answer: Answer) -> Self {
+        Self::speak("http", answer, |stream, heads, answer| {
+            let _closed = serve(stream, heads, answer);
+        })
+    }
+
+    /// Over TLS, as whom the certificate names.
+    fn https(answer: Answer, tls: Arc<ServerConfig>) -> Self {
+        Self::speak("https", answer, move |stream, heads, answer| {
+            let tls = ServerConnection::new(tls.clone()).unwrap();
+            let _closed = serve(StreamOwned::new(tls, stream), heads, answer);
+        })
+    }
+
+    fn speak(
+        scheme: &'static str,
+        answer: Answer,
+        speak: impl Fn(TcpStream, &Mutex<Vec<String>>, &dyn Fn() -> (u16, &'static str)) + Clone + Send + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let server = Self { scheme, address, connections: Arc::default(), heads: Arc::default() };
+        let (requests, connections, heads) =
+            (Arc::new(AtomicUsize::new(0)), server.connections.clone(), server.heads.clone());
+        thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                connections.fetch_add(1, Ordering::Relaxed);
+                let (requests, heads, speak) = (requests.clone(), heads.clone(), speak.clone());
+                thread::spawn(move || speak(stream, &heads, &|| answer(requests.fetch_add(1, Ordering::Relaxed))));
+            }
+        });
+        server
+    }
+
+    fn url(&self) -> String {
+        format!("{}://{}/color", self.scheme, self.address)
+    }
+}
+
+/// Serves one connection until its client closes it.
+fn serve(
+    stream: impl Read + Write,
+    heads: &Mutex<Vec<String>>,
+    answer: &dyn Fn() -> (u16, &'static str),
+) -> Option<()> {
+    let mut stream = BufReader::new(stream);
+    loop {
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            if stream.read_line(&mut head).ok()? == 0 {
+                return None;
+            }
+        }
+        heads.lock().unwrap().push(head.to_lowercase());
+        let (status, body) = answer();
+        let length = body.len();
+        write!(stream.get_mut(), "HTTP/1.1 {status} Whatever\r\ncontent-length: {length}\r\n\r\n{body}").ok()?;
+        stream.get_mut().flush().ok()?;
+    }
+}
+
+fn even(request: usize) -> (u16, &'static str) {
+    (200, if request.is_multiple_of(2) { "red" } else { "blue" })
+}
+
+/// What one run printed.
+struct Run {
+    exit: i32,
+    stdout: String,
+    stderr: String,
+}
+
+impl Run {
+    fn new(stdin: &str, args: &[&str]) -> Self {
+        Self::with(&[], stdin, args)
+    }
+
+    fn with(environment: &[(&str, &str)], stdin: &str, args: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_color-probe"));
+        command.env_clear().envs(environment.iter().copied()).args(args);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        // A run that needs no stdin may be over already.
+        let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
+        let output = child.wait_with_output().unwrap();
+        Self {
+            exit: output.status.code().expect("an exit code"),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    fn probe(&self) -> Value {
+        assert_eq!(self.exit, 0, "{}", self.stderr);
+        serde_json::from_str::<Value>(&self.stdout).unwrap()["probe"].take()
+    }
+
+    /// The error line, which a failed run prints last; nothing may then be on stdout.
+    fn error(&self, exit: i32) -> Value {
+        assert_eq!((self.exit, self.stdout.as_str()), (exit, ""), "{}", self.stderr);
+        serde_json::from_str::<Value>(self.stderr.lines().last().unwrap()).unwrap()["error"].take()
+    }
+}
 
 #[test]
-fn asks_any_server() {
+fn an_even_spread_passes() {
+    let server = Server::start(even);
+    // Concurrency 1: the first answer, which is waited for, is red, so that 100 begin and end with another colour.
+    let run = Run::new("", &["-n", &server.url(), "--expect", "red=1,blue=1", "--count=100", "--concurrency=1"]);
+    let mut probe = run.probe();
+    let latency = probe["latencyMillis"].take();
+    let names: Vec<_> = latency.as_object().unwrap().keys().collect();
+    assert_eq!(names, ["max", "p50", "p90", "p99"]);
+    let expected = json!({
+        "chiSquared": {"degreesOfFreedom": 1, "p": 1.0, "statistic": 0.0},
+        "concurrency": 1,
+        "count": 100,
+        "errors": 0,
+        "expect": {"blue": 1, "red": 1},
+        "keepAlive": false,
+        "latencyMillis": null,
+        "requestTimeout": "20s",
+        "tallies": {"blue": 50, "red": 50},
+        "url": server.url(),
+    });
+    assert_eq!(probe, expected);
+    assert!(run.stderr.contains("  red      50  50.0 %  ██"), "{}", run.stderr);
+    assert_eq!(server.connections.load(Ordering::Relaxed), 101);
+}
+
+#[test]
+fn connections_are_used_again_only_if_told_to() {
+    let server = Server::start(even);
+    Run::new("", &["-n", &server.url(), "--count=100", "--concurrency=1", "--keep-alive"]).probe();
+    assert_eq!(server.connections.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn headers_are_sent_and_kept_out_of_the_document() {
+    let server = Server::start(even);
+    let run = Run::new("", &["-n", &server.url(), "--count=10", "-H", "Host: shop.example", "--header=X-Key: s3cret"]);
+    assert_eq!(run.probe()["errors"], 0);
+    assert!(!(run.stdout + &run.stderr).contains("s3cret"));
+    let heads = server.heads.lock().unwrap();
+    assert_eq!(heads.len(), 11);
+    for head in &*heads {
+        assert!(head.contains("\r\nhost: shop.example\r\n") && head.contains("\r\nx-key: s3cret\r\n"), "{head}");
+    }
+}
+
+#[test]
+fn https_trusts_whom_the_machine_trusts() {
+    let rcgen::CertifiedKey { cert, signing_key } =
+        rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let trusted = folder.path().join("trusted.pem");
+    std::fs::write(&trusted, cert.pem()).unwrap();
+    let tls = ServerConfig::builder_with_provider(Arc::new(default_provider())).with_safe_default_protocol_versions();
+    let key = signing_key.serialize_der().try_into().unwrap();
+    let mut tls = tls.unwrap().with_no_client_auth().with_single_cert(vec![cert.der().clone()], key).unwrap();
+    // A server that could speak HTTP/2 is asked one request a connection all the same.
+    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let server = Server::https(even, Arc::new(tls));
+    let trust = [("SSL_CERT_FILE", trusted.to_str().unwrap())];
+    let probe = Run::with(&trust, "", &["-n", &server.url(), "--count=20", "--concurrency=1"]).probe();
+    assert_eq!(probe["tallies"], json!({"blue": 10, "red": 10}));
+    assert_eq!(server.connections.load(Ordering::Relaxed), 21);
+
+    let error = Run::new("", &["-n", &server.url(), "--timeout=1s"]).error(5);
+    assert!(error["message"].as_str().unwrap().contains("UnknownIssuer"), "{error}");
+}
+
+#[test]
+fn a_rate_is_not_exceeded() {
+    let server = Server::start(even);
+    let started = Instant::now();
+    let run = Run::new("", &["-n", &server.url(), "--count=20", "--rate=40"]);
+    assert_eq!(run.probe()["rate"], 40);
+    // 20 requests, 19 pauses of 25 ms between them, however slow the machine.
+    assert!(started.elapsed() >= Duration::from_millis(19 * 25));
+}
+
+#[test]
+fn a_duration_takes_the_place_of_a_count() {
+    let server = Server::start(even);
+    let started = Instant::now();
+    let run = Run::new("", &["-n", &server.url(), "--duration=1s", "--concurrency=1", "--keep-alive"]);
+    assert!(started.elapsed() >= Duration::from_secs(1));
+    let probe = run.probe();
+    assert_eq!((&probe["duration"], &probe["count"]), (&json!("1s"), &Value::Null));
+    let told: u64 = probe["tallies"].as_object().unwrap().values().filter_map(Value::as_u64).sum();
+    assert_eq!(u64::try_from(server.heads.lock().unwrap().len()).unwrap(), told + 1, "the first answer is waited for");
+
+    let again = Run::new(&run.stdout, &["--count=10"]).probe();
+    assert_eq!((&again["duration"], &again["count"]), (&Value::Null, &json!(10)));
+
+    let few = Run::new("", &["-n", &server.url(), "--duration=1s", "--rate=1"]).error(1);
+    assert!(few["message"].as_str().unwrap().contains("can't tell whether"), "{few}");
+    let long = Run::new("", &["-n", &server.url(), "--duration=10m"]).error(2);
+    assert_eq!(long["message"], "10m is not over before --timeout has passed");
+}
+
+#[test]
+fn an_answer_that_takes_longer_than_it_may_is_an_error() {
+    let server = Server::start(|request| {
+        if request == 5 {
+            thread::park();
+        }
+        even(request)
+    });
+    let run = Run::new("", &["-n", &server.url(), "--count=10", "--request-timeout=300ms"]);
+    let message = format!("{} did not answer 1 of 10 requests: no answer within 0.3 s", server.url());
+    assert_eq!(run.error(1)["message"], message);
+}
+
+#[test]
+fn many_at_a_time_are_all_counted() {
+    let server = Server::start(even);
+    let tallies = Run::new("", &["-n", &server.url(), "--count=500", "--concurrency=50"]).probe()["tallies"].take();
+    assert_eq!(tallies, json!({"blue": 250, "red": 250}));
+}
+
+#[test]
+fn the_outcome_is_a_wish_for_the_same() {
+    let server = Server::start(even);
+    let doc = format!(r#"{{"apps":{{"feapp":{{"endpoint":"{}"}}}},"other":[1]}}"#, server.address);
+    let first = Run::new(&doc, &["--count=20", "--keep-alive"]);
+    let again = Run::new(&first.stdout, &[]);
+    for run in [&first, &again] {
+        let probe = run.probe();
+        assert_eq!((&probe["url"], &probe["count"]), (&json!(server.url()), &json!(20)));
+        assert_eq!(probe["keepAlive"], json!(true));
+        let doc: Value = serde_json::from_str(&run.stdout).unwrap();
+        assert_eq!(doc["other"], json!([1]));
+    }
+    let dropped = Run::new(&first.stdout, &["--delete"]);
+    assert_eq!((dropped.exit, dropped.probe()), (0, Value::Null));
+}
+
+#[test]
+fn a_plan_asks_nothing() {
+    let server = Server::start(even);
+    let run = Run::new("", &["-n", "--plan", &server.url()]);
+    assert_eq!(run.probe(), Value::Null);
+    assert_eq!(run.stderr, format!("color-probe: would ask {} 200 times\n", server.url()));
+    assert_eq!(server.connections.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn an_uneven_spread_fails_with_the_tallies() {
+    let server = Server::start(|request| (200, if request % 5 == 0 { "blue" } else { "red" }));
+    let run = Run::new("", &["-n", &server.url(), "--count=100", "--concurrency=1"]);
+    let error = run.error(1);
+    let message = error["message"].as_str().unwrap();
+    assert!(message.starts_with("the answers are not spread as blue=1,red=1: blue 20, red 80"), "{message}");
+    assert_eq!(error["kind"], "failed");
+    assert!(run.stderr.contains("  blue     20  20.0 %"), "the chart is printed all the same: {}", run.stderr);
+    Run::new("", &["-n", &server.url(), "--count=100", "--expect=red=4,blue=1"]).probe();
+}
+
+#[test]
+fn envoys_refusal_is_quoted_and_named() {
+    const REFUSAL: &str = "upstream connect error or disconnect/reset before headers. reset reason: connection timeout";
+    // Upstream's own feapp passes the text on with status 200.
+    for answer in [|_| (503, REFUSAL), |_| (200, REFUSAL)] {
+        let server = Server::start(answer);
+        let error = Run::new("", &["-n", &server.url(), "--timeout=1s"]).error(1);
+        let message = error["message"].as_str().unwrap();
+        assert!(message.starts_with("the front cluster can't reach the back cluster: http://127.0.0.1:"), "{message}");
+        assert!(message.contains(REFUSAL), "{message}");
+        assert!(error["hint"].as_str().unwrap().contains("sg-open"), "{error}");
+    }
+}
+
+#[test]
+fn one_wrong_answer_among_good_ones_fails() {
+    let server = Server::start(|request| if request == 50 { (200, "oops") } else { even(request) });
+    let error = Run::new("", &["-n", &server.url(), "--count=100"]).error(1);
+    let message = error["message"].as_str().unwrap();
+    assert!(
+        message.ends_with("answered 200 \"oops\", which is none of the expected colours (1 of 100 requests)"),
+        "{message}"
+    );
+}
+
+#[test]
+fn the_first_good_answer_is_waited_for() {
+    let server = Server::start(|request| if request < 3 { (503, "no healthy upstream") } else { even(request) });
+    Run::new("", &["-n", &server.url(), "--count=100"]).probe();
+}
+
+#[test]
+fn nobody_there_may_be_tried_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/color", listener.local_addr().unwrap());
+    drop(listener);
+    let error = Run::new("", &["-n", &url, "--timeout=1s"]).error(5);
+    assert_eq!(error["kind"], "retry");
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains("Connection refused"), "{message}");
+}
+
+#[test]
+fn a_server_that_hangs_is_given_up_in_time() {
+    let server = Server::start(|request| {
+        if request > 0 {
+            thread::park();
+        }
+        even(request)
+    });
+    let error = Run::new("", &["-n", &server.url(), "--timeout=1s"]).error(5);
+    assert_eq!(error["message"], format!("{} gave 0 of 200 answers in time", server.url()));
+}
+
+#[test]
+fn a_wrong_answer_is_told_though_the_last_request_was_cut_short() {
+    let server = Server::start(|request| {
+        if request > 2 {
+            thread::park();
+        }
+        (503, "no healthy upstream")
+    });
+    let error = Run::new("", &["-n", &server.url(), "--timeout=2s"]).error(1);
+    assert!(error["message"].as_str().unwrap().contains("no healthy upstream"), "{error}");
+}
+
+#[test]
+fn a_server_that_never_answers_may_be_tried_again() {
+    let server = Server::start(|_| {
+        thread::park();
+        (200, "red")
+    });
+    let error = Run::new("", &["-n", &server.url(), "--timeout=1s"]).error(5);
+    assert!(error["message"].as_str().unwrap().contains("no answer within"), "{error}");
+}
+
+#[test]
+fn what_can_not_be_asked_is_refused_before_asking() {
+    for (stdin, args, exit, message) in [
+        ("{}", &[][..], 2, "no URL to ask"),
+        ("", &["http://h/"], 3, "stdin is empty"),
+        ("{\"probe\":{\"urls\":1}}", &[], 3, "probe.urls: unknown field"),
+        ("{\"probe\":{\"url\":\"ftp://h\"}}", &[], 3, "probe.url: \"ftp://h\" is not a URL that begins with http"),
+        ("{\"probe\":{\"rate\":1001,\"url\":\"http://h\"}}", &[], 3, "probe.rate: 1001 is over 1000"),
+        ("{\"probe\":{\"duration\":\"0s\"}}", &[], 3, "probe.duration: \"0s\" is no time at all"),
+        (
+            "{\"probe\":{\"count\":9,\"duration\":\"9s\",\"url\":\"http://h\"}}",
+            &[],
+            3,
+            "probe.duration: there is probe.count, too",
+        ),
+        ("{\"probe\":{\"count\":0,\"url\":\"http://h\"}}", &[], 3, "probe.count: 0 is not at least 1"),
+        ("{\"probe\":{\"expect\":{\"red\":0}}}", &[], 3, "probe.expect: no colour has a weight above 0"),
+        ("{}", &["http://h/", "--count=3"], 2, "3 requests can't tell whether blue=1,red=1 is kept"),
+    ] {
+        let error = Run::new(stdin, args).error(exit);
+        assert!(error["message"].as_str().unwrap().starts_with(message), "{error}");
+    }
+    for args in [
+        &["localhost:8080"][..],
+        &["-n", "--expect=red"],
+        &["-n", "--app=x", "http://h/"],
+        &["--count=0"],
+        &["-n", "http://h/", "-H", "Host"],
+        &["-n", "http://h/", "--rate=0"],
+        &["-n", "http://h/", "--count=9", "--duration=9s"],
+    ] {
+        let run = Run::new("{}", args);
+        assert_eq!((run.exit, run.stdout.as_str()), (2, ""), "{args:?}: {}", run.stderr);
+    }
+}
+
+/// An answer that ends with its connection, and a machine without certificates.
+#[test]
+fn the_plainest_server_will_do() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/color", listener.local_addr().unwrap());
     thread::spawn(move || {
@@ -19,15 +411,22 @@ fn asks_any_server() {
             let _ = write!(stream, "HTTP/1.0 200 OK\r\n\r\n{color}\n");
         }
     });
-    let run = Command::new(env!("CARGO_BIN_EXE_color-probe"))
-        .args([url.as_str(), "-n", "--expect", "red=1,blue=1", "--count=50"])
-        .env_clear()
-        .env("SSL_CERT_FILE", "/nonexistent")
-        .output()
-        .unwrap();
-    let stderr = String::from_utf8_lossy(&run.stderr);
-    assert_eq!(run.status.code(), Some(0), "{stderr}");
-    let document: serde_json::Value = serde_json::from_slice(&run.stdout).unwrap();
-    assert_eq!(document["probe"]["tallies"], serde_json::json!({"blue": 25, "red": 25}));
-    assert_eq!(document["v"], 1);
+    let trust = [("SSL_CERT_FILE", "/nonexistent")];
+    let run = Run::with(&trust, "", &[&url, "-n", "--expect", "red=1,blue=1", "--count=50"]);
+    assert_eq!(run.probe()["tallies"], json!({"blue": 25, "red": 25}));
+}
+
+/// Neither the packages it is built from nor the program itself hold a word of AWS or Kubernetes.
+#[test]
+fn no_aws_sdk_is_linked() {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let args = ["tree", "--offline", "--package=color-probe", "--edges=normal", "--prefix=none", "--format={p}"];
+    let tree = Command::new(cargo).args(args).current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
+    let packages = String::from_utf8(tree.stdout).unwrap();
+    assert!(packages.contains("\nreqwest v"), "{}", String::from_utf8_lossy(&tree.stderr));
+    let foreign: Vec<&str> = packages
+        .lines()
+        .filter(|line| ["aws-sdk", "aws-config", "aws-smithy", "kube"].iter().any(|name| line.starts_with(name)))
+        .collect();
+    assert_eq!(foreign, Vec::<&str>::new());
 }

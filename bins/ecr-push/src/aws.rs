@@ -3,6 +3,7 @@
 use crate::image::Manifest;
 use crate::oci::{AnyManifest, MANIFESTS};
 use crate::plan::{Found, Listed, Repository};
+use crate::registry::Pass;
 use anyhow::{Context, Result};
 use aws_config::SdkConfig;
 use aws_sdk_ecr::Client;
@@ -88,15 +89,16 @@ impl Ecr {
         self.0.tag_resource().resource_arn(arn).tags(ours()?).send().await.call("ecr:TagResource", arn).map(drop)
     }
 
-    /// The password of the registry, good for twelve hours.
-    pub async fn token(&self) -> Result<RegistryAuth> {
+    /// What opens the registry for twelve hours.
+    pub async fn pass(&self) -> Result<Pass> {
         let answer = self.0.get_authorization_token().send().await.call("ecr:GetAuthorizationToken", "registry")?;
         let data = answer.authorization_data.unwrap_or_default().pop();
-        let token = data.and_then(|data| data.authorization_token).context("ecr:GetAuthorizationToken gave none")?;
-        let token = STANDARD.decode(token).ok().and_then(|token| String::from_utf8(token).ok());
-        let token = token.context("ecr:GetAuthorizationToken gave one of an unknown shape")?;
-        let (user, password) = token.split_once(':').context("ecr:GetAuthorizationToken gave no password")?;
-        Ok(RegistryAuth::Basic(user.to_owned(), password.to_owned()))
+        let data = data.context("ecr:GetAuthorizationToken gave none")?;
+        let host = data.proxy_endpoint().and_then(|url| url.strip_prefix("https://"));
+        let token = data.authorization_token().and_then(|token| String::from_utf8(STANDARD.decode(token).ok()?).ok());
+        let login = token.as_deref().and_then(|token| token.split_once(':'));
+        let (host, (user, password)) = host.zip(login).context("ecr:GetAuthorizationToken gave an unknown shape")?;
+        Ok(Pass { host: host.to_owned(), auth: RegistryAuth::Basic(user.to_owned(), password.to_owned()) })
     }
 
     /// Lets a tag name a manifest that is there.
@@ -119,8 +121,9 @@ impl Ecr {
         self.remove(repository, vec![ImageIdentifier::builder().image_tag(tag).build()]).await
     }
 
-    pub async fn delete_image(&self, repository: &str, digest: &str) -> Result<()> {
-        self.remove(repository, vec![ImageIdentifier::builder().image_digest(digest).build()]).await
+    pub async fn delete_images(&self, repository: &str, digests: &[String]) -> Result<()> {
+        let id = |digest| ImageIdentifier::builder().image_digest(digest).build();
+        self.remove(repository, digests.iter().map(id).collect()).await
     }
 
     /// What is gone, or what another index names, is no error.

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use common::{Error, Stderr};
 use std::collections::{BTreeSet, VecDeque};
 use std::ffi::{OsStr, OsString};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
@@ -72,11 +72,11 @@ async fn build(
     if !folder.is_dir() {
         return Err(Error::usage(format!("{} is not a folder", folder.display())).into());
     }
-    let builder = find(path).await?;
+    let (builder, program) = find(path).await?;
     let scratch = tempfile::tempdir().context("make a temporary folder")?;
     let (id_file, file) = (scratch.path().join("id"), scratch.path().join("image.tar"));
 
-    let mut command = builder.command(path);
+    let mut command = quiet(&program);
     command.args(builder.build).arg("--iidfile").arg(&id_file);
     if let Some([platform]) = nodes.map(|nodes| nodes.iter().collect::<Vec<_>>()).as_deref() {
         command.args(["--platform", platform.as_str()]);
@@ -84,7 +84,7 @@ async fn build(
     run(command.arg(folder), &mut tell).await.with_context(|| format!("{} build", builder.name))?;
     let id = std::fs::read_to_string(&id_file).with_context(|| format!("{} built no image", builder.name))?;
 
-    let mut command = builder.command(path);
+    let mut command = quiet(&program);
     for word in builder.save {
         let mut filled = OsString::from(word.replace("ID", id.trim()).replace("FILE", ""));
         if word.ends_with("FILE") {
@@ -98,28 +98,31 @@ async fn build(
     Ok(image)
 }
 
-/// The first that works.
-async fn find(path: &OsStr) -> Result<&'static Builder> {
+/// The first that works, and where it is.
+async fn find(path: &OsStr) -> Result<(&'static Builder, PathBuf)> {
+    let mut why = Vec::new();
     for builder in &BUILDERS {
-        let mut command = builder.command(path);
-        let asked = command.args(builder.works).stdout(Stdio::null()).stderr(Stdio::null()).status().await;
-        if asked.is_ok_and(|status| status.success()) {
-            return Ok(builder);
+        let Some(program) = std::env::split_paths(path).map(|dir| dir.join(builder.name)).find(|file| file.is_file())
+        else {
+            why.push(format!("{}: not on PATH", builder.name));
+            continue;
+        };
+        match run(quiet(&program).args(builder.works), &mut |_| ()).await {
+            Ok(()) => return Ok((builder, program)),
+            Err(error) => why.push(format!("{}: {}", builder.name, error.root_cause())),
         }
     }
-    Err(Error::failed("none of docker, podman and buildah works here")
-        .hint("install one of them, or build elsewhere and give --archive or --binary")
-        .into())
+    let none = Error::failed("none of docker, podman and buildah works here")
+        .hint("install one of them, or build elsewhere and give --archive or --binary");
+    Err(anyhow::Error::msg(why.join("; ")).context(none))
 }
 
-impl Builder {
-    fn command(&self, path: &OsStr) -> Command {
-        let found = std::env::split_paths(path).map(|folder| folder.join(self.name)).find(|file| file.is_file());
-        let mut command = Command::new(found.unwrap_or_else(|| self.name.into()));
-        // BuildKit's and buildah's word for "no time of day".
-        command.env("SOURCE_DATE_EPOCH", "0").stdin(Stdio::null()).kill_on_drop(true);
-        command
-    }
+fn quiet(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    // BuildKit's and buildah's word for "no time of day", and BuildKit's for "no note of when and how it was built".
+    command.env("SOURCE_DATE_EPOCH", "0").env("BUILDX_NO_DEFAULT_ATTESTATIONS", "1");
+    command.stdin(Stdio::null()).kill_on_drop(true);
+    command
 }
 
 /// Runs a command to its end; `tell` gets its output line by line.
@@ -230,13 +233,37 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_failed_build_tells_its_own_words() {
+    async fn a_failure_is_told_in_the_builders_own_words() {
         let context = tempfile::tempdir().unwrap();
-        let programs = programs(&[("docker", "[ $1 = version ] || { echo no such base >&2; exit 3; }")]);
-        let error = build(context.path(), None, |_| (), programs.path().as_os_str()).await.unwrap_err();
-        assert_eq!(format!("{error:#}"), "docker build: it ended with exit status: 3: no such base");
-        let nothing = tempfile::tempdir().unwrap();
-        let error = build(context.path(), None, |_| (), nothing.path().as_os_str()).await.unwrap_err();
-        assert_eq!(error.to_string(), "none of docker, podman and buildah works here");
+        let (works, file) = (works(context.path()), context.path().join("file"));
+        std::fs::write(&file, "").unwrap();
+        let when = |word: &str, then: &str| format!("[ $1 != {word} ] || {{ {then}; }}\n{works}");
+        let (no_base, full) =
+            (when("build", "echo no such base >&2; exit 3"), when("save", "echo disk full >&2; exit 1"));
+        let (no_push, nothing) = (when("push", "exit 1"), when("build", "exit 0"));
+        let daemon = when("version", "echo no daemon >&2; exit 1");
+        for (scripts, folder, message) in [
+            (vec![("docker", &no_base)], context.path(), "docker build: it ended with exit status: 3: no such base"),
+            (vec![("podman", &no_base)], context.path(), "podman build: it ended with exit status: 3: no such base"),
+            (vec![("buildah", &no_base)], context.path(), "buildah build: it ended with exit status: 3: no such base"),
+            (vec![("docker", &full)], context.path(), "docker save: it ended with exit status: 1: disk full"),
+            (vec![("buildah", &no_push)], context.path(), "buildah push: it ended with exit status: 1: "),
+            (
+                vec![("podman", &nothing)],
+                context.path(),
+                "podman built no image: No such file or directory (os error 2)",
+            ),
+            (vec![("docker", &works)], &file, "DIR/file is not a folder"),
+            (
+                vec![("docker", &daemon)],
+                context.path(),
+                "none of docker, podman and buildah works here: \
+                 docker: it ended with exit status: 1: no daemon; podman: not on PATH; buildah: not on PATH",
+            ),
+        ] {
+            let programs = programs(&scripts.iter().map(|(name, script)| (*name, script.as_str())).collect::<Vec<_>>());
+            let error = build(folder, None, |_| (), programs.path().as_os_str()).await.unwrap_err();
+            assert_eq!(format!("{error:#}").replace(&context.path().display().to_string(), "DIR"), message);
+        }
     }
 }

@@ -12,21 +12,20 @@ mod oci;
 mod plan;
 mod registry;
 mod repository;
+mod source;
 
 use anyhow::{Context, Result};
 use aws::Ecr;
 use common::aws::AwsFlags;
 use common::{Error, Flags, Session, Tool};
-use image::Image;
 use indicatif::HumanBytes;
 use oci_client::client::ClientProtocol;
 use plan::{Change, Have, Want};
 use registry::Registry;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use source::Source;
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use tokio::time::timeout;
 
@@ -61,15 +60,8 @@ struct EcrPush {
     /// Also name the image by a tag
     #[arg(long)]
     tag: Option<String>,
-    /// Static Linux programs, put on an empty base with CA certificates; the image starts the first
-    #[arg(long, value_name = "FILE", num_args = 1.., group = "source")]
-    binary: Vec<PathBuf>,
-    /// An OCI layout or a docker archive; a folder, a tar or a tar.gz
-    #[arg(long, value_name = "PATH", group = "source")]
-    archive: Option<PathBuf>,
-    /// Folder with a Dockerfile, built by docker, podman or buildah, whichever is there
-    #[arg(long, value_name = "DIR", group = "source")]
-    context: Option<PathBuf>,
+    #[command(flatten)]
+    source: Source,
     /// Take over a repository that somebody else made
     #[arg(long)]
     adopt: bool,
@@ -101,22 +93,6 @@ struct Pushed {
 }
 
 impl EcrPush {
-    fn has_source(&self) -> bool {
-        !self.binary.is_empty() || self.archive.is_some() || self.context.is_some()
-    }
-
-    /// The image of the source flag.
-    async fn image(&self, session: &Session, want: &Want) -> Result<Option<Image>> {
-        if let Some(archive) = &self.archive {
-            return archive::image(archive, want.tag.as_deref()).map(Some);
-        }
-        if let Some(folder) = &self.context {
-            let nodes = self.nodes(session, want).await?;
-            return builder::image(folder, nodes.as_ref(), &session.stderr).await.map(Some);
-        }
-        if self.binary.is_empty() { Ok(None) } else { binary::image(&self.binary).map(Some) }
-    }
-
     async fn nodes(&self, session: &Session, want: &Want) -> Result<Option<BTreeSet<String>>> {
         let Some(cluster) = &want.cluster else { return Ok(None) };
         nodes::platforms(session.aws(&self.aws).await?, cluster).await
@@ -124,13 +100,12 @@ impl EcrPush {
 
     async fn push(&self, session: &Session, ecr: &Ecr, want: &Want) -> Result<()> {
         let image = want.image.as_ref().context("there is no image to push")?;
-        let repository = ecr.repository(&want.repository).await?;
-        let uri = repository.with_context(|| format!("repository {} is gone", want.repository))?.uri;
-        let registry = Registry::new(&uri, ecr.token().await?, ClientProtocol::Https)?;
-        let bar = |size| session.stderr.bar(size, "{bytes}/{total_bytes} {wide_bar} {bytes_per_sec}");
-        let late = || Error::retry(format!("push to {uri}: not done in time")).hint("give it more with --timeout");
-        let sent = timeout(session.remaining(), registry.push(image, bar)).await.map_err(|_| late())??;
-        session.made(format!("{uri}@{}", image.top()?.digest));
+        let registry = Registry::new(&want.repository, ClientProtocol::Https, async || ecr.pass().await);
+        let bar = session.stderr.bar(0, "{bytes}/{total_bytes} {wide_bar} {bytes_per_sec}");
+        let late = || Error::retry(format!("push to {}: not done in time", want.repository));
+        let pushed = timeout(session.remaining(), registry.push(image, &bar)).await;
+        let sent = pushed.map_err(|_| late().hint("give it more with --timeout"))??;
+        session.made(format!("{}@{}", want.repository, image.top()?.digest));
         let (blobs, all, size) = (sent.blobs, image.blobs.len(), HumanBytes(sent.bytes));
         session.stderr.line(format_args!("sent {blobs} of {all} blobs, {size}"));
         Ok(())
@@ -153,22 +128,24 @@ impl Tool for EcrPush {
 
     async fn want(&self, session: &mut Session, section: Option<Pushed>) -> Result<Want> {
         let section = section.unwrap_or_default();
-        let (region, known) = section.repository.as_deref().map_or((None, None), repository::split);
+        let repository = self.repository.as_deref().or(section.repository.as_deref()).unwrap_or(&self.name);
+        let (region, repository) = repository::split(repository);
         let mut want = Want {
-            repository: self.repository.as_deref().or(known).unwrap_or(&self.name).to_owned(),
+            repository: repository.to_owned(),
             tag: self.tag.clone().or(section.tag),
             adopt: self.adopt,
             force: self.force,
             ..Want::default()
         };
         let aws = AwsFlags { region: self.aws.region.clone().or(region.map(str::to_owned)), ..self.aws.clone() };
-        let named = aws.cluster.is_some() || session.doc.get(&["cluster", "name"]).is_some_and(Value::is_string);
+        let named = aws.cluster.is_some() || session.doc.read::<String>(&["cluster", "name"])?.is_some();
         // On --delete the cluster may be gone already, and nothing about it matters.
-        if named && self.has_source() && !self.flags.delete {
-            want.cluster = Some(session.cluster(&aws).await?.name);
+        if named && self.source.is_given() && !self.flags.delete {
+            want.cluster = Some(session.cluster(&aws).await?);
         }
         session.aws(&aws).await?;
-        want.image = self.image(session, &want).await?;
+        let nodes = self.nodes(session, &want);
+        want.image = self.source.image(want.tag.as_deref(), nodes, &session.stderr).await?;
         want.digest = match &want.image {
             Some(image) => Some(image.top()?.digest.clone()),
             None => section.digest,
@@ -232,11 +209,8 @@ impl Tool for EcrPush {
             }
             Change::Untag { repository, tag } => ecr.untag(&repository, &tag).await,
             Change::DeleteImage { repository, digest, children } => {
-                ecr.delete_image(&repository, &digest).await?;
-                for child in children {
-                    ecr.delete_image(&repository, &child).await?;
-                }
-                Ok(())
+                ecr.delete_images(&repository, &[digest]).await?;
+                if children.is_empty() { Ok(()) } else { ecr.delete_images(&repository, &children).await }
             }
             Change::DeleteRepository { repository, force } => ecr.delete_repository(&repository, force).await,
         }

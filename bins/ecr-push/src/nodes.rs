@@ -3,14 +3,19 @@
 use anyhow::Result;
 use aws_config::SdkConfig;
 use aws_sdk_eks::Client;
+use aws_sdk_eks::config::{Builder, Region};
 use common::aws::Call;
+use common::cluster::Cluster;
 use futures::future::try_join_all;
 use std::collections::BTreeSet;
 
 /// The platforms of the managed node groups, `linux/amd64`. `None` when there are none, or one does not tell: then
 /// any image may find a node (Fargate, Karpenter, own machine images).
-pub async fn platforms(config: &SdkConfig, cluster: &str) -> Result<Option<BTreeSet<String>>> {
-    let eks = Client::new(config);
+pub async fn platforms(config: &SdkConfig, cluster: &Cluster) -> Result<Option<BTreeSet<String>>> {
+    // The repository may be in another region.
+    let region = Region::new(cluster.region.clone());
+    let eks = Client::from_conf(Builder::from(config).region(region).build());
+    let cluster = &cluster.name;
     let groups = eks.list_nodegroups().cluster_name(cluster).into_paginator().items().send();
     let groups = groups.try_collect().await.call("eks:ListNodegroups", cluster)?;
     let looks = groups.iter().map(async |group| {

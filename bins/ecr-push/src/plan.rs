@@ -3,6 +3,7 @@
 use crate::image::Image;
 use anyhow::Result;
 use common::Error;
+use common::cluster::Cluster;
 use std::collections::BTreeSet;
 use std::fmt;
 
@@ -18,7 +19,7 @@ pub struct Want {
     /// What must name the digest, too.
     pub tag: Option<String>,
     /// Whose nodes must be able to run it.
-    pub cluster: Option<String>,
+    pub cluster: Option<Cluster>,
     /// Take over what somebody else made.
     pub adopt: bool,
     /// Delete images of others, too.

@@ -5,6 +5,7 @@ use anyhow::{Context, Result};
 use backon::{ExponentialBuilder, Retryable};
 use bytes::Bytes;
 use common::Error;
+use common::aws::{lacking, permit};
 use futures::{Stream, StreamExt, TryStreamExt};
 use http::HeaderValue;
 use indicatif::ProgressBar;
@@ -29,31 +30,63 @@ const CHUNK: usize = 512 << 10;
 /// No answer to a connection attempt: try again.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// One repository of a registry.
-pub struct Registry {
-    /// Sends a blob in one piece: one request, as docker does.
-    whole: Client,
-    /// Sends it in pieces, for a registry or a proxy that refuses the other.
-    pieces: Client,
-    auth: RegistryAuth,
-    host: String,
+/// What IAM calls the registry's requests. Source: "IAM permissions for pushing an image" of ECR's user guide.
+const LOOK: &str = "ecr:BatchCheckLayerAvailability";
+const SEND: &str = "ecr:InitiateLayerUpload, ecr:UploadLayerPart and ecr:CompleteLayerUpload";
+const PUT: &str = "ecr:PutImage";
+
+/// What lets a push in.
+pub struct Pass {
+    /// Of the registry.
+    pub host: String,
+    pub auth: RegistryAuth,
+}
+
+/// One repository of a registry. `T` gives a pass, and another when that one ends half way.
+pub struct Registry<T> {
     repository: String,
+    protocol: ClientProtocol,
+    pass: T,
 }
 
 /// What a push had to send.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Default, PartialEq)]
 pub struct Sent {
     pub blobs: usize,
     pub bytes: u64,
 }
 
-impl Registry {
-    /// `uri` is `HOST/REPOSITORY`.
-    pub fn new(uri: &str, auth: RegistryAuth, protocol: ClientProtocol) -> Result<Self> {
-        let (host, repository) = uri.split_once('/').with_context(|| format!("{uri} is no HOST/REPOSITORY"))?;
+impl<T: AsyncFn() -> Result<Pass>> Registry<T> {
+    pub fn new(repository: &str, protocol: ClientProtocol, pass: T) -> Self {
+        Self { repository: repository.to_owned(), protocol, pass }
+    }
+
+    /// Sends the blobs that are missing, then the manifests, the one that is the image last.
+    ///
+    /// # Errors
+    /// What the registry said, after retries of what may pass. A pass that ends is renewed as long as the one before
+    /// was good for something.
+    pub async fn push(&self, image: &Image, bar: &ProgressBar) -> Result<Sent> {
+        let (mut sent, mut before) = (Sent::default(), usize::MAX);
+        loop {
+            let login = self.log_in().await?;
+            let missing = login.missing(image).await?;
+            let fewer = missing.len() < before;
+            before = missing.len();
+            let done = login.push(missing, &image.manifests, bar, &mut sent).await;
+            if fewer && done.as_ref().is_err_and(has_ended) {
+                continue;
+            }
+            bar.finish_and_clear();
+            return done.map(|()| sent);
+        }
+    }
+
+    async fn log_in(&self) -> Result<Login> {
+        let Pass { host, auth } = (self.pass)().await?;
         let client = |use_monolithic_push| {
             let config = ClientConfig {
-                protocol: protocol.clone(),
+                protocol: self.protocol.clone(),
                 use_monolithic_push,
                 connect_timeout: Some(CONNECT_TIMEOUT),
                 user_agent: concat!("crossmesh/", env!("CARGO_PKG_VERSION")),
@@ -61,56 +94,69 @@ impl Registry {
             };
             Client::try_from(config).context("make an HTTP client")
         };
-        Ok(Self {
-            whole: client(true)?,
-            pieces: client(false)?,
-            auth,
-            host: host.to_owned(),
-            repository: repository.to_owned(),
-        })
-    }
-
-    /// Sends the blobs that are missing, then the manifests, the one that is the image last. `bar` makes a progress
-    /// bar for so many bytes.
-    ///
-    /// # Errors
-    /// What the registry said, after retries of what may pass.
-    pub async fn push(&self, image: &Image, bar: impl FnOnce(u64) -> ProgressBar) -> Result<Sent> {
-        for client in [&self.whole, &self.pieces] {
-            client.store_auth_if_needed(&self.host, &self.auth).await;
+        let login = Login { whole: client(true)?, pieces: client(false)?, host, repository: self.repository.clone() };
+        for client in [&login.whole, &login.pieces] {
+            client.store_auth_if_needed(&login.host, &auth).await;
         }
-        let missing = self.missing(image).await?;
-        let sent = Sent { blobs: missing.len(), bytes: missing.iter().map(|blob| blob.size).sum() };
-        let bar = bar(sent.bytes);
-        let uploads = futures::stream::iter(missing).map(|blob| self.send(blob, &bar)).buffer_unordered(PARALLEL);
-        uploads.try_for_each(|()| ready(Ok(()))).await?;
-        bar.finish_and_clear();
-        for manifest in &image.manifests {
+        Ok(login)
+    }
+}
+
+/// A repository of a registry that a pass has opened.
+struct Login {
+    /// Sends a blob in one piece: one request, as docker does.
+    whole: Client,
+    /// Sends it in pieces, for a registry or a proxy that refuses the other.
+    pieces: Client,
+    host: String,
+    repository: String,
+}
+
+impl Login {
+    /// `sent` grows by each blob that has arrived.
+    async fn push(
+        &self,
+        missing: Vec<&Blob>,
+        manifests: &[Manifest],
+        bar: &ProgressBar,
+        sent: &mut Sent,
+    ) -> Result<()> {
+        bar.set_length(bar.position() + missing.iter().map(|blob| blob.size).sum::<u64>());
+        let uploads = futures::stream::iter(missing).map(|blob| self.send(blob, bar)).buffer_unordered(PARALLEL);
+        let arrived = uploads.try_for_each(|size| {
+            sent.blobs += 1;
+            sent.bytes += size;
+            ready(Ok(()))
+        });
+        arrived.await?;
+        for manifest in manifests {
             self.put(manifest).await?;
         }
-        Ok(sent)
+        Ok(())
     }
 
     async fn missing<'a>(&self, image: &'a Image) -> Result<Vec<&'a Blob>> {
         let looks = futures::stream::iter(&image.blobs).map(async |blob| {
             let reference = self.reference(&blob.digest);
             let look = || self.whole.blob_exists(&reference, &blob.digest);
-            let there = look.retry(pauses()).when(passes).await.map_err(judged);
+            let there = look.retry(pauses()).when(transient).await.map_err(|error| judged(error, LOOK));
             let there = there.with_context(|| format!("look for {} in {}", blob.digest, self.repository))?;
             anyhow::Ok((!there).then_some(blob))
         });
         looks.buffered(PARALLEL).try_filter_map(|missing| ready(Ok(missing))).try_collect().await
     }
 
-    async fn send(&self, blob: &Blob, bar: &ProgressBar) -> Result<()> {
+    /// Sends a blob; its size.
+    async fn send(&self, blob: &Blob, bar: &ProgressBar) -> Result<u64> {
         let send = || async {
             match self.attempt(&self.whole, blob, bar).await {
                 Err(error) if wants_pieces(&error) => self.attempt(&self.pieces, blob, bar).await,
                 answer => answer,
             }
         };
-        let sent = send.retry(pauses()).when(passes).await.map_err(judged);
-        sent.with_context(|| format!("send {} to {}", blob.digest, self.repository))
+        let sent = send.retry(pauses()).when(transient).await.map_err(|error| judged(error, SEND));
+        sent.with_context(|| format!("send {} to {}", blob.digest, self.repository))?;
+        Ok(blob.size)
     }
 
     async fn attempt(&self, client: &Client, blob: &Blob, bar: &ProgressBar) -> Result<(), OciDistributionError> {
@@ -134,7 +180,7 @@ impl Registry {
         let reference = self.reference(&manifest.digest);
         let kind = HeaderValue::from_str(&manifest.media_type).context("media type of the manifest")?;
         let put = || self.whole.push_manifest_raw(&reference, manifest.bytes.clone(), kind.clone());
-        let done = put.retry(pauses()).when(passes).await.map_err(judged);
+        let done = put.retry(pauses()).when(transient).await.map_err(|error| judged(error, PUT));
         done.with_context(|| format!("put {} into {}", manifest.digest, self.repository)).map(drop)
     }
 
@@ -168,20 +214,37 @@ fn pauses() -> ExponentialBuilder {
 }
 
 /// Whether the same request may work a little later. 404 is one: a repository just made, or an upload the registry
-/// has forgotten.
-fn passes(error: &OciDistributionError) -> bool {
-    match error {
-        OciDistributionError::RequestError(error) => match error.status() {
-            Some(status) => passing(status.as_u16()),
-            None => !error.is_builder(),
-        },
-        OciDistributionError::ServerError { code, .. } => passing(*code),
+/// has forgotten. 401 is one, too: oci-client goes on without the pass when its own first request fails.
+fn transient(error: &OciDistributionError) -> bool {
+    match (status(error), error) {
+        (Some(status), _) => matches!(status, 401 | 404 | 408 | 429 | 500..),
+        (None, OciDistributionError::RequestError(error)) => !error.is_builder(),
         _ => false,
     }
 }
 
-fn passing(status: u16) -> bool {
-    matches!(status, 404 | 408 | 429 | 500..)
+fn status(error: &OciDistributionError) -> Option<u16> {
+    match error {
+        OciDistributionError::RequestError(error) => error.status().map(|status| status.as_u16()),
+        OciDistributionError::ServerError { code, .. } => Some(*code),
+        OciDistributionError::UnauthorizedError { .. } => Some(401),
+        _ => None,
+    }
+}
+
+/// Whether the registry refused it in these words. Source of the words used here: ECR's answers, and the error codes
+/// of the OCI distribution specification.
+fn says(error: &OciDistributionError, words: &str) -> bool {
+    matches!(error, OciDistributionError::ServerError { code: 400..500, message, .. } if message.to_lowercase().contains(&words.to_lowercase()))
+}
+
+/// The pass was good and is not any more.
+fn ended(error: &OciDistributionError) -> bool {
+    says(error, "token has expired")
+}
+
+fn has_ended(error: &anyhow::Error) -> bool {
+    error.chain().filter_map(|cause| cause.downcast_ref()).any(ended)
 }
 
 /// Whether the registry, or a proxy before it, does not take a blob in one request.
@@ -193,22 +256,17 @@ fn wants_pieces(error: &OciDistributionError) -> bool {
     }
 }
 
-fn judged(error: OciDistributionError) -> anyhow::Error {
-    let denied = match &error {
-        OciDistributionError::ServerError { code, .. } => matches!(code, 401 | 403),
-        OciDistributionError::UnauthorizedError { .. } | OciDistributionError::AuthenticationFailure(_) => true,
-        OciDistributionError::RequestError(error) => {
-            error.status().is_some_and(|status| matches!(status.as_u16(), 401 | 403))
-        }
-        _ => false,
-    };
-    let judgement = if passes(&error) {
+/// `action` is what the request needs; where the registry says it better, its word counts.
+fn judged(error: OciDistributionError, action: &str) -> anyhow::Error {
+    let said = error.to_string();
+    let judgement = if ended(&error) {
+        Error::retry("the registry's token ended").hint("run it again: it sends only what is missing")
+    } else if says(&error, "DIGEST_INVALID") {
+        Error::failed("it is not what its digest says").hint("the archive is damaged, or was changed meanwhile")
+    } else if matches!(status(&error), Some(401 | 403)) || lacking(&said).is_some() {
+        Error::failed("the registry refused it").hint(permit(&said, action))
+    } else if transient(&error) {
         Error::retry("the registry did not take it").hint("run it again: it sends only what is missing")
-    } else if denied {
-        Error::failed("the registry refused it").hint(
-            "the caller needs ecr:BatchCheckLayerAvailability, ecr:InitiateLayerUpload, ecr:UploadLayerPart, \
-             ecr:CompleteLayerUpload and ecr:PutImage",
-        )
     } else {
         Error::failed("the registry refused it")
     };

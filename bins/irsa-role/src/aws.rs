@@ -71,7 +71,7 @@ impl Iam {
 
     /// ARN of the managed policy of that name. Most of AWS's have no path and are found with one call.
     pub async fn resolve(&self, partition: &str, name: &str) -> Result<String> {
-        let plain = format!("arn:{partition}:iam::aws:policy/{name}");
+        let plain = managed(partition, name);
         if self.policy_exists(&plain).await? {
             return Ok(plain);
         }
@@ -161,6 +161,11 @@ impl Iam {
     }
 }
 
+/// ARN of one of AWS's policies without a path.
+fn managed(partition: &str, name: &str) -> String {
+    format!("arn:{partition}:iam::aws:policy/{name}")
+}
+
 /// IAM gives documents back URL-encoded. One that is no JSON is like none.
 fn decode(document: &str) -> Value {
     serde_json::from_str(&percent_decode_str(document).decode_utf8_lossy()).unwrap_or(Value::Null)
@@ -175,6 +180,17 @@ fn pairs(tags: BTreeMap<String, String>) -> Result<Vec<Tag>> {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn policies_of_aws_are_those_of_the_partition() {
+        for (partition, arn) in [
+            ("aws", "arn:aws:iam::aws:policy/ReadOnlyAccess"),
+            ("aws-cn", "arn:aws-cn:iam::aws:policy/ReadOnlyAccess"),
+            ("aws-us-gov", "arn:aws-us-gov:iam::aws:policy/ReadOnlyAccess"),
+        ] {
+            assert_eq!(managed(partition, "ReadOnlyAccess"), arn);
+        }
+    }
 
     #[test]
     fn documents_come_url_encoded() {

@@ -14,7 +14,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use service_account::ServiceAccount;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -26,9 +26,10 @@ const CONTROLLER: (&str, &str) = ("appmesh-system/appmesh-controller", "AWSCloud
 /// The role trusts tokens of these service accounts only, made for STS, and of this cluster only.
 /// Annotate the service account with eks.amazonaws.com/role-arn, and its pods get the role's
 /// permissions. Trust and policies that have drifted are repaired; policies that others attached are
-/// left and named. A role that others made is a conflict.
+/// left and named. A role that others made is a conflict, and so is an inline policy of theirs that
+/// differs from one wished for by the same name.
 ///
-///   Reads   cluster, oidc.arn (else computed from cluster.issuer)
+///   Reads   cluster
 ///   Owns    role {arn, name, path, permissionsBoundary, policies, policyDocuments,
 ///           serviceAccounts, tags}
 ///   Calls   eks:DescribeCluster iam:GetRole iam:ListAttachedRolePolicies iam:ListRolePolicies
@@ -105,21 +106,9 @@ struct Section {
     tags: BTreeMap<String, String>,
 }
 
-/// What this tool reads of oidc-assoc's key.
-#[derive(Deserialize)]
-struct Oidc {
-    arn: Option<String>,
-}
-
-/// A role wished for, and for whom.
-struct Wish {
-    role: Want,
-    service_accounts: Vec<ServiceAccount>,
-}
-
 impl Tool for IrsaRole {
     type Section = Section;
-    type Want = Wish;
+    type Want = Want;
     type Have = Option<Role>;
     type Change = Change;
 
@@ -131,12 +120,9 @@ impl Tool for IrsaRole {
         vec!["role"]
     }
 
-    async fn want(&self, session: &mut Session, section: Option<Section>) -> Result<Wish> {
+    async fn want(&self, session: &mut Session, section: Option<Section>) -> Result<Want> {
         let section = section.unwrap_or_default();
         let cluster = session.cluster(&self.aws).await?;
-        let oidc: Option<Oidc> = session.doc.read(&["oidc"])?;
-        let provider = oidc.and_then(|oidc| oidc.arn).map_or_else(|| cluster.oidc_provider(), Ok)?;
-
         let default: ServiceAccount = CONTROLLER.0.parse().map_err(Error::failed)?;
         let given = or(self.service_accounts.clone(), section.service_accounts);
         let service_accounts = unique(or(given, vec![default.clone()]));
@@ -157,10 +143,11 @@ impl Tool for IrsaRole {
             *policy = iam.resolve(cluster.partition(), policy).await?;
         }
         let name = self.role.clone().or(section.name);
-        let role = Want {
+        let want = Want {
             name: name.unwrap_or_else(|| service_account::role_name(&cluster.name, &service_accounts[0])),
             path: self.path.clone().or(section.path),
-            trust: policy::trust(&provider, &service_accounts),
+            trust: policy::trust(&cluster.oidc_provider()?, &service_accounts),
+            service_accounts,
             cluster: cluster.arn,
             policies: unique(policies),
             documents,
@@ -168,45 +155,46 @@ impl Tool for IrsaRole {
             tags: if self.tags.is_empty() { section.tags } else { self.tags.iter().cloned().collect() },
             adopt: self.adopt,
         };
-        if let Some(tag) = role.tags.keys().find(|key| *key == MANAGED_BY.0 || key.starts_with("crossmesh:")) {
+        if let Some(tag) = want.tags.keys().find(|key| *key == MANAGED_BY.0 || key.starts_with("crossmesh:")) {
             return Err(Error::input(format!("role.tags: {tag} is this tool's own")).into());
         }
-        Ok(Wish { role, service_accounts })
+        Ok(want)
     }
 
-    async fn observe(&self, session: &Session, want: &Wish) -> Result<Option<Role>> {
-        let (iam, name) = (Iam::new(session.aws(&self.aws).await?), &want.role.name);
-        let Some(mut role) = iam.role(name).await? else { return Ok(None) };
-        if self.flags.delete {
-            role.instance_profiles = iam.instance_profiles(name).await?;
+    async fn observe(&self, session: &Session, want: &Want) -> Result<Option<Role>> {
+        let iam = Iam::new(session.aws(&self.aws).await?);
+        let mut role = iam.role(&want.name).await?;
+        if let Some(role) = role.as_mut().filter(|_| self.flags.delete) {
+            role.instance_profiles = iam.instance_profiles(&want.name).await?;
         }
-        Ok(Some(role))
+        Ok(role)
     }
 
-    fn plan(want: &Wish, have: &Option<Role>) -> Result<Vec<Change>> {
-        plan::plan(&want.role, have.as_ref())
+    fn plan(want: &Want, have: &Option<Role>) -> Result<Vec<Change>> {
+        plan::plan(want, have.as_ref())
     }
 
-    fn plan_delete(want: &Wish, have: &Option<Role>) -> Result<Vec<Change>> {
-        Ok(plan::plan_delete(&want.role, have.as_ref()))
+    fn plan_delete(want: &Want, have: &Option<Role>) -> Result<Vec<Change>> {
+        Ok(plan::plan_delete(want, have.as_ref()))
     }
 
-    fn remarks(want: &Wish, have: &Option<Role>) -> Vec<String> {
-        plan::remarks(&want.role, have.as_ref())
+    fn remarks(want: &Want, have: &Option<Role>) -> Vec<String> {
+        plan::remarks(want, have.as_ref())
     }
 
-    fn left_alone(want: &Wish, have: &Option<Role>) -> Vec<String> {
-        plan::left_alone(&want.role, have.as_ref())
+    fn left_alone(want: &Want, have: &Option<Role>) -> Vec<String> {
+        plan::left_alone(want, have.as_ref())
     }
 
-    async fn apply(&self, session: &Session, want: &Wish, change: Change) -> Result<()> {
-        let (iam, want) = (Iam::new(session.aws(&self.aws).await?), &want.role);
+    async fn apply(&self, session: &Session, want: &Want, change: Change) -> Result<()> {
+        let iam = Iam::new(session.aws(&self.aws).await?);
         match change {
             Change::Create { role, tags } => {
                 iam.create(want, tags).await?;
                 session.made(format!("role {role}"));
                 // A policy can be attached only where IAM knows the role already.
-                let there = async || Ok(iam.role(&role).await?.map_or(not_yet(), Found::Ready));
+                let unseen = || Found::NotYet("iam:GetRole does not find it".to_owned());
+                let there = async || Ok(iam.role(&role).await?.map_or_else(unseen, Found::Ready));
                 session.wait(format!("role {role}"), there).await.map(drop)
             }
             Change::Trust { role } => iam.set_trust(&role, &want.trust).await,
@@ -224,8 +212,7 @@ impl Tool for IrsaRole {
         }
     }
 
-    fn outcome(want: Wish, have: Option<Role>) -> Section {
-        let (want, service_accounts) = (want.role, want.service_accounts);
+    fn outcome(want: Want, have: Option<Role>) -> Section {
         Section {
             path: have.as_ref().map(|role| role.path.clone()).filter(|path| path != "/"),
             arn: have.map(|role| role.arn),
@@ -233,7 +220,7 @@ impl Tool for IrsaRole {
             permissions_boundary: want.boundary,
             policies: want.policies,
             policy_documents: want.documents,
-            service_accounts,
+            service_accounts: want.service_accounts,
             tags: want.tags,
         }
     }
@@ -245,22 +232,14 @@ fn or<T>(first: Vec<T>, second: Vec<T>) -> Vec<T> {
 }
 
 /// Without repetitions, in the order given.
-fn unique<T: PartialEq>(list: Vec<T>) -> Vec<T> {
-    list.into_iter().fold(Vec::new(), |mut kept, one| {
-        if !kept.contains(&one) {
-            kept.push(one);
-        }
-        kept
-    })
+fn unique<T: Ord + Clone>(list: Vec<T>) -> Vec<T> {
+    let mut seen = BTreeSet::new();
+    list.into_iter().filter(|one| seen.insert(one.clone())).collect()
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or_else(|| format!("{text} is not KEY=VALUE"))?;
     Ok((key.to_owned(), value.to_owned()))
-}
-
-fn not_yet<T>() -> Found<T> {
-    Found::NotYet("iam:GetRole does not find it".to_owned())
 }
 
 fn main() -> ExitCode {

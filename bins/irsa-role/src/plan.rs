@@ -4,9 +4,10 @@
 //! and only that, is taken off again when it is no longer wished for.
 
 use crate::policy::same;
+use crate::service_account::ServiceAccount;
 use anyhow::Result;
 use common::Error;
-use common::aws::MANAGED_BY;
+use common::aws::{MANAGED_BY, foreign};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -31,7 +32,9 @@ pub struct Want {
     pub path: Option<String>,
     /// ARN of the cluster.
     pub cluster: String,
-    /// The trust policy.
+    /// Who may assume it.
+    pub service_accounts: Vec<ServiceAccount>,
+    /// The trust policy that says so.
     pub trust: Value,
     /// ARNs of the managed policies.
     pub policies: Vec<String>,
@@ -155,7 +158,7 @@ pub fn plan_delete(want: &Want, have: Option<&Role>) -> Vec<Change> {
     let mut changes: Vec<Change> = attached.into_iter().map(|policy| Change::Detach { role: name(), policy }).collect();
     changes.extend(inline.into_iter().map(|policy| Change::DeleteInline { role: name(), policy }));
     let keys: Vec<String> = remembered(role).cloned().collect();
-    if foreign(role).is_empty() {
+    if others(role).is_empty() {
         changes.push(Change::Delete { role: name() });
     } else if !keys.is_empty() {
         changes.push(Change::Untag { role: name(), keys });
@@ -168,20 +171,22 @@ pub fn left_alone(want: &Want, have: Option<&Role>) -> Vec<String> {
     let Some(role) = have else { return Vec::new() };
     match not_ours(want, role) {
         Some(why) => vec![format!("role {}: {why}", want.name)],
-        None => foreign(role).into_iter().map(|user| format!("role {}: {user}", want.name)).collect(),
+        None => others(role).into_iter().map(|user| format!("role {}: {user}", want.name)).collect(),
     }
 }
 
-/// Policies on the role that are neither wished for nor ours.
+/// What is on the role that is neither wished for nor ours.
 pub fn remarks(want: &Want, have: Option<&Role>) -> Vec<String> {
     let Some(role) = have else { return Vec::new() };
     let (attached, inline) = ours(role);
     let others = role.attached.iter().filter(|policy| !attached.contains(policy) && !want.policies.contains(policy));
     let others_inline =
         role.inline.keys().filter(|policy| !inline.contains(policy) && !want.documents.contains_key(*policy));
+    let bound = role.boundary.iter().filter(|_| want.boundary.is_none());
     others
         .map(|policy| format!("role {} also has {policy}, which others attached", want.name))
         .chain(others_inline.map(|policy| format!("role {} also has the inline policy {policy} of others", want.name)))
+        .chain(bound.map(|policy| format!("role {} is bounded by {policy}, which is not wished for", want.name)))
         .collect()
 }
 
@@ -193,23 +198,32 @@ fn usable(want: &Want, role: &Role) -> Result<()> {
             .hint("a role's path is for life: choose another name with --role, or leave --path out")
             .into());
     }
-    match not_ours(want, role) {
-        Some(why) if !want.adopt => Err(Error::conflict(format!("role {} exists: {why}", want.name))
+    if want.adopt {
+        return Ok(());
+    }
+    if let Some(why) = not_ours(want, role) {
+        return Err(Error::conflict(format!("role {} exists: {why}", want.name))
             .hint("take it over with --adopt, or choose another name with --role")
-            .into()),
-        _ => Ok(()),
+            .into());
+    }
+    let theirs = |name: &str| !role.tags.contains_key(&format!("{INLINE_TAG}{name}"));
+    let differs = |name: &str, document| role.inline.get(name).is_some_and(|inline| !same(inline, document));
+    match want.documents.iter().find(|(name, document)| theirs(name) && differs(name, document)) {
+        Some((name, _)) => {
+            Err(Error::conflict(format!("role {} has another inline policy {name} of others", want.name))
+                .hint("replace it with --adopt, or give the file another name")
+                .into())
+        }
+        None => Ok(()),
     }
 }
 
 /// Why the role is not ours; `None` if it is.
 fn not_ours(want: &Want, role: &Role) -> Option<String> {
-    match role.tags.get(MANAGED_BY.0).map(String::as_str) {
-        Some(manager) if manager == MANAGED_BY.1 => {}
-        Some(manager) => return Some(format!("managed by {manager}")),
-        None => return Some("not made by crossmesh".to_owned()),
-    }
-    let cluster = role.tags.get(CLUSTER_TAG).filter(|cluster| **cluster != want.cluster)?;
-    Some(format!("made for {cluster}"))
+    foreign(role.tags.get(MANAGED_BY.0).map(String::as_str)).or_else(|| {
+        let cluster = role.tags.get(CLUSTER_TAG).filter(|cluster| **cluster != want.cluster)?;
+        Some(format!("made for {cluster}"))
+    })
 }
 
 /// The tags the role must have. A policy that was there before us is not remembered as ours, unless we adopt.
@@ -251,7 +265,7 @@ fn ours(role: &Role) -> (Vec<String>, Vec<String>) {
 }
 
 /// Who else uses the role.
-fn foreign(role: &Role) -> Vec<String> {
+fn others(role: &Role) -> Vec<String> {
     let (attached, inline) = ours(role);
     let policies = role.attached.iter().filter(|policy| !attached.contains(policy));
     let documents = role.inline.keys().filter(|policy| !inline.contains(policy));
@@ -276,6 +290,7 @@ mod tests {
             name: "mesh".into(),
             path: None,
             cluster: CLUSTER.into(),
+            service_accounts: Vec::new(),
             trust: json!({"Statement": []}),
             policies: vec![A.into()],
             documents: BTreeMap::from([("doc".into(), json!({"a": 1}))]),
@@ -317,7 +332,7 @@ mod tests {
 
     #[test]
     fn only_what_is_missing_or_wrong_is_changed() {
-        let cases: [(&str, Want, Option<Role>, &[&str]); 15] = [
+        let cases: [(&str, Want, Option<Role>, &[&str]); 21] = [
             (
                 "none",
                 want(),
@@ -347,6 +362,12 @@ mod tests {
                 Some(with(made(), |role| role.inline = BTreeMap::from([("doc".into(), json!({}))]))),
                 &["put inline policy doc on role mesh"],
             ),
+            (
+                "inline policy deleted",
+                want(),
+                Some(with(made(), |role| role.inline.clear())),
+                &["put inline policy doc on role mesh"],
+            ),
             ("policy of others", want(), Some(with(made(), |role| role.attached.push(B.into()))), &[]),
             (
                 "wish dropped",
@@ -371,12 +392,55 @@ mod tests {
                 Some(made()),
                 &["bound role mesh by arn:b"],
             ),
+            (
+                "boundary replaced",
+                with(want(), |want| want.boundary = Some("arn:b".into())),
+                Some(with(made(), |role| role.boundary = Some("arn:c".into()))),
+                &["bound role mesh by arn:b"],
+            ),
             ("boundary of others", want(), Some(with(made(), |role| role.boundary = Some("arn:b".into()))), &[]),
             (
                 "tag edited",
                 want(),
                 Some(with(made(), |role| role.tags.insert("team".into(), "y".into()).into_iter().for_each(drop))),
                 &["tag role mesh team=x"],
+            ),
+            (
+                "tags removed, but who made it",
+                want(),
+                Some(with(made(), |role| role.tags.retain(|key, _| key == "managed-by"))),
+                &["tag role mesh crossmesh:cluster=arn:aws:eks:us-west-2:1:cluster/c1 team=x"],
+            ),
+            (
+                "wished for, but put there by others",
+                want(),
+                Some(with(made(), |role| drop(role.tags.remove("crossmesh:inline/doc")))),
+                &[],
+            ),
+            (
+                "all at once",
+                want(),
+                Some(with(made(), |role| {
+                    role.trust = Value::Null;
+                    role.attached.clear();
+                    role.inline.clear();
+                    role.tags.remove("team");
+                })),
+                &[
+                    "tag role mesh team=x",
+                    "put the trust policy of role mesh right",
+                    "attach arn:aws:iam::aws:policy/A to role mesh",
+                    "put inline policy doc on role mesh",
+                ],
+            ),
+            (
+                "another inline policy of others, adopted",
+                with(want(), |want| want.adopt = true),
+                Some(with(made(), |role| {
+                    role.tags.remove("crossmesh:inline/doc");
+                    role.inline = BTreeMap::from([("doc".into(), json!({"a": 2}))]);
+                })),
+                &["tag role mesh crossmesh:inline/doc=", "put inline policy doc on role mesh"],
             ),
             (
                 "wished for, but attached by others",
@@ -417,6 +481,14 @@ mod tests {
             (want(), tagged("managed-by", "terraform"), "role mesh exists: managed by terraform"),
             (want(), tagged(CLUSTER_TAG, "arn:c2"), "role mesh exists: made for arn:c2"),
             (with(want(), |want| want.path = Some("/x/".into())), made(), "role mesh has the path /, not /x/"),
+            (
+                want(),
+                with(made(), |role| {
+                    role.tags.remove("crossmesh:inline/doc");
+                    role.inline = BTreeMap::from([("doc".into(), json!({"a": 2}))]);
+                }),
+                "role mesh has another inline policy doc of others",
+            ),
         ];
         for (want, have, message) in cases {
             let error = plan(&want, Some(&have)).unwrap_err();
@@ -475,6 +547,10 @@ mod tests {
         let have = with(made(), |role| role.attached.push(B.into()));
         let remark = "role mesh also has arn:aws:iam::aws:policy/service-role/B, which others attached";
         assert_eq!(remarks(&want(), Some(&have)), [remark]);
+        let have = with(made(), |role| drop(role.inline.insert("theirs".into(), json!({}))));
+        assert_eq!(remarks(&want(), Some(&have)), ["role mesh also has the inline policy theirs of others"]);
+        let have = with(made(), |role| role.boundary = Some("arn:b".into()));
+        assert_eq!(remarks(&want(), Some(&have)), ["role mesh is bounded by arn:b, which is not wished for"]);
         assert_eq!(remarks(&want(), Some(&made())), [""; 0]);
     }
 }

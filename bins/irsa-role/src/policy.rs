@@ -6,7 +6,7 @@ use common::Error;
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
-/// The audience of the tokens that EKS projects into pods for AWS.
+/// The audience of the tokens that EKS projects into pods for AWS. A name and no address: the same in every partition.
 const STS_AUDIENCE: &str = "sts.amazonaws.com";
 
 /// Longest name of an inline policy.
@@ -81,20 +81,17 @@ fn canonical(value: &Value) -> Value {
 mod tests {
     use super::*;
 
-    const PROVIDER: &str = "arn:aws-cn:iam::1:oidc-provider/oidc.eks.cn-north-1.amazonaws.com.cn/id/A";
+    const ISSUER: &str = "oidc.eks.us-west-2.amazonaws.com/id/A";
 
     fn trusted(accounts: &[&str]) -> Value {
         let accounts: Vec<ServiceAccount> = accounts.iter().map(|account| account.parse().unwrap()).collect();
-        trust(PROVIDER, &accounts)["Statement"][0].take()
+        trust(&format!("arn:aws:iam::1:oidc-provider/{ISSUER}"), &accounts)["Statement"][0].take()
     }
 
     #[test]
     fn trust_is_for_these_accounts_and_for_sts() {
-        let issuer = "oidc.eks.cn-north-1.amazonaws.com.cn/id/A";
-        let statement = trusted(&["a/b"]);
-        assert_eq!(statement["Principal"], json!({"Federated": PROVIDER}));
-        let aud = format!("{issuer}:aud");
-        let sub = format!("{issuer}:sub");
+        let aud = format!("{ISSUER}:aud");
+        let sub = format!("{ISSUER}:sub");
         for (accounts, condition) in [
             (&["a/b"][..], json!({"StringEquals": {&aud: "sts.amazonaws.com", &sub: "system:serviceaccount:a:b"}})),
             (
@@ -109,6 +106,23 @@ mod tests {
             ),
         ] {
             assert_eq!(trusted(accounts)["Condition"], condition, "{accounts:?}");
+        }
+    }
+
+    #[test]
+    fn trust_is_in_the_provider_of_any_partition_and_host() {
+        for (partition, issuer) in [
+            ("aws", ISSUER),
+            ("aws", "issuer.example:8443/clusters/c1"),
+            ("aws-cn", "oidc.eks.cn-north-1.amazonaws.com.cn/id/A"),
+            ("aws-us-gov", "oidc.eks.us-gov-west-1.amazonaws.com/id/A"),
+        ] {
+            let provider = format!("arn:{partition}:iam::1:oidc-provider/{issuer}");
+            let mut policy = trust(&provider, &["a/b".parse().unwrap()]);
+            let statement = policy["Statement"][0].take();
+            assert_eq!(statement["Principal"], json!({"Federated": provider}));
+            let expected = json!({format!("{issuer}:aud"): "sts.amazonaws.com", format!("{issuer}:sub"): "system:serviceaccount:a:b"});
+            assert_eq!(statement["Condition"], json!({"StringEquals": expected}));
         }
     }
 

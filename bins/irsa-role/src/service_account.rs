@@ -11,7 +11,7 @@ use std::str::FromStr;
 const LONGEST: usize = 64;
 
 /// `NAMESPACE/NAME`; either may hold the wildcards `*` and `?` of an IAM condition.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ServiceAccount(String);
 

@@ -7,7 +7,7 @@ mod template;
 use anyhow::Result;
 use common::aws::AwsFlags;
 use common::kube::KubeFlags;
-use common::kube::apply::{self, Manifest, Observed};
+use common::kube::apply::{self, Manifest};
 use common::kube::content;
 use common::kube::object::{ObjectRef, Objects};
 use common::{Document, Error, Flags, Session, Tool};
@@ -144,24 +144,19 @@ impl Tool for ManifestApply {
     }
 
     async fn observe(&self, session: &Session, want: &Want) -> Result<Have> {
-        let mut have = Have::default();
-        for Manifest { object, body } in &want.manifests {
-            have.objects.push(if self.flags.delete {
-                Observed { live: want.objects.get(object).await?, ..Observed::default() }
-            } else {
-                want.objects.observe(session, object, body).await?
-            });
-        }
+        let objects = want.objects.observe_all(session, &want.manifests, self.flags.delete).await?;
+        let mut have = Have { objects, ..Have::default() };
         if self.flags.delete {
-            let ours: Vec<&ObjectRef> = want.manifests.iter().map(|manifest| &manifest.object).collect();
-            for (manifest, observed) in want.manifests.iter().zip(&have.objects) {
-                if manifest.object.kind == "Namespace" && observed.managed_by(MANAGER) {
-                    let name = &manifest.object.name;
-                    let known: Vec<&ObjectRef> =
-                        ours.iter().filter(|object| object.namespace.as_ref() == Some(name)).copied().collect();
-                    have.others
-                        .insert(name.clone(), content::of_namespace(&want.objects.client(), name, &known).await?);
-                }
+            let (client, ours) = (want.objects.client(), want.manifests.iter().map(|manifest| &manifest.object));
+            let ours: Vec<&ObjectRef> = ours.collect();
+            for (object, observed) in ours.iter().zip(&have.objects) {
+                let Some(live) = observed.live.as_ref().filter(|_| observed.managed_by(MANAGER)) else { continue };
+                let others = match object.kind.as_str() {
+                    "Namespace" => content::of_namespace(&client, &object.name, &ours).await?,
+                    "CustomResourceDefinition" => content::of_definition(&client, live, &ours).await?,
+                    _ => continue,
+                };
+                have.others.insert(object.name.clone(), others);
             }
         }
         Ok(have)
@@ -176,7 +171,7 @@ impl Tool for ManifestApply {
     }
 
     fn remarks(want: &Want, have: &Have) -> Vec<String> {
-        apply::remarks(&want.manifests, &have.objects, MANAGER)
+        if want.adopt { Vec::new() } else { apply::remarks(&want.manifests, &have.objects, MANAGER) }
     }
 
     fn left_alone(want: &Want, have: &Have) -> Vec<String> {

@@ -15,7 +15,7 @@ pub const MANAGER: &str = "manifest-apply";
 pub struct Have {
     /// In the order of the manifests.
     pub objects: Vec<Observed>,
-    /// What else lives in a namespace that is to be deleted, by the namespace's name.
+    /// What else lives in a namespace or under a definition that is to be deleted, by its name.
     pub others: BTreeMap<String, Vec<String>>,
 }
 
@@ -113,8 +113,12 @@ fn why_left(manifest: &Manifest, observed: &Observed, have: &Have) -> Option<Str
     if observed.live.is_some() && !observed.managed_by(MANAGER) {
         return Some(format!("made by {}", observed.makers()));
     }
-    let others = have.others.get(&object.name).filter(|others| object.kind == "Namespace" && !others.is_empty())?;
-    Some(format!("it holds {}", others.join(", ")))
+    let others = have.others.get(&object.name).filter(|others| !others.is_empty())?.join(", ");
+    match object.kind.as_str() {
+        "Namespace" => Some(format!("it holds {others}")),
+        "CustomResourceDefinition" => Some(format!("there is still {others}")),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -192,6 +196,20 @@ mod tests {
             left_alone(&manifests, &full),
             ["Namespace n: it holds Pod other", "ConfigMap theirs: made by kubectl-create"]
         );
+    }
+
+    #[test]
+    fn a_definition_that_others_use_is_left() {
+        let manifests = [manifest("CustomResourceDefinition", "colors"), manifest("ConfigMap", "colors")];
+        let have = |others: &[&str]| Have {
+            objects: manifests.iter().map(|manifest| observed(manifest, MANAGER, &json!({}))).collect(),
+            others: [("colors".to_owned(), others.iter().map(|other| (*other).to_owned()).collect())].into(),
+        };
+        let (unused, used) = (have(&[]), have(&["Color a/red"]));
+        let all = ["delete ConfigMap colors", "delete CustomResourceDefinition colors"];
+        assert_eq!(words(&plan_delete(&manifests, &unused)), all);
+        assert_eq!(words(&plan_delete(&manifests, &used)), all[..1]);
+        assert_eq!(left_alone(&manifests, &used), ["CustomResourceDefinition colors: there is still Color a/red"]);
     }
 
     #[test]

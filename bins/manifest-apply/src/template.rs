@@ -1,9 +1,10 @@
 //! From a file's text to objects: bare words, templates, YAML. Pure.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use common::Error;
 use minijinja::{Environment, ErrorKind, UndefinedBehavior};
 use serde_json::Value;
+use serde_saphyr::{MessageFormatter, UserMessageFormatter};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Replaces whole words: `ECR_IMAGE_PREFIX`, `colorapp-service-ARN`. Letters, digits, `_` and `-` make a word, so
@@ -44,7 +45,7 @@ pub fn fill(file: &str, text: &str, document: &Value, lenient: bool) -> Result<S
             let detail = error.detail().map_or(String::new(), |detail| format!(": {detail}"));
             return Error::input(format!("{place}: {}{detail}", error.kind())).into();
         }
-        let name = error.line().and_then(|line| expression(text, line)).unwrap_or_else(|| "a value".to_owned());
+        let name = undefined(&error).unwrap_or("a value");
         let hint = if name.starts_with("peer") {
             "give the other side's document with --from"
         } else {
@@ -75,11 +76,11 @@ fn values(json: &Value) -> minijinja::Value {
     }
 }
 
-/// What stands in the first braces of a line.
-fn expression(text: &str, line: usize) -> Option<String> {
-    let line = text.lines().nth(line.checked_sub(1)?)?;
-    let (_, after) = line.split_once("{{")?;
-    Some(after.split_once("}}")?.0.trim().to_owned())
+/// The expression that the document holds nothing for: minijinja quotes it, and else knows where it stands.
+fn undefined(error: &minijinja::Error) -> Option<&str> {
+    let quoted = error.detail().and_then(|detail| detail.split_once("` is undefined")?.0.rsplit_once('`'));
+    let standing = || error.template_source()?.get(error.range()?);
+    quoted.map(|(_, name)| name).or_else(standing)
 }
 
 /// The objects of a YAML (or JSON) text of any number of documents; lists are taken apart, empty documents skipped.
@@ -87,9 +88,12 @@ fn expression(text: &str, line: usize) -> Option<String> {
 /// # Errors
 /// It is not YAML, or a document is not an object.
 pub fn objects(file: &str, text: &str) -> Result<Vec<Value>> {
-    let documents: Vec<Value> = serde_saphyr::from_multiple(text)
-        .map_err(|error| Error::input(error.to_string()))
-        .with_context(|| Error::input(format!("{file} is not YAML")))?;
+    let documents: Vec<Value> = serde_saphyr::from_multiple(text).map_err(|error| {
+        let at = error.location().map_or(String::new(), |at| format!(":{}:{}", at.line(), at.column()));
+        // Without the lines around it, which may hold what is no log's business.
+        let what = UserMessageFormatter.format_message(error.without_snippet());
+        Error::input(format!("{file}{at}: not YAML: {}", what.replace(char::is_control, " ")))
+    })?;
     let mut objects = Vec::new();
     for (index, document) in documents.into_iter().enumerate() {
         match document {
@@ -138,11 +142,25 @@ mod tests {
         let document = json!({"images": {"a": {"uri": "u"}}, "n": 1});
         let fill = |text: &str, lenient| fill("f.yaml", text, &document, lenient).map_err(|error| error.to_string());
         assert_eq!(fill("x: {{ images.a.uri }}\n", false), Ok("x: u".into()));
-        assert_eq!(fill("\nx: {{ images.b.uri }}", false), Err("f.yaml:2: the document has no images.b.uri".into()));
-        assert_eq!(fill("{{ peer.apps.c.arn }}", false), Err("f.yaml:1: the document has no peer.apps.c.arn".into()));
+        assert_eq!(fill("\nx: {{ images.b.uri }}", false), Err("f.yaml:2: the document has no images.b".into()));
+        assert_eq!(fill("{{ peer.apps.c.arn }}", false), Err("f.yaml:1: the document has no peer".into()));
+        let second = fill("a: {{ n }} {{ images.a.tag | upper }}", false);
+        assert_eq!(second, Err("f.yaml:1: the document has no images.a.tag".into()));
         assert_eq!(fill("x: {{ peer.apps.c.arn }}\n", true), Ok("x: ".into()));
         assert_eq!(fill("{% if n == 1 %}one{% endif %}", false), Ok("one".into()));
-        for forbidden in ["{% include '/etc/passwd' %}", "{{ range }", "{{ env('HOME') }}"] {
+        for forbidden in [
+            "{% include '/etc/passwd' %}",
+            "{% import '/etc/passwd' as p %}",
+            "{% extends '/etc/passwd' %}",
+            "{{ range }",
+            "{{ env('HOME') }}",
+            "{{ open('/etc/passwd') }}",
+            "{{ images.__class__ }}",
+        ] {
+            for lenient in [false, true] {
+                let filled = fill(forbidden, lenient);
+                assert!(filled.is_err() || filled == Ok(String::new()), "{forbidden}: {filled:?}");
+            }
             assert!(fill(forbidden, false).is_err(), "{forbidden}");
         }
     }
@@ -158,6 +176,9 @@ mod tests {
         );
         assert_eq!(names("kind: List\nitems: [{a: 1}, {b: 2}]"), Ok(vec![json!({"a": 1}), json!({"b": 2})]));
         assert_eq!(names("- 1"), Err("f.yaml: document 1 is not an object".into()));
-        assert!(names("a: 1\na: 2").is_err());
+        for (text, place) in [("a: 1\na: 2", "2:1"), ("a:\n  b: 1\n c: 2", "3:2"), ("a: [1", "1:4")] {
+            let error = names(text).unwrap_err();
+            assert!(error.starts_with(&format!("f.yaml:{place}: not YAML: ")), "{error}");
+        }
     }
 }

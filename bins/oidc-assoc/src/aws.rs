@@ -5,7 +5,7 @@ use anyhow::Result;
 use aws_config::SdkConfig;
 use aws_sdk_iam::Client;
 use aws_sdk_iam::types::Tag;
-use common::aws::{Call, MANAGED_BY, OrAbsent};
+use common::aws::{Call, MANAGED_BY, OrAbsent, foreign};
 
 pub struct Iam(Client);
 
@@ -19,15 +19,14 @@ impl Iam {
         let provider =
             answer.or_absent(|error| error.is_no_such_entity_exception()).call("iam:GetOpenIDConnectProvider", arn)?;
         Ok(provider.map(|provider| Provider {
-            ours: provider.tags().iter().any(|tag| (tag.key(), tag.value()) == MANAGED_BY),
+            foreign: foreign(provider.tags().iter().find(|tag| tag.key() == MANAGED_BY.0).map(Tag::value)),
             audiences: provider.client_id_list().to_vec(),
         }))
     }
 
     /// No thumbprint: IAM trusts EKS issuers by the public certificate authorities that signed them.
     pub async fn create(&self, url: &str, audiences: Vec<String>) -> Result<()> {
-        let tag = Tag::builder().key(MANAGED_BY.0).value(MANAGED_BY.1).build()?;
-        let call = self.0.create_open_id_connect_provider().url(url).set_client_id_list(Some(audiences)).tags(tag);
+        let call = self.0.create_open_id_connect_provider().url(url).set_client_id_list(Some(audiences)).tags(tag()?);
         let answer = call.send().await.or_absent(|error| error.is_entity_already_exists_exception());
         answer.call("iam:CreateOpenIDConnectProvider", url).map(drop)
     }
@@ -37,6 +36,11 @@ impl Iam {
         call.client_id(audience).send().await.call("iam:AddClientIDToOpenIDConnectProvider", arn).map(drop)
     }
 
+    pub async fn adopt(&self, arn: &str) -> Result<()> {
+        let call = self.0.tag_open_id_connect_provider().open_id_connect_provider_arn(arn).tags(tag()?);
+        call.send().await.call("iam:TagOpenIDConnectProvider", arn).map(drop)
+    }
+
     pub async fn delete(&self, arn: &str) -> Result<()> {
         let answer = self.0.delete_open_id_connect_provider().open_id_connect_provider_arn(arn).send().await;
         answer
@@ -44,4 +48,8 @@ impl Iam {
             .call("iam:DeleteOpenIDConnectProvider", arn)
             .map(drop)
     }
+}
+
+fn tag() -> Result<Tag> {
+    Ok(Tag::builder().key(MANAGED_BY.0).value(MANAGED_BY.1).build()?)
 }

@@ -12,26 +12,33 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::process::ExitCode;
 
-/// The audience of the tokens that EKS projects into pods for AWS.
+/// The audience of the tokens that EKS projects into pods for AWS. A name and no address: the same in every partition.
 const STS_AUDIENCE: &str = "sts.amazonaws.com";
 
 /// Registers a cluster's OIDC issuer as an identity provider in IAM.
 ///
-/// With it, IAM believes the service account tokens of the cluster, and a role may trust one of its service accounts
-/// (see irsa-role). A provider that exists is kept, whoever made it; a missing audience is added.
+/// With it, IAM believes the service account tokens of the cluster, and a role may trust one of its
+/// service accounts (see irsa-role). A provider that others made is used: a missing audience is
+/// added, nothing else of it changes, and --delete leaves it. Only the issuer matters: a private API
+/// endpoint is never asked.
 ///
 ///   Reads   cluster
 ///   Owns    oidc {arn, audiences, url}
 ///   Calls   eks:DescribeCluster iam:GetOpenIDConnectProvider iam:CreateOpenIDConnectProvider
-///           iam:TagOpenIDConnectProvider iam:AddClientIDToOpenIDConnectProvider iam:DeleteOpenIDConnectProvider
+///           iam:TagOpenIDConnectProvider iam:AddClientIDToOpenIDConnectProvider
+///           iam:DeleteOpenIDConnectProvider
 ///   Exits   0 done, 1 failed, 2 usage, 3 input, 4 conflict, 5 retry
 ///
 /// Examples:
 ///   oidc-assoc -n --cluster prod --region us-west-2
-///   oidc-assoc -n --cluster prod | irsa-role --service-account kube-system/ebs-csi --policy AmazonEBSCSIDriverPolicy
+///   oidc-assoc -n --cluster prod |
+///     irsa-role --service-account kube-system/ebs-csi --policy AmazonEBSCSIDriverPolicy
 #[derive(Debug, clap::Parser)]
 #[command(name = "oidc-assoc", version, verbatim_doc_comment)]
 struct OidcAssoc {
+    /// Take over a provider that others made, so that --delete removes it
+    #[arg(long)]
+    adopt: bool,
     #[command(flatten)]
     aws: AwsFlags,
     #[command(flatten)]
@@ -74,6 +81,7 @@ impl Tool for OidcAssoc {
             arn: cluster.oidc_provider()?,
             audiences: audiences.unwrap_or_else(|| vec![STS_AUDIENCE.to_owned()]),
             url: cluster.issuer,
+            adopt: self.adopt,
         })
     }
 
@@ -89,9 +97,12 @@ impl Tool for OidcAssoc {
         Ok(plan::plan_delete(want, have.as_ref()))
     }
 
+    fn remarks(want: &Want, have: &Option<Provider>) -> Vec<String> {
+        plan::remarks(want, have.as_ref())
+    }
+
     fn left_alone(want: &Want, have: &Option<Provider>) -> Vec<String> {
-        let foreign = have.iter().filter(|provider| !provider.ours);
-        foreign.map(|_| format!("provider {}: not made by crossmesh", want.arn)).collect()
+        plan::left_alone(want, have.as_ref())
     }
 
     async fn apply(&self, session: &Session, want: &Want, change: Change) -> Result<()> {
@@ -102,6 +113,7 @@ impl Tool for OidcAssoc {
                 session.made(&want.arn);
                 Ok(())
             }
+            Change::Adopt { arn } => iam.adopt(&arn).await,
             Change::AddAudience { arn, audience } => iam.add_audience(&arn, &audience).await,
             Change::Delete { arn } => iam.delete(&arn).await,
         }

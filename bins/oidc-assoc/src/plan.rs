@@ -11,6 +11,8 @@ pub struct Want {
     pub audiences: Vec<String>,
     /// `https://…`
     pub url: String,
+    /// Take over a provider that others made.
+    pub adopt: bool,
 }
 
 /// The provider IAM has.
@@ -18,8 +20,8 @@ pub struct Want {
 pub struct Provider {
     /// Audiences that are allowed.
     pub audiences: Vec<String>,
-    /// Carries our tag.
-    pub ours: bool,
+    /// Whose it is, if not ours.
+    pub foreign: Option<String>,
 }
 
 /// One step.
@@ -27,6 +29,8 @@ pub struct Provider {
 pub enum Change {
     /// Register the issuer.
     Create { url: String, audiences: Vec<String> },
+    /// Make it ours.
+    Adopt { arn: String },
     /// Allow one more audience.
     AddAudience { arn: String, audience: String },
     /// Remove the provider.
@@ -37,58 +41,91 @@ impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Change::Create { url, audiences } => write!(f, "create provider {url} for {}", audiences.join(", ")),
+            Change::Adopt { arn } => write!(f, "take over provider {arn}"),
             Change::AddAudience { arn, audience } => write!(f, "add audience {audience} to {arn}"),
             Change::Delete { arn } => write!(f, "delete provider {arn}"),
         }
     }
 }
 
-/// A provider somebody else made is used as it is: only a missing audience is added, which takes nothing from them.
+/// A provider somebody else made is used: only a missing audience is added, which takes nothing from them.
 pub fn plan(want: &Want, have: Option<&Provider>) -> Vec<Change> {
     let Some(have) = have else {
         return vec![Change::Create { url: want.url.clone(), audiences: want.audiences.clone() }];
     };
+    let adopt = have.foreign.iter().filter(|_| want.adopt).map(|_| Change::Adopt { arn: want.arn.clone() });
     let missing = want.audiences.iter().filter(|audience| !have.audiences.contains(audience));
-    missing.map(|audience| Change::AddAudience { arn: want.arn.clone(), audience: audience.clone() }).collect()
+    let add = missing.map(|audience| Change::AddAudience { arn: want.arn.clone(), audience: audience.clone() });
+    adopt.chain(add).collect()
 }
 
 /// Only what carries our tag is deleted.
 pub fn plan_delete(want: &Want, have: Option<&Provider>) -> Vec<Change> {
-    have.filter(|have| have.ours).map(|_| Change::Delete { arn: want.arn.clone() }).into_iter().collect()
+    have.filter(|have| have.foreign.is_none()).map(|_| Change::Delete { arn: want.arn.clone() }).into_iter().collect()
+}
+
+/// That the provider is somebody else's, and so is what is added to it.
+pub fn remarks(want: &Want, have: Option<&Provider>) -> Vec<String> {
+    let foreign = have.and_then(|have| have.foreign.as_ref()).filter(|_| !want.adopt);
+    let used = |whose| format!("provider {} is used, {whose}: --adopt takes it over", want.arn);
+    foreign.map(used).into_iter().collect()
+}
+
+/// Why `--delete` leaves the provider.
+pub fn left_alone(want: &Want, have: Option<&Provider>) -> Vec<String> {
+    let foreign = have.and_then(|have| have.foreign.as_ref());
+    foreign.map(|whose| format!("provider {}: {whose}", want.arn)).into_iter().collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const ARN: &str = "arn:aws:iam::1:oidc-provider/i";
+    type Words = &'static [&'static str];
+    /// What is there → what is made, remarked, made when adopting, deleted, left.
+    type Case = (&'static str, Option<Provider>, Words, Words, Words, Words, Words);
 
     fn words(changes: Vec<Change>) -> Vec<String> {
         changes.iter().map(ToString::to_string).collect()
     }
 
+    fn provider(foreign: Option<&str>, audiences: &[&str]) -> Option<Provider> {
+        let audiences = audiences.iter().map(|audience| (*audience).to_owned()).collect();
+        Some(Provider { audiences, foreign: foreign.map(str::to_owned) })
+    }
+
     #[test]
-    fn only_what_is_missing_is_made() {
-        let provider =
-            |ours, audiences: &[&str]| Provider { ours, audiences: audiences.iter().map(|a| (*a).into()).collect() };
-        let cases: [(Option<Provider>, &[&str], &[&str]); 5] = [
-            (None, &["create provider https://i for sts, x"], &[]),
-            (Some(provider(true, &["sts", "x"])), &[], &["delete provider arn:aws:iam::1:oidc-provider/i"]),
-            (Some(provider(false, &["x", "sts", "other"])), &[], &[]),
-            (Some(provider(false, &["sts"])), &["add audience x to arn:aws:iam::1:oidc-provider/i"], &[]),
-            (
-                Some(provider(true, &[])),
-                &[
-                    "add audience sts to arn:aws:iam::1:oidc-provider/i",
-                    "add audience x to arn:aws:iam::1:oidc-provider/i",
-                ],
-                &["delete provider arn:aws:iam::1:oidc-provider/i"],
-            ),
+    fn only_what_is_missing_is_made_and_only_ours_is_deleted() {
+        const CREATE: &str = "create provider https://i for sts, x";
+        const TAKE: &str = "take over provider arn:i";
+        const STS: &str = "add audience sts to arn:i";
+        const X: &str = "add audience x to arn:i";
+        const DELETE: &str = "delete provider arn:i";
+        const USED: &str = "provider arn:i is used, managed by bob: --adopt takes it over";
+        const LEFT: &str = "provider arn:i: managed by bob";
+        let bob = Some("managed by bob");
+        let cases: [Case; 6] = [
+            ("none", None, &[CREATE], &[], &[CREATE], &[], &[]),
+            ("ours", provider(None, &["sts", "x"]), &[], &[], &[], &[DELETE], &[]),
+            ("ours, with more", provider(None, &["x", "other", "sts"]), &[], &[], &[], &[DELETE], &[]),
+            ("ours, audiences removed", provider(None, &[]), &[STS, X], &[], &[STS, X], &[DELETE], &[]),
+            ("of others", provider(bob, &["x", "sts", "other"]), &[], &[USED], &[TAKE], &[], &[LEFT]),
+            ("of others, audience missing", provider(bob, &["sts"]), &[X], &[USED], &[TAKE, X], &[], &[LEFT]),
         ];
-        let want = Want { arn: ARN.into(), audiences: vec!["sts".into(), "x".into()], url: "https://i".into() };
-        for (have, make, delete) in cases {
-            assert_eq!(words(plan(&want, have.as_ref())), make, "{have:?}");
-            assert_eq!(words(plan_delete(&want, have.as_ref())), delete, "{have:?}");
+        let want = |adopt| Want {
+            arn: "arn:i".into(),
+            audiences: vec!["sts".into(), "x".into()],
+            url: "https://i".into(),
+            adopt,
+        };
+        for (case, have, make, remark, adopt, delete, left) in cases {
+            let have = have.as_ref();
+            assert_eq!(words(plan(&want(false), have)), make, "{case}");
+            assert_eq!(remarks(&want(false), have), remark, "{case}");
+            assert_eq!(words(plan(&want(true), have)), adopt, "{case}");
+            assert_eq!(remarks(&want(true), have), [""; 0], "{case}");
+            assert_eq!(words(plan_delete(&want(false), have)), delete, "{case}");
+            assert_eq!(left_alone(&want(false), have), left, "{case}");
         }
     }
 }

@@ -8,7 +8,7 @@ use aws_sdk_ec2::error::ProvideErrorMetadata;
 use aws_sdk_ec2::types::{
     Filter, Instance, IpPermission, ResourceType, SecurityGroupRule, Tag, TagSpecification, UserIdGroupPair,
 };
-use common::aws::{Call, MANAGED_BY, OrAbsent};
+use common::aws::{Call, MANAGED_BY, OrAbsent, foreign};
 
 /// Tags of a rule we made: ARNs of the cluster to enter and of the cluster let in.
 const TO_TAG: &str = "crossmesh:to";
@@ -21,20 +21,23 @@ impl Ec2 {
         Self(Client::new(config))
     }
 
-    /// The security groups of every network interface of a cluster's nodes.
-    pub async fn node_groups(&self, cluster: &str) -> Result<Vec<Vec<String>>> {
+    /// The security groups of every network interface of a cluster's nodes; none if it is another account's.
+    pub async fn node_groups(&self, cluster: &Side) -> Result<Vec<Vec<String>>> {
+        let Side { name, vpc, .. } = cluster;
         // Managed node groups, self-managed nodes and Karpenter each tag in their own way.
         let tags = [
-            ("tag:eks:cluster-name".to_owned(), cluster),
-            ("tag:aws:eks:cluster-name".to_owned(), cluster),
-            (format!("tag:kubernetes.io/cluster/{cluster}"), "owned"),
+            ("tag:eks:cluster-name".to_owned(), name.as_str()),
+            ("tag:aws:eks:cluster-name".to_owned(), name),
+            (format!("tag:kubernetes.io/cluster/{name}"), "owned"),
         ];
         let mut groups = Vec::new();
         for (tag, value) in tags {
-            let filters = [filter(tag, value), filter("instance-state-name", "running")];
+            let alive = Filter::builder().name("instance-state-name").values("pending").values("running").build();
+            // A cluster of another account may have the name of one of ours, but not its VPC.
+            let filters = [filter(tag, value), filter("vpc-id", vpc), alive];
             let mut pages = self.0.describe_instances().set_filters(Some(filters.into())).into_paginator().send();
             while let Some(page) = pages.next().await {
-                let page = page.call("ec2:DescribeInstances", format!("nodes of {cluster}"))?;
+                let page = page.call("ec2:DescribeInstances", format!("nodes of {name}"))?;
                 let instances = page.reservations().iter().flat_map(|reservation| reservation.instances());
                 groups.extend(instances.flat_map(interfaces));
             }
@@ -80,17 +83,19 @@ impl Ec2 {
             .build();
         let permission =
             IpPermission::builder().ip_protocol("tcp").from_port(port).to_port(port).user_id_group_pairs(pair).build();
-        let tag = |key: &str, value: &str| Tag::builder().key(key).value(value).build();
         let tags = TagSpecification::builder()
             .resource_type(ResourceType::SecurityGroupRule)
-            .tags(tag(MANAGED_BY.0, MANAGED_BY.1))
-            .tags(tag(TO_TAG, &to.arn))
-            .tags(tag(FROM_TAG, &from.arn))
+            .set_tags(Some(tags(to, from)))
             .build();
         let call = self.0.authorize_security_group_ingress().group_id(&opening.group);
         let answer = call.ip_permissions(permission).tag_specifications(tags).send().await;
         let answer = answer.or_absent(|error| error.code() == Some("InvalidPermission.Duplicate"));
         answer.call("ec2:AuthorizeSecurityGroupIngress", &opening.group).map(drop)
+    }
+
+    pub async fn adopt(&self, rule: &str, to: &Side, from: &Side) -> Result<()> {
+        let call = self.0.create_tags().resources(rule).set_tags(Some(tags(to, from)));
+        call.send().await.call("ec2:CreateTags", rule).map(drop)
     }
 
     pub async fn revoke(&self, group: &str, rule: &str) -> Result<()> {
@@ -103,6 +108,12 @@ impl Ec2 {
 
 fn filter(name: impl Into<String>, value: &str) -> Filter {
     Filter::builder().name(name).values(value).build()
+}
+
+/// What makes a rule ours.
+fn tags(to: &Side, from: &Side) -> Vec<Tag> {
+    let tags = [MANAGED_BY, (TO_TAG, to.arn.as_str()), (FROM_TAG, from.arn.as_str())];
+    tags.map(|(key, value)| Tag::builder().key(key).value(value).build()).into()
 }
 
 /// The groups of each of a node's network interfaces.
@@ -118,12 +129,15 @@ fn interfaces(instance: &Instance) -> Vec<Vec<String>> {
 
 fn rule(described: SecurityGroupRule, want: &Want) -> Rule {
     let tag = |key: &str| described.tags().iter().find(|tag| tag.key() == Some(key)).and_then(|tag| tag.value());
-    let ours = tag(MANAGED_BY.0) == Some(MANAGED_BY.1)
-        && tag(TO_TAG) == Some(&want.to.arn)
-        && want.from.as_ref().is_none_or(|from| tag(FROM_TAG) == Some(&from.arn));
+    let (to, from) = (tag(TO_TAG).unwrap_or("anyone"), tag(FROM_TAG).unwrap_or("anyone"));
+    let ours = to == want.to.arn && want.from.as_ref().is_none_or(|side| side.arn == from);
+    let source = described.referenced_group_info();
+    // A group of the same VPC has no peering, and so no status.
+    let broken = source.and_then(|group| group.peering_status()).filter(|status| *status != "active");
     Rule {
-        ours,
-        source: described.referenced_group_info().and_then(|group| group.group_id()).map(str::to_owned),
+        foreign: foreign(tag(MANAGED_BY.0)).or_else(|| (!ours).then(|| format!("made to let {from} into {to}"))),
+        broken: broken.map(str::to_owned),
+        source: source.and_then(|group| group.group_id()).map(str::to_owned),
         protocol: described.ip_protocol().unwrap_or_default().to_owned(),
         ports: (described.from_port().unwrap_or(-1), described.to_port().unwrap_or(-1)),
         id: described.security_group_rule_id.unwrap_or_default(),
@@ -141,40 +155,51 @@ mod tests {
         Side { name: name.into(), arn: format!("arn:{name}"), account: text(), vpc: text(), security_group: text() }
     }
 
+    fn want(from: Option<&str>) -> Want {
+        let (ports, known_rules) = (Vec::new(), Vec::new());
+        Want { to: side("c2"), from: from.map(side), ports, known_rules, adopt: false }
+    }
+
     #[test]
     fn a_rule_is_ours_when_it_is_tagged_for_these_clusters() {
         let ours = [("managed-by", "crossmesh"), ("crossmesh:to", "arn:c2"), ("crossmesh:from", "arn:c1")];
-        let with = |tags: &[(&str, &str)]| {
-            let tags = tags.iter().map(|(key, value)| Tag::builder().key(*key).value(*value).build()).collect();
-            let source = ReferencedSecurityGroup::builder().group_id("sg-1").build();
-            SecurityGroupRule::builder()
-                .security_group_rule_id("sgr-1")
-                .group_id("sg-2")
-                .ip_protocol("tcp")
-                .from_port(8080)
-                .to_port(8081)
-                .referenced_group_info(source)
-                .set_tags(Some(tags))
-                .build()
-        };
-        let want = |from: Option<&str>| Want {
-            to: side("c2"),
-            from: from.map(side),
-            ports: Vec::new(),
-            known_rules: Vec::new(),
-        };
+        let pair = Some("made to let arn:c1 into arn:c2");
         for (expected, tags, from) in [
-            (true, &ours[..], Some("c1")),
-            (true, &ours, None),
-            (false, &ours, Some("c3")),
-            (false, &ours[..1], Some("c1")),
-            (false, &[("managed-by", "terraform"), ours[1], ours[2]], Some("c1")),
-            (false, &[], None),
+            (None, &ours[..], Some("c1")),
+            (None, &ours, None),
+            (pair, &ours, Some("c3")),
+            (Some("made to let anyone into anyone"), &ours[..1], Some("c1")),
+            (Some("managed by terraform"), &[("managed-by", "terraform"), ours[1], ours[2]], Some("c1")),
+            (Some("not made by crossmesh"), &[], None),
         ] {
-            let read = rule(with(tags), &want(from));
-            assert_eq!(read.ours, expected, "{tags:?} {from:?}");
-            assert_eq!((read.ports, read.source.as_deref()), ((8080, 8081), Some("sg-1")));
+            let tags = tags.iter().map(|(key, value)| Tag::builder().key(*key).value(*value).build()).collect();
+            let read = rule(SecurityGroupRule::builder().set_tags(Some(tags)).build(), &want(from));
+            assert_eq!(read.foreign.as_deref(), expected, "{from:?}");
         }
+        let made = SecurityGroupRule::builder().set_tags(Some(tags(&side("c2"), &side("c1")))).build();
+        assert_eq!(rule(made, &want(Some("c1"))).foreign, None);
+    }
+
+    #[test]
+    fn a_rule_lets_in_a_group_or_addresses() {
+        let group = || ReferencedSecurityGroup::builder().group_id("sg-1");
+        let peer = |status: &str| {
+            group().user_id("210987654321").vpc_id("vpc-2").vpc_peering_connection_id("pcx-1").peering_status(status)
+        };
+        let tcp = || SecurityGroupRule::builder().ip_protocol("tcp").from_port(8080).to_port(8081);
+        for (case, described, source, broken) in [
+            ("a group", tcp().referenced_group_info(group().build()), Some("sg-1"), None),
+            ("of another account's VPC", tcp().referenced_group_info(peer("active").build()), Some("sg-1"), None),
+            ("peering gone", tcp().referenced_group_info(peer("deleted").build()), Some("sg-1"), Some("deleted")),
+            ("IPv4", tcp().cidr_ipv4("0.0.0.0/0"), None, None),
+            ("IPv6", tcp().cidr_ipv6("::/0"), None, None),
+            ("prefix list", tcp().prefix_list_id("pl-1"), None, None),
+        ] {
+            let read = rule(described.build(), &want(None));
+            assert_eq!((read.source.as_deref(), read.broken.as_deref()), (source, broken), "{case}");
+            assert_eq!((read.protocol.as_str(), read.ports), ("tcp", (8080, 8081)), "{case}");
+        }
+        assert_eq!(rule(SecurityGroupRule::builder().ip_protocol("-1").build(), &want(None)).ports, (-1, -1));
     }
 
     #[test]

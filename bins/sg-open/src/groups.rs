@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 /// The fewest groups, of those on the nodes' network interfaces, such that every interface has one of them: a rule
 /// for each lets every node in, or to every node. `cluster` is the cluster security group, which EKS puts on all
-/// nodes unless a launch template says otherwise; it alone when there are no nodes (Fargate, or scaled to zero).
+/// nodes unless a launch template says otherwise; it alone when no nodes are seen (Fargate, scaled to zero, another
+/// account's).
 ///
 /// Greedy, so not always the very fewest; the same interfaces give the same answer in any order.
 pub fn covering(interfaces: &[Vec<String>], cluster: &str) -> Vec<String> {

@@ -23,8 +23,8 @@ const DEFAULT_PORT: u16 = 8080;
 /// The document's cluster is the one to enter; --from names the one to let in. Rules go from security
 /// group to security group, one per port and pair, never to addresses: the cluster security group
 /// where all nodes have it, else the fewest groups that all of them have one of. A rule that admits
-/// the port already is used, whoever made it; --delete revokes only rules that this tool made for
-/// these two clusters.
+/// the port already is used, whoever made it. A rule that this tool made for these two clusters is
+/// revoked by --delete, and when the document names it and the wish no longer needs it.
 ///
 ///   Reads   cluster; with --from the other cluster's document
 ///   Owns    ingress {from {cluster, securityGroups}, ports,
@@ -48,6 +48,9 @@ struct SgOpen {
     /// TCP port [default: 8080; with --delete, all that were opened]
     #[arg(long = "port", value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     ports: Vec<u16>,
+    /// Take over the rules that others made, where they open just such a port, so that --delete revokes them
+    #[arg(long)]
+    adopt: bool,
     #[command(flatten)]
     aws: AwsFlags,
     #[command(flatten)]
@@ -134,24 +137,26 @@ impl Tool for SgOpen {
             ports.push(DEFAULT_PORT);
         }
         let known_rules = section.rules.into_iter().map(|rule| rule.id).collect();
-        Ok(Want { to: cluster.into(), from, ports, known_rules })
+        Ok(Want { to: cluster.into(), from, ports, known_rules, adopt: self.adopt })
     }
 
     async fn observe(&self, session: &Session, want: &Want) -> Result<Have> {
         let ec2 = Ec2::new(session.aws(&self.aws).await?);
+        let mut have = Have::default();
         if self.flags.delete {
-            let mut rules = ec2.our_rules(want).await?;
-            if !want.known_rules.is_empty() {
-                let known = ec2.known_rules(&want.known_rules, want).await?;
-                rules.extend(known.into_iter().filter(|rule| !rule.ours));
-            }
-            return Ok(Have { rules, ..Have::default() });
+            have.rules = ec2.our_rules(want).await?;
+        } else {
+            let from = want.from.as_ref().context("nobody to let in")?;
+            have.targets = groups::covering(&ec2.node_groups(&want.to).await?, &want.to.security_group);
+            have.sources = groups::covering(&ec2.node_groups(from).await?, &from.security_group);
+            have.rules = ec2.rules(&have.targets, want).await?;
         }
-        let from = want.from.as_ref().context("nobody to let in")?;
-        let targets = groups::covering(&ec2.node_groups(&want.to.name).await?, &want.to.security_group);
-        let sources = groups::covering(&ec2.node_groups(&from.name).await?, &from.security_group);
-        let rules = ec2.rules(&targets, want).await?;
-        Ok(Have { targets, sources, rules })
+        let found = |id: &String| have.rules.iter().any(|rule| rule.id == *id);
+        let elsewhere: Vec<String> = want.known_rules.iter().filter(|id| !found(id)).cloned().collect();
+        if !elsewhere.is_empty() {
+            have.rules.extend(ec2.known_rules(&elsewhere, want).await?);
+        }
+        Ok(have)
     }
 
     fn plan(want: &Want, have: &Have) -> Result<Vec<Change>> {
@@ -178,6 +183,10 @@ impl Tool for SgOpen {
                 ec2.open(&opening, &want.to, from).await?;
                 session.made(format!("rule for port {} from {} in {}", opening.port, opening.source, opening.group));
                 Ok(())
+            }
+            Change::Adopt { rule, .. } => {
+                let from = want.from.as_ref().context("nobody to let in")?;
+                ec2.adopt(&rule, &want.to, from).await
             }
             Change::Revoke { rule, group } => ec2.revoke(&group, &rule).await,
         }

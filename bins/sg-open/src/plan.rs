@@ -14,6 +14,8 @@ pub struct Want {
     pub ports: Vec<u16>,
     /// Ids of the rules the document names.
     pub known_rules: Vec<String>,
+    /// Take over the rules that others made, where they open just what is wished for.
+    pub adopt: bool,
 }
 
 /// What this tool needs to know of a cluster.
@@ -45,7 +47,7 @@ pub struct Have {
     pub targets: Vec<String>,
     /// Groups on the nodes to let in; empty with `--delete`.
     pub sources: Vec<String>,
-    /// Ingress rules of the targets; with `--delete`, our rules and those the document names.
+    /// Ingress rules of the targets, and those the document names; with `--delete`, our rules and those.
     pub rules: Vec<Rule>,
 }
 
@@ -62,11 +64,18 @@ pub struct Rule {
     pub protocol: String,
     /// First and last port; (-1, -1) is any.
     pub ports: (i32, i32),
-    /// Made by this tool, and for these two clusters.
-    pub ours: bool,
+    /// Status of the VPC peering it depends on, if that is not active: then it lets nobody in.
+    pub broken: Option<String>,
+    /// Whose it is, if not ours for these two clusters.
+    pub foreign: Option<String>,
 }
 
 impl Rule {
+    /// Whether it admits this port and no other.
+    fn is_just(&self, port: u16) -> bool {
+        self.protocol == "tcp" && self.ports == (i32::from(port), i32::from(port))
+    }
+
     fn admits(&self, opening: &Opening) -> bool {
         let (first, last) = self.ports;
         let port = i32::from(opening.port);
@@ -95,6 +104,7 @@ pub struct Opening {
 #[allow(missing_docs, reason = "its text says it")]
 pub enum Change {
     Open(Opening),
+    Adopt { rule: String, group: String },
     Revoke { rule: String, group: String },
 }
 
@@ -102,6 +112,7 @@ impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Change::Open(Opening { port, group, source }) => write!(f, "open port {port} of {group} to {source}"),
+            Change::Adopt { rule, group } => write!(f, "take over rule {rule} of {group}"),
             Change::Revoke { rule, group } => write!(f, "revoke rule {rule} of {group}"),
         }
     }
@@ -115,22 +126,35 @@ fn openings(want: &Want, have: &Have) -> impl Iterator<Item = Opening> {
     want.ports.iter().flat_map(move |port| pairs.clone().map(move |pair| opening(*port, pair)))
 }
 
-/// Opens what is not open yet, whoever opened it.
+/// Opens what is not open yet, whoever opened it, and closes what we opened for an earlier wish of this document.
 pub fn plan(want: &Want, have: &Have) -> Vec<Change> {
-    let closed = openings(want, have).filter(|opening| admitting(have, opening).is_none());
-    closed.map(Change::Open).collect()
+    let closed = openings(want, have).filter(|opening| admitting(have, opening).is_none()).map(Change::Open);
+    let adopt = openings(want, have).filter(|_| want.adopt).filter_map(|opening| {
+        let rule = admitting(have, &opening).filter(|rule| rule.foreign.is_some() && rule.is_just(opening.port))?;
+        Some(Change::Adopt { rule: rule.id.clone(), group: rule.group.clone() })
+    });
+    let used: Vec<String> = admitted(want, have).into_iter().map(|(_, rule)| rule).collect();
+    let earlier = have
+        .rules
+        .iter()
+        .filter(|rule| rule.foreign.is_none() && want.known_rules.contains(&rule.id) && !used.contains(&rule.id));
+    closed.chain(adopt).chain(earlier.map(revoke)).collect()
 }
 
 /// Revokes our rules.
 pub fn plan_delete(want: &Want, have: &Have) -> Vec<Change> {
-    let ours = have.rules.iter().filter(|rule| rule.ours && named(want, rule));
-    ours.map(|rule| Change::Revoke { rule: rule.id.clone(), group: rule.group.clone() }).collect()
+    let named = |rule: &Rule| want.ports.is_empty() || want.ports.iter().any(|port| rule.is_just(*port));
+    have.rules.iter().filter(|rule| rule.foreign.is_none() && named(rule)).map(revoke).collect()
+}
+
+fn revoke(rule: &Rule) -> Change {
+    Change::Revoke { rule: rule.id.clone(), group: rule.group.clone() }
 }
 
 /// Rules the document names that others made.
 pub fn left_alone(have: &Have) -> Vec<String> {
-    let foreign = have.rules.iter().filter(|rule| !rule.ours);
-    foreign.map(|rule| format!("rule {} of {}: not made by crossmesh", rule.id, rule.group)).collect()
+    let foreign = have.rules.iter().filter_map(|rule| Some((rule, rule.foreign.as_ref()?)));
+    foreign.map(|(rule, whose)| format!("rule {} of {}: {whose}", rule.id, rule.group)).collect()
 }
 
 /// What a person should know about what is used.
@@ -140,11 +164,18 @@ pub fn remarks(want: &Want, have: &Have) -> Vec<String> {
         format!("{} is in {}, {} in {}: the VPCs must be peered", a.name, a.vpc, b.name, b.vpc)
     });
     let used = openings(want, have).filter_map(|opening| {
-        let rule = admitting(have, &opening).filter(|rule| !rule.ours)?;
+        let rule = admitting(have, &opening)?;
+        let whose = rule.foreign.as_ref().filter(|_| !(want.adopt && rule.is_just(opening.port)))?;
+        let adopt = if rule.is_just(opening.port) { "--adopt takes it over" } else { "it admits more, so it stays so" };
         let Opening { port, group, source } = opening;
-        Some(format!("port {port} of {group} is open to {source} by rule {}, which others made", rule.id))
+        Some(format!("port {port} of {group} is open to {source} by rule {}, {whose}: {adopt}", rule.id))
     });
-    apart.chain(used).collect()
+    let broken = openings(want, have).filter_map(|opening| {
+        let rule = admitting(have, &opening)?;
+        let status = rule.broken.as_ref()?;
+        Some(format!("rule {} of {} lets nobody in: its VPC peering is {status}", rule.id, rule.group))
+    });
+    apart.chain(used).chain(broken).collect()
 }
 
 /// The rules that admit what is wished for, each with what it admits.
@@ -155,12 +186,7 @@ pub fn admitted(want: &Want, have: &Have) -> Vec<(Opening, String)> {
 
 /// A rule that admits it: ours before another's.
 fn admitting<'a>(have: &'a Have, opening: &Opening) -> Option<&'a Rule> {
-    have.rules.iter().filter(|rule| rule.admits(opening)).min_by_key(|rule| (!rule.ours, &rule.id))
-}
-
-/// Whether `--delete` means this rule.
-fn named(want: &Want, rule: &Rule) -> bool {
-    want.ports.is_empty() || want.ports.iter().any(|port| rule.ports == (i32::from(*port), i32::from(*port)))
+    have.rules.iter().filter(|rule| rule.admits(opening)).min_by_key(|rule| (rule.foreign.is_some(), &rule.id))
 }
 
 #[cfg(test)]
@@ -178,12 +204,26 @@ mod tests {
     }
 
     fn want(ports: &[u16]) -> Want {
-        Want { to: side("c2", "vpc-1"), from: Some(side("c1", "vpc-1")), ports: ports.into(), known_rules: Vec::new() }
+        Want {
+            to: side("c2", "vpc-1"),
+            from: Some(side("c1", "vpc-1")),
+            ports: ports.into(),
+            known_rules: Vec::new(),
+            adopt: false,
+        }
     }
 
     fn rule(id: &str, source: &str, protocol: &str, ports: (i32, i32), ours: bool) -> Rule {
         let source = Some(source.to_owned()).filter(|source| !source.is_empty());
-        Rule { id: id.into(), group: "sg-2".into(), source, protocol: protocol.into(), ports, ours }
+        Rule {
+            id: id.into(),
+            group: "sg-2".into(),
+            source,
+            protocol: protocol.into(),
+            ports,
+            broken: None,
+            foreign: Some("managed by bob".to_owned()).filter(|_| !ours),
+        }
     }
 
     fn have(rules: &[Rule]) -> Have {
@@ -255,7 +295,7 @@ mod tests {
         ] {
             assert_eq!(words(plan_delete(&want(ports), &have(&rules))), changes, "{ports:?}");
         }
-        assert_eq!(left_alone(&have(&rules)), ["rule theirs of sg-2: not made by crossmesh"]);
+        assert_eq!(left_alone(&have(&rules)), ["rule theirs of sg-2: managed by bob"]);
     }
 
     #[test]
@@ -266,8 +306,56 @@ mod tests {
         assert_eq!(ids(&rules), ["b"]);
         assert_eq!(ids(&rules[..1]), ["a"]);
         assert_eq!(remarks(&want(&[8080]), &have(&rules)), [""; 0]);
-        let used = "port 8080 of sg-2 is open to sg-1 by rule a, which others made";
-        assert_eq!(remarks(&want(&[8080]), &have(&rules[..1])), [used]);
+    }
+
+    #[test]
+    fn only_a_rule_for_just_the_port_is_taken_over() {
+        const USED: &str = "port 8080 of sg-2 is open to sg-1 by rule r, managed by bob: ";
+        let (wide, just) = (format!("{USED}it admits more, so it stays so"), format!("{USED}--adopt takes it over"));
+        let (wide, just) = (wide.as_str(), just.as_str());
+        let adopt = Want { adopt: true, ..want(&[8080]) };
+        for (rule, taken, remark, remark_then) in [
+            (rule("r", "sg-1", "tcp", (8080, 8080), false), &["take over rule r of sg-2"][..], &[just][..], &[][..]),
+            (rule("r", "sg-1", "tcp", (8080, 8081), false), &[], &[wide], &[wide]),
+            (rule("r", "sg-1", "-1", (-1, -1), false), &[], &[wide], &[wide]),
+            (rule("r", "sg-1", "tcp", (8080, 8080), true), &[], &[], &[]),
+        ] {
+            let have = have(&[rule]);
+            assert_eq!(words(plan(&want(&[8080]), &have)), [""; 0], "{have:?}");
+            assert_eq!(remarks(&want(&[8080]), &have), remark, "{have:?}");
+            assert_eq!(words(plan(&adopt, &have)), taken, "{have:?}");
+            assert_eq!(remarks(&adopt, &have), remark_then, "{have:?}");
+        }
+    }
+
+    #[test]
+    fn what_the_document_no_longer_needs_is_closed_after_the_rest_is_open() {
+        let want = |ports: &[u16]| Want { known_rules: vec!["r".into(), "gone".into()], ..want(ports) };
+        let group_of_old = Rule { group: "sg-9".into(), ..rule("r", "sg-1", "tcp", (8080, 8080), true) };
+        let (open, revoke) = ("open port 8080 of sg-2 to sg-1", "revoke rule r of sg-2");
+        for (case, ports, rules, changes) in [
+            ("as wished", &[8080][..], vec![rule("r", "sg-1", "tcp", (8080, 8080), true)], &[][..]),
+            (
+                "another port wished for",
+                &[80],
+                vec![rule("r", "sg-1", "tcp", (8080, 8080), true)],
+                &["open port 80 of sg-2 to sg-1", revoke],
+            ),
+            ("its port edited", &[8080], vec![rule("r", "sg-1", "tcp", (8081, 8081), true)], &[open, revoke]),
+            ("its source edited", &[8080], vec![rule("r", "", "tcp", (8080, 8080), true)], &[open, revoke]),
+            ("nodes in another group now", &[8080], vec![group_of_old], &[open, "revoke rule r of sg-9"]),
+            ("of others", &[8080], vec![rule("r", "sg-1", "tcp", (8081, 8081), false)], &[open]),
+            ("ours, of another document", &[8080], vec![rule("other", "sg-1", "tcp", (80, 80), true)], &[open]),
+        ] {
+            assert_eq!(words(plan(&want(ports), &have(&rules))), changes, "{case}");
+        }
+    }
+
+    #[test]
+    fn a_rule_without_its_peering_is_remarked() {
+        let broken = Rule { broken: Some("deleted".into()), ..rule("r", "sg-1", "tcp", (8080, 8080), true) };
+        let remark = "rule r of sg-2 lets nobody in: its VPC peering is deleted";
+        assert_eq!(remarks(&want(&[8080]), &have(&[broken])), [remark]);
     }
 
     #[test]

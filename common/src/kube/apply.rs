@@ -27,6 +27,9 @@ const HANDS: [&str; 7] = [
     "kubectl-taint",
 ];
 
+/// kubectl apply: whoever keeps a file will set the value again.
+const FROM_A_FILE: &str = "kubectl-client-side-apply";
+
 /// An object before and after.
 #[derive(Debug, Clone, Default)]
 pub struct Observed {
@@ -53,7 +56,7 @@ impl Claim {
     /// Every verb of kubectl that updates names its manager `kubectl` or `kubectl-VERB`: a hand at work, not a
     /// controller or a tool that would set the value again.
     fn by_hand(&self) -> bool {
-        !self.declared && self.manager.starts_with("kubectl")
+        !self.declared && self.manager.starts_with("kubectl") && self.manager != FROM_A_FILE
     }
 }
 
@@ -105,6 +108,8 @@ pub enum Step {
     Create(ObjectRef),
     /// Change it.
     Configure(ObjectRef, Vec<Difference>),
+    /// Make it ours as it is. Holds who made it.
+    Adopt(ObjectRef, String),
     /// Let its deletion end first.
     AwaitEnd(ObjectRef),
     /// Wait until it works.
@@ -116,14 +121,16 @@ impl fmt::Display for Step {
         match self {
             Step::Create(object) => write!(f, "create {object}"),
             Step::Configure(object, differences) => write!(f, "configure {object}: {}", list(differences)),
+            Step::Adopt(object, makers) => write!(f, "adopt {object}, made by {makers}"),
             Step::AwaitEnd(object) => write!(f, "wait for the end of {object}"),
             Step::AwaitReady(object) => write!(f, "wait for {object}"),
         }
     }
 }
 
-/// Create what is missing and configure what differs, in the manifests' order, then wait for what does not work yet; a
-/// custom resource definition is waited for at once, since what comes after needs it.
+/// Create what is missing, configure what differs, and with `adopt` make what others made ours, in the manifests' order;
+/// then wait for what does not work yet. A custom resource definition is waited for at once, since what comes after
+/// needs it.
 ///
 /// # Errors
 /// [`Kind::Conflict`](crate::Kind::Conflict) that names all that is not ours to change, unless `adopt`.
@@ -135,6 +142,7 @@ pub fn plan(manifests: &[Manifest], have: &[Observed], manager: &str, adopt: boo
         // What is still seen in a namespace that ends will have gone with it.
         let gone = object.namespace.as_ref().is_some_and(|namespace| ending.contains(&namespace.as_str()));
         match if gone { Decision::Create } else { observed.decide(manager, adopt) } {
+            Decision::Keep(Some(makers)) if adopt => steps.push(Step::Adopt(object.clone(), makers)),
             Decision::Keep(_) => {}
             Decision::Create => steps.push(Step::Create(object.clone())),
             Decision::Replace => steps.extend([Step::AwaitEnd(object.clone()), Step::Create(object.clone())]),
@@ -155,7 +163,7 @@ pub fn plan(manifests: &[Manifest], have: &[Observed], manager: &str, adopt: boo
     Ok(steps)
 }
 
-/// Objects that others made and that need no change, one line each.
+/// Objects that others made, that need no change and are not adopted, one line each.
 pub fn remarks(manifests: &[Manifest], have: &[Observed], manager: &str) -> Vec<String> {
     let found = manifests.iter().zip(have).filter_map(|(Manifest { object, .. }, observed)| {
         match observed.decide(manager, false) {
@@ -340,6 +348,13 @@ mod tests {
             (US, &two, vec![], false, "spec.replicas 2 → 1"),
             (US, &two, vec![claim("kubectl", false)], false, "spec.replicas 2 → 1"),
             (US, &two, vec![claim("kubectl-edit", false)], false, "spec.replicas 2 → 1"),
+            (
+                US,
+                &two,
+                vec![claim("kubectl-client-side-apply", false)],
+                false,
+                "others hold spec.replicas (kubectl-client-side-apply): spec.replicas 2 → 1",
+            ),
             (US, &two, vec![claim("kubectl", true)], false, "others hold spec.replicas (kubectl): spec.replicas 2 → 1"),
             (US, &two, vec![claim("hpa", false)], false, "others hold spec.replicas (hpa): spec.replicas 2 → 1"),
             (US, &two, vec![claim("hpa", false)], true, "spec.replicas 2 → 1"),
@@ -459,7 +474,9 @@ mod tests {
             Observed { live: Some(live), applied: Some(applied), claims: Vec::new() }
         };
         let (same, other) = (json!({}), json!({"x": 1}));
-        let cases: [(&str, &Value, &Value, bool, &[&str]); 5] = [
+        let cases: [(&str, &Value, &Value, bool, &[&str]); 7] = [
+            ("helm", &ready, &same, false, &[]),
+            ("helm", &ready, &same, true, &["adopt ConfigMap a, made by helm"]),
             (US, &ready, &same, false, &[]),
             (US, &json!({}), &same, false, &["wait for Deployment a"]),
             (US, &ready, &other, false, &["configure ConfigMap a: spec.x none → 1"]),

@@ -2,10 +2,11 @@
 
 use super::object::{ObjectRef, refused};
 use anyhow::{Context, Result};
-use kube::api::{Api, DynamicObject, ListParams};
+use kube::api::{Api, DynamicObject, GroupVersionKind, ListParams};
 use kube::core::PartialObjectMeta;
 use kube::discovery::{ApiResource, Scope, verbs};
 use kube::{Client, Discovery, ResourceExt};
+use serde_json::Value;
 
 /// Every namespace gets these, or controllers make them on their own account and they go with what they are about.
 const INCIDENTAL: [(&str, Option<&str>); 5] = [
@@ -17,7 +18,7 @@ const INCIDENTAL: [(&str, Option<&str>); 5] = [
 ];
 
 /// How many objects of a kind are named.
-const NAMED: u32 = 5;
+const NAMED: usize = 5;
 
 /// The objects in a namespace that nothing else owns, but for those that are `known` and incidental ones:
 /// `Deployment front`, sorted.
@@ -36,26 +37,43 @@ pub async fn of_namespace(client: &Client, namespace: &str, known: &[&ObjectRef]
         // A kind that cannot be listed is one that somebody else answers for, such as metrics.
         let objects = api.list_metadata(&ListParams::default()).await.map(|list| list.items).unwrap_or_default();
         let objects = objects.into_iter().filter(|object| stands_alone(&kind.kind, object)).map(|o| o.name_any());
-        let objects = objects.filter(|name| !known.iter().any(|known| known.kind == kind.kind && known.name == *name));
+        let is_known = |name: &String| {
+            let mut known = known.iter().filter(|known| known.namespace.as_deref() == Some(namespace));
+            known.any(|known| known.kind == kind.kind && known.name == *name)
+        };
+        let objects = objects.filter(|name| !is_known(name));
         found.extend(objects.map(|name| format!("{} {name}", kind.kind)));
     }
     found.sort();
     Ok(found)
 }
 
-/// Some objects of a kind, in all namespaces: `Mesh k8multi`.
+/// Some objects of a custom resource definition, in all namespaces, but for those that are `known`: `Mesh k8multi`.
 ///
 /// # Errors
 /// The API server's.
-pub async fn of_kind(client: &Client, kind: &ApiResource) -> Result<Vec<String>> {
-    let api = Api::<DynamicObject>::all_with(client.clone(), kind);
-    let list = api.list_metadata(&ListParams::default().limit(NAMED)).await.map_err(refused);
-    let list = list.with_context(|| format!("list {}", kind.plural))?;
-    let place = |object: &PartialObjectMeta<DynamicObject>| match object.namespace() {
-        Some(namespace) => format!("{} {namespace}/{}", kind.kind, object.name_any()),
-        None => format!("{} {}", kind.kind, object.name_any()),
+pub async fn of_definition(client: &Client, definition: &Value, known: &[&ObjectRef]) -> Result<Vec<String>> {
+    let (spec, text) = (&definition["spec"], |value: &Value| value.as_str().unwrap_or_default().to_owned());
+    let mut versions = spec["versions"].as_array().into_iter().flatten();
+    let Some(served) = versions.find(|version| version["served"] == true) else { return Ok(Vec::new()) };
+    let gvk = GroupVersionKind::gvk(&text(&spec["group"]), &text(&served["name"]), &text(&spec["names"]["kind"]));
+    let kind = ApiResource::from_gvk_with_plural(&gvk, &text(&spec["names"]["plural"]));
+    let list = Api::<DynamicObject>::all_with(client.clone(), &kind).list_metadata(&ListParams::default()).await;
+    let list = match list {
+        // It is just going.
+        Err(kube::Error::Api(status)) if status.code == 404 => return Ok(Vec::new()),
+        list => list.map_err(refused).with_context(|| format!("list {}", kind.plural))?,
     };
-    Ok(list.items.iter().map(place).collect())
+    let reference = |object: &PartialObjectMeta<DynamicObject>| {
+        let plain = ObjectRef::new(&kind.api_version, &kind.kind, &object.name_any());
+        object.namespace().map_or(plain.clone(), |namespace| plain.within(&namespace))
+    };
+    let is_known = |object: &ObjectRef| {
+        let same = |known: &&&ObjectRef| known.kind == object.kind && known.group() == object.group();
+        known.iter().filter(same).any(|known| known.place() == object.place())
+    };
+    let objects = list.items.iter().map(reference).filter(|object| !is_known(object));
+    Ok(objects.take(NAMED).map(|object| object.to_string()).collect())
 }
 
 fn stands_alone(kind: &str, object: &PartialObjectMeta<DynamicObject>) -> bool {

@@ -1,6 +1,6 @@
 //! Kubernetes objects of any kind: read, applied server-side and deleted by one field manager.
 
-use super::kind;
+use super::{UNKNOWN_CALLER, kind};
 use crate::aws::MANAGED_BY;
 use crate::{Error, Found, Kind, Session};
 use anyhow::{Context, Result};
@@ -21,6 +21,9 @@ use super::apply::{Claim, Manifest, Observed, Step};
 /// How long a webhook may not know of what was created a moment ago: it reads from a cache that follows the API server
 /// by a watch, so seconds are plenty.
 const SETTLING: Duration = Duration::from_secs(10);
+
+/// How API servers say that a field can not be changed.
+const FIXED: [&str; 5] = ["immutable", "updates to", "may not change", "cannot change roleRef", "may not be changed"];
 
 /// The label that Kubernetes recommends for the tool an object comes from.
 const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
@@ -118,8 +121,11 @@ impl Objects {
     /// The API server's.
     pub async fn get(&self, object: &ObjectRef) -> Result<Option<Value>> {
         let Some(api) = self.api(object).await? else { return Ok(None) };
-        let live = api.get_opt(&object.name).await.map_err(refused).with_context(|| format!("get {object}"))?;
-        live.map(|live| json_of(object, live)).transpose()
+        match api.get(&object.name).await {
+            // Where the kind itself has gone meanwhile, the answer is no Status, and get_opt takes it for a failure.
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
+            live => json_of(object, live.map_err(refused).with_context(|| format!("get {object}"))?).map(Some),
+        }
     }
 
     /// The object as it is and as applying `want` would make it: a dry run, which admission webhooks see too.
@@ -144,6 +150,27 @@ impl Objects {
             }
         };
         observed.applied = Some(applied);
+        Ok(observed)
+    }
+
+    /// All of these, in their order; before a deletion only as they are.
+    ///
+    /// # Errors
+    /// As those of [`Objects::observe`].
+    pub async fn observe_all(
+        &self,
+        session: &Session,
+        manifests: &[Manifest],
+        deletion: bool,
+    ) -> Result<Vec<Observed>> {
+        let mut observed = Vec::new();
+        for Manifest { object, body } in manifests {
+            observed.push(if deletion {
+                Observed { live: self.get(object).await?, ..Observed::default() }
+            } else {
+                self.observe(session, object, body).await?
+            });
+        }
         Ok(observed)
     }
 
@@ -174,7 +201,7 @@ impl Objects {
                 session.made(object.to_string());
                 Ok(())
             }
-            Step::Configure(object, _) => apply(&object).await,
+            Step::Configure(object, _) | Step::Adopt(object, _) => apply(&object).await,
             Step::AwaitEnd(object) => self.wait_gone(session, &object).await,
             Step::AwaitReady(object) => self.wait_ready(session, &object).await,
         }
@@ -288,12 +315,9 @@ pub fn refused(error: kube::Error) -> anyhow::Error {
         kind = Kind::Failed;
     }
     let hint = match status.code {
-        401 => Some("the cluster does not know the caller: is there an access entry for it?"),
-        _ if ["immutable", "updates to", "may not change once set"]
-            .iter()
-            .any(|word| status.message.contains(word)) =>
-        {
-            Some("this can not be changed in place: delete the object and apply it again")
+        401 => Some(UNKNOWN_CALLER),
+        _ if FIXED.iter().any(|words| status.message.contains(words)) => {
+            Some("this can not be changed in place: delete the object, then run this again, which makes it anew")
         }
         _ => None,
     };

@@ -3,7 +3,7 @@
 use super::object::{ObjectRef, Objects};
 use crate::{Found, Session};
 use anyhow::Result;
-use k8s_openapi::api::core::v1::{ContainerStatus, Event, Pod};
+use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Event, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::api::{Api, ListParams, LogParams};
 use kube::core::Selector;
@@ -70,7 +70,8 @@ pub fn unready(object: &Value) -> Option<String> {
             (behind || done < wanted).then(|| format!("{done} of {wanted} pods available"))
         }
         ("", "Service") if object["spec"]["type"] == "LoadBalancer" => {
-            load_balancer(object).is_none().then(|| "no load balancer yet".to_owned())
+            let class = object["spec"]["loadBalancerClass"].as_str().map(|class| format!(" of class {class}"));
+            load_balancer(object).is_none().then(|| format!("no load balancer{} yet", class.unwrap_or_default()))
         }
         ("apiextensions.k8s.io", "CustomResourceDefinition") => untrue(object, "Established"),
         (APP_MESH, "Mesh" | "VirtualNode" | "VirtualService" | "VirtualRouter" | "VirtualGateway" | "GatewayRoute") => {
@@ -197,12 +198,11 @@ fn trouble(pod: &Pod) -> Option<Trouble> {
 /// What keeps a container from running.
 fn broken(status: &ContainerStatus) -> Option<Trouble> {
     let (name, state) = (&status.name, status.state.as_ref()?);
-    let exit = |exit: i32, reason: Option<&String>| match reason.filter(|reason| *reason != "Error") {
-        Some(reason) => format!("exit code {exit}, {reason}"),
-        None => format!("exit code {exit}"),
-    };
+    // The start that is waited for, or that just ended, is not among the restarts.
+    let crashed = format!("container {name} crashed {} times", status.restart_count + 1);
     if let Some(ended) = state.terminated.as_ref().filter(|ended| ended.exit_code != 0) {
-        let reason = format!("container {name} ended: {}", exit(ended.exit_code, ended.reason.as_ref()));
+        let what = if status.restart_count == 0 { format!("container {name} ended") } else { crashed };
+        let reason = format!("{what}, {}", exit(ended));
         return Some(Trouble { reason, log: Some((name.clone(), false)), ..Trouble::default() });
     }
     let waiting = state.waiting.as_ref()?;
@@ -210,8 +210,7 @@ fn broken(status: &ContainerStatus) -> Option<Trouble> {
     match (reason, status.last_state.as_ref().and_then(|last| last.terminated.as_ref())) {
         ("ContainerCreating" | "PodInitializing", _) => None,
         ("CrashLoopBackOff", Some(last)) => {
-            let exit = exit(last.exit_code, last.reason.as_ref());
-            let reason = format!("container {name} crashed {} times ({reason}), {exit}", status.restart_count.max(1));
+            let reason = format!("{crashed} ({reason}), {}", exit(last));
             Some(Trouble { reason, log: Some((name.clone(), true)), ..Trouble::default() })
         }
         _ => {
@@ -219,6 +218,13 @@ fn broken(status: &ContainerStatus) -> Option<Trouble> {
             Some(Trouble { reason: format!("container {name}: {reason}: {message}"), ..Trouble::default() })
         }
     }
+}
+
+/// How a container ended: its exit code and what else is known. `Error` says no more than the code.
+fn exit(ended: &ContainerStateTerminated) -> String {
+    let reason = ended.reason.iter().filter(|reason| *reason != "Error").map(|reason| format!(", {reason}"));
+    let message = ended.message.iter().map(|message| format!(": {}", message.trim()));
+    [format!("exit code {}", ended.exit_code)].into_iter().chain(reason).chain(message).collect()
 }
 
 /// Why a Deployment has no pods: an admission webhook's words, a quota.
@@ -276,6 +282,10 @@ mod tests {
             ),
             (mesh(&json!([{"type": "MeshActive", "status": "True"}])), None),
             (service(&json!({"loadBalancer": {}})), Some("no load balancer yet")),
+            (
+                json!({"apiVersion": "v1", "kind": "Service", "spec": {"type": "LoadBalancer", "loadBalancerClass": "x/y"}}),
+                Some("no load balancer of class x/y yet"),
+            ),
             (service(&json!({"loadBalancer": {"ingress": [{"hostname": "lb"}]}})), None),
             (json!({"apiVersion": "v1", "kind": "Service", "spec": {"type": "ClusterIP"}}), None),
             (json!({"apiVersion": "v1", "kind": "ConfigMap"}), None),
@@ -305,11 +315,18 @@ mod tests {
             ),
             (
                 app(&waiting("CrashLoopBackOff", ""), &ended(1, "Error")),
-                Some(("container app crashed 3 times (CrashLoopBackOff), exit code 1", log(true))),
+                Some(("container app crashed 4 times (CrashLoopBackOff), exit code 1", log(true))),
             ),
             (
                 app(&ended(137, "OOMKilled"), &json!({})),
-                Some(("container app ended: exit code 137, OOMKilled", log(false))),
+                Some(("container app crashed 4 times, exit code 137, OOMKilled", log(false))),
+            ),
+            (
+                app(
+                    &waiting("CrashLoopBackOff", ""),
+                    &json!({"terminated": {"exitCode": 128, "reason": "StartError", "message": "no /x\n"}}),
+                ),
+                Some(("container app crashed 4 times (CrashLoopBackOff), exit code 128, StartError: no /x", log(true))),
             ),
             (app(&json!({"running": {}}), &json!({})), Some(("container app runs but is not ready", log(false)))),
             (app(&waiting("ContainerCreating", ""), &json!({})), None),

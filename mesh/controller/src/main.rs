@@ -94,6 +94,7 @@ async fn main() -> ExitCode {
     let options = Options::parse();
     let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
     log.with_env_filter(options.log_level.clone()).init();
+    abort_on_panic();
     match run(options).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -101,6 +102,15 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// A task that panicked must not leave the others going on without it: a new process starts with all of them.
+fn abort_on_panic() {
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        tell(panic);
+        std::process::abort();
+    }));
 }
 
 async fn run(options: Options) -> anyhow::Result<()> {

@@ -13,6 +13,7 @@ from typing import Any
 
 import boto3
 from botocore.config import Config
+from moto.sts.models import AssumedRole
 
 from region import ACCOUNT, REGION, VPC_CIDR, Cluster
 from sts import open_session
@@ -39,18 +40,23 @@ def seed(clusters: list[Cluster], endpoint: str) -> dict[str, Any]:
     subnets = {c.name: _subnet(ec2, vpc, c) for c in clusters}
     made = [_cluster(ec2, eks, c, eks_role, node_role, list(subnets.values()), subnets[c.name]) for c in clusters]
     node = open_session(ACCOUNT, node_role, made[0]["node"]["instanceId"], NODE_SESSION)
+    expired = open_session(ACCOUNT, node_role, "yesterday", -24 * 60 * 60)
     return {
         "account": ACCOUNT,
         "region": REGION,
         "vpc": vpc,
         "operator": operator,
-        "node": {
-            "accessKeyId": node.access_key_id,
-            "secretAccessKey": node.secret_access_key,
-            "sessionToken": node.session_token,
-            "roleArn": node_role,
-        },
+        "node": _keys(node) | {"roleArn": node_role},
+        "expired": _keys(expired),
         "clusters": made,
+    }
+
+
+def _keys(session: AssumedRole) -> dict[str, str]:
+    return {
+        "accessKeyId": session.access_key_id,
+        "secretAccessKey": session.secret_access_key,
+        "sessionToken": session.session_token,
     }
 
 

@@ -21,8 +21,15 @@ def of(call: Call, account: str) -> list[str]:
         "sts": _sts,
         "servicediscovery": _cloudmap,
         "ec2": _ec2,
+        "route53": _route53,
     }.get(call.service or "")
     return (find(call, f":{call.region}:{account}:", account) if find else []) or ["*"]
+
+
+def tagged(call: Call, account: str) -> list[str]:
+    """What the call is to make with tags, where that is not what it names: EC2's new resources have no ids yet."""
+    kinds = [s.get("ResourceType") for s in call.params.get("TagSpecifications") or []]
+    return [f"arn:aws:ec2:{call.region}:{account}:{kind}/*" for kind in kinds]
 
 
 def repository(region: str, account: str, name: str) -> str:
@@ -95,3 +102,8 @@ def _ec2(call: Call, scope: str, _: str) -> list[str]:
     if "SecurityGroup" in operation and not operation.startswith("Describe") and "GroupId" in p:
         return [f"arn:aws:ec2{scope}security-group/{p['GroupId']}"]
     return []
+
+
+def _route53(call: Call, _: str, __: str) -> list[str]:
+    zone = str(call.params.get("Id", "")).removeprefix("/hostedzone/")
+    return [f"arn:aws:route53:::hostedzone/{zone}"] if zone and "HostedZone" in (call.operation or "") else []

@@ -15,9 +15,11 @@ from werkzeug.wrappers import Response
 
 import arn as arns
 from call import Call, buffered, read, registry_of
+from clock import Clock
 from fault import Fault, Kind, refusal
 from faults import TOO_MANY, Faults, met
 from identity import Identity, find
+from model import Violations
 from policy import Context, Decision, Question, evaluate
 from sigv4 import verify
 from tokens import Tokens, registry_action, registry_refusal, registry_unauthorized
@@ -27,6 +29,15 @@ UNSIGNED = {"sts:AssumeRoleWithWebIdentity", "sts:AssumeRoleWithSAML"}
 #: Every identity may ask who it is; no policy can take that away.
 ALWAYS = {"sts:GetCallerIdentity"}
 ANONYMOUS = "anonymous"
+#: What Cloud Map does in its caller's name when it makes a private namespace.
+#: <https://docs.aws.amazon.com/cloud-map/latest/dg/cloud-map-api-permissions-ref.html>
+HOSTED_ZONE = {
+    "ec2:DescribeRegions": "*",
+    "ec2:DescribeVpcs": "*",
+    "route53:ListHostedZonesByName": "*",
+    "route53:CreateHostedZone": "*",
+    "route53:GetHostedZone": "arn:aws:route53:::hostedzone/*",
+}
 
 StartResponse = Callable[..., Any]
 
@@ -34,9 +45,13 @@ StartResponse = Callable[..., Any]
 class Authorizer:
     """One account's access control, as a WSGI application."""
 
-    def __init__(self, account: str, tokens: Tokens, faults: Faults) -> None:
+    def __init__(
+        self, account: str, tokens: Tokens, clock: Clock, violations: Violations, faults: Faults
+    ) -> None:
         self.account = account
         self.tokens = tokens
+        self.clock = clock
+        self.violations = violations
         self.faults = faults
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
@@ -62,20 +77,27 @@ class Authorizer:
     def identify(self, request: Request, call: Call) -> Identity | None:
         """Who signed; None for a call that needs no signature. Raises `Fault`."""
         if call.operation is None:
-            raise Fault(Kind.NO_SUCH_ACTION, f"Could not find operation in {call.service or request.host}")
+            message = f"Could not find operation in {call.service or request.host}"
+            self.violations.add(call, message)
+            raise Fault(Kind.NO_SUCH_ACTION, message)
         if call.action in UNSIGNED:
             return None
         if call.credential is None:
             raise Fault(Kind.MISSING_TOKEN, "Request is missing Authentication Token")
         identity = find(self.account, call.credential)
-        verify(request, call.credential, identity.secret)
+        verify(request, call.credential, identity.secret, self.clock.now())
         return identity
 
     def permit(self, identity: Identity, call: Call) -> None:
-        """Raises `Fault` unless the identity may do it to everything the call names."""
-        if call.action not in ALWAYS:
-            for arn in arns.of(call, self.account):
-                require(identity, Question(call.action, arn, context_of(identity, call)))
+        """Raises `Fault` unless the identity may do it to everything the call names, and tag it if the call says so."""
+        if call.action in ALWAYS:
+            return
+        named, context = arns.of(call, self.account), context_of(identity, call)
+        for arn in named:
+            require(identity, Question(call.action, arn, context))
+        if tagging := tags_with(call):
+            for arn in arns.tagged(call, self.account) or named:
+                require(identity, Question(tagging, arn, {**context, "ec2:createaction": [call.operation or ""]}))
 
     def registry(self, request: Request) -> Response:
         """A call of the registry's own protocol (`/v2/…`), which a token of GetAuthorizationToken opens."""
@@ -93,9 +115,11 @@ class Authorizer:
             expired = registry_refusal("Your authorization token has expired. Reauthenticate and try again.")
             return named(expired, action or "ecr:Ping", token.caller)
         try:
-            if action:
-                arn = arns.repository(match["region"], match["account"], repository)
-                require(find(self.account, token.credential), Question(action, arn))
+            arn = arns.repository(match["region"], match["account"], repository)
+            # A blob in one piece comes with the request that completes it.
+            parts = ["ecr:UploadLayerPart"] if action == "ecr:CompleteLayerUpload" else []
+            for needed in [*parts, action] if action else []:
+                require(find(self.account, token.credential), Question(needed, arn))
         except Fault as fault:
             return named(registry_refusal(fault.message), action or "ecr:Ping", token.caller)
         name = (action or "ecr:Ping").replace("ecr:", "registry:")
@@ -141,6 +165,29 @@ def require(identity: Identity, question: Question) -> None:
             Kind.DENIED,
             f"User: {identity.arn} is not authorized to perform: {question.action} on resource: {question.resource} {reason}",
         )
+
+
+def tags_with(call: Call) -> str | None:
+    """The action that a call needs besides its own, for the tags that it brings along for what it makes."""
+    if call.service == "ec2":
+        return "ec2:CreateTags" if call.params.get("TagSpecifications") else None
+    operation = call.operation or ""
+    if not operation.startswith("Create") or not (call.params.get("Tags") or call.params.get("tags")):
+        return None
+    return f"iam:{operation.replace('Create', 'Tag', 1)}" if call.service == "iam" else f"{call.service}:TagResource"
+
+
+def hosted_zone_refusal(account: str, call: Call) -> str | None:
+    """Why Cloud Map can't make a hosted zone in the name of who called."""
+    if call.credential is None or call.operation != "CreatePrivateDnsNamespace":
+        return None
+    try:
+        identity = find(account, call.credential)
+        for action, resource in HOSTED_ZONE.items():
+            require(identity, Question(action, resource, context_of(identity, call)))
+    except Fault as fault:
+        return fault.message
+    return None
 
 
 def context_of(identity: Identity, call: Call) -> Context:

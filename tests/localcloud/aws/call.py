@@ -13,11 +13,12 @@ from typing import Any
 
 from botocore.exceptions import UnknownServiceError
 from moto.core.model import OperationModel
-from moto.core.parse import PROTOCOL_PARSERS, RequestParserError
 from moto.core.request import Request, determine_request_protocol
 from moto.core.routing import get_service_router
 from moto.core.utils import get_service_model
 from werkzeug.exceptions import NotFound
+
+from wire import parameters
 
 #: `service[.region].amazonaws.com`; a region is two letters, words and a digit.
 _HOST = re.compile(r"(?P<prefix>.+?)(?:\.(?P<region>[a-z]{2}(?:-[a-z]+)+-\d))?\.amazonaws\.com(?:\.cn)?")
@@ -51,6 +52,8 @@ class Call:
     credential: Credential | None
     params: dict[str, Any] = field(default_factory=dict)
     model: OperationModel | None = None
+    #: what of the request the model has no place for, in words
+    strange: tuple[str, ...] = ()
 
     @property
     def action(self) -> str:
@@ -96,15 +99,8 @@ def read(request: Request) -> Call:
         operation, uri_params = get_service_router(service).match(request)
     except NotFound:
         return Call(service, region, None, protocol, credential)
-    return Call(
-        service,
-        region,
-        operation.name,
-        protocol,
-        credential,
-        _params(request, protocol, operation, uri_params),
-        operation,
-    )
+    params, strange = parameters(request, protocol, operation, uri_params)
+    return Call(service, region, operation.name, protocol, credential, params, operation, strange)
 
 
 def _model(service: str) -> Any:
@@ -112,22 +108,6 @@ def _model(service: str) -> Any:
         return get_service_model(service)
     except UnknownServiceError:
         return None
-
-
-def _params(request: Request, protocol: str, operation: OperationModel, uri_params: dict[str, Any]) -> dict[str, Any]:
-    parser = PROTOCOL_PARSERS[protocol](operation)
-    raw: Any = {
-        "method": request.method,
-        "values": request.values,
-        "headers": request.headers,
-        "body": request.get_data(cache=True),
-        "url_path": request.path,
-        "url_params": uri_params,
-    }
-    try:
-        return dict(parser.parse(raw) or {})
-    except (RequestParserError, ValueError, TypeError, KeyError):
-        return {}
 
 
 def _credential(request: Request) -> Credential | None:

@@ -34,9 +34,11 @@ _NEEDED_ATTRIBUTES = {"A": ["AWS_INSTANCE_IPV4"], "AAAA": ["AWS_INSTANCE_IPV6"],
 class CloudMap:
     """The API; every public method in `_OPERATIONS` is one operation, from parameters to the result's members."""
 
-    def __init__(self, state: State, zones: HostedZones) -> None:
+    def __init__(self, state: State, zones: HostedZones, refusal: Callable[[Call], str | None]) -> None:
         self.state = state
         self.zones = zones
+        #: why the caller may not have a hosted zone made, if so
+        self.refusal = refusal
         self._lock = threading.Lock()
 
     def __call__(self, call: Call) -> Response:
@@ -47,6 +49,8 @@ class CloudMap:
             self.state.settle()
             try:
                 result = operation(self, call.params)
+                if reason := self.refusal(call):
+                    self.state.operations[result["OperationId"]].effect = _denied(reason)
             except Refused as refused:
                 return json_error(refused.code, refused.message, members=refused.members)
         headers = {"x-amzn-requestid": str(uuid.uuid4())}
@@ -488,6 +492,13 @@ def _page(member: str, items: list[Any], p: Params) -> Params:
     if end < len(items):
         page["NextToken"] = base64.b64encode(str(end).encode()).decode()
     return page
+
+
+def _denied(reason: str) -> Callable[[], None]:
+    def effect() -> None:
+        raise Refused("ACCESS_DENIED", f"{reason} (Service: AmazonRoute53; Status Code: 403; Error Code: AccessDenied)")
+
+    return effect
 
 
 def _owner(_: Any) -> str:

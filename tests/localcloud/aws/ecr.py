@@ -1,7 +1,7 @@
 """ECR's API in front of ministack, which keeps the repositories and serves the registry itself (`/v2/…`).
 
-ministack 1.5.33 has one token for everybody and ever, lists without pages, leaves an image's size out, and stays
-silent about an image that is not there.
+ministack 1.5.33 has one token for everybody and ever, lists without pages, leaves an image's size out, stays silent
+about an image that is not there, deletes an image with any of its tags, and goes on serving what was deleted.
 <https://docs.aws.amazon.com/AmazonECR/latest/APIReference/API_Operations.html>
 """
 
@@ -44,6 +44,10 @@ class Ecr:
         name = call.params.get("repositoryName")
         if owner != self.account and name:
             return json_error("RepositoryNotFoundException", missing_repository(name, owner))
+        if call.operation == "BatchDeleteImage":
+            return self.batch_delete_image(request)
+        if call.operation == "DeleteRepository" and call.params.get("force"):
+            self._empty(request, str(name))
         status, body = self._ask(request)
         if status != 200:
             return _reworded(status, body, self.account)
@@ -61,6 +65,50 @@ class Ecr:
             "proxyEndpoint": f"https://{self.account}.dkr.ecr.{self.region}.amazonaws.com",
         }
         return _json({"authorizationData": [grant]})
+
+    def batch_delete_image(self, request: Request) -> Response:
+        """A tag goes alone while the image has another; an image goes with all its tags, and is served no more."""
+        asked = json.loads(request.get_data(cache=True))
+        images, kept, untagged = self._images(request, asked["repositoryName"]), [], []
+        for wanted in asked["imageIds"]:
+            tag, image = wanted.get("imageTag"), next((i for i in images if _is(wanted, i)), None)
+            if image and tag and image["imageTags"] != [tag]:
+                self._untag(request, asked["repositoryName"], tag)
+                image["imageTags"].remove(tag)
+                untagged.append({"imageDigest": image["imageDigest"], "imageTag": tag})
+            else:
+                kept.append(wanted)
+        status, body = self._ask(request, "BatchDeleteImage", {**asked, "imageIds": kept})
+        if status != 200:
+            return _reworded(status, body, self.account)
+        for image in body["imageIds"]:
+            self._registry("DELETE", f"{asked['repositoryName']}/manifests/{image['imageDigest']}")
+        return _json({**body, "imageIds": untagged + body["imageIds"]})
+
+    def _untag(self, request: Request, name: str, tag: str) -> None:
+        """ministack can move a tag, to an image that then goes with it."""
+        _, answer = self._ask(request, "DescribeRepositories", {"repositoryNames": [name]})
+        mutability = answer["repositories"][0]["imageTagMutability"]
+        steps = [
+            ("PutImageTagMutability", {"imageTagMutability": "MUTABLE"}),
+            ("PutImage", {"imageManifest": "{}", "imageTag": tag}),
+            ("BatchDeleteImage", {"imageIds": [{"imageTag": tag}]}),
+            ("PutImageTagMutability", {"imageTagMutability": mutability}),
+        ]
+        for operation, members in steps:
+            self._ask(request, operation, {"repositoryName": name, **members})
+
+    def _empty(self, request: Request, name: str) -> None:
+        """Nothing of a deleted repository is there when one of the same name is made."""
+        for image in self._images(request, name):
+            manifest = self._manifest(image)
+            for part in [manifest.get("config", {}), *manifest.get("layers", [])]:
+                self._registry("DELETE", f"{name}/blobs/{part.get('digest')}")
+            self._registry("DELETE", f"{name}/manifests/{image['imageDigest']}")
+
+    def _images(self, request: Request, name: str) -> list[dict[str, Any]]:
+        _, answer = self._ask(request, "DescribeImages", {"repositoryName": name})
+        return list(answer.get("imageDetails", []))
 
     def _paged(self, call: Call, body: dict[str, Any]) -> Response:
         member, selector, default = _PAGED[str(call.operation)]
@@ -81,17 +129,28 @@ class Ecr:
 
     def _sized(self, image: dict[str, Any]) -> dict[str, Any]:
         """An image is as large as its configuration and layers together; the manifest tells."""
-        path = f"/v2/{image['repositoryName']}/manifests/{image['imageDigest']}"
-        host = f"{self.account}.dkr.ecr.{self.region}.amazonaws.com"
-        _, manifest = self._send("GET", path, {"Host": host, "Accept": image["imageManifestMediaType"]}, b"")
+        manifest = self._manifest(image)
         parts = [manifest.get("config", {}), *manifest.get("layers", []), *manifest.get("manifests", [])]
         return {**image, "imageSizeInBytes": sum(int(p.get("size", 0)) for p in parts)}
 
-    def _ask(self, request: Request) -> tuple[int, dict[str, Any]]:
+    def _manifest(self, image: dict[str, Any]) -> dict[str, Any]:
+        path, kind = f"{image['repositoryName']}/manifests/{image['imageDigest']}", image["imageManifestMediaType"]
+        return self._registry("GET", path, {"Accept": kind})
+
+    def _registry(self, method: str, path: str, headers: dict[str, str] | None = None) -> dict[str, Any]:
+        host = f"{self.account}.dkr.ecr.{self.region}.amazonaws.com"
+        return self._send(method, f"/v2/{path}", {"Host": host, **(headers or {})}, b"")[1]
+
+    def _ask(
+        self, request: Request, operation: str | None = None, members: dict[str, Any] | None = None
+    ) -> tuple[int, dict[str, Any]]:
+        """Passes a call on, or makes another in the same name."""
         kept = ("Authorization", "X-Amz-Target", "X-Amz-Date", "Content-Type", "Host")
         headers = {k: request.headers[k] for k in kept if k in request.headers}
+        if operation is not None:
+            headers["X-Amz-Target"] = f"{headers['X-Amz-Target'].split('.')[0]}.{operation}"
         # The whole list is wanted; the pages are made here.
-        asked = json.loads(request.get_data(cache=True) or b"{}")
+        asked = members if members is not None else json.loads(request.get_data(cache=True) or b"{}")
         body = {k: v for k, v in asked.items() if k not in ("maxResults", "nextToken")}
         return self._send("POST", "/", headers, json.dumps(body).encode())
 

@@ -1,5 +1,8 @@
 """EKS: the clusters of this machine, as DescribeCluster tells of them.
 
+Any other has no machine behind it: it is CREATING for ever, FAILED if its role lacks the policy that EKS needs, and
+once it was told to go, DELETING for ever.
+
 moto 5.2.5 makes up endpoint, CA and one issuer for all clusters, knows neither `vpcId` nor the cluster security
 group, has a remote access group on every node group, tags clusters only, and fails on the node groups of a cluster
 that is not there.
@@ -16,10 +19,13 @@ from typing import Any
 from moto.ec2.models import ec2_backends
 from moto.eks import models
 from moto.eks.exceptions import ResourceNotFoundException
+from moto.iam.models import iam_backends
 from werkzeug.wrappers import Response
 
 from region import Cluster
 from webidentity import PublicKey, jwk
+
+_POLICY = "AmazonEKSClusterPolicy"
 
 
 def install(clusters: Iterable[Cluster]) -> None:
@@ -28,6 +34,7 @@ def install(clusters: Iterable[Cluster]) -> None:
     backend = models.EKSBackend
     mended: dict[str, Callable[..., Any]] = {
         "create_cluster": _create_cluster(backend.create_cluster, known),
+        "delete_cluster": _delete_cluster(backend.delete_cluster, known),
         "describe_cluster": _describe_cluster(backend.describe_cluster, known),
         "create_nodegroup": _create_nodegroup(backend.create_nodegroup),
         "list_nodegroups": _list_nodegroups(backend.list_nodegroups),
@@ -71,9 +78,28 @@ def _create_cluster(create: Callable[..., Any], known: dict[str, Cluster]) -> Ca
             cluster.identity = {"oidc": {"issuer": known[name].issuer}}
             cluster.endpoint = known[name].endpoint
             cluster.version = kwargs.get("version") or known[name].version
+        else:
+            cluster.status = "CREATING" if _may_be_eks(self.account_id, cluster.role_arn) else "FAILED"
+            cluster.endpoint = cluster.identity = cluster.certificate_authority = None
         return cluster
 
     return create_cluster
+
+
+def _may_be_eks(account: str, role_arn: str) -> bool:
+    roles = iam_backends[account]["aws"].roles.values()
+    return any(p.name == _POLICY for role in roles if role.arn == role_arn for p in role.managed_policies.values())
+
+
+def _delete_cluster(delete: Callable[..., Any], known: dict[str, Cluster]) -> Callable[..., Any]:
+    def delete_cluster(self: Any, name: str) -> Any:
+        cluster = self.clusters.get(name)
+        if cluster is None or name in known:
+            return delete(self, name)
+        cluster.status = "DELETING"
+        return cluster
+
+    return delete_cluster
 
 
 def _describe_cluster(describe: Callable[..., Any], known: dict[str, Cluster]) -> Callable[..., Any]:

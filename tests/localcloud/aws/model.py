@@ -1,12 +1,15 @@
-"""Checks a call's parameters against the service's own model: required members, lengths, ranges, patterns, enums.
+"""Checks a call against the service's own model: members, types, required members, lengths, ranges, patterns, enums.
 
 moto takes whatever it is given; AWS refuses a role name with a space before anything else happens.
 """
 
 from __future__ import annotations
 
+import json
+import threading
 from collections.abc import Iterator
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import regex
@@ -20,13 +23,36 @@ from fault import ec2_error, json_error, query_error, rest_json_error
 _JSON_CODE = {"servicediscovery": "InvalidInput", "ecr": "InvalidParameterException"}
 
 
-def check(call: Call) -> Response | None:
-    """The refusal, or None when the parameters are fine."""
+class Violations:
+    """STATE/log/violations.log: every call that its service's model refuses or does not know, one JSON object a line.
+
+    A line is there before the caller hears of it, so whoever has seen a call end can rely on the file.
+    """
+
+    def __init__(self, state: Path) -> None:
+        self.path = state / "log" / "violations.log"
+        self._lock = threading.Lock()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text("")
+
+    def add(self, call: Call, message: str) -> None:
+        """`message` says what is wrong with the call."""
+        line = json.dumps({"action": call.action, "message": message})
+        with self._lock, self.path.open("a") as file:
+            file.write(line + "\n")
+
+
+def check(call: Call) -> str | None:
+    """What is wrong with the parameters, in AWS's words; None when they are fine."""
     shape = call.model.input_shape if call.model else None
-    faults = list(_faults(shape, call.params, "")) if shape else []
+    faults = [*call.strange, *(_faults(shape, call.params, "") if shape else ())]
     if not faults:
         return None
-    message = f"{len(faults)} validation error{'s' if len(faults) > 1 else ''} detected: {'; '.join(faults)}"
+    return f"{len(faults)} validation error{'s' if len(faults) > 1 else ''} detected: {'; '.join(faults)}"
+
+
+def refuse(call: Call, message: str) -> Response:
+    """The refusal, as the service would send it."""
     if call.protocol == "ec2":
         return ec2_error("InvalidParameterValue", message)
     if call.protocol in ("query", "rest-xml"):
@@ -41,6 +67,8 @@ def _faults(shape: Shape, value: Any, path: str) -> Iterator[str]:
         for name in shape.required_members:
             if value.get(name) is None:
                 yield f"Value null at '{_join(path, name)}' failed to satisfy constraint: Member must not be null"
+        if shape.is_tagged_union and sum(inner is not None for inner in value.values()) != 1:
+            yield f"Value '{value}' at '{path}' failed to satisfy constraint: Exactly one member of a union must be given"
         for name, inner in value.items():
             if name in shape.members and inner is not None:
                 yield from _faults(shape.members[name], inner, _join(path, name))
@@ -49,6 +77,7 @@ def _faults(shape: Shape, value: Any, path: str) -> Iterator[str]:
         for n, inner in enumerate(value, 1):
             yield from _faults(shape.member, inner, f"{path}.{n}.member")
     elif isinstance(shape, MapShape) and isinstance(value, dict):
+        yield from _bounds(shape, len(value), value, path, "length")
         for key, inner in value.items():
             yield from _faults(shape.key, key, path)
             yield from _faults(shape.value, inner, f"{path}.{key}.member")
@@ -60,11 +89,13 @@ def _faults(shape: Shape, value: Any, path: str) -> Iterator[str]:
         enum = shape.metadata.get("enum")
         if enum and value not in enum:
             yield f"Value '{value}' at '{path}' failed to satisfy constraint: Member must satisfy enum value set: [{', '.join(enum)}]"
-    elif shape.type_name in ("integer", "long") and isinstance(value, int):
+    elif shape.type_name == "blob" and isinstance(value, bytes):
+        yield from _bounds(shape, len(value), value, path, "length")
+    elif shape.type_name in ("integer", "long", "float", "double") and isinstance(value, int | float):
         yield from _bounds(shape, value, value, path, "value")
 
 
-def _bounds(shape: Shape, size: int, value: Any, path: str, what: str) -> Iterator[str]:
+def _bounds(shape: Shape, size: float, value: Any, path: str, what: str) -> Iterator[str]:
     low, high = shape.metadata.get("min"), shape.metadata.get("max")
     if low is not None and size < low:
         yield f"Value '{value}' at '{path}' failed to satisfy constraint: Member must have {what} greater than or equal to {low}"

@@ -36,15 +36,16 @@ import ec2
 import eks
 import region
 from apiserver import ApiServer
-from authz import Authorizer
+from authz import Authorizer, hosted_zone_refusal
 from call import Call, buffered, read, rewind
+from clock import Clock
 from cloudmap import CloudMap
 from cloudmap_state import State
 from ecr import Ecr
 from faults import Faults
 from hostedzone import HostedZones
 from iam import Iam
-from model import check
+from model import Violations, check, refuse
 from route53 import Route53
 from sts import Sts
 from tokens import Tokens
@@ -65,9 +66,12 @@ class Moto(DomainDispatcherApplication):
 class Apis:
     """Sends a call to whoever answers it."""
 
-    def __init__(self, clusters: list[region.Cluster], handlers: dict[str, Handler], faults: Faults) -> None:
+    def __init__(
+        self, clusters: list[region.Cluster], handlers: dict[str, Handler], violations: Violations, faults: Faults
+    ) -> None:
         self.clusters = clusters
         self.handlers = handlers
+        self.violations = violations
         self.faults = faults
         self.moto = Moto(create_backend_app)
 
@@ -84,29 +88,38 @@ class Apis:
         self, call: Call, request: Request, environ: dict[str, Any], start_response: Callable[..., Any]
     ) -> Iterable[bytes]:
         """By our own hand where moto lacks something, else by moto's."""
-        answer = check(call)
+        if fault := check(call):
+            self.violations.add(call, fault)
+            return refuse(call, fault)(environ, start_response)
         handler = self.handlers.get(call.service or "")
-        if answer is None and handler is not None:
-            answer = handler(call, request)
+        answer = handler(call, request) if handler else None
         if answer is not None:
             return answer(environ, start_response)
         rewind(environ)
         return self.moto(environ, start_response)
 
 
-def serve(app: Any, port: int) -> BaseWSGIServer:
-    """Answers on the loopback interface in a thread of its own."""
-    server = make_server("127.0.0.1", port, app, threaded=True, request_handler=MotoRequestHandler)
+def serve(app: Any, port: int, clock: Clock) -> BaseWSGIServer:
+    """Answers on the loopback interface in a thread of its own, with the region's time as `Date`."""
+
+    class RequestHandler(MotoRequestHandler):
+        def date_time_string(self, timestamp: float | None = None) -> str:
+            return super().date_time_string(clock.now().timestamp() if timestamp is None else timestamp)
+
+    server = make_server("127.0.0.1", port, app, threaded=True, request_handler=RequestHandler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server
 
 
-def applications(clusters: list[region.Cluster], ecr_port: int, faults: Faults) -> tuple[Apis, Authorizer]:
+def applications(
+    clusters: list[region.Cluster], ecr_port: int, state: Path, faults: Faults
+) -> tuple[Apis, Authorizer]:
     """The APIs of a region that holds nothing yet, and its access control."""
-    tokens = Tokens()
+    tokens, violations = Tokens(), Violations(state)
     eks.install(clusters)
     ec2.install()
-    cloudmap = CloudMap(State(ACCOUNT, REGION), HostedZones(ACCOUNT, REGION))
+    zones = HostedZones(ACCOUNT, REGION)
+    cloudmap = CloudMap(State(ACCOUNT, REGION), zones, lambda call: hosted_zone_refusal(ACCOUNT, call))
     handlers: dict[str, Handler] = {
         "servicediscovery": lambda call, _: cloudmap(call),
         "ecr": Ecr(ACCOUNT, REGION, tokens, ("127.0.0.1", ecr_port)),
@@ -114,7 +127,8 @@ def applications(clusters: list[region.Cluster], ecr_port: int, faults: Faults) 
         "sts": Sts(ACCOUNT, eks.issuer_keys(clusters)),
         "iam": Iam(ACCOUNT),
     }
-    return Apis(clusters, handlers, faults), Authorizer(ACCOUNT, tokens, faults)
+    authorizer = Authorizer(ACCOUNT, tokens, Clock(state), violations, faults)
+    return Apis(clusters, handlers, violations, faults), authorizer
 
 
 def main(argv: list[str]) -> int:
@@ -127,11 +141,12 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     clusters = region.clusters(args.state)
     faults = Faults(args.state)
-    apis, authorizer = applications(clusters, args.ecr_port, faults)
-    serve(apis, args.port)
-    serve(authorizer, args.authz_port)
+    apis, authorizer = applications(clusters, args.ecr_port, args.state, faults)
+    clock = Clock(args.state)
+    serve(apis, args.port, clock)
+    serve(authorizer, args.authz_port, clock)
     for cluster in clusters:
-        serve(ApiServer(cluster, faults), API_SERVERS + cluster.number)
+        serve(ApiServer(cluster, faults), API_SERVERS + cluster.number, clock)
     account.write(args.state / "account.json", account.seed(clusters, f"http://127.0.0.1:{args.port}"))
     signal.sigwait({signal.SIGTERM, signal.SIGINT})
     return 0

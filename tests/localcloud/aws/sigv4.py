@@ -18,17 +18,18 @@ from fault import Fault, Kind
 #: How far a client's clock may be off, in seconds. A presigned call of STS is good for as long, whatever its
 #: X-Amz-Expires says: aws-iam-authenticator says 0 and `aws eks get-token` 60, and both are used for 14 minutes.
 SKEW = 15 * 60
+_BASIC = "%Y%m%dT%H%M%SZ"
 _MISMATCH = (
     "The request signature we calculated does not match the signature you provided. Check your AWS Secret Access Key "
     "and signing method. Consult the service documentation for details."
 )
 
 
-def verify(request: Request, credential: Credential, secret: str) -> None:
+def verify(request: Request, credential: Credential, secret: str, now: dt.datetime) -> None:
     """Raises `Fault` unless `secret` signed exactly this request, recently."""
-    elapsed = age(credential.timestamp)
+    elapsed = age(credential.timestamp, now)
     if abs(elapsed) > SKEW:
-        raise Fault(Kind.BAD_SIGNATURE, f"Signature expired: {credential.timestamp} is {elapsed:.0f} seconds old")
+        raise Fault(Kind.BAD_SIGNATURE, _stale(credential.timestamp, elapsed, now))
     if not hmac.compare_digest(signature(request, credential, secret), credential.signature):
         raise Fault(Kind.BAD_SIGNATURE, _MISMATCH)
 
@@ -63,10 +64,18 @@ def canonical_request(request: Request, credential: Credential) -> str:
     )
 
 
-def age(timestamp: str) -> float:
+def _stale(timestamp: str, elapsed: float, now: dt.datetime) -> str:
+    """AWS's words for a request of a client whose clock is off."""
+    limit = now - dt.timedelta(seconds=SKEW if elapsed > 0 else -SKEW)
+    what, than, sign = ("expired", "now earlier", "-") if elapsed > 0 else ("not yet current", "still later", "+")
+    minutes = SKEW // 60
+    return f"Signature {what}: {timestamp} is {than} than {limit:{_BASIC}} ({now:{_BASIC}} {sign} {minutes} min.)"
+
+
+def age(timestamp: str, now: dt.datetime) -> float:
     """Seconds since a SigV4 timestamp (basic ISO 8601, UTC); infinite for one that cannot be read."""
     try:
-        then = dt.datetime.strptime(timestamp, "%Y%m%dT%H%M%SZ").replace(tzinfo=dt.UTC)
+        then = dt.datetime.strptime(timestamp, _BASIC).replace(tzinfo=dt.UTC)
     except ValueError:
         return float("inf")
-    return (dt.datetime.now(dt.UTC) - then).total_seconds()
+    return (now - then).total_seconds()

@@ -10,6 +10,8 @@ use sha2::{Digest, Sha256};
 
 /// The region every part of the cloud is in.
 pub const REGION: &str = "us-west-2";
+/// Another region, where the account has nothing. No other name of a region resolves.
+pub const ELSEWHERE: &str = "eu-west-1";
 /// The one account of the region.
 pub const ACCOUNT: &str = "123456789012";
 

@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 use std::path::Path;
 
+use crate::cloud::{ELSEWHERE, REGION as HERE};
 use crate::network::{REGION, ROUTER, SERVICES};
 
 /// Names of the internet that have a stand-in here, besides `amazonaws.com`.
@@ -11,8 +12,8 @@ const HOSTS: [&str; 5] = ["aws.github.io", "docker.io", "registry-1.docker.io", 
 /// Port of the server that knows no name.
 const NOTHING: u16 = 5353;
 
-/// The region's resolver: every AWS name is the gateway's address, load balancers are in `hosts`, instances say their
-/// address in their name, and nothing else exists. Separate servers because CoreDNS asks `template` before `hosts`, and
+/// The region's resolver: every AWS name without a region, or with one that there is, is the gateway's address, load
+/// balancers are in `hosts`, instances say their address in their name, and nothing else exists. Separate servers because CoreDNS asks `template` before `hosts`, and
 /// one that knows nothing, as a name that `hosts` lacks would be a failure otherwise and not a name that does not exist.
 pub fn region(hosts: &Path) -> String {
     let public = HOSTS.map(|name| {
@@ -55,10 +56,17 @@ compute.internal:53 {{
 amazonaws.com:53 {{
   bind {REGION}
   template IN A amazonaws.com {{
+    match "{aws}"
     answer "{{{{ .Name }}}} 60 IN A {REGION}"
+    fallthrough
   }}
   template ANY ANY {{
+    match "{aws}"
     rcode NOERROR
+    fallthrough
+  }}
+  template ANY ANY {{
+    rcode NXDOMAIN
   }}
 }}
 .:53 {{
@@ -69,6 +77,7 @@ amazonaws.com:53 {{
 }}
 "#,
         hosts = hosts.display(),
+        aws = format_args!("^([^.]+|.+[.]({HERE}|{ELSEWHERE}))[.]amazonaws[.]com[.]$"),
         public = public.concat(),
     )
 }
@@ -112,6 +121,15 @@ mod tests {
         assert!(corefile.contains("elb.amazonaws.com:53 {\n  bind 10.0.0.2\n  hosts /state/hosts {"), "{corefile}");
         let server = corefile.split(".:5353 {").next().unwrap_or_default();
         assert!(!server.contains("template"), "an answer of a template would hide the hosts file: {server}");
+    }
+
+    #[test]
+    fn a_region_that_there_is_not_has_no_names() {
+        let corefile = region(Path::new("/state/hosts"));
+        let (_, aws) = corefile.split_once("amazonaws.com:53 {\n  bind 10.0.0.2\n  template IN A").unwrap_or_default();
+        let names = r#"match "^([^.]+|.+[.](us-west-2|eu-west-1))[.]amazonaws[.]com[.]$""#;
+        assert_eq!(aws.matches(names).count(), 2, "{aws}");
+        assert!(aws.split("\n}").next().is_some_and(|aws| aws.ends_with("rcode NXDOMAIN\n  }")), "{aws}");
     }
 
     #[test]

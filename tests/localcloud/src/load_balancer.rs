@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use futures::{StreamExt, TryStreamExt};
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 use kube::api::{Patch, PatchParams};
 use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event, watcher};
-use kube::{Api, Client, ResourceExt};
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::runtime::watcher::{self, watcher};
+use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Mutex;
@@ -59,9 +60,11 @@ async fn follow(region: Arc<Mutex<Region>>, client: Client, node: Ipv4Addr) {
     let services = Api::<Service>::all(client.clone());
     let mut mine: BTreeSet<String> = BTreeSet::new();
     let mut listed: BTreeSet<String> = BTreeSet::new();
-    let mut events = watcher(services, watcher::Config::default()).default_backoff().boxed();
+    let reporter = Reporter { controller: "service-controller".to_owned(), instance: None };
+    let events = Recorder::new(client.clone(), reporter);
+    let mut changes = watcher(services, watcher::Config::default()).default_backoff().boxed();
     loop {
-        let event = match events.try_next().await {
+        let event = match changes.try_next().await {
             Ok(Some(event)) => event,
             Ok(None) => return,
             Err(error) => {
@@ -70,22 +73,23 @@ async fn follow(region: Arc<Mutex<Region>>, client: Client, node: Ipv4Addr) {
             }
         };
         let result = match event {
-            Event::Apply(service) | Event::InitApply(service) => {
+            watcher::Event::Apply(service) | watcher::Event::InitApply(service) => {
                 let uid = service.uid().unwrap_or_default();
                 listed.insert(uid.clone());
                 if ports(&service).is_empty() {
+                    refuse(&events, &service).await;
                     remove(&region, &uid).await
                 } else {
                     mine.insert(uid);
                     ensure(&region, &client, &service, node).await
                 }
             }
-            Event::Delete(service) => remove(&region, &service.uid().unwrap_or_default()).await,
-            Event::Init => {
+            watcher::Event::Delete(service) => remove(&region, &service.uid().unwrap_or_default()).await,
+            watcher::Event::Init => {
                 listed.clear();
                 Ok(())
             }
-            Event::InitDone => {
+            watcher::Event::InitDone => {
                 for uid in mine.difference(&listed) {
                     if let Err(error) = remove(&region, uid).await {
                         tracing::warn!("load balancer: {error:#}");
@@ -100,14 +104,34 @@ async fn follow(region: Arc<Mutex<Region>>, client: Client, node: Ipv4Addr) {
     }
 }
 
+/// What is wanted of us. A Service that names a class wants a load balancer of somebody else.
+fn wanted(service: &Service) -> Option<&ServiceSpec> {
+    let spec = service.spec.as_ref().filter(|_| service.metadata.deletion_timestamp.is_none())?;
+    (spec.type_.as_deref() == Some("LoadBalancer") && spec.load_balancer_class.is_none()).then_some(spec)
+}
+
+/// Says why a Service gets no load balancer, in the words of cloud-provider-aws.
+async fn refuse(events: &Recorder, service: &Service) {
+    if wanted(service).is_none() {
+        return;
+    }
+    let note =
+        "Error syncing load balancer: failed to ensure load balancer: Only TCP LoadBalancer is supported for AWS ELB";
+    let event = Event {
+        type_: EventType::Warning,
+        reason: "SyncLoadBalancerFailed".to_owned(),
+        note: Some(note.to_owned()),
+        action: "EnsureLoadBalancer".to_owned(),
+        secondary: None,
+    };
+    if let Err(error) = events.publish(&event, &service.object_ref(&())).await {
+        tracing::warn!("load balancer: {error:#}");
+    }
+}
+
 /// Port and node port of a Service that wants a load balancer; nothing for any other.
 fn ports(service: &Service) -> BTreeSet<(u16, u16)> {
-    let Some(spec) = service.spec.as_ref().filter(|spec| spec.type_.as_deref() == Some("LoadBalancer")) else {
-        return BTreeSet::new();
-    };
-    if service.metadata.deletion_timestamp.is_some() {
-        return BTreeSet::new();
-    }
+    let Some(spec) = wanted(service) else { return BTreeSet::new() };
     let pair = |port: &k8s_openapi::api::core::v1::ServicePort| {
         Some((u16::try_from(port.port).ok()?, u16::try_from(port.node_port?).ok()?))
     };

@@ -31,6 +31,7 @@ pub fn region_names() -> Vec<String> {
     let region = crate::cloud::REGION;
     let amazon = ["", "dkr.ecr.", "ecr.", "eks.", "elb.", "servicediscovery."]
         .map(|service| format!("*.{service}{region}.amazonaws.com"));
+    let elsewhere = format!("*.{}.amazonaws.com", crate::cloud::ELSEWHERE);
     let others = [
         "amazonaws.com",
         "*.amazonaws.com",
@@ -40,7 +41,7 @@ pub fn region_names() -> Vec<String> {
         "auth.docker.io",
         "registry.k8s.io",
     ];
-    amazon.into_iter().chain(others.map(str::to_owned)).collect()
+    amazon.into_iter().chain([elsewhere]).chain(others.map(str::to_owned)).collect()
 }
 
 impl Authority {

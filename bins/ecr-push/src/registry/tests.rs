@@ -7,59 +7,97 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use common::Kind;
+use futures::future::join_all;
 use std::collections::{BTreeMap, VecDeque};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
+use std::sync::atomic::AtomicUsize;
+use tokio::net::TcpStream;
+
+/// ECR's own words, of its registry.
+const ENDED: &str =
+    r#"{"errors":[{"code":"DENIED","message":"Your authorization token has expired. Reauthenticate and try again."}]}"#;
 
 /// A registry of one repository that says what it was asked, and refuses what it is told to.
-#[derive(Clone, Default)]
-struct Fake(Arc<Mutex<Shelf>>);
+#[derive(Clone)]
+struct Fake {
+    shelf: Arc<Mutex<Shelf>>,
+    address: SocketAddr,
+}
 
 #[derive(Default)]
 struct Shelf {
     asked: Vec<String>,
+    /// What is answered to requests that begin so, one after the other.
     refuse: VecDeque<(&'static str, StatusCode)>,
+    /// How many blobs a pass is good for, then for looks only; none: for all.
+    good_for: Option<usize>,
+    /// Passes given, and blobs taken with the last of them.
+    passes: usize,
+    taken: usize,
     blobs: BTreeMap<String, Vec<u8>>,
+    manifests: BTreeMap<String, Vec<u8>>,
     upload: Vec<u8>,
 }
 
-async fn answer(State(fake): State<Fake>, request: Request) -> Response {
+async fn answer(State(shelf): State<Arc<Mutex<Shelf>>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
-    let body = axum::body::to_bytes(body, 1 << 24).await.unwrap();
+    let Ok(body) = axum::body::to_bytes(body, 1 << 24).await else { return Response::default() };
     let (path, query) = (parts.uri.path().to_owned(), parts.uri.query().unwrap_or_default().to_owned());
     let last = path.rsplit('/').next().unwrap().to_owned();
-    let mut shelf = fake.0.lock().unwrap();
-    let reply = |status: StatusCode| {
+    let line = format!("{} {}", parts.method, path.trim_start_matches("/v2/").trim_start_matches("r/"));
+    let say = |status, text: &str| {
+        let answer = Response::builder().status(status).header("WWW-Authenticate", "Basic realm=\"r\"");
+        answer.body(Body::from(text.to_owned())).unwrap()
+    };
+    let reply = |status| {
         Response::builder().status(status).header("Location", "/v2/r/blobs/uploads/1").body(Body::empty()).unwrap()
     };
-    if !(parts.method == Method::GET && path == "/v2/") {
-        shelf.asked.push(format!("{} {}", parts.method, path.trim_start_matches("/v2/r/")));
+
+    let mut shelf = shelf.lock().unwrap();
+    if line != "GET " {
+        shelf.asked.push(line.clone());
     }
-    if shelf.refuse.front().is_some_and(|(method, _)| parts.method == *method) {
-        return reply(shelf.refuse.pop_front().unwrap().1);
+    if shelf.refuse.front().is_some_and(|(what, _)| line.starts_with(what)) {
+        let status = shelf.refuse.pop_front().unwrap().1;
+        return Response::builder().status(status).body(Body::empty()).unwrap();
     }
-    let ecr = |status| Response::builder().status(status).body(Body::empty()).unwrap();
+    let pass = format!("Basic {}", STANDARD.encode(format!("AWS:secret{}", shelf.passes)));
+    if parts.headers.get("Authorization").is_none_or(|given| *given != *pass) {
+        return say(StatusCode::UNAUTHORIZED, "Not Authorized");
+    }
+    if parts.method != Method::HEAD && shelf.good_for.is_some_and(|blobs| shelf.taken >= blobs) {
+        return say(StatusCode::FORBIDDEN, ENDED);
+    }
     match parts.method.as_str() {
-        "GET" => ecr(StatusCode::OK),
         "HEAD" if shelf.blobs.contains_key(&last) => reply(StatusCode::OK),
         "HEAD" => reply(StatusCode::NOT_FOUND),
-        "POST" => reply(StatusCode::ACCEPTED),
+        "POST" => {
+            shelf.upload.clear();
+            reply(StatusCode::ACCEPTED)
+        }
         "PATCH" => {
             shelf.upload.extend(body);
             reply(StatusCode::ACCEPTED)
         }
         "PUT" if path.contains("manifests") => {
-            shelf.blobs.insert(last, body.to_vec());
+            shelf.manifests.insert(last, body.to_vec());
             // As ECR does: no Location.
-            ecr(StatusCode::CREATED)
+            say(StatusCode::CREATED, "")
         }
         "PUT" => {
             let mut content = std::mem::take(&mut shelf.upload);
             content.extend(body);
             let digest = query.replace("%3A", ":").trim_start_matches("digest=").to_owned();
-            assert_eq!(sha256(&content), digest);
+            if sha256(&content) != digest {
+                return say(StatusCode::BAD_REQUEST, r#"{"errors":[{"code":"DIGEST_INVALID"}]}"#);
+            }
             shelf.blobs.insert(digest, content);
+            shelf.taken += 1;
             reply(StatusCode::CREATED)
         }
         method => panic!("{method} {path}"),
@@ -67,22 +105,59 @@ async fn answer(State(fake): State<Fake>, request: Request) -> Response {
 }
 
 impl Fake {
-    /// A registry to push to.
-    async fn serve(&self) -> Registry {
+    async fn start(refuse: &[(&'static str, StatusCode)]) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let uri = format!("{}/r", listener.local_addr().unwrap());
-        let router = Router::new().fallback(answer).with_state(self.clone());
+        let fake = Self { shelf: Arc::default(), address: listener.local_addr().unwrap() };
+        fake.shelf().refuse.extend(refuse);
+        let router = Router::new().fallback(answer).with_state(fake.shelf.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
-        registry(&uri)
+        fake
     }
 
-    fn take(&self) -> Vec<String> {
-        std::mem::take(&mut self.0.lock().unwrap().asked)
+    fn shelf(&self) -> std::sync::MutexGuard<'_, Shelf> {
+        self.shelf.lock().unwrap()
     }
-}
 
-fn registry(uri: &str) -> Registry {
-    Registry::new(uri, RegistryAuth::Basic("AWS".into(), "secret".into()), ClientProtocol::Http).unwrap()
+    /// Pushes by way of an address, which may be a proxy's.
+    async fn push_by(&self, address: SocketAddr, image: &Image) -> Result<Sent> {
+        let pass = async || {
+            let mut shelf = self.shelf();
+            shelf.passes += 1;
+            shelf.taken = 0;
+            let auth = RegistryAuth::Basic("AWS".into(), format!("secret{}", shelf.passes));
+            Ok(Pass { host: address.to_string(), auth })
+        };
+        Registry::new("r", ClientProtocol::Http, pass).push(image, &ProgressBar::hidden()).await
+    }
+
+    async fn push(&self, image: &Image) -> Result<Sent> {
+        self.push_by(self.address, image).await
+    }
+
+    /// What was asked since the last time, with the image's digests as words.
+    fn asked(&self, image: &Image) -> Vec<String> {
+        let names = [(&image.blobs[0].digest, "BLOB"), (&image.manifests[0].digest, "MANIFEST")];
+        let rename = |line: String| names.iter().fold(line, |line, (digest, name)| line.replace(*digest, name));
+        std::mem::take(&mut self.shelf().asked).into_iter().map(rename).collect()
+    }
+
+    /// No manifest is there before every blob is.
+    #[track_caller]
+    fn holds_no_half(&self, image: &Image) {
+        let shelf = self.shelf();
+        let whole = image.blobs.iter().all(|blob| shelf.blobs.contains_key(&blob.digest));
+        assert!(whole || shelf.manifests.is_empty(), "{:?}", shelf.asked);
+    }
+
+    #[track_caller]
+    fn holds(&self, image: &Image) {
+        let shelf = self.shelf();
+        for blob in &image.blobs {
+            let content: Vec<u8> = blob.parts.iter().flat_map(|part| part.bytes().unwrap()).collect();
+            assert!(shelf.blobs[&blob.digest] == content, "{}", blob.digest);
+        }
+        assert_eq!(shelf.manifests[&image.manifests[0].digest], image.manifests[0].bytes);
+    }
 }
 
 /// An image of one blob of two parts, one in a file.
@@ -96,71 +171,184 @@ fn image(folder: &std::path::Path) -> Image {
     Image { blobs: vec![blob], manifests, ..Image::default() }
 }
 
-fn short(asked: Vec<String>, image: &Image) -> Vec<String> {
-    let names = [(&image.blobs[0].digest, "BLOB"), (&image.manifests[0].digest, "MANIFEST")];
-    let rename = |line: String| names.iter().fold(line, |line, (digest, name)| line.replace(*digest, name));
-    asked.into_iter().map(rename).collect()
+/// An image of blobs of these sizes.
+fn image_of(sizes: &[usize]) -> Image {
+    let blob = |size: &usize| Blob::of(vec![Part::Bytes(vec![sizes.len() as u8; *size].into())]).unwrap();
+    let manifests = vec![Manifest::new("application/vnd.oci.image.manifest.v1+json", "{}")];
+    Image { blobs: sizes.iter().map(blob).collect(), manifests, ..Image::default() }
 }
 
 #[tokio::test]
 async fn only_missing_blobs_are_sent_and_the_manifest_last() {
-    let (folder, fake) = (tempfile::tempdir().unwrap(), Fake::default());
-    let (image, registry) = (image(folder.path()), fake.serve().await);
-    let sent = registry.push(&image, |_| ProgressBar::hidden()).await.unwrap();
-    assert_eq!(sent, Sent { blobs: 1, bytes: 12 });
+    let (folder, fake) = (tempfile::tempdir().unwrap(), Fake::start(&[]).await);
+    let image = image(folder.path());
+    assert_eq!(fake.push(&image).await.unwrap(), Sent { blobs: 1, bytes: 12 });
     let expected = ["HEAD blobs/BLOB", "POST blobs/uploads/", "PUT blobs/uploads/1", "PUT manifests/MANIFEST"];
-    assert_eq!(short(fake.take(), &image), expected);
-    let sent = registry.push(&image, |_| ProgressBar::hidden()).await.unwrap();
-    assert_eq!(sent, Sent { blobs: 0, bytes: 0 });
-    assert_eq!(short(fake.take(), &image), ["HEAD blobs/BLOB", "PUT manifests/MANIFEST"]);
+    assert_eq!(fake.asked(&image), expected);
+    fake.holds(&image);
+    assert_eq!(fake.push(&image).await.unwrap(), Sent::default());
+    assert_eq!(fake.asked(&image), ["HEAD blobs/BLOB", "PUT manifests/MANIFEST"]);
 }
 
+/// What a registry may answer once or for good, request by request.
 #[tokio::test]
 async fn what_passes_is_tried_again_and_what_does_not_is_told() {
-    let (folder, fake) = (tempfile::tempdir().unwrap(), Fake::default());
-    let (image, registry) = (image(folder.path()), fake.serve().await);
-    let refuse = |refused: &[(&'static str, StatusCode)]| fake.0.lock().unwrap().refuse.extend(refused);
-    refuse(&[
-        ("HEAD", StatusCode::BAD_GATEWAY),
-        ("POST", StatusCode::NOT_FOUND),
-        ("PUT", StatusCode::TOO_MANY_REQUESTS),
-    ]);
-    let bar = ProgressBar::hidden();
-    registry.push(&image, |_| bar.clone()).await.unwrap();
-    assert_eq!(bar.position(), 12);
-    let expected = [
-        "HEAD blobs/BLOB",
-        "HEAD blobs/BLOB",
-        "POST blobs/uploads/",
-        "POST blobs/uploads/",
-        "PUT blobs/uploads/1",
-        "POST blobs/uploads/",
-        "PUT blobs/uploads/1",
-        "PUT manifests/MANIFEST",
+    type Refusals = &'static [(&'static str, StatusCode)];
+    const HEAD: &str = "HEAD";
+    const FIVE: &[&str] = &["POST"; 5];
+    use StatusCode as S;
+    // What is refused, what is asked between HEAD and manifest, and how it ends.
+    let cases: [(Refusals, &[&str], Option<(Kind, &str)>); 20] = [
+        (&[("GET", S::SERVICE_UNAVAILABLE)], &[HEAD, "POST", "PUT blobs"], None),
+        (&[(HEAD, S::BAD_GATEWAY)], &[HEAD, "POST", "PUT blobs"], None),
+        (&[("POST", S::NOT_FOUND)], &["POST", "POST", "PUT blobs"], None),
+        (&[("POST", S::INTERNAL_SERVER_ERROR)], &["POST", "POST", "PUT blobs"], None),
+        (&[("POST", S::UNAUTHORIZED)], &["POST", "POST", "PUT blobs"], None),
+        (&[("PUT blobs", S::TOO_MANY_REQUESTS)], &["POST", "PUT blobs", "POST", "PUT blobs"], None),
+        (&[("PUT blobs", S::NOT_FOUND)], &["POST", "PUT blobs", "POST", "PUT blobs"], None),
+        (&[("PUT manifests", S::SERVICE_UNAVAILABLE)], &["POST", "PUT blobs", "PUT manifests"], None),
+        (&[("PUT blobs", S::PAYLOAD_TOO_LARGE)], &["POST", "PUT blobs", "POST", "PATCH", "PATCH", "PUT blobs"], None),
+        (&[("PUT blobs", S::METHOD_NOT_ALLOWED)], &["POST", "PUT blobs", "POST", "PATCH", "PATCH", "PUT blobs"], None),
+        (&[("PUT blobs", S::NOT_IMPLEMENTED)], &["POST", "PUT blobs", "POST", "PATCH", "PATCH", "PUT blobs"], None),
+        (
+            &[("PUT blobs", S::LENGTH_REQUIRED), ("PATCH", S::BAD_GATEWAY)],
+            &["POST", "PUT blobs", "POST", "PATCH", "POST", "PUT blobs"],
+            None,
+        ),
+        (&[(HEAD, S::FORBIDDEN)], &[], Some((Kind::Failed, "the registry refused it"))),
+        (&[("POST", S::FORBIDDEN)], &["POST"], Some((Kind::Failed, "the registry refused it"))),
+        (&[("POST", S::BAD_REQUEST)], &["POST"], Some((Kind::Failed, "the registry refused it"))),
+        (&[("POST", S::UNAUTHORIZED); 5], FIVE, Some((Kind::Failed, "the registry refused it"))),
+        (&[("POST", S::SERVICE_UNAVAILABLE); 5], FIVE, Some((Kind::Retry, "the registry did not take it"))),
+        (&[("PUT blobs", S::FORBIDDEN)], &["POST", "PUT blobs"], Some((Kind::Failed, "the registry refused it"))),
+        (
+            &[("PUT manifests", S::BAD_REQUEST)],
+            &["POST", "PUT blobs", "PUT manifests"],
+            Some((Kind::Failed, "the registry refused it")),
+        ),
+        (
+            &[("PUT manifests", S::TOO_MANY_REQUESTS); 5],
+            &["POST", "PUT blobs", "PUT manifests", "PUT manifests", "PUT manifests", "PUT manifests", "PUT manifests"],
+            Some((Kind::Retry, "the registry did not take it")),
+        ),
     ];
-    assert_eq!(short(fake.take(), &image), expected);
-
-    refuse(&[("HEAD", StatusCode::FORBIDDEN)]);
-    let error = registry.push(&image, |_| ProgressBar::hidden()).await.unwrap_err();
-    let (kind, hint) = common::classify(&error);
-    assert_eq!(kind, common::Kind::Failed);
-    assert!(hint.unwrap().contains("ecr:BatchCheckLayerAvailability"), "{error:#}");
-    assert!(!format!("{error:#}").contains("secret"));
+    let runs = cases.map(async |(refuse, expected, end)| {
+        let (folder, fake) = (tempfile::tempdir().unwrap(), Fake::start(refuse).await);
+        let image = image(folder.path());
+        let done = fake.push(&image).await;
+        let asked = fake.asked(&image);
+        fake.holds_no_half(&image);
+        assert!(fake.shelf().refuse.is_empty(), "{refuse:?}");
+        let mut lines = vec![HEAD];
+        lines.extend(expected);
+        lines.extend(end.is_none().then_some("PUT manifests"));
+        let same = asked.len() == lines.len() && asked.iter().zip(&lines).all(|(line, begin)| line.starts_with(begin));
+        assert!(same, "{refuse:?}: {asked:?} instead of {lines:?}");
+        match end {
+            None => assert_eq!(done.unwrap().blobs, 1, "{refuse:?}"),
+            Some((kind, message)) => {
+                let error = done.unwrap_err();
+                let text = format!("{error:#}");
+                assert_eq!(common::classify(&error).0, kind, "{text}");
+                assert!(text.contains(message) && !text.contains("secret"), "{text}");
+                let denied = [S::UNAUTHORIZED, S::FORBIDDEN].contains(&refuse[0].1);
+                let hint = common::classify(&error).1.unwrap_or_default();
+                assert_eq!(hint.contains("ecr:"), denied, "{text}: {hint}");
+                // The next run sends only what is missing.
+                fake.push(&image).await.unwrap();
+            }
+        }
+        fake.holds(&image);
+    });
+    join_all(runs).await;
 }
 
 #[tokio::test]
-async fn a_blob_refused_in_one_piece_goes_in_several() {
-    let (folder, fake) = (tempfile::tempdir().unwrap(), Fake::default());
-    let (image, registry) = (image(folder.path()), fake.serve().await);
-    fake.0.lock().unwrap().refuse.push_back(("PUT", StatusCode::PAYLOAD_TOO_LARGE));
-    registry.push(&image, |_| ProgressBar::hidden()).await.unwrap();
-    assert_eq!(fake.0.lock().unwrap().blobs[&image.blobs[0].digest], b"head content");
+async fn a_pass_that_ends_is_renewed_while_it_is_good_for_something() {
+    let fake = Fake::start(&[]).await;
+    let image = image_of(&[100, 200, 300, 400, 500, 600, 700]);
+    fake.shelf().good_for = Some(3);
+    fake.push(&image).await.unwrap();
+    assert_eq!(fake.shelf().passes, 3);
+    fake.holds(&image);
+
+    let other = image_of(&[1, 2]);
+    fake.shelf().good_for = Some(0);
+    let error = fake.push(&other).await.unwrap_err();
+    assert_eq!(common::classify(&error).0, Kind::Retry, "{error:#}");
+    assert!(format!("{error:#}").contains("the registry's token ended"), "{error:#}");
+    assert_eq!(fake.shelf().passes, 5, "passes that are good for nothing are not asked for again and again");
+    assert_eq!(fake.shelf().manifests.len(), 1);
+}
+
+#[tokio::test]
+async fn what_is_not_what_its_digest_says_is_refused_for_good() {
+    let (folder, fake) = (tempfile::tempdir().unwrap(), Fake::start(&[]).await);
+    let image = image(folder.path());
+    // Changed between reading and sending, or damaged in an archive.
+    std::fs::write(folder.path().join("content"), b"..CONTENT..").unwrap();
+    let error = fake.push(&image).await.unwrap_err();
+    assert_eq!(common::classify(&error).0, Kind::Failed);
+    assert!(format!("{error:#}").contains("it is not what its digest says"), "{error:#}");
+    assert_eq!(fake.asked(&image), ["HEAD blobs/BLOB", "POST blobs/uploads/", "PUT blobs/uploads/1"]);
+    fake.holds_no_half(&image);
+}
+
+/// Passes bytes on, and cuts this many connections, each after so many bytes of its client.
+async fn cutting(server: SocketAddr, cuts: usize, after: u64) -> SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, cuts) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(cuts)));
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let cuts = cuts.clone();
+            tokio::spawn(async move {
+                let mut server = TcpStream::connect(server).await.unwrap();
+                let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
+                    (client.split(), server.split());
+                let up = async {
+                    tokio::io::copy(&mut (&mut from_client).take(after), &mut to_server).await?;
+                    if cuts.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_err() {
+                        tokio::io::copy(&mut from_client, &mut to_server).await?;
+                    }
+                    io::Result::Ok(())
+                };
+                tokio::select! {
+                    _ = up => {}
+                    _ = tokio::io::copy(&mut from_server, &mut to_client) => {}
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_push_cut_in_the_middle_of_a_blob_goes_on() {
+    let image = image_of(&[1000, 4 << 20]);
+    let once = async {
+        let fake = Fake::start(&[]).await;
+        let proxy = cutting(fake.address, 2, 1 << 20).await;
+        assert_eq!(fake.push_by(proxy, &image).await.unwrap().blobs, 2);
+        fake.holds(&image);
+    };
+    let always = async {
+        let fake = Fake::start(&[]).await;
+        let proxy = cutting(fake.address, usize::MAX, 1 << 20).await;
+        let error = fake.push_by(proxy, &image).await.unwrap_err();
+        assert_eq!(common::classify(&error).0, Kind::Retry, "{error:#}");
+        assert!(format!("{error:#}").starts_with(&format!("send {} to r", image.blobs[1].digest)), "{error:#}");
+        fake.holds_no_half(&image);
+        // A later run sends the rest only.
+        assert_eq!(fake.push(&image).await.unwrap(), Sent { blobs: 1, bytes: 4 << 20 });
+        fake.holds(&image);
+    };
+    tokio::join!(once, always);
 }
 
 /// Debian's docker-registry, on loopback.
 struct Real {
     process: Child,
-    uri: String,
+    host: String,
     _storage: tempfile::TempDir,
 }
 
@@ -181,10 +369,10 @@ impl Real {
         let mut command = Command::new("docker-registry");
         let process = command.arg("serve").arg(&config).stderr(Stdio::null()).stdout(Stdio::null()).spawn();
         let process = process.unwrap_or_else(|error| panic!("this test needs Debian's docker-registry: {error}"));
-        let connect = || tokio::net::TcpStream::connect(("127.0.0.1", port));
+        let connect = || TcpStream::connect(("127.0.0.1", port));
         let pauses = ExponentialBuilder::default().with_min_delay(Duration::from_millis(20)).with_max_times(12);
         connect.retry(pauses).await.unwrap();
-        Self { process, uri: format!("127.0.0.1:{port}/shop/web"), _storage: storage }
+        Self { process, host: format!("127.0.0.1:{port}"), _storage: storage }
     }
 }
 
@@ -203,12 +391,20 @@ async fn a_real_registry_takes_an_image_and_gives_it_back() {
     content.resize(9 << 20, 7);
     std::fs::write(&program, content).unwrap();
     let image = crate::binary::image(&[program]).unwrap();
-    let registry = registry(&real.uri);
-    let sent = registry.push(&image, |_| ProgressBar::hidden()).await.unwrap();
-    assert_eq!(sent.blobs, 3);
-    let top = image.top().unwrap();
-    let reference = registry.reference(&top.digest);
-    let pulled = registry.whole.pull_manifest_raw(&reference, &registry.auth, &[&top.media_type]).await.unwrap();
+    let pass = async || Ok(Pass { host: real.host.clone(), auth: RegistryAuth::Anonymous });
+    let registry = Registry::new("shop/web", ClientProtocol::Http, pass);
+    let bar = ProgressBar::hidden();
+    assert_eq!(registry.push(&image, &bar).await.unwrap().blobs, 3);
+    let (top, login) = (image.top().unwrap(), registry.log_in().await.unwrap());
+    let reference = login.reference(&top.digest);
+    let accepted = [top.media_type.as_str()];
+    let pulled = login.whole.pull_manifest_raw(&reference, &RegistryAuth::Anonymous, &accepted).await.unwrap();
     assert_eq!(pulled, (top.bytes.clone(), top.digest.clone()));
-    assert_eq!(registry.push(&image, |_| ProgressBar::hidden()).await.unwrap(), Sent { blobs: 0, bytes: 0 });
+    assert_eq!(registry.push(&image, &bar).await.unwrap(), Sent::default());
+
+    let damaged = Blob { digest: sha256(b"else"), ..image_of(&[10]).blobs.remove(0) };
+    let image = Image { blobs: vec![damaged], ..image_of(&[]) };
+    let error = registry.push(&image, &bar).await.unwrap_err();
+    assert_eq!(common::classify(&error).0, Kind::Failed);
+    assert!(format!("{error:#}").contains("it is not what its digest says"), "{error:#}");
 }

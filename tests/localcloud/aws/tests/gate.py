@@ -6,6 +6,7 @@ Clients speak to the real host names, which resolve to a gate that does what the
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import socket
 import subprocess
@@ -26,6 +27,7 @@ import server
 from account import seed
 from authz import Authorizer
 from call import buffered, registry_of, rewind
+from clock import Clock
 from faults import Faults
 from region import ACCOUNT, REGION, clusters
 
@@ -75,9 +77,10 @@ class Region:
         self.state = Path(tempfile.mkdtemp(prefix="localcloud-aws-"))
         self.ecr_port = _free_port()
         self.clusters = clusters(self.state)
-        apis, authorizer = server.applications(self.clusters, self.ecr_port, Faults(self.state))
-        self.port = server.serve(Gate(apis, authorizer, self.ecr_port), 0).server_port
-        self.account = seed(self.clusters, f"http://127.0.0.1:{server.serve(apis, 0).server_port}")
+        apis, authorizer = server.applications(self.clusters, self.ecr_port, self.state, Faults(self.state))
+        clock = Clock(self.state)
+        self.port = server.serve(Gate(apis, authorizer, self.ecr_port), 0, clock).server_port
+        self.account = seed(self.clusters, f"http://127.0.0.1:{server.serve(apis, 0, clock).server_port}")
         self.ministack: subprocess.Popen[bytes] | None = None
         socket.getaddrinfo = self._getaddrinfo  # type: ignore[assignment]
 
@@ -91,7 +94,7 @@ class Region:
         ours = str(host).endswith(".amazonaws.com")
         return _resolve("127.0.0.1" if ours else host, self.port if ours else port, *args, **kwargs)
 
-    def client(self, service: str, keys: dict[str, str] | None = None) -> Any:
+    def client(self, service: str, keys: dict[str, str] | None = None, config: Config | None = None) -> Any:
         """A client of the operator, or of whose keys these are."""
         k = keys or self.account["operator"]
         host = HOSTS.get(service, f"{service}.{REGION}.amazonaws.com")
@@ -102,7 +105,7 @@ class Region:
             aws_access_key_id=k["accessKeyId"],
             aws_secret_access_key=k["secretAccessKey"],
             aws_session_token=k.get("sessionToken"),
-            config=Config(retries={"total_max_attempts": 1}),
+            config=Config(retries={"total_max_attempts": 1}).merge(config or Config()),
         )
 
     def start_ministack(self) -> None:
@@ -138,6 +141,15 @@ class Case(unittest.TestCase):
     @classmethod
     def setUpClass(cls) -> None:
         cls.region = Region.get()
+
+    def user(self, name: str, *statements: dict[str, Any]) -> dict[str, str]:
+        """Keys of a new IAM user who may do just this."""
+        iam = self.region.client("iam")
+        iam.create_user(UserName=name)
+        document = json.dumps({"Version": "2012-10-17", "Statement": statements})
+        iam.put_user_policy(UserName=name, PolicyName="policy", PolicyDocument=document)
+        key = iam.create_access_key(UserName=name)["AccessKey"]
+        return {"accessKeyId": key["AccessKeyId"], "secretAccessKey": key["SecretAccessKey"]}
 
     def refused(self, call: Callable[..., Any], **params: Any) -> tuple[int, str, str]:
         """Status, code and message of an error there must be."""

@@ -110,6 +110,91 @@ class Access(Case):
             with mock.patch("botocore.auth.get_current_datetime", return_value=then):
                 self.assertEqual(ask(token(node))[0], status)
 
+    def test_tags_need_a_permission_of_their_own(self):
+        tags, ec2_tags = [{"Key": "k", "Value": "v"}], [{"ResourceType": "vpc", "Tags": [{"Key": "k", "Value": "v"}]}]
+        trust = json.dumps({"Statement": {"Effect": "Allow", "Principal": "*", "Action": "sts:AssumeRole"}})
+        role = {"RoleName": "tagged", "AssumeRolePolicyDocument": trust}
+        cases = [
+            ("iam", "create_role", role, "Tags", tags, "iam:TagRole", "arn:aws:iam::123456789012:role/tagged"),
+            (
+                "ec2",
+                "create_vpc",
+                {"CidrBlock": "10.7.0.0/16"},
+                "TagSpecifications",
+                ec2_tags,
+                "ec2:CreateTags",
+                f"arn:aws:ec2:{REGION}:123456789012:vpc/*",
+            ),
+            (
+                "servicediscovery",
+                "create_http_namespace",
+                {"Name": "tagged"},
+                "Tags",
+                tags,
+                "servicediscovery:TagResource",
+                "*",
+            ),
+        ]
+        everything = {"Effect": "Allow", "Action": "*", "Resource": "*"}
+        for service, operation, parameters, member, value, action, resource in cases:
+            with self.subTest(service):
+                keys = self.user(
+                    f"untagged-{service}", everything, {"Effect": "Deny", "Action": action, "Resource": "*"}
+                )
+                call = getattr(self.region.client(service, keys), operation)
+                message = self.refused(call, **parameters, **{member: value})[2]
+                self.assertIn(f"is not authorized to perform: {action} on resource: {resource} with", message)
+                call(**parameters)
+
+    def test_tags_may_be_allowed_for_one_call_only(self):
+        tagging = {"Effect": "Allow", "Action": "ec2:CreateTags", "Resource": "*"}
+        tagging["Condition"] = {"StringEquals": {"ec2:CreateAction": "CreateVpc"}}
+        keys = self.user(
+            "tagger", {"Effect": "Allow", "Action": "ec2:Create*", "NotResource": "arn:aws:ec2:*:*:*/*"}, tagging
+        )
+        ec2 = self.region.client("ec2", keys)
+        specification = {"ResourceType": "vpc", "Tags": [{"Key": "k", "Value": "v"}]}
+        vpc = ec2.create_vpc(CidrBlock="10.6.0.0/16", TagSpecifications=[specification])["Vpc"]["VpcId"]
+        specification["ResourceType"] = "security-group"
+        group = {"GroupName": "g", "Description": "d", "VpcId": vpc, "TagSpecifications": [specification]}
+        self.assertIn("perform: ec2:CreateTags on", self.refused(ec2.create_security_group, **group)[2])
+
+    def test_a_clock_that_is_off_by_more_than_a_quarter_of_an_hour(self):
+        clock = self.region.state / "clock"
+        self.addCleanup(clock.unlink)
+        for seconds, words in ((840, None), (1200, "Signature expired: "), (-1200, "Signature not yet current: ")):
+            clock.write_text(str(seconds))
+            call = self.region.client("iam").list_users
+            if words is None:
+                call()
+            else:
+                status, code, message = self.refused(call)
+                self.assertEqual((status, code), (403, "SignatureDoesNotMatch"))
+                self.assertIn(words, message)
+
+    def test_a_session_of_yesterday(self):
+        expired = self.region.account["expired"]
+        for service, operation, code in (
+            ("eks", "list_clusters", "ExpiredTokenException"),
+            ("iam", "list_users", "ExpiredToken"),
+            ("ec2", "describe_vpcs", "RequestExpired"),
+        ):
+            self.assertEqual(self.refused(getattr(self.region.client(service, expired), operation))[1], code)
+
+    def test_a_cluster_without_a_machine_never_gets_ready(self):
+        eks, ec2 = self.region.client("eks"), self.region.client("ec2")
+        roles = {n: self.region.client("iam").get_role(RoleName=n)["Role"]["Arn"] for n in ("eks", "node")}
+        subnets = {"subnetIds": [ec2.describe_subnets()["Subnets"][0]["SubnetId"]]}
+        status = lambda name: eks.describe_cluster(name=name)["cluster"]["status"]
+        eks.create_cluster(name="slow", roleArn=roles["eks"], resourcesVpcConfig=subnets)
+        self.assertEqual(status("slow"), "CREATING")
+        self.assertNotIn("endpoint", eks.describe_cluster(name="slow")["cluster"])
+        eks.create_cluster(name="broken", roleArn=roles["node"], resourcesVpcConfig=subnets)
+        self.assertEqual(status("broken"), "FAILED")
+        eks.delete_cluster(name="broken")
+        self.assertEqual(status("broken"), "DELETING")
+        self.assertEqual(status("c1"), "ACTIVE")
+
     def test_a_boundary_caps_what_policies_allow(self):
         iam = self.region.client("iam")
         rule = {"Effect": "Allow", "Action": "eks:*", "Resource": "*"}

@@ -49,6 +49,18 @@ class CloudMap(Case):
             self.api.list_tags_for_resource(ResourceARN=namespace["Arn"])["Tags"], [{"Key": "a", "Value": "b"}]
         )
 
+    def test_the_hosted_zone_is_made_in_the_name_of_the_caller(self):
+        allowed = {
+            "Effect": "Allow",
+            "Action": ["servicediscovery:*", "ec2:Describe*", "route53:List*"],
+            "Resource": "*",
+        }
+        api = self.region.client("servicediscovery", self.user(f"zoneless-{self.name}", allowed))
+        operation = self.finish(api.create_private_dns_namespace(Name=self.name, Vpc=self.vpc))
+        self.assertEqual((operation["Status"], operation["ErrorCode"]), ("FAIL", "ACCESS_DENIED"))
+        self.assertIn("is not authorized to perform: route53:CreateHostedZone on", operation["ErrorMessage"])
+        self.assertNotIn(self.name, [n["Name"] for n in self.api.list_namespaces()["Namespaces"]])
+
     def test_the_vpc_decides_whether_a_name_is_taken(self):
         first, other = (
             self.namespace(),

@@ -146,6 +146,33 @@ class Ecr(Case):
         )
         self.assertEqual(self.push("k8multi/none")[0], 404)
 
+    def test_a_tag_goes_alone_and_the_last_with_its_image(self):
+        name = self.repository()
+        _, manifest = self.push(name, "one")
+        self.operator.put_image(repositoryName=name, imageManifest=manifest.decode(), imageTag="two")
+        self.operator.put_image_tag_mutability(repositoryName=name, imageTagMutability="IMMUTABLE")
+        delete = lambda image: self.operator.batch_delete_image(repositoryName=name, imageIds=[image])
+        tags = lambda: [i["imageTags"] for i in self.operator.describe_images(repositoryName=name)["imageDetails"]]
+        self.assertEqual(delete({"imageTag": "one"})["imageIds"], [{"imageDigest": digest(manifest), "imageTag": "one"}])
+        self.assertEqual(tags(), [["two"]])
+        mutability = self.operator.describe_repositories(repositoryNames=[name])["repositories"][0]["imageTagMutability"]
+        self.assertEqual(mutability, "IMMUTABLE")
+        self.assertEqual(delete({"imageTag": "one"})["failures"][0]["failureCode"], "ImageNotFound")
+        self.assertEqual(self.ask("GET", f"/v2/{name}/manifests/{digest(manifest)}", self.node)[0], 200)
+        delete({"imageTag": "two"})
+        self.assertEqual(tags(), [])
+        self.assertEqual(self.ask("GET", f"/v2/{name}/manifests/{digest(manifest)}", self.node)[0], 404)
+
+    def test_nothing_of_a_deleted_repository_comes_back(self):
+        name = self.repository()
+        _, manifest = self.push(name)
+        layer = json.loads(manifest)["layers"][0]["digest"]
+        self.assertEqual(self.ask("HEAD", f"/v2/{name}/blobs/{layer}", self.operator)[0], 200)
+        self.operator.delete_repository(repositoryName=name, force=True)
+        self.operator.create_repository(repositoryName=name)
+        for what in (f"manifests/{digest(manifest)}", f"blobs/{layer}"):
+            self.assertEqual(self.ask("HEAD", f"/v2/{name}/{what}", self.operator)[0], 404, what)
+
     def test_lists_have_pages_and_tags_stay(self):
         names = sorted(f"k8multi/page{n}" for n in range(5))
         for name in names:

@@ -1,0 +1,146 @@
+//! cloudmap-ns: the namespace of a VPC.
+
+use crate::region::{Region, with};
+use serde_json::{Value, json};
+
+const CREATE: &str = "servicediscovery:CreatePrivateDnsNamespace";
+const TAG: &str = "servicediscovery:TagResource";
+const DELETE: &str = "servicediscovery:DeleteNamespace";
+
+fn text<'a>(document: &'a Value, place: &str) -> &'a str {
+    document.pointer(place).and_then(Value::as_str).unwrap()
+}
+
+fn vpc(document: &str) -> String {
+    text(&serde_json::from_str(document).unwrap(), "/cluster/vpc").to_owned()
+}
+
+/// Starts one of Cloud Map's operations and waits for its end.
+fn operation(region: &Region, operation: &str, parameters: Value) {
+    let started = region.aws("servicediscovery", operation, parameters);
+    region.until(operation, || {
+        let now = region.aws("servicediscovery", "get_operation", json!({"OperationId": started["OperationId"]}));
+        assert_ne!(now["Operation"]["Status"], "FAIL", "{now}");
+        (now["Operation"]["Status"] == "SUCCESS").then_some(())
+    });
+}
+
+fn create(region: &Region, name: &str, vpc: &str) {
+    operation(region, "create_private_dns_namespace", json!({"Name": name, "Vpc": vpc}));
+}
+
+/// Ids of the namespaces there are of that name.
+fn ids(region: &Region, name: &str) -> Vec<Value> {
+    let filter = json!({"Filters": [{"Name": "NAME", "Values": [name]}]});
+    let found = region.aws("servicediscovery", "list_namespaces", filter)["Namespaces"].take();
+    found.as_array().unwrap().iter().map(|namespace| namespace["Id"].clone()).collect()
+}
+
+pub fn drift(region: &Region, two: &str) {
+    let made = region.done("cloudmap-ns", two);
+    region.steady("cloudmap-ns", &made.document);
+    let namespace = made.json();
+    operation(region, "delete_namespace", json!({"Id": namespace["namespace"]["id"]}));
+    let create = format!("create namespace svc2.svc.local in {}", vpc(two));
+    let remade = region.repairs("cloudmap-ns", &made.document, &[&create], &[CREATE]).json();
+    assert_ne!(remade["namespace"]["id"], namespace["namespace"]["id"]);
+    assert_eq!(ids(region, "svc2.svc.local"), [remade["namespace"]["id"].clone()]);
+
+    // Without the tag that tells its VPC, its hosted zone does.
+    let arn = json!({"ResourceARN": remade["namespace"]["arn"]});
+    region.aws("servicediscovery", "untag_resource", with(&arn, json!({"TagKeys": ["crossmesh:vpc"]})));
+    let document = format!("{remade:#}\n");
+    region.steady("cloudmap-ns", &document);
+    // Without the tag that says it is ours, it is somebody else's.
+    region.aws("servicediscovery", "untag_resource", with(&arn, json!({"TagKeys": ["managed-by"]})));
+    let id = text(&remade, "/namespace/id");
+    let used = format!("namespace svc2.svc.local ({id}) is used, not made by crossmesh: --adopt takes it over");
+    region.steady("cloudmap-ns", &document).tells(&used);
+    region.restores("cloudmap-ns --adopt", &document, &[&format!("take over namespace {id}")], &[TAG]);
+    region.deletes("cloudmap-ns", &document, &[], &[DELETE]);
+    // It waited until it was gone.
+    assert_eq!(ids(region, "svc2.svc.local"), [Value::Null; 0]);
+}
+
+pub fn of_others(region: &Region, two: &str) {
+    create(region, "theirs.local", &vpc(two));
+    let used = region.done("cloudmap-ns --name theirs.local", two);
+    let document = used.json();
+    let id = text(&document, "/namespace/id");
+    let tells = |whose: &str| {
+        let line = format!("namespace theirs.local ({id}) is used, {whose}: --adopt takes it over");
+        region.steady("cloudmap-ns", &used.document).tells(&line);
+        region.deletes("cloudmap-ns", &used.document, &[&format!("namespace theirs.local ({id}): {whose}")], &[]);
+    };
+    tells("not made by crossmesh");
+    let arn = json!({"ResourceARN": document["namespace"]["arn"]});
+    let tags = json!({"Tags": [{"Key": "managed-by", "Value": "terraform"}]});
+    region.aws("servicediscovery", "tag_resource", with(&arn, tags));
+    tells("managed by terraform");
+    region.restores("cloudmap-ns --adopt", &used.document, &[&format!("take over namespace {id}")], &[TAG]);
+    region.deletes("cloudmap-ns", &used.document, &[], &[DELETE]);
+
+    // The VPC sees a zone of that name that is no namespace.
+    let zone = json!({"Name": "taken.local", "CallerReference": "1", "HostedZoneConfig": {"PrivateZone": true},
+        "VPC": {"VPCRegion": "us-west-2", "VPCId": vpc(two)}});
+    region.aws("route53", "create_hosted_zone", zone);
+    let plan = region.done("cloudmap-ns --name taken.local --plan", two);
+    assert_eq!(plan.lines("would "), [format!("create namespace taken.local in {}", vpc(two))]);
+    let error = region.fails(4, "cloudmap-ns --name taken.local", two);
+    assert!(text(&error, "/message").contains("ConflictingDomainExists"), "{error}");
+    assert!(text(&error, "/hint").contains("list-hosted-zones-by-vpc"), "{error}");
+    assert_eq!(ids(region, "taken.local"), [Value::Null; 0]);
+}
+
+/// Names repeat, and clusters in two VPCs share no namespace.
+pub fn elsewhere(region: &Region, one: &str, two: &str, apart: &str) {
+    let (here, there) = (vpc(two), vpc(apart));
+    create(region, "twice.local", &there);
+    let other = ids(region, "twice.local")[0].as_str().unwrap().to_owned();
+    let line = format!("another twice.local ({other}) is in {there}: who looks by name alone may find it instead");
+    let create = format!("create namespace twice.local in {here}");
+    let made = region.repairs("cloudmap-ns --name twice.local", two, &[&create], &[CREATE]);
+    made.tells(&line);
+    assert_ne!(made.json()["namespace"]["id"], json!(other));
+    region.deletes("cloudmap-ns", &made.document, &[], &[DELETE]);
+    assert_eq!(ids(region, "twice.local"), [json!(other)]);
+
+    let file = region.file("one.json", one);
+    let made = region.done(&format!("cloudmap-ns --from {}", file.display()), two);
+    region.steady(&format!("cloudmap-ns --from {}", file.display()), &made.document);
+    let file = region.file("apart.json", apart);
+    let message = format!("cluster c2 is in {here}, cluster c3 in {there}: a private DNS namespace serves one VPC");
+    region.refuses(
+        &format!("cloudmap-ns --from {}", file.display()),
+        two,
+        &message,
+        "both clusters must be in one VPC",
+    );
+    let mut moved = made.json();
+    moved["namespace"]["vpc"] = there.clone().into();
+    let message = format!("namespace.vpc is {there}, but cluster c2 is in {here}");
+    region.refuses("cloudmap-ns", &moved.to_string(), &message, "");
+    region.deletes("cloudmap-ns", &made.document, &[], &[DELETE]);
+}
+
+pub fn deletion(region: &Region, two: &str) {
+    let made = region.done("cloudmap-ns", two);
+    let document = made.json();
+    let id = text(&document, "/namespace/id");
+    let service = json!({"Name": "theirs", "NamespaceId": id, "Type": "HTTP"});
+    let service = region.aws("servicediscovery", "create_service", service);
+    let left = format!("namespace svc2.svc.local ({id}): still has services, which their makers must delete: theirs");
+    region.deletes("cloudmap-ns", &made.document, &[&left], &[]);
+    region.aws("servicediscovery", "delete_service", json!({"Id": service["Service"]["Id"]}));
+
+    // Somebody is deleting it already.
+    region.aws("servicediscovery", "delete_namespace", json!({"Id": id}));
+    region.done("cloudmap-ns --delete", &made.document);
+    assert_eq!(ids(region, "svc2.svc.local"), [Value::Null; 0]);
+    region.deletes("cloudmap-ns", &made.document, &[], &[]);
+
+    // By its name alone.
+    region.done("cloudmap-ns", two);
+    region.deletes("cloudmap-ns -n --cluster c2", "{\n  \"v\": 1\n}\n", &[], &[DELETE]);
+    assert_eq!(ids(region, "svc2.svc.local"), [Value::Null; 0]);
+}

@@ -1,0 +1,314 @@
+//! ecr-push against the local cloud: every source really pushed and run, what drifts repaired, what others made left
+//! theirs, what was made taken away again.
+//!
+//! One cloud serves the whole file, so this is one test; each subject has a repository of its own. It needs Linux and
+//! root.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may stop at the first surprise")]
+
+#[path = "aws_tools/region.rs"]
+#[allow(dead_code, reason = "the tools that ask only AWS use the rest")]
+mod region;
+
+use region::Region;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use tests::{program, root};
+
+/// Where the cloud's registry is.
+const REGISTRY: &str = "123456789012.dkr.ecr.us-west-2.amazonaws.com";
+
+#[test]
+fn images_from_every_source() {
+    let region = Region::up("test-image-tools");
+    let one = region.done("oidc-assoc -n --cluster c1", "").document;
+    let folder = region.cloud.state.join("images");
+    let _none_yet = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(&folder).unwrap();
+    let index = archives(&folder);
+    sources(&region, &one, &folder, &index);
+    damage(&region, &one, &folder);
+    builders(&region, &one, &folder);
+    drift(&region, &one);
+    of_others(&region, &one);
+    immutable_tags(&region, &one);
+    deletion(&region, &one, &folder, &index);
+    processors(&region, &one, &folder);
+}
+
+/// The archives of colorapp in a folder; the digest of the index.
+fn archives(folder: &Path) -> String {
+    let script = root().join("tests/images/archives.py");
+    let made = Command::new("python3").arg(script).arg(program("colorapp")).arg(folder).output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    String::from_utf8(made.stdout).unwrap().trim().to_owned()
+}
+
+/// `ecr-push NAME` of one of the sample's programs.
+fn push(name: &str, program_name: &str) -> String {
+    format!("ecr-push {name} --binary {}", program(program_name).display())
+}
+
+fn image(document: &str) -> Value {
+    let document: Value = serde_json::from_str(document).unwrap();
+    document["images"].as_object().unwrap().values().next().unwrap().clone()
+}
+
+fn digest(document: &str) -> String {
+    image(document)["digest"].as_str().unwrap().to_owned()
+}
+
+/// What crossmesh's programs asked of AWS and the registry meanwhile, in alphabetical order.
+fn asked(region: &Region, act: impl FnOnce()) -> Vec<String> {
+    let ((), calls) = region.calls(act);
+    let ours = calls.iter().filter(|call| call["agent"].to_string().contains("crossmesh"));
+    let mut actions: Vec<String> = ours.filter_map(|call| Some(call["action"].as_str()?.to_owned())).collect();
+    actions.sort();
+    actions
+}
+
+/// Each way into the registry, and from there into a pod that runs.
+fn sources(region: &Region, one: &str, folder: &Path, index: &str) {
+    let binary = format!("{} --repository shop/binary", push("binary", "colorapp"));
+    let plan = region.done(&format!("{binary} --plan"), one);
+    let made = region.done(&binary, one);
+    let uri = format!("{REGISTRY}/shop/binary@{}", digest(&made.document));
+    assert_eq!(image(&made.document)["uri"], uri);
+    let push = format!("push {} to shop/binary", digest(&made.document));
+    assert_eq!(plan.lines("would "), ["create repository shop/binary", &push]);
+    let mut uris = vec![uri];
+
+    // The same program elsewhere, and younger, is the same image. The steady state costs one call of each kind.
+    let elsewhere = folder.join("elsewhere");
+    std::fs::create_dir_all(&elsewhere).unwrap();
+    std::fs::copy(program("colorapp"), elsewhere.join("colorapp")).unwrap();
+    region.steady(
+        &format!("ecr-push binary --repository shop/binary --binary {}", elsewhere.join("colorapp").display()),
+        &made.document,
+    );
+    let steady = asked(region, || drop(region.done(&binary, &made.document)));
+    let looks = ["ecr:BatchGetImage", "ecr:DescribeRepositories", "ecr:ListTagsForResource"];
+    assert_eq!(steady, [&looks[..], &["eks:DescribeNodegroup", "eks:ListNodegroups"]].concat());
+    // Without a source it has only to be there, and no node is asked for.
+    region.steady("ecr-push binary", &made.document);
+    assert_eq!(asked(region, || drop(region.done("ecr-push binary", &made.document))), looks);
+
+    for kind in ["index", "docker"] {
+        let mut digests = Vec::new();
+        for shape in ["", ".tar", ".tar.gz"] {
+            let archive = folder.join(format!("{kind}{shape}"));
+            let pushed = region.done(&format!("ecr-push {kind} --archive {}", archive.display()), one);
+            digests.push(digest(&pushed.document));
+            let made = format!("create repository {kind}");
+            pushed.tells(if shape.is_empty() { &made } else { "nothing to do" });
+        }
+        assert!(digests.iter().all(|digest| *digest == digests[0]), "{digests:?}");
+        uris.push(format!("{REGISTRY}/{kind}@{}", digests[0]));
+        if kind == "index" {
+            assert_eq!(digests[0], index);
+        }
+    }
+    let listed = region.aws("ecr", "describe_images", json!({"repositoryName": "index"}));
+    assert_eq!(listed["imageDetails"].as_array().unwrap().len(), 3, "the index and its two platforms: {listed}");
+
+    for (number, uri) in uris.iter().enumerate() {
+        let run = format!("kubectl --context c1 run pushed-{number} --restart=Never --image={uri}");
+        sh(
+            region,
+            &format!("{run} && kubectl --context c1 wait --for=condition=Ready --timeout=60s pod/pushed-{number}"),
+        );
+    }
+}
+
+fn sh(region: &Region, script: &str) {
+    let output = region.cloud.sh(script).unwrap();
+    assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// A layer that is not what its digest says is refused by the registry, and no manifest names it.
+fn damage(region: &Region, one: &str, folder: &Path) {
+    let (whole, damaged) = (folder.join("index"), folder.join("damaged"));
+    sh(region, &format!("cp -r {} {}", whole.display(), damaged.display()));
+    let blobs = std::fs::read_dir(damaged.join("blobs/sha256")).unwrap().map(|entry| entry.unwrap().path());
+    let layer = blobs.max_by_key(|path| path.metadata().unwrap().len()).unwrap();
+    let mut bytes = std::fs::read(&layer).unwrap();
+    bytes[5000] ^= 1;
+    std::fs::write(&layer, bytes).unwrap();
+    let error = region.fails(1, &format!("ecr-push damaged --archive {}", damaged.display()), one);
+    assert_eq!(error["causes"][0], "it is not what its digest says", "{error}");
+    assert_eq!(error["left"], json!(["repository damaged"]));
+    let listed = region.aws("ecr", "describe_images", json!({"repositoryName": "damaged"}));
+    assert_eq!(listed["imageDetails"], json!([]));
+}
+
+/// Scripts stand in for docker, podman and buildah, none of which can run everywhere; what they hand over is real.
+fn builders(region: &Region, one: &str, folder: &Path) {
+    let tool = program("ecr-push");
+    let run = |path: &Path| {
+        let path = format!("PATH={}:/usr/bin:/bin", path.display());
+        let command = ["env", &path, tool.to_str().unwrap(), "built", "--context", folder.to_str().unwrap()];
+        let output = region.cloud.run(command, one.as_bytes()).unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap(), stderr)
+    };
+    let script = |name: &str, build: &str| {
+        let path = folder.join(format!("{name}-{}", build.len()));
+        std::fs::create_dir_all(&path).unwrap();
+        let text = format!(
+            "#!/bin/sh\nfor last in \"$@\"; do :; done\ncase $1 in\nbuild) {build};;\n\
+             save) while [ \"$1\" != --output ]; do shift; done; cp {0} \"$2\";;\npush) cp {0} \"${{last#oci-archive:}}\";;\nesac\n",
+            folder.join("docker.tar").display()
+        );
+        let write = "printf %s \"$1\" > \"$0\" && chmod 755 \"$0\"";
+        let file = path.join(name);
+        assert!(Command::new("sh").args(["-c", write]).arg(&file).arg(text).status().unwrap().success());
+        path
+    };
+    let names = ["docker", "podman", "buildah"];
+    let works = "while [ \"$1\" != --iidfile ]; do shift; done; echo sha256:1 > \"$2\"";
+    let fails = "echo \"no such base: $1\" >&2; exit 3";
+    let mut digests = Vec::new();
+    for name in names {
+        let (exit, document, stderr) = run(&script(name, works));
+        assert_eq!(exit, Some(0), "{name}: {stderr}");
+        digests.push(digest(&document));
+        let (exit, document, stderr) = run(&script(name, fails));
+        assert_eq!((exit, document.as_str()), (Some(1), ""), "{name}: {stderr}");
+        assert!(stderr.contains("no such base: build") && stderr.contains(&format!("{name} build")), "{stderr}");
+    }
+    assert!(digests.iter().all(|digest| *digest == digests[0]), "{digests:?}");
+    let (exit, _, stderr) = run(Path::new("/nonexistent"));
+    assert_eq!(exit, Some(1), "{stderr}");
+    assert!(stderr.contains("none of docker, podman and buildah works here"), "{stderr}");
+}
+
+fn drift(region: &Region, one: &str) {
+    let command = &format!("{} --tag v1", push("drift", "colorapp"));
+    let made = region.done(command, one).document;
+    region.steady(command, &made);
+    let ours = digest(&made);
+    let theirs = digest(&region.done(&push("drift", "feapp"), one).document);
+    let (push, tag) = (&format!("push {ours} to drift"), &format!("tag {ours} as drift:v1"));
+    let delete =
+        |id: Value| region.aws("ecr", "batch_delete_image", json!({"repositoryName": "drift", "imageIds": [id]}));
+    let put = |digest: &str, tag: &str| {
+        let id = json!({"repositoryName": "drift", "imageIds": [{"imageDigest": digest}]});
+        let found = &region.aws("ecr", "batch_get_image", id)["images"][0];
+        let manifest = json!({"repositoryName": "drift", "imageManifest": found["imageManifest"],
+            "imageManifestMediaType": found["imageManifestMediaType"], "imageTag": tag});
+        region.aws("ecr", "put_image", manifest);
+    };
+
+    // The image is gone: pushed again with its tag; without a source that is an error which says so.
+    delete(json!({"imageDigest": ours}));
+    let gone = region.fails(1, "ecr-push drift", &made);
+    assert_eq!(gone["message"], format!("image {ours} is not in repository drift"));
+    region.restores(command, &made, &[push, tag], &["ecr:PutImage", "ecr:PutImage"]);
+    // The tag names another image: moved back, from the document alone, too.
+    put(&theirs, "v1");
+    region.restores(command, &made, &[tag], &["ecr:PutImage"]);
+    put(&theirs, "v1");
+    region.restores("ecr-push drift", &made, &[tag], &["ecr:PutImage"]);
+    // The tag is gone; another one, which somebody gave the image, stays.
+    put(&ours, "theirs");
+    delete(json!({"imageTag": "v1"}));
+    region.restores(command, &made, &[tag], &["ecr:PutImage"]);
+    let tagged = json!({"repositoryName": "drift", "imageIds": [{"imageDigest": ours}]});
+    let tagged = region.aws("ecr", "describe_images", tagged)["imageDetails"][0]["imageTags"].take();
+    assert_eq!(tagged, json!(["theirs", "v1"]));
+    // The repository is gone.
+    region.aws("ecr", "delete_repository", json!({"repositoryName": "drift", "force": true}));
+    let plan = region.done(&format!("{command} --plan"), &made);
+    assert_eq!(plan.lines("would "), ["create repository drift", push, tag]);
+    let repaired = region.done(command, &made);
+    assert_eq!(repaired.document, made);
+    repaired.tells("create repository drift");
+    assert!(repaired.lines("sent 3 of 3 blobs").len() == 1, "{:?}", repaired.lines(""));
+    region.steady(command, &made);
+}
+
+fn of_others(region: &Region, one: &str) {
+    let terraform = json!([{"Key": "managed-by", "Value": "terraform"}, {"Key": "team", "Value": "a"}]);
+    let arn = region.aws("ecr", "create_repository", json!({"repositoryName": "theirs", "tags": terraform}));
+    let arn = arn["repository"]["repositoryArn"].as_str().unwrap();
+    let (command, message) = (push("theirs", "colorapp"), "repository theirs was not made by crossmesh");
+    region.refuses(&command, one, message, "--adopt");
+    let adopt = format!("{command} --adopt");
+    let plan = region.done(&format!("{adopt} --plan"), one);
+    let adopted = region.done(&adopt, one);
+    assert_eq!(plan.lines("would "), [format!("adopt {arn}"), format!("push {} to theirs", digest(&adopted.document))]);
+    region.steady(&command, &adopted.document);
+    let tags = json!([{"Key": "managed-by", "Value": "crossmesh"}, {"Key": "team", "Value": "a"}]);
+    assert_eq!(region.aws("ecr", "list_tags_for_resource", json!({"resourceArn": arn}))["tags"], tags);
+
+    // What is there already may be used; a tag would be a change.
+    region.aws("ecr", "untag_resource", json!({"resourceArn": arn, "tagKeys": ["managed-by"]}));
+    region.steady(&command, &adopted.document).tells("repository theirs was not made by crossmesh: used as it is");
+    region.refuses(&format!("{command} --tag v1"), &adopted.document, message, "--adopt");
+    region.deletes("ecr-push theirs", &adopted.document, &["repository theirs: not made by crossmesh"], &[]);
+}
+
+fn immutable_tags(region: &Region, one: &str) {
+    let command = format!("{} --tag v1", push("fixed", "colorapp"));
+    let made = region.done(&command, one).document;
+    let fixed = json!({"repositoryName": "fixed", "imageTagMutability": "IMMUTABLE"});
+    region.aws("ecr", "put_image_tag_mutability", fixed);
+    region.steady(&command, &made);
+    let other = push("fixed", "feapp");
+    let theirs = digest(&region.done(&format!("{other} --tag v2"), one).document);
+    let message = format!("tag fixed:v1 is immutable and names {}, not {theirs}", digest(&made));
+    region.refuses(&format!("{other} --tag v1"), one, &message, "give another --tag");
+}
+
+fn deletion(region: &Region, one: &str, folder: &Path, index: &str) {
+    region.deletes("ecr-push nothing", one, &[], &[]);
+    let (image, repository) = ("ecr:BatchDeleteImage", "ecr:DeleteRepository");
+
+    let alone = region.done(&push("alone", "colorapp"), one).document;
+    let gone = region.deletes("ecr-push alone", &alone, &[], &[image, repository]);
+    assert_eq!(gone.json()["images"], Value::Null);
+
+    // Images of others keep the repository, unless --force.
+    let shared = region.done(&push("shared", "colorapp"), one).document;
+    region.done(&push("shared", "feapp"), one);
+    let left = "repository shared: other images in it: 1; --force deletes them, too";
+    region.deletes("ecr-push shared", &shared, &[left], &[image]);
+    region.deletes("ecr-push shared --force", &shared, &[], &[repository]);
+
+    // A tag of others keeps the image; ours goes.
+    let tagged = region.done(&format!("{} --tag v1", push("tagged", "colorapp")), one).document;
+    let manifest = json!({"repositoryName": "tagged", "imageIds": [{"imageTag": "v1"}]});
+    let manifest = region.aws("ecr", "batch_get_image", manifest)["images"][0]["imageManifest"].take();
+    let theirs = json!({"repositoryName": "tagged", "imageManifest": manifest, "imageTag": "theirs",
+        "imageManifestMediaType": "application/vnd.oci.image.manifest.v1+json"});
+    region.aws("ecr", "put_image", theirs);
+    let left = format!("image {}: also tagged theirs", digest(&tagged));
+    region.deletes("ecr-push tagged", &tagged, &[&left], &[image]);
+    let listed = region.aws("ecr", "describe_images", json!({"repositoryName": "tagged"}));
+    assert_eq!(listed["imageDetails"][0]["imageTags"], json!(["theirs"]));
+
+    // An index goes with its platforms, in this order.
+    let many = region.done(&format!("ecr-push many --archive {}", folder.join("index.tar").display()), one).document;
+    let deleted = region.done("ecr-push many --delete", &many);
+    assert_eq!(deleted.lines("delete "), [format!("image {index} from many").as_str(), "repository many"]);
+    region.done("ecr-push many --delete", &many).tells("nothing to do");
+}
+
+/// What no node can run is refused before anything is made or sent.
+fn processors(region: &Region, one: &str, folder: &Path) {
+    let mut elf = std::fs::read(program("colorapp")).unwrap();
+    elf[18..20].copy_from_slice(&183_u16.to_le_bytes());
+    let arm: PathBuf = folder.join("arm");
+    std::fs::write(&arm, elf).unwrap();
+    let push = format!("ecr-push arm --binary {}", arm.display());
+    let calls = asked(region, || {
+        let error = region.fails(1, &push, one);
+        assert_eq!(error["message"], "no node can run the image: it is for linux/arm64, the nodes are linux/amd64");
+        assert_eq!(error["hint"], "build it for linux/amd64");
+    });
+    let looks = ["ecr:BatchGetImage", "ecr:DescribeRepositories", "eks:DescribeNodegroup", "eks:ListNodegroups"];
+    assert_eq!(calls, looks);
+    // Nobody says where it is to run.
+    let pushed = region.done(&format!("{push} -n --region us-west-2"), "");
+    assert_eq!(image(&pushed.document)["uri"], format!("{REGISTRY}/arm@{}", digest(&pushed.document)));
+}

@@ -1,0 +1,34 @@
+//! The tools that ask Kubernetes, against the local cloud: what drifts is repaired and nothing else touched, what others
+//! made stays theirs, what was made goes away again, and what never works is told with the cluster's own reason.
+//!
+//! One cloud serves the whole file, so this is one test; each subject has a namespace of its own and runs beside the
+//! others. It needs Linux and root.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may stop at the first surprise")]
+
+mod appmesh_install;
+mod clusters;
+mod manifest_apply;
+mod never;
+
+use clusters::Clusters;
+use std::thread;
+
+#[test]
+fn drift_conflicts_and_deletion() {
+    let clusters = Clusters::up("test-kube-tools");
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mesh = appmesh_install::installed(&clusters);
+            never::refused_by_the_webhook(&clusters);
+            appmesh_install::drift(&clusters, &mesh);
+            appmesh_install::deleted(&clusters, &mesh);
+            appmesh_install::of_somebody_else(&clusters, &mesh);
+        });
+        scope.spawn(|| manifest_apply::inputs(&clusters));
+        scope.spawn(|| manifest_apply::conflicts(&clusters));
+        scope.spawn(|| manifest_apply::drift(&clusters));
+        scope.spawn(|| manifest_apply::deletion(&clusters));
+        scope.spawn(|| manifest_apply::fixed_fields(&clusters));
+        scope.spawn(|| never::works(&clusters));
+    });
+}

@@ -1,0 +1,339 @@
+//! Least privilege: an operator who has `policies/operator.json` and nothing else does the whole flow; every action in
+//! it is needed; and a tool whose caller lacks one says which.
+//!
+//! The policy is made from the tools' own `--help`. The local cloud enforces IAM, and one serves the whole file; it
+//! needs Linux and root.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may stop at the first surprise")]
+
+use serde_json::{Value, json};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Output;
+use tests::cloud::Cloud;
+use tests::{TOOLS, program, root, run};
+
+/// Listed, but nothing fails without it here: of what deleting a namespace needs, Cloud Map's reference names only
+/// servicediscovery:DeleteNamespace, while AWS's own AWSCloudMapFullAccess has this, too.
+const EXCUSED: (&str, &str) = ("cloudmap-ns", "route53:DeleteHostedZone");
+
+/// The IAM actions in the `Calls` paragraph of a tool's `--help`.
+fn actions(tool: &str) -> BTreeSet<String> {
+    let help = run(tool, ["--help"], b"").expect(tool);
+    let help = String::from_utf8(help.stdout).expect(tool);
+    let (_, calls) = help.split_once("\n  Calls ").expect(tool);
+    let (calls, _) = calls.split_once("\n  Exits ").expect(tool);
+    let is_action = |word: &&str| {
+        let (service, operation) = word.split_once(':').unwrap_or_default();
+        !service.is_empty() && operation.starts_with(|c: char| c.is_ascii_uppercase())
+    };
+    calls.split(|c: char| c.is_whitespace() || ",;()".contains(c)).filter(is_action).map(str::to_owned).collect()
+}
+
+/// The statement of an action, and what it may be done to. `policies/README.md` says why.
+fn place(action: &str) -> (&'static str, &'static [&'static str]) {
+    let (service, operation) = action.split_once(':').unwrap();
+    match (service, operation) {
+        ("ec2", "CreateTags") => ("SecurityGroupRuleTags", &["arn:aws:ec2:*:*:security-group-rule/*"]),
+        ("ec2", "AuthorizeSecurityGroupIngress" | "RevokeSecurityGroupIngress") => {
+            ("SecurityGroups", &["arn:aws:ec2:*:*:security-group/*", "arn:aws:ec2:*:*:security-group-rule/*"])
+        }
+        ("ecr", "GetAuthorizationToken") | ("ec2", _) | ("iam", "GetPolicy" | "ListPolicies") => ("Everywhere", &["*"]),
+        ("ecr", _) => ("Repositories", &["arn:aws:ecr:*:*:repository/k8multi/*"]),
+        ("eks", _) => ("Clusters", &["arn:aws:eks:*:*:cluster/*", "arn:aws:eks:*:*:nodegroup/*"]),
+        ("iam", _) if operation.contains("OpenIDConnectProvider") => {
+            ("IdentityProviders", &["arn:aws:iam::*:oidc-provider/oidc.eks.*"])
+        }
+        ("iam", _) => ("Roles", &["arn:aws:iam::*:role/*-appmesh-controller"]),
+        ("route53", "GetHostedZone" | "DeleteHostedZone") => ("HostedZones", &["arn:aws:route53:::hostedzone/*"]),
+        ("servicediscovery", "DeleteNamespace" | "ListTagsForResource") => {
+            ("Namespaces", &["arn:aws:servicediscovery:*:*:namespace/*"])
+        }
+        ("route53" | "servicediscovery", _) => ("Everywhere", &["*"]),
+        _ => panic!("{action}: in no statement"),
+    }
+}
+
+/// An IAM policy that allows these actions.
+fn policy<'a>(actions: impl IntoIterator<Item = &'a String>) -> Value {
+    let mut statements: BTreeMap<&str, Value> = BTreeMap::new();
+    for action in actions {
+        let (sid, resources) = place(action);
+        let statement = statements.entry(sid).or_insert_with(|| {
+            let mut new = json!({"Sid": sid, "Effect": "Allow", "Action": [], "Resource": resources});
+            if sid == "SecurityGroupRuleTags" {
+                new["Condition"] = json!({"StringEquals": {"ec2:CreateAction": "AuthorizeSecurityGroupIngress"}});
+            }
+            new
+        });
+        statement["Action"].as_array_mut().unwrap().push(action.as_str().into());
+    }
+    json!({"Version": "2012-10-17", "Statement": statements.into_values().collect::<Vec<_>>()})
+}
+
+/// Every tool with each of its actions.
+fn listed() -> BTreeSet<(String, String)> {
+    let of = |tool: &&str| actions(tool).into_iter().map(|action| (tool.to_string(), action)).collect::<Vec<_>>();
+    TOOLS.iter().flat_map(of).collect()
+}
+
+fn all_actions() -> BTreeSet<String> {
+    listed().into_iter().map(|(_, action)| action).collect()
+}
+
+/// After a change of a header: `SNAPSHOTS=overwrite cargo test`.
+#[test]
+fn the_policy_is_what_the_headers_say() {
+    let policy = policy(&all_actions());
+    let length = policy.to_string().len();
+    assert!(length <= 6144, "a managed policy has at most 6,144 characters, this one {length}");
+    let committed = root().join("policies/operator.json");
+    snapbox::assert_data_eq!(format!("{policy:#}\n"), snapbox::Data::read_from(&committed, None).raw());
+}
+
+#[test]
+fn it_suffices_and_every_action_is_needed() {
+    let account = Account::new();
+    account.flow();
+    account.oidc_assoc();
+    account.irsa_role();
+    account.cloudmap_ns();
+    account.sg_open();
+    account.ecr_push();
+    account.lacks("eks:DescribeCluster", "appmesh-install -n --cluster c1 --chart charts/appmesh-controller", "");
+    account.lacks(
+        "eks:DescribeCluster",
+        "manifest-apply feapp -n --cluster c1 --file manifests/feapp.yaml --delete",
+        "",
+    );
+
+    let mut needed = listed();
+    assert!(needed.remove(&(EXCUSED.0.to_owned(), EXCUSED.1.to_owned())), "{EXCUSED:?} is listed no more");
+    assert_eq!(account.proved.into_inner(), needed);
+}
+
+/// Keys, as environment variables.
+type Keys = BTreeMap<String, String>;
+
+/// A cloud whose operator has the policy and nothing more, and one user for each action, who lacks just that one.
+struct Account {
+    cloud: Cloud,
+    admin: Keys,
+    lacking: BTreeMap<String, Keys>,
+    /// Tools and actions that they were seen to need.
+    proved: RefCell<BTreeSet<(String, String)>>,
+}
+
+impl Account {
+    fn new() -> Self {
+        let cloud = Cloud::up("test-privilege").expect("localcloud");
+        let all = all_actions();
+        let administrator = "arn:aws:iam::aws:policy/AdministratorAccess";
+        let mut users = json!({"admin": administrator});
+        for action in &all {
+            users[action.replace(':', ".")] = policy(all.iter().filter(|other| *other != action));
+        }
+        let python = cloud.python().unwrap().display().to_string();
+        let made = cloud.run([python.as_str(), "tests/aws/users.py"], users.to_string().as_bytes()).unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let mut keys: BTreeMap<String, Keys> = serde_json::from_slice(&made.stdout).unwrap();
+        let admin = keys.remove("admin").unwrap();
+        let account = Self { cloud, admin, lacking: keys, proved: RefCell::default() };
+
+        let committed = root().join("policies/operator.json");
+        account.boto3(&format!(
+            "iam = boto3.client('iam')\n\
+             document = open('{}').read()\n\
+             policy = iam.create_policy(PolicyName='crossmesh-operator', PolicyDocument=document)['Policy']['Arn']\n\
+             iam.detach_user_policy(UserName='operator', PolicyArn='{administrator}')\n\
+             iam.attach_user_policy(UserName='operator', PolicyArn=policy)",
+            committed.display()
+        ));
+        account
+    }
+
+    /// Runs `TOOL ARGS` as somebody.
+    fn run_as(&self, keys: &Keys, command: &str, document: &str) -> Output {
+        let mut words = command.split(' ');
+        let tool = program(words.next().unwrap()).display().to_string();
+        let variables = keys.iter().map(|(name, value)| format!("{name}={value}"));
+        let command = std::iter::once("env".to_owned()).chain(variables).chain([tool]).chain(words.map(str::to_owned));
+        self.cloud.run(command, document.as_bytes()).unwrap()
+    }
+
+    /// As the operator, who may.
+    #[track_caller]
+    fn done(&self, command: &str, document: &str) -> String {
+        let output = self.run_as(&Keys::new(), command, document);
+        assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// As one who may do all but `action`: it fails, and the hint names the action.
+    #[track_caller]
+    fn lacks(&self, action: &str, command: &str, document: &str) {
+        let output = self.run_as(&self.lacking[&action.replace(':', ".")], command, document);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let error: Value = serde_json::from_str(stderr.lines().last().unwrap_or_default()).unwrap_or_default();
+        let error = &error["error"];
+        assert_eq!((output.status.code(), error["kind"].as_str()), (Some(1), Some("failed")), "{command}: {stderr}");
+        assert_eq!(output.stdout, b"", "{command}");
+        assert_eq!(error["hint"], format!("the caller needs the permission {action}"), "{command}: {error}");
+        let tool = command.split(' ').next().unwrap().to_owned();
+        self.proved.borrow_mut().insert((tool, action.to_owned()));
+    }
+
+    /// Runs a Python script as the administrator.
+    #[track_caller]
+    fn boto3(&self, script: &str) {
+        let python = self.cloud.python().unwrap().display().to_string();
+        let variables = self.admin.iter().map(|(name, value)| format!("{name}={value}"));
+        let script = [python, "-c".to_owned(), format!("import boto3\n{script}")];
+        let output = self.cloud.run(std::iter::once("env".to_owned()).chain(variables).chain(script), b"").unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    fn make(&self, goals: &str) {
+        let bin = program("oidc-assoc").parent().unwrap().display().to_string();
+        let build = self.cloud.state.join("json");
+        let make =
+            format!("make --no-print-directory {goals} CLUSTER1=c1 CLUSTER2=c2 BIN={bin} BUILD={}", build.display());
+        let output = self.cloud.sh(&make).unwrap();
+        assert!(output.status.success(), "{goals}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// Everything that make can do, and who called what: each tool only what its help lists, and nobody in vain.
+    fn flow(&self) {
+        let before = self.cloud.log("aws-api").unwrap().len();
+        for goals in ["-j8 all", "-j8 -B all", "-j8 plan", "-j8 destroy"] {
+            self.make(goals);
+        }
+        let mut called = BTreeSet::new();
+        for call in &self.cloud.log("aws-api").unwrap()[before..] {
+            let [action, agent, caller] =
+                ["action", "agent", "caller"].map(|key| call[key].as_str().unwrap_or_default());
+            assert!(caller == "anonymous" || call["code"] != 403, "{call}");
+            if !caller.ends_with(":user/operator") || ["sts:GetCallerIdentity", "ecr:Ping"].contains(&action) {
+                continue;
+            }
+            let tool = match agent.split_once("app/crossmesh-") {
+                Some((_, tool)) => tool.split(' ').next().unwrap(),
+                // Registries are asked by ecr-push alone, and not through the SDK.
+                None if agent.starts_with("crossmesh/") && action.starts_with("ecr:") => "ecr-push",
+                None => panic!("whose call is this? {call}"),
+            };
+            called.insert((tool.to_owned(), action.to_owned()));
+        }
+        assert!(called.len() > 30, "the log tells who called what: {called:?}");
+        assert_eq!(called.difference(&listed()).collect::<Vec<_>>(), Vec::<&(String, String)>::new());
+    }
+
+    fn oidc_assoc(&self) {
+        let from_nothing = "oidc-assoc -n --cluster c1";
+        self.lacks("eks:DescribeCluster", from_nothing, "");
+        self.lacks("iam:GetOpenIDConnectProvider", from_nothing, "");
+        self.lacks("iam:CreateOpenIDConnectProvider", from_nothing, "");
+        self.lacks("iam:TagOpenIDConnectProvider", from_nothing, "");
+        let made = self.done(from_nothing, "");
+        let document: Value = serde_json::from_str(&made).unwrap();
+        self.boto3(&format!(
+            "boto3.client('iam').remove_client_id_from_open_id_connect_provider(\
+             OpenIDConnectProviderArn={}, ClientID='sts.amazonaws.com')",
+            document["oidc"]["arn"]
+        ));
+        self.lacks("iam:AddClientIDToOpenIDConnectProvider", "oidc-assoc", &made);
+        self.lacks("iam:DeleteOpenIDConnectProvider", "oidc-assoc --delete", &made);
+        self.done("oidc-assoc --delete", &made);
+    }
+
+    fn irsa_role(&self) {
+        let inline = self.cloud.state.join("extra.json");
+        std::fs::write(&inline, policy(["eks:DescribeCluster".to_owned()].iter()).to_string()).unwrap();
+        let other = self.cloud.state.join("other.json");
+        std::fs::copy(&inline, &other).unwrap();
+        let one = self.done("oidc-assoc -n --cluster c1", "");
+
+        self.lacks("eks:DescribeCluster", "irsa-role -n --cluster c1", "");
+        self.lacks("iam:GetPolicy", "irsa-role", &one);
+        self.lacks("iam:ListPolicies", "irsa-role --policy AmazonEBSCSIDriverPolicy", &one);
+        self.lacks("iam:GetRole", "irsa-role", &one);
+        self.lacks("iam:CreateRole", "irsa-role", &one);
+        self.lacks("iam:TagRole", "irsa-role", &one);
+        self.lacks("iam:AttachRolePolicy", "irsa-role", &one);
+        let with_document = format!("irsa-role --policy AWSCloudMapFullAccess --policy-document {}", inline.display());
+        self.lacks("iam:PutRolePolicy", &with_document, &one);
+        let role = self.done(&with_document, &one);
+        self.lacks("iam:ListAttachedRolePolicies", "irsa-role", &role);
+        self.lacks("iam:ListRolePolicies", "irsa-role", &role);
+        self.lacks("iam:GetRolePolicy", "irsa-role", &role);
+        self.lacks("iam:UpdateAssumeRolePolicy", "irsa-role --service-account web/front", &role);
+        let boundary = "--permissions-boundary arn:aws:iam::aws:policy/PowerUserAccess";
+        self.lacks("iam:PutRolePermissionsBoundary", &format!("irsa-role {boundary}"), &role);
+        self.lacks("iam:DeleteRolePolicy", &format!("irsa-role --policy-document {}", other.display()), &role);
+        self.lacks("iam:DetachRolePolicy", "irsa-role --policy ReadOnlyAccess", &role);
+        self.lacks("iam:UntagRole", "irsa-role --policy ReadOnlyAccess", &role);
+        self.lacks("iam:ListInstanceProfilesForRole", "irsa-role --delete", &role);
+        self.lacks("iam:DeleteRole", "irsa-role --delete", &role);
+        self.done("irsa-role --delete", &role);
+    }
+
+    fn cloudmap_ns(&self) {
+        self.lacks("eks:DescribeCluster", "cloudmap-ns -n --cluster c2", "");
+        let two = self.done("oidc-assoc -n --cluster c2", "");
+        self.lacks("servicediscovery:ListNamespaces", "cloudmap-ns", &two);
+        self.lacks("servicediscovery:CreatePrivateDnsNamespace", "cloudmap-ns", &two);
+        self.lacks("servicediscovery:TagResource", "cloudmap-ns", &two);
+        // What Cloud Map does as the caller, it tells of later.
+        self.lacks("ec2:DescribeRegions", "cloudmap-ns", &two);
+        self.lacks("ec2:DescribeVpcs", "cloudmap-ns", &two);
+        self.lacks("route53:ListHostedZonesByName", "cloudmap-ns", &two);
+        self.lacks("route53:CreateHostedZone", "cloudmap-ns", &two);
+        self.lacks("route53:GetHostedZone", "cloudmap-ns", &two);
+        self.lacks("servicediscovery:GetOperation", "cloudmap-ns", &two);
+        let made = self.done("cloudmap-ns", &two);
+        self.lacks("servicediscovery:ListTagsForResource", "cloudmap-ns", &made);
+        self.lacks("servicediscovery:ListServices", "cloudmap-ns --delete", &made);
+        self.lacks("servicediscovery:DeleteNamespace", "cloudmap-ns --delete", &made);
+        self.done("cloudmap-ns --delete", &made);
+    }
+
+    fn sg_open(&self) {
+        let from_nothing = "sg-open -n --cluster c2 --from-cluster c1";
+        self.lacks("eks:DescribeCluster", from_nothing, "");
+        self.lacks("ec2:DescribeInstances", from_nothing, "");
+        self.lacks("ec2:DescribeSecurityGroupRules", from_nothing, "");
+        self.lacks("ec2:AuthorizeSecurityGroupIngress", from_nothing, "");
+        self.lacks("ec2:CreateTags", from_nothing, "");
+        let made = self.done(from_nothing, "");
+        self.lacks("ec2:RevokeSecurityGroupIngress", "sg-open --delete", &made);
+        self.done("sg-open --delete", &made);
+    }
+
+    fn ecr_push(&self) {
+        let binary = program("colorapp");
+        let push = format!("ecr-push app -n --cluster c2 --repository k8multi/app --binary {}", binary.display());
+        for action in [
+            "eks:DescribeCluster",
+            "eks:ListNodegroups",
+            "eks:DescribeNodegroup",
+            "ecr:DescribeRepositories",
+            "ecr:BatchGetImage",
+            "ecr:CreateRepository",
+            "ecr:TagResource",
+            // From here on the repository is there, and what comes next is missing.
+            "ecr:GetAuthorizationToken",
+            "ecr:ListTagsForResource",
+            "ecr:BatchCheckLayerAvailability",
+            "ecr:InitiateLayerUpload",
+            "ecr:UploadLayerPart",
+            "ecr:CompleteLayerUpload",
+            "ecr:PutImage",
+        ] {
+            self.lacks(action, &push, "");
+        }
+        let made = self.done(&push, "");
+        self.lacks("ecr:DescribeImages", "ecr-push app --delete", &made);
+        self.lacks("ecr:BatchDeleteImage", "ecr-push app --delete", &made);
+        self.lacks("ecr:DeleteRepository", "ecr-push app --delete", &made);
+        self.done("ecr-push app --delete", &made);
+    }
+}
