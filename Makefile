@@ -152,6 +152,10 @@ test: lint ## Run the tests, the whole flow in the local cloud included
 	cargo build --release --workspace --all-targets
 	cargo test --release --workspace
 
+.PHONY: test-faults
+test-faults: build ## Try every fault: what comes of it is in docs/faults.md
+	cargo test --release --workspace --test 'faults_*' -- --ignored --test-threads 1
+
 .PHONY: lint
 lint: ## Check formatting, lints, documentation
 	cargo fmt --all --check
@@ -176,4 +180,4 @@ clean: ## Remove what was built here (not what was made in AWS: see destroy)
 
 .PHONY: help
 help: ## Show this
-	@sed -nE 's/^([a-z]+):.*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 12

@@ -90,7 +90,7 @@ impl Cloud {
         Ok(all.into_iter().skip(seen).collect())
     }
 
-    fn localcloud(&self) -> Command {
+    pub(crate) fn localcloud(&self) -> Command {
         let mut command = Command::new(program("localcloud"));
         command.arg("--state").arg(&self.state).current_dir(root());
         command

@@ -1,7 +1,10 @@
 //! What the tests share: where the built tools are and how to run them.
 
 pub mod cloud;
+pub mod faults;
 pub mod readme;
+pub mod report;
+pub mod steps;
 
 use serde_json::Value;
 use std::ffi::OsStr;
@@ -63,9 +66,14 @@ pub fn signal(name: &str, child: &Child) -> std::io::Result<()> {
 /// It cannot be started.
 pub fn feed(command: &mut Command, stdin: &[u8]) -> std::io::Result<Output> {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    write_all(&mut child, stdin);
+    child.wait_with_output()
+}
+
+/// All of stdin, and its end.
+fn write_all(child: &mut Child, stdin: &[u8]) {
     if let Some(mut pipe) = child.stdin.take() {
         // A tool that fails early closes its stdin: its output tells why.
         let _ = pipe.write_all(stdin);
     }
-    child.wait_with_output()
 }

@@ -6,6 +6,7 @@ the gateway adds to its log, or the refusal AWS would send, which the gateway ha
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -16,6 +17,7 @@ import arn as arns
 from call import Call, buffered, read, registry_of
 from clock import Clock
 from fault import Fault, Kind, refusal
+from faults import TOO_MANY, Faults, met
 from identity import Identity, find
 from model import Violations
 from policy import Context, Decision, Question, evaluate
@@ -43,11 +45,14 @@ StartResponse = Callable[..., Any]
 class Authorizer:
     """One account's access control, as a WSGI application."""
 
-    def __init__(self, account: str, tokens: Tokens, clock: Clock, violations: Violations) -> None:
+    def __init__(
+        self, account: str, tokens: Tokens, clock: Clock, violations: Violations, faults: Faults
+    ) -> None:
         self.account = account
         self.tokens = tokens
         self.clock = clock
         self.violations = violations
+        self.faults = faults
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         request = buffered(environ)
@@ -117,7 +122,21 @@ class Authorizer:
                 require(find(self.account, token.credential), Question(needed, arn))
         except Fault as fault:
             return named(registry_refusal(fault.message), action or "ecr:Ping", token.caller)
+        name = (action or "ecr:Ping").replace("ecr:", "registry:")
+        rule = self.faults.strike(met(name, request.headers.get("User-Agent", "")))
+        if rule is not None:
+            refused = rule.refusal(registry_fault, TOO_MANY)
+            if rule.kind == "hold-before" and not rule.hold():
+                refused = registry_fault("UNAVAILABLE", "the call was held and then dropped", 503)
+            if refused is not None:
+                return named(refused, action or "ecr:Ping", token.caller)
         return allowed(action or "ecr:Ping", token.caller)
+
+
+def registry_fault(code: str, message: str, status: int) -> Response:
+    """An error in the words of the OCI distribution specification."""
+    body = json.dumps({"errors": [{"code": code.upper(), "message": message}]})
+    return Response(body, status, content_type="application/json")
 
 
 def allowed(action: str, caller: str) -> Response:

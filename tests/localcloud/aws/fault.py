@@ -61,6 +61,17 @@ def refusal(fault: Fault, service: str | None, protocol: str) -> Response:
     return json_error(json_code, fault.message)
 
 
+def in_protocol(service: str, protocol: str, code: str, message: str, status: int) -> Response:
+    """Any error as `service` would send it."""
+    if protocol == "ec2":
+        return ec2_error(code, message, status)
+    if protocol in ("query", "rest-xml"):
+        return query_error(service, code, message, status)
+    if protocol == "rest-json":
+        return rest_json_error(code, message, status)
+    return json_error(code, message, status)
+
+
 def ec2_error(code: str, message: str, status: int = 400) -> Response:
     """EC2's own XML."""
     body = (

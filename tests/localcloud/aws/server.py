@@ -3,6 +3,7 @@
     python server.py --state STATE [--port 5555] [--authz-port 5556] [--ecr-port 4566]
 
 Two services on 127.0.0.1: the APIs, and the access control that the gateway asks about every call (`authz.py`).
+Every cluster's API server is also to be had through faults (`faults.py`), on 127.0.0.1 port 5560 + its number.
 STATE/account.json appears when both serve and the account is laid down; nobody needs to ask again.
 The APIs themselves ask for no permission: only the gateway may be reachable for others.
 """
@@ -34,12 +35,14 @@ import account
 import ec2
 import eks
 import region
+from apiserver import ApiServer
 from authz import Authorizer, hosted_zone_refusal
 from call import Call, buffered, read, rewind
 from clock import Clock
 from cloudmap import CloudMap
 from cloudmap_state import State
 from ecr import Ecr
+from faults import Faults
 from hostedzone import HostedZones
 from iam import Iam
 from model import Violations, check, refuse
@@ -48,6 +51,8 @@ from sts import Sts
 from tokens import Tokens
 
 Handler = Callable[[Call, Request], Response | None]
+#: The first cluster's API server is on the port after this one.
+API_SERVERS = 5560
 
 
 class Moto(DomainDispatcherApplication):
@@ -61,10 +66,13 @@ class Moto(DomainDispatcherApplication):
 class Apis:
     """Sends a call to whoever answers it."""
 
-    def __init__(self, clusters: list[region.Cluster], handlers: dict[str, Handler], violations: Violations) -> None:
+    def __init__(
+        self, clusters: list[region.Cluster], handlers: dict[str, Handler], violations: Violations, faults: Faults
+    ) -> None:
         self.clusters = clusters
         self.handlers = handlers
         self.violations = violations
+        self.faults = faults
         self.moto = Moto(create_backend_app)
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -72,6 +80,14 @@ class Apis:
         if request.host.startswith("oidc.eks."):
             return eks.issuer_document(self.clusters, request.host, request.path)(environ, start_response)
         call = read(request)
+        agent = request.headers.get("User-Agent", "")
+        carry_out = self.faults.around_api(call, agent, lambda e, start: self.carry_out(call, request, e, start))
+        return carry_out(environ, start_response)
+
+    def carry_out(
+        self, call: Call, request: Request, environ: dict[str, Any], start_response: Callable[..., Any]
+    ) -> Iterable[bytes]:
+        """By our own hand where moto lacks something, else by moto's."""
         if fault := check(call):
             self.violations.add(call, fault)
             return refuse(call, fault)(environ, start_response)
@@ -95,7 +111,9 @@ def serve(app: Any, port: int, clock: Clock) -> BaseWSGIServer:
     return server
 
 
-def applications(clusters: list[region.Cluster], ecr_port: int, state: Path) -> tuple[Apis, Authorizer]:
+def applications(
+    clusters: list[region.Cluster], ecr_port: int, state: Path, faults: Faults
+) -> tuple[Apis, Authorizer]:
     """The APIs of a region that holds nothing yet, and its access control."""
     tokens, violations = Tokens(), Violations(state)
     eks.install(clusters)
@@ -109,7 +127,8 @@ def applications(clusters: list[region.Cluster], ecr_port: int, state: Path) -> 
         "sts": Sts(ACCOUNT, eks.issuer_keys(clusters)),
         "iam": Iam(ACCOUNT),
     }
-    return Apis(clusters, handlers, violations), Authorizer(ACCOUNT, tokens, Clock(state), violations)
+    authorizer = Authorizer(ACCOUNT, tokens, Clock(state), violations, faults)
+    return Apis(clusters, handlers, violations, faults), authorizer
 
 
 def main(argv: list[str]) -> int:
@@ -121,10 +140,13 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--ecr-port", type=int, default=4566)
     args = parser.parse_args(argv)
     clusters = region.clusters(args.state)
-    apis, authorizer = applications(clusters, args.ecr_port, args.state)
+    faults = Faults(args.state)
+    apis, authorizer = applications(clusters, args.ecr_port, args.state, faults)
     clock = Clock(args.state)
     serve(apis, args.port, clock)
     serve(authorizer, args.authz_port, clock)
+    for cluster in clusters:
+        serve(ApiServer(cluster, faults), API_SERVERS + cluster.number, clock)
     account.write(args.state / "account.json", account.seed(clusters, f"http://127.0.0.1:{args.port}"))
     signal.sigwait({signal.SIGTERM, signal.SIGINT})
     return 0

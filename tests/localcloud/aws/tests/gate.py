@@ -28,6 +28,7 @@ from account import seed
 from authz import Authorizer
 from call import buffered, registry_of, rewind
 from clock import Clock
+from faults import Faults
 from region import ACCOUNT, REGION, clusters
 
 HOSTS = {
@@ -76,7 +77,7 @@ class Region:
         self.state = Path(tempfile.mkdtemp(prefix="localcloud-aws-"))
         self.ecr_port = _free_port()
         self.clusters = clusters(self.state)
-        apis, authorizer = server.applications(self.clusters, self.ecr_port, self.state)
+        apis, authorizer = server.applications(self.clusters, self.ecr_port, self.state, Faults(self.state))
         clock = Clock(self.state)
         self.port = server.serve(Gate(apis, authorizer, self.ecr_port), 0, clock).server_port
         self.account = seed(self.clusters, f"http://127.0.0.1:{server.serve(apis, 0, clock).server_port}")
@@ -104,7 +105,7 @@ class Region:
             aws_access_key_id=k["accessKeyId"],
             aws_secret_access_key=k["secretAccessKey"],
             aws_session_token=k.get("sessionToken"),
-            config=Config(retries={"max_attempts": 1}).merge(config or Config()),
+            config=Config(retries={"total_max_attempts": 1}).merge(config or Config()),
         )
 
     def start_ministack(self) -> None:

@@ -1,0 +1,80 @@
+//! Killed anywhere: SIGKILL right before and right after every write, then the same command again. It ends in the document
+//! and the world of a run that nobody disturbed, and nothing is made twice.
+//!
+//! The short test takes some points of the tools that write to AWS; the other, which takes minutes, all of them.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may stop at the first surprise")]
+
+use serde_json::json;
+use std::io::Result;
+use std::thread;
+use tests::cloud::Cloud;
+use tests::report::Row;
+use tests::steps::{self, Case, Clean, EVER, Family};
+
+/// A moment to kill at: before or after the write of that number.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Point {
+    write: usize,
+    after: bool,
+}
+
+#[test]
+fn some_writes() {
+    let cloud = Cloud::up("test-faults-killed").unwrap();
+    let rows = sweep(&cloud, &steps::aws(&cloud).unwrap(), |point| point.write % 3 == 0 && point.after);
+    for row in rows {
+        row.sound().unwrap();
+    }
+}
+
+#[test]
+#[ignore = "minutes: make test-faults"]
+fn every_write_to_aws() {
+    let cloud = Cloud::up("test-faults-killed").unwrap();
+    for row in sweep(&cloud, &steps::aws(&cloud).unwrap(), |_| true) {
+        row.keep().unwrap();
+    }
+}
+
+/// Families side by side, the cases of each one after another; a row a case.
+fn sweep(cloud: &Cloud, families: &[Family], chosen: fn(Point) -> bool) -> Vec<Row> {
+    let rows =
+        |family: &Family| -> Vec<Row> { family.cases.iter().map(|case| kill(cloud, family, case, chosen)).collect() };
+    thread::scope(|scope| {
+        let running: Vec<_> = families.iter().map(|family| scope.spawn(move || rows(family))).collect();
+        running.into_iter().flat_map(|family| family.join().expect("no panic")).collect()
+    })
+}
+
+fn kill(cloud: &Cloud, family: &Family, case: &Case, chosen: fn(Point) -> bool) -> Row {
+    let mut row = Row::new(format!("{} killed before and after every write", case.told(family)));
+    let clean = family.clean(cloud, case, true).unwrap();
+    assert!(!clean.calls.is_empty(), "{} writes nothing", case.told(family));
+    for write in 0..clean.calls.len() {
+        for point in [false, true].map(|after| Point { write, after }).into_iter().filter(|point| chosen(*point)) {
+            match disturbed(cloud, family, case, point, &clean) {
+                // The registry's answers cannot be held; the next write is killed before, which is the same world.
+                Ok(false) if point.after && clean.calls[write].starts_with("registry:") => {}
+                Ok(held) => row.converges(held.then_some(()).ok_or_else(|| "it was not held".to_owned())),
+                Err(error) => row.converges(Err(format!("{point:?} {}: {error}", clean.calls[write]))),
+            }
+        }
+    }
+    row
+}
+
+/// Kills a run at the point, and runs it again to the same end; `false` when nothing held it.
+fn disturbed(cloud: &Cloud, family: &Family, case: &Case, point: Point, clean: &Clean) -> Result<bool> {
+    case.prepare(cloud)?;
+    // Before a write everything that writes is held, after it only its own answer.
+    let (kind, times) = if point.after { ("hold-after", 1) } else { ("hold-before", EVER) };
+    let fault = cloud.fault(&family.rule(json!({"kind": kind, "skip": point.write, "times": times}), true))?;
+    let mut running = cloud.start(case.step.words(), case.step.document.as_bytes())?;
+    if !running.held_by(&fault)? {
+        running.finish()?;
+        return Ok(false);
+    }
+    running.kill()?;
+    drop(fault);
+    family.same(cloud, &case.step.done(cloud)?, clean).map(|()| true)
+}
