@@ -294,7 +294,7 @@ pub fn deletion(clusters: &Clusters) {
     ];
     let gone = clusters.done(delete, &made.document);
     kept.iter().for_each(|text| gone.tells(text));
-    assert_eq!(gone.document.contains("apps"), false, "{}", gone.document);
+    assert!(!gone.document.contains("apps"), "{}", gone.document);
     let again = clusters.done(delete, &made.document);
     again.tells("nothing to do");
     kept.iter().for_each(|text| again.tells(text));

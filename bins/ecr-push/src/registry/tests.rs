@@ -194,11 +194,12 @@ async fn only_missing_blobs_are_sent_and_the_manifest_last() {
 #[tokio::test]
 async fn what_passes_is_tried_again_and_what_does_not_is_told() {
     type Refusals = &'static [(&'static str, StatusCode)];
+    type Case = (Refusals, &'static [&'static str], Option<(Kind, &'static str)>);
     const HEAD: &str = "HEAD";
     const FIVE: &[&str] = &["POST"; 5];
     use StatusCode as S;
     // What is refused, what is asked between HEAD and manifest, and how it ends.
-    let cases: [(Refusals, &[&str], Option<(Kind, &str)>); 20] = [
+    let cases: [Case; 20] = [
         (&[("GET", S::SERVICE_UNAVAILABLE)], &[HEAD, "POST", "PUT blobs"], None),
         (&[(HEAD, S::BAD_GATEWAY)], &[HEAD, "POST", "PUT blobs"], None),
         (&[("POST", S::NOT_FOUND)], &["POST", "POST", "PUT blobs"], None),
