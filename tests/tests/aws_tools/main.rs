@@ -34,5 +34,5 @@ fn drift_conflicts_and_deletion() {
     sg_open::node_groups(&region, &one, &two);
     sg_open::addresses(&region, &one, &two);
     sg_open::two_vpcs(&region, &two, &apart);
-    sg_open::deletion(&region, &one, &two);
+    sg_open::deletion(&region, &one, &two, &apart);
 }

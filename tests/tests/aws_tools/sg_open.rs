@@ -244,7 +244,7 @@ pub fn two_vpcs(region: &Region, two: &str, apart: &str) {
     }
 }
 
-pub fn deletion(region: &Region, one: &str, two: &str) {
+pub fn deletion(region: &Region, one: &str, two: &str, apart: &str) {
     let to = group(two);
     let command = from(region, one);
     let made = region.done(&format!("{command} --port 8080 --port 9901"), two);
@@ -255,7 +255,7 @@ pub fn deletion(region: &Region, one: &str, two: &str) {
     region.deletes("sg-open -n --cluster c2 --from-cluster c1", NOTHING, &[], &[REVOKE]);
     // Whoever was let in.
     region.done(&command, two);
-    region.done("sg-open --from-cluster c3", two);
+    region.done(&from(region, apart), two);
     region.deletes("sg-open -n --cluster c2", NOTHING, &[], &[REVOKE, REVOKE]);
     assert!(rules(region, &to).iter().any(|rule| rule["SecurityGroupRuleId"] == own.as_str()));
     shut(region, &to, &own);
