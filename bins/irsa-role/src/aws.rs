@@ -4,12 +4,17 @@ use crate::plan::{Role, Want};
 use anyhow::{Context, Result};
 use aws_config::SdkConfig;
 use aws_sdk_iam::Client;
+use aws_sdk_iam::error::ErrorMetadata;
 use aws_sdk_iam::types::{PolicyScopeType, Tag};
-use common::Error;
 use common::aws::{Call, OrAbsent};
+use common::{Error, Found, Session};
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// How long a server of IAM may not know of what another has made.
+const SETTLING: Duration = Duration::from_secs(60);
 
 pub struct Iam(Client);
 
@@ -132,9 +137,13 @@ impl Iam {
         call.send().await.call("iam:UntagRole", role).map(drop)
     }
 
-    pub async fn attach(&self, role: &str, policy: &str) -> Result<()> {
-        let call = self.0.attach_role_policy().role_name(role).policy_arn(policy);
-        call.send().await.call("iam:AttachRolePolicy", policy).map(drop)
+    pub async fn attach(&self, session: &Session, role: &str, policy: &str) -> Result<()> {
+        let attach = async || {
+            let call = self.0.attach_role_policy().role_name(role).policy_arn(policy);
+            let answer = call.send().await.or_absent(|error| is_role_unknown(error.meta()));
+            Ok(answer.call("iam:AttachRolePolicy", policy)?.is_some())
+        };
+        settled(session, role, attach).await
     }
 
     pub async fn detach(&self, role: &str, policy: &str) -> Result<()> {
@@ -143,9 +152,13 @@ impl Iam {
         answer.call("iam:DetachRolePolicy", policy).map(drop)
     }
 
-    pub async fn put_inline(&self, role: &str, name: &str, document: &Value) -> Result<()> {
-        let call = self.0.put_role_policy().role_name(role).policy_name(name).policy_document(document.to_string());
-        call.send().await.call("iam:PutRolePolicy", name).map(drop)
+    pub async fn put_inline(&self, session: &Session, role: &str, name: &str, document: &Value) -> Result<()> {
+        let put = async || {
+            let call = self.0.put_role_policy().role_name(role).policy_name(name).policy_document(document.to_string());
+            let answer = call.send().await.or_absent(|error| is_role_unknown(error.meta()));
+            Ok(answer.call("iam:PutRolePolicy", name)?.is_some())
+        };
+        settled(session, role, put).await
     }
 
     pub async fn delete_inline(&self, role: &str, name: &str) -> Result<()> {
@@ -164,6 +177,22 @@ impl Iam {
 /// ARN of one of AWS's policies without a path.
 fn managed(partition: &str, name: &str) -> String {
     format!("arn:{partition}:iam::aws:policy/{name}")
+}
+
+/// `NoSuchEntity` of the role and not of the policy, which only the words tell: `The role with name mesh cannot be found.`
+fn is_role_unknown(error: &ErrorMetadata) -> bool {
+    error.code() == Some("NoSuchEntity") && error.message().is_some_and(|words| words.starts_with("The role with name"))
+}
+
+/// Makes a change for which IAM must know a role that was made a moment ago: its servers learn of it one after another.
+async fn settled(session: &Session, role: &str, change: impl AsyncFn() -> Result<bool>) -> Result<()> {
+    let started = Instant::now();
+    let look = async || match change().await? {
+        true => Ok(Found::Ready(())),
+        false if started.elapsed() < SETTLING => Ok(Found::NotYet("IAM does not know it yet".to_owned())),
+        false => Err(Error::retry(format!("role {role} is gone")).hint("run it again: it makes the role anew").into()),
+    };
+    session.wait(format_args!("role {role}"), look).await
 }
 
 /// IAM gives documents back URL-encoded. One that is no JSON is like none.

@@ -200,10 +200,10 @@ impl Tool for IrsaRole {
             Change::Trust { role } => iam.set_trust(&role, &want.trust).await,
             Change::SetBoundary { role, boundary } => iam.set_boundary(&role, &boundary).await,
             Change::Tag { role, tags } => iam.tag(&role, tags).await,
-            Change::Attach { role, policy } => iam.attach(&role, &policy).await,
+            Change::Attach { role, policy } => iam.attach(session, &role, &policy).await,
             Change::PutInline { role, policy } => {
                 let document = want.documents.get(&policy).context("an inline policy nobody wished for")?;
-                iam.put_inline(&role, &policy, document).await
+                iam.put_inline(session, &role, &policy, document).await
             }
             Change::Detach { role, policy } => iam.detach(&role, &policy).await,
             Change::DeleteInline { role, policy } => iam.delete_inline(&role, &policy).await,

@@ -288,7 +288,11 @@ fn virtual_host(backend: &Backend, names: &Names<'_>) -> VirtualHost {
     let host = &backend.host;
     let routes = match &backend.routes {
         Some(routes) => routes.routes.iter().map(|one| route(backend, routes, one, names)).collect(),
-        None => vec![everything(refuse(503, "nobody has told this mesh where the VirtualService's requests go"))],
+        None => {
+            let mesh = &backend.mesh;
+            let why = format!("nobody has told mesh {mesh} where requests for VirtualService {host} go");
+            vec![everything(refuse(503, &format!("{why}: is its ARN right, and its cluster's controller at work?")))]
+        }
     };
     VirtualHost {
         name: host.clone(),
