@@ -1,7 +1,7 @@
 //! Killed anywhere: SIGKILL right before and right after every write, then the same command again. It ends in the document
 //! and the world of a run that nobody disturbed, and nothing is made twice.
 //!
-//! The short test takes some points of the tools that write to AWS; the other, which takes minutes, all of them.
+//! The short test takes some points of the tools that write to AWS; the others, which take minutes, all of them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may stop at the first surprise")]
 
 use serde_json::json;
@@ -33,6 +33,19 @@ fn every_write_to_aws() {
     let cloud = Cloud::up("test-faults-killed").unwrap();
     for row in sweep(&cloud, &steps::aws(&cloud).unwrap(), |_| true) {
         row.keep().unwrap();
+    }
+}
+
+#[test]
+#[ignore = "minutes: make test-faults"]
+fn every_write_to_kubernetes() {
+    let cloud = Cloud::up("test-faults-killed-kubernetes").unwrap();
+    let families = steps::kubernetes(&cloud).unwrap();
+    // One after the other: they share the cluster.
+    for family in families.chunks(1) {
+        for row in sweep(&cloud, family, |_| true) {
+            row.keep().unwrap();
+        }
     }
 }
 
@@ -77,4 +90,35 @@ fn disturbed(cloud: &Cloud, family: &Family, case: &Case, point: Point, clean: &
     running.kill()?;
     drop(fault);
     family.same(cloud, &case.step.done(cloud)?, clean).map(|()| true)
+}
+
+#[test]
+#[ignore = "minutes: make test-faults"]
+fn make_all_at_ten_points() {
+    const POINTS: usize = 10;
+    let cloud = Cloud::up("test-faults-make").unwrap();
+    let make = |goals: &str| steps::make(&cloud, goals);
+    let count = |text: &[u8]| text.iter().filter(|byte| **byte == b'\n').count();
+    let clean = cloud.sh(&make("-j8 all")).unwrap();
+    assert!(clean.status.success(), "{}", String::from_utf8_lossy(&clean.stdout));
+    let (lines, world) = (count(&clean.stdout), cloud.account().unwrap());
+    let mut row = Row::new("make -j8 all killed at ten points of its run");
+    for point in 1..=POINTS {
+        let output = cloud.sh(&make("destroy")).unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        let mut running = cloud.start(["bash", "-c", &make("-j8 all")], b"").unwrap();
+        let reached = running.reads(lines * point / (POINTS + 1));
+        running.kill().unwrap();
+        let again = cloud.sh(&make("-j8 all")).unwrap();
+        let now = cloud.account().unwrap();
+        let converged = reached && again.status.success() && now == world;
+        row.converges(converged.then_some(()).ok_or_else(|| {
+            format!(
+                "point {point}: reached {reached}, {}: {now}\n{}",
+                again.status,
+                String::from_utf8_lossy(&again.stdout)
+            )
+        }));
+    }
+    row.keep().unwrap();
 }

@@ -1,0 +1,201 @@
+//! AWS misbehaves: every operation that the tools call is throttled, fails, stalls, answers half or not at all. What passes
+//! is retried, within bounds, and ends as if nothing had been; what does not pass ends with exit code 5 and the operation.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may stop at the first surprise")]
+
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::thread;
+use tests::cloud::Cloud;
+use tests::report::Row;
+use tests::steps::{self, Case, Clean, EVER, Family, Step};
+
+/// Attempts of one call. Source: `common::aws`.
+const ATTEMPTS: usize = 6;
+
+/// The trouble that is tried on the first operation of each tool only.
+const THROTTLED: &str = "throttled for ever";
+
+/// How an operation misbehaves.
+#[derive(Clone)]
+struct Trouble {
+    /// Told in the report.
+    name: &'static str,
+    rule: Value,
+    passes: bool,
+}
+
+/// An operation and what came of its trouble.
+struct Outcome {
+    trouble: usize,
+    result: Result<(), String>,
+}
+
+fn troubles() -> Vec<Trouble> {
+    let passing = |name, rule| Trouble { name, rule, passes: true };
+    let lasting = |name, rule| Trouble { name, rule, passes: false };
+    vec![
+        passing("throttled twice", json!({"kind": "throttle", "times": 2})),
+        passing("500 once", json!({"kind": "error", "status": 500, "code": "InternalFailure"})),
+        passing("503 three times", json!({"kind": "error", "status": 503, "code": "ServiceUnavailable", "times": 3})),
+        passing("no answer for 10 s", json!({"kind": "stall", "seconds": 10})),
+        passing("carried out, no answer", json!({"kind": "reset"})),
+        passing("carried out, half an answer", json!({"kind": "truncate"})),
+        lasting(THROTTLED, json!({"kind": "throttle", "times": EVER})),
+        lasting("503 for ever", json!({"kind": "error", "status": 503, "code": "ServiceUnavailable", "times": EVER})),
+        lasting("carried out, never an answer", json!({"kind": "reset", "times": EVER})),
+    ]
+}
+
+#[test]
+fn some_operations() {
+    let cloud = Cloud::up("test-faults-aws").unwrap();
+    let families = steps::aws(&cloud).unwrap();
+    let quick = ["throttled twice", "carried out, no answer", "carried out, half an answer"];
+    let chosen: Vec<Trouble> = troubles().into_iter().filter(|trouble| quick.contains(&trouble.name)).collect();
+    for row in tried(&cloud, &families, &chosen, |action| {
+        ["Create", "Attach", "Authorize", "PutRolePolicy"].iter().any(|write| action.contains(write))
+    }) {
+        row.sound().unwrap();
+    }
+    eventually_consistent_iam(&cloud).sound().unwrap();
+}
+
+#[test]
+#[ignore = "minutes: make test-faults"]
+fn every_operation() {
+    let cloud = Cloud::up("test-faults-aws").unwrap();
+    let families = steps::aws(&cloud).unwrap();
+    for row in tried(&cloud, &families, &troubles(), |_| true) {
+        row.keep().unwrap();
+    }
+    eventually_consistent_iam(&cloud).keep().unwrap();
+}
+
+/// Every operation of the families, each with every trouble: a row a trouble.
+fn tried(cloud: &Cloud, families: &[Family], troubles: &[Trouble], chosen: fn(&str) -> bool) -> Vec<Row> {
+    let outcomes: Vec<Outcome> = thread::scope(|scope| {
+        let running: Vec<_> = families
+            .iter()
+            .map(|family| scope.spawn(move || family_in_trouble(cloud, family, troubles, chosen)))
+            .collect();
+        running.into_iter().flat_map(|family| family.join().expect("no panic")).collect()
+    });
+    let mut rows: Vec<Row> =
+        troubles.iter().map(|trouble| Row::new(format!("every AWS operation: {}", trouble.name))).collect();
+    for Outcome { trouble, result } in outcomes {
+        if troubles[trouble].passes { rows[trouble].converges(result) } else { rows[trouble].tells(result) }
+    }
+    rows
+}
+
+fn family_in_trouble(cloud: &Cloud, family: &Family, troubles: &[Trouble], chosen: fn(&str) -> bool) -> Vec<Outcome> {
+    let mut known = BTreeSet::new();
+    let mut outcomes = Vec::new();
+    for case in &family.cases {
+        let clean = family.clean(cloud, case, false).unwrap();
+        let actions: BTreeSet<&String> =
+            clean.calls.iter().filter(|action| !action.starts_with("registry:") && chosen(action)).collect();
+        for action in actions {
+            if !known.insert(action.clone()) {
+                continue;
+            }
+            let times = clean.calls.iter().filter(|call| *call == action).count();
+            for (trouble, Trouble { name, rule, passes }) in troubles.iter().enumerate() {
+                // Whoever is throttled goes slower and slower: a minute and a half to the sixth try.
+                if *name == THROTTLED && known.len() > 1 {
+                    continue;
+                }
+                case.prepare(cloud).unwrap();
+                let result = one(cloud, family, case, (action.as_str(), times), rule, passes.then_some(&clean));
+                let result = result.map_err(|wrong| format!("{}: {action} {name}: {wrong}", case.told(family)));
+                outcomes.push(Outcome { trouble, result });
+            }
+        }
+    }
+    outcomes
+}
+
+/// One operation in one trouble: as `clean` when it passes, else told.
+fn one(
+    cloud: &Cloud,
+    family: &Family,
+    case: &Case,
+    (action, times): (&str, usize),
+    rule: &Value,
+    clean: Option<&Clean>,
+) -> Result<(), String> {
+    let count = cloud.fault(&on(&json!({"kind": "count", "times": EVER}), &[action])).unwrap();
+    let fault = cloud.fault(&on(rule, &[action])).unwrap();
+    let output = case.step.run(cloud).unwrap();
+    let (struck, tries) = (fault.struck().len(), count.struck().len());
+    drop(fault);
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    if struck == 0 {
+        return Err("nothing happened to it".to_owned());
+    }
+    let Some(clean) = clean else {
+        let last: Value = serde_json::from_str(stderr.lines().last().unwrap_or_default()).unwrap_or_default();
+        let named = last["error"]["message"].as_str().is_some_and(|message| message.contains(action))
+            || last["error"]["causes"].to_string().contains(action);
+        // Some are asked twice at the same time.
+        let bounded = (ATTEMPTS..=ATTEMPTS * times).contains(&tries);
+        let right = output.status.code() == Some(5) && named && bounded;
+        return right.then_some(()).ok_or_else(|| format!("{tries} tries, {}: {stderr}", output.status));
+    };
+    // Operations that are waited for are asked again and again.
+    if tries > times + ATTEMPTS {
+        return Err(format!("{tries} tries instead of {times}"));
+    }
+    if !output.status.success() {
+        return Err(format!("{}: {stderr}", output.status));
+    }
+    family.same(cloud, &String::from_utf8_lossy(&output.stdout), clean).map_err(|error| error.to_string())
+}
+
+/// The new role or provider is not seen everywhere at once.
+fn eventually_consistent_iam(cloud: &Cloud) -> Row {
+    let mut row = Row::new("IAM that is eventually consistent");
+    let families = steps::aws(cloud).unwrap();
+    let unseen = |skip: usize, times: usize| {
+        json!({
+            "kind": "error", "status": 404, "code": "NoSuchEntity", "skip": skip, "times": times,
+            "message": "The role with name jobs cannot be found.",
+        })
+    };
+    let case = |tool: &str, name: &str| {
+        let family = families.iter().find(|family| family.tool == tool).unwrap();
+        (family, family.cases.iter().find(|case| case.name == name).unwrap())
+    };
+    let (oidc, role) = (case("oidc-assoc", "oidc-assoc"), case("irsa-role", "irsa-role"));
+    for ((family, case), action, rule) in [
+        (oidc, "iam:GetOpenIDConnectProvider", unseen(1, 3)),
+        (role, "iam:GetRole", unseen(1, 3)),
+        (role, "iam:GetRole", unseen(2, 1)),
+        (role, "iam:AttachRolePolicy", unseen(0, 2)),
+        (role, "iam:PutRolePolicy", unseen(0, 2)),
+        (role, "iam:ListAttachedRolePolicies", unseen(0, 2)),
+        (role, "iam:ListRolePolicies", unseen(0, 2)),
+        (role, "iam:GetRolePolicy", unseen(0, 1)),
+    ] {
+        let clean = family.clean(cloud, case, false).unwrap();
+        case.prepare(cloud).unwrap();
+        let result = one(cloud, family, case, (action, ATTEMPTS), &rule, Some(&clean));
+        row.converges(result.map_err(|wrong| format!("{action}: {wrong}")));
+    }
+    // A policy that does not exist is another thing: it is told at once.
+    let (_, case) = role;
+    let policy = Step::new(format!("{} --policy arn:aws:iam::aws:policy/None", case.step.command), &case.step.document);
+    let output = policy.run(cloud).unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    let told = output.status.code() == Some(1) && stderr.contains("policy/None");
+    row.tells(told.then_some(()).ok_or(stderr));
+    case.prepare(cloud).unwrap();
+    row
+}
+
+fn on(rule: &Value, actions: &[&str]) -> Value {
+    let mut rule = rule.clone();
+    rule["action"] = json!(actions);
+    rule["agent"] = json!("crossmesh");
+    rule
+}
