@@ -59,7 +59,7 @@ impl Session {
             .operation_timeout(self.timeout)
             .build();
         let mut loader = aws_config::defaults(BehaviorVersion::latest())
-            .retry_config(RetryConfig::adaptive().with_max_attempts(6))
+            .retry_config(RetryConfig::standard().with_max_attempts(6))
             .timeout_config(timeouts);
         if let Some(region) = region {
             loader = loader.region(Region::new(region));

@@ -30,9 +30,30 @@ impl Cloud {
     /// Runs a command inside to its end on a given stdin, as the operator of the AWS account.
     ///
     /// # Errors
-    /// It cannot be started.
+    /// It cannot be started, or says a secret: whatever a test runs, it is searched for them.
     pub fn run(&self, command: impl IntoIterator<Item = impl AsRef<OsStr>>, stdin: &[u8]) -> Result<Output> {
-        feed(&mut self.command(command), stdin)
+        let output = feed(&mut self.command(command), stdin)?;
+        self.discreet(&output)?;
+        Ok(output)
+    }
+
+    /// Nothing that is said is the operator's key, or begins like a password of ECR, a token of EKS or of a service
+    /// account, or a signature.
+    ///
+    /// # Errors
+    /// It is; the secret itself is not told again.
+    pub fn discreet(&self, output: &Output) -> Result<()> {
+        let account: Value = serde_json::from_slice(&std::fs::read(self.state.join("account.json"))?)?;
+        let key = account["operator"]["secretAccessKey"].as_str().ok_or_else(|| Error::other("no operator"))?;
+        for secret in [key, "QVdTO", "k8s-aws-v1.", "eyJhbGciOi", "X-Amz-Signature="] {
+            for (stream, said) in [("stdout", &output.stdout), ("stderr", &output.stderr)] {
+                if said.windows(secret.len()).any(|window| window == secret.as_bytes()) {
+                    let what = if secret == key { "the operator's secret access key" } else { secret };
+                    return Err(Error::other(format!("{stream} holds a secret: {what}")));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// A command that will run inside, as the operator of the AWS account. Signals that ask for the end are

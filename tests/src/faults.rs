@@ -15,7 +15,8 @@ pub struct Fault {
 }
 
 /// A command at work inside a cloud, in a process group of its own.
-pub struct Running {
+pub struct Running<'a> {
+    cloud: &'a Cloud,
     child: Child,
 }
 
@@ -44,13 +45,13 @@ impl Cloud {
         &self,
         command: impl IntoIterator<Item = A>,
         stdin: &[u8],
-    ) -> Result<Running> {
+    ) -> Result<Running<'_>> {
         use std::os::unix::process::CommandExt;
         let mut inside = self.localcloud();
         inside.args(["run", "--"]).args(command).process_group(0);
         let mut child = inside.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         write_all(&mut child, stdin);
-        Ok(Running { child })
+        Ok(Running { cloud: self, child })
     }
 }
 
@@ -87,7 +88,7 @@ impl Drop for Fault {
     }
 }
 
-impl Running {
+impl Running<'_> {
     /// Waits until the fault holds a call; `false` when the command ended before.
     ///
     /// # Errors
@@ -120,9 +121,11 @@ impl Running {
     /// Waits for its end.
     ///
     /// # Errors
-    /// It cannot be waited for.
+    /// It cannot be waited for, or says a secret.
     pub fn finish(self) -> Result<Output> {
-        self.child.wait_with_output()
+        let output = self.child.wait_with_output()?;
+        self.cloud.discreet(&output)?;
+        Ok(output)
     }
 }
 

@@ -36,8 +36,8 @@ pub struct Family {
     pub tool: &'static str,
     /// The calls that only this family makes, as patterns.
     pub calls: &'static [&'static str],
-    /// What its clients call themselves; Kubernetes' and Helm have no name of ours.
-    pub agent: &'static str,
+    /// What only its clients call themselves; Kubernetes' and Helm have no name of ours.
+    pub agent: String,
     /// Where what it changes is seen.
     pub place: Place,
     /// Fields of its key that are another each time, as JSON pointers.
@@ -135,7 +135,7 @@ impl Family {
     /// A rule for this family's calls: all, or those that write.
     pub fn rule(&self, mut rule: Value, writes: bool) -> Value {
         rule["action"] = self.calls.into();
-        rule["agent"] = self.agent.into();
+        rule["agent"] = self.agent.as_str().into();
         rule["writes"] = writes.into();
         rule
     }
@@ -306,7 +306,7 @@ fn made_and_removed(
     let from_made = |name, step| Case { name, start: vec![remove.clone(), make.clone()], step };
     cases.extend(changes.into_iter().map(|(name, step)| from_made(name, step)));
     cases.push(from_made("--delete", remove.clone()));
-    let agent = if matches!(place, Place::Account(_)) { "crossmesh" } else { "" };
+    let agent = if matches!(place, Place::Account(_)) { format!("crossmesh-{tool}") } else { String::new() };
     Family { tool, calls, agent, place, generated, cases }
 }
 

@@ -115,6 +115,14 @@ fn the_tutorial_from_nothing_to_red_and_blue_and_back() {
     assert_eq!(flow.objects(), objects);
     assert_eq!((documents("role"), documents("mesh")), (roles, meshes));
 
+    // No document and no log holds a secret: whatever is read here is searched for them.
+    for cluster in ["c1", "c2"] {
+        let logs = flow.sh(&format!("kubectl --context {cluster} -n appmesh-system logs deploy/appmesh-controller"));
+        assert!(logs.contains("serving"), "{logs}");
+        flow.sh(&format!("cat {}/*.json", flow.build.join(cluster).display()));
+    }
+    assert!(flow.cloud.sh("env").is_err(), "the search finds what is there");
+
     // Tools on their own, in a pipe.
     let (oidc, role) = (Flow::tool("oidc-assoc"), Flow::tool("irsa-role"));
     let arn = flow.json("c1", "role")["role"]["arn"].as_str().unwrap().to_owned();

@@ -218,7 +218,7 @@ impl Account {
             let tool = match agent.split_once("app/crossmesh-") {
                 Some((_, tool)) => tool.split(' ').next().unwrap(),
                 // Registries are asked by ecr-push alone, and not through the SDK.
-                None if agent.starts_with("crossmesh/") && action.starts_with("ecr:") => "ecr-push",
+                None if agent.starts_with("crossmesh-ecr-push/") && action.starts_with("ecr:") => "ecr-push",
                 None => panic!("whose call is this? {call}"),
             };
             called.insert((tool.to_owned(), action.to_owned()));

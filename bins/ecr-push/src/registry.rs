@@ -89,7 +89,7 @@ impl<T: AsyncFn() -> Result<Pass>> Registry<T> {
                 protocol: self.protocol.clone(),
                 use_monolithic_push,
                 connect_timeout: Some(CONNECT_TIMEOUT),
-                user_agent: concat!("crossmesh/", env!("CARGO_PKG_VERSION")),
+                user_agent: concat!("crossmesh-ecr-push/", env!("CARGO_PKG_VERSION")),
                 ..ClientConfig::default()
             };
             Client::try_from(config).context("make an HTTP client")

@@ -250,18 +250,20 @@ pub fn differences(live: &Value, applied: &Value) -> Vec<Difference> {
     found
 }
 
-/// What holds a deleted object: finalizers, and what a namespace says of its content.
+/// What holds a deleted object: finalizers, what a namespace says of its content, and what is not as it should be.
 pub fn held_by(live: &Value) -> Option<String> {
     let finalizers = ["/metadata/finalizers", "/spec/finalizers"].iter().filter_map(|at| live.pointer(at)?.as_array());
     let mut finalizers: Vec<&str> = finalizers.flatten().filter_map(Value::as_str).collect();
     // The garbage collector's own and the namespace controller's: they say nothing about who is waited for.
     finalizers.retain(|finalizer| !["foregroundDeletion", "kubernetes"].contains(finalizer));
     let conditions = live.pointer("/status/conditions").and_then(Value::as_array).into_iter().flatten();
-    let remaining = conditions.filter(|condition| {
-        condition["status"] == "True" && condition["type"].as_str().is_some_and(|kind| kind.starts_with("Namespace"))
+    let telling = conditions.filter(|condition| match condition["status"].as_str() {
+        Some("True") => condition["type"].as_str().is_some_and(|kind| kind.starts_with("Namespace")),
+        Some("False") => !finalizers.is_empty(),
+        _ => false,
     });
     let mut reasons: Vec<String> =
-        remaining.filter_map(|condition| Some(condition["message"].as_str()?.to_owned())).collect();
+        telling.filter_map(|condition| Some(condition["message"].as_str()?.to_owned())).collect();
     if !finalizers.is_empty() {
         reasons.insert(0, format!("held by {}", finalizers.join(", ")));
     }
@@ -412,6 +414,10 @@ mod tests {
     fn what_hangs_is_named() {
         let mesh = json!({"metadata": {"finalizers": ["finalizers.appmesh.k8s.aws/mesh-members"]}});
         assert_eq!(held_by(&mesh).as_deref(), Some("held by finalizers.appmesh.k8s.aws/mesh-members"));
+        let node = json!({"metadata": {"finalizers": ["a/b"]}, "status": {"conditions": [
+            {"type": "VirtualNodeActive", "status": "False", "message": "servicediscovery:ListNamespaces: denied"},
+        ]}});
+        assert_eq!(held_by(&node).as_deref(), Some("held by a/b; servicediscovery:ListNamespaces: denied"));
         let namespace = json!({"spec": {"finalizers": ["kubernetes"]}, "status": {"conditions": [
             {"type": "NamespaceContentRemaining", "status": "True", "message": "Some resources are remaining: pods."},
         ]}});

@@ -71,7 +71,7 @@ fn same(want: &Attributes, have: &Attributes) -> bool {
 /// Instances are still on their way out.
 #[derive(Debug, thiserror::Error)]
 #[error("Cloud Map instances are leaving")]
-struct Leaving;
+pub struct Leaving;
 
 /// The writer.
 pub struct Registrar {

@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     publish,
-    registrar::Registrar,
+    registrar::{Leaving, Registrar},
     registration,
     store::{Snapshot, Store},
 };
@@ -114,7 +114,7 @@ impl Reporting {
         }
         let settled: Vec<_> = stream::iter(settling).buffer_unordered(CONCURRENCY).collect().await;
         for error in settled.iter().filter_map(|settled| settled.as_ref().err()) {
-            tracing::warn!("status is not written yet: {error:#}");
+            tracing::warn!("not settled yet: {}", told(error));
         }
         let whole = namespaces.is_ok_and(|there| needed(&snapshot).all(|namespace| there.contains(namespace)));
         whole && settled.iter().all(Result::is_ok)
@@ -124,7 +124,7 @@ impl Reporting {
     async fn namespaces(&self, snapshot: &Snapshot) -> Namespaces {
         let mut known = self.namespaces.lock().await;
         if !needed(snapshot).all(|namespace| known.contains(namespace)) {
-            *known = self.registrar.namespaces().await.map_err(|error| format!("{error:#}"))?;
+            *known = self.registrar.namespaces().await.map_err(|error| told(&error))?;
         }
         Ok(known.clone())
     }
@@ -149,7 +149,7 @@ impl Reporting {
         let api = self.api(node);
         if node.metadata.deletion_timestamp.is_some() {
             if node.finalizers().iter().any(|finalizer| finalizer == CLOUDMAP_RESOURCES) {
-                registration::forget(&self.registrar, node).await?;
+                held(&api, node, registration::forget(&self.registrar, node).await).await?;
             }
             return release(&api, node).await;
         }
@@ -175,7 +175,7 @@ impl Reporting {
         let api = self.api(service);
         if service.metadata.deletion_timestamp.is_some() {
             if service.finalizers().iter().any(|finalizer| finalizer == CLOUDMAP_RESOURCES) {
-                publish::forget(&self.registrar, service).await?;
+                held(&api, service, publish::forget(&self.registrar, service).await).await?;
             }
             return release(&api, service).await;
         }
@@ -229,6 +229,13 @@ impl Reporting {
     }
 }
 
+/// An error and its causes in one line. The SDK's say some things twice.
+fn told(error: &anyhow::Error) -> String {
+    let mut causes: Vec<String> = error.chain().map(ToString::to_string).collect();
+    causes.dedup();
+    causes.join(": ")
+}
+
 fn needed(snapshot: &Snapshot) -> impl Iterator<Item = &str> {
     snapshot.virtual_nodes.iter().filter_map(|node| verdict::cloud_map_namespace(node))
 }
@@ -257,6 +264,19 @@ where
         return Ok(());
     }
     write_finalizers(api, object, others).await
+}
+
+/// Tells in the status of a deleted object why it cannot go, and passes that on.
+async fn held<K>(api: &Api<K>, object: &K, forgotten: anyhow::Result<()>) -> anyhow::Result<()>
+where
+    K: MeshObject + Clone + std::fmt::Debug + DeserializeOwned + serde::Serialize,
+{
+    let Err(error) = forgotten else { return Ok(()) };
+    if error.is::<Leaving>() {
+        return Err(error);
+    }
+    report(api, object, None, &Verdict::unavailable(told(&error)), BTreeMap::new()).await?;
+    Err(error)
 }
 
 async fn write_finalizers<K>(api: &Api<K>, object: &K, finalizers: Vec<String>) -> anyhow::Result<()>

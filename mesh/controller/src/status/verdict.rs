@@ -26,6 +26,11 @@ impl Verdict {
         Self { active: true, reason: "Active", message: String::new() }
     }
 
+    /// Cloud Map cannot be asked.
+    pub fn unavailable(message: String) -> Self {
+        Self::not("CloudMapUnavailable", message)
+    }
+
     fn not(reason: &'static str, message: String) -> Self {
         Self { active: false, reason, message }
     }
@@ -51,7 +56,7 @@ pub fn virtual_node(node: &VirtualNode, snapshot: &Snapshot, namespaces: &Namesp
     }
     if let Some(needed) = cloud_map_namespace(node) {
         match namespaces {
-            Err(error) => return Verdict::not("CloudMapUnavailable", error.clone()),
+            Err(error) => return Verdict::unavailable(error.clone()),
             Ok(there) if !there.contains(needed) => {
                 return Verdict::not("CloudMapNamespaceNotFound", format!("cloudMap namespace not found: {needed}"));
             }
