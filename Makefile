@@ -165,6 +165,10 @@ lint: ## Check formatting, lints, documentation
 	cargo clippy --release --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="$(RUSTDOC_FLAGS)" cargo doc --release --workspace --no-deps
 
+.PHONY: deny
+deny: ## Check the dependencies: licences, sources, unwanted crates (cargo-deny)
+	cargo deny --offline check --hide-inclusion-graph bans licenses sources
+
 # --- building
 .PHONY: build
 build: ## Build the tools and the images' programs

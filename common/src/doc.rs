@@ -53,12 +53,6 @@ impl Document {
         Ok(Self(united))
     }
 
-    /// The value at a path of keys. `None` when it is absent.
-    pub fn get(&self, path: &[&str]) -> Option<&Value> {
-        let (last, parents) = path.split_last()?;
-        self.object(parents).ok()??.get(*last)
-    }
-
     /// The object at a path. `None` when it is absent.
     ///
     /// # Errors
@@ -262,7 +256,6 @@ mod tests {
         assert_eq!(doc.object(&["images", "web"]).unwrap_err().to_string(), refused);
         assert_eq!(doc.read::<String>(&["images", "web", "uri"]).unwrap_err().to_string(), refused);
         assert_eq!(doc.put(&["images", "web", "uri"], Value::Null).unwrap_err().to_string(), refused);
-        assert_eq!(doc.get(&["images", "web", "uri"]), None);
         assert_eq!(doc.object(&["images", "api"]).unwrap(), None);
     }
 

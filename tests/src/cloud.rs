@@ -72,6 +72,19 @@ impl Cloud {
         self.run(["bash", "-euo", "pipefail", "-c", script], b"")
     }
 
+    /// The stdout of a script that must succeed.
+    ///
+    /// # Errors
+    /// It does not: what it said.
+    pub fn stdout(&self, script: &str) -> Result<String> {
+        let output = self.sh(script)?;
+        let [stdout, stderr] = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        if output.status.success() {
+            return Ok(stdout);
+        }
+        Err(Error::other(format!("{script}\n{}\n{stdout}{stderr}", output.status)))
+    }
+
     /// The program that runs the local cloud's own Python scripts, with boto3 among its packages.
     ///
     /// # Errors

@@ -129,8 +129,9 @@ const ROWS: &[Row] = &[
         key: "ingress",
         bare: "no cluster",
         wrong: &[
-            (r#"{"ports":["http"]}"#, "ingress.ports[0]: invalid type: string \"http\", expected u16"),
+            (r#"{"ports":["http"]}"#, "ingress.ports[0]: invalid type: string \"http\", expected a nonzero u16"),
             (r#"{"ports":[8080,70000]}"#, "ingress.ports[1]: invalid number"),
+            (r#"{"ports":[8080,0]}"#, "ingress.ports[1]: invalid value: integer `0`, expected a nonzero u16"),
             (r#"{"from":"c1"}"#, "ingress.from: invalid type: string \"c1\", expected an object"),
             (r#"{"from":{"cluster":7}}"#, "ingress.from.cluster: invalid type: number, expected a string"),
             (r#"{"from":{"cluster":"c1","groups":[]}}"#, "ingress.from.groups: unknown field `groups`"),

@@ -10,6 +10,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use tests::cloud::Cloud;
+use tests::steps::make;
 use tests::{TOOLS, error, feed, program, readme, root, signal};
 
 /// What tells one tool from another.
@@ -146,14 +147,6 @@ impl Live {
 
     fn run(&self, tool: &str, args: &str, stdin: &str) -> Output {
         feed(&mut self.command(tool, args), stdin.as_bytes()).expect(tool)
-    }
-
-    /// Runs a script that must succeed; its stdout.
-    #[track_caller]
-    fn sh(&self, script: &str) -> String {
-        let output = self.cloud.sh(script).unwrap();
-        assert!(output.status.success(), "{script}\n{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
     }
 
     fn read(&self, step: &str) -> String {
@@ -351,7 +344,7 @@ fn what_readme_shows(live: &Live) -> usize {
     }
     for example in &examples {
         let script = format!("cd {}; PATH={}:$PATH; {}", folder.display(), bin.display(), here(&example.command));
-        let stdout = live.sh(&script);
+        let stdout = live.cloud.stdout(&script).unwrap();
         let shown = readme::Example { shown: here(&example.shown), ..example.clone() };
         assert!(shown.shows(&stdout), "README: {}\nshows {}\nbut it is {stdout}", example.command, shown.shown);
     }
@@ -367,9 +360,7 @@ fn every_tool_keeps_the_contract() {
     let stopped = stopped_half_way(&live);
 
     // The flow finds what they left, and goes on.
-    let bin = program("oidc-assoc").parent().unwrap().to_owned();
-    let flow = "make --no-print-directory -j8 all CLUSTER1=c1 CLUSTER2=c2 REGION=us-west-2";
-    live.sh(&format!("{flow} BIN={} BUILD={}", bin.display(), live.build.display()));
+    live.cloud.stdout(&make(&live.cloud, "-j8 all REGION=us-west-2")).unwrap();
 
     assert!(ROWS.iter().map(|row| row.tool).eq(TOOLS.iter().copied()), "a row for every tool");
     let cases: usize = ROWS.iter().map(|row| kept(&live, row)).sum();

@@ -5,10 +5,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may stop at the first surprise")]
 
 use serde_json::Value;
-use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::path::PathBuf;
 use tests::cloud::{Cloud, writes};
-use tests::{program, root};
+use tests::steps::make;
+use tests::{error, program, root};
 
 /// A local cloud, and where the flow leaves its documents.
 struct Flow {
@@ -24,21 +24,14 @@ impl Flow {
         Self { cloud, build }
     }
 
-    /// Runs a shell command inside that must succeed; its stdout.
+    #[track_caller]
     fn sh(&self, script: &str) -> String {
-        let output = self.cloud.sh(script).expect("localcloud run");
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{script}\n{}\n{stderr}", output.status);
-        String::from_utf8(output.stdout).expect("UTF-8")
+        self.cloud.stdout(script).unwrap()
     }
 
-    fn make(&self, goals: &str) -> String {
-        let bin = program("oidc-assoc").parent().map(Path::to_path_buf).unwrap_or_default();
-        self.sh(&format!(
-            "make --no-print-directory {goals} CLUSTER1=c1 CLUSTER2=c2 BIN={} BUILD={}",
-            bin.display(),
-            self.build.display()
-        ))
+    #[track_caller]
+    fn make(&self, goals: &str) {
+        self.sh(&make(&self.cloud, goals));
     }
 
     fn tool(name: &str) -> String {
@@ -75,14 +68,6 @@ impl Flow {
     }
 }
 
-/// The error object of a failed tool.
-fn error(output: &Output) -> Value {
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    let line =
-        text.lines().rfind(|line| line.starts_with("{\"error\"")).unwrap_or_else(|| panic!("no error line: {text}"));
-    serde_json::from_str::<Value>(line).unwrap()["error"].take()
-}
-
 #[test]
 fn the_tutorial_from_nothing_to_red_and_blue_and_back() {
     let flow = Flow::new();
@@ -94,7 +79,7 @@ fn the_tutorial_from_nothing_to_red_and_blue_and_back() {
     let probe =
         format!("{} --count 20 --expect red=1,blue=1 --timeout 60s < {}", Flow::tool("color-probe"), feapp.display());
     let closed = flow.cloud.sh(&probe).unwrap();
-    let refusal = error(&closed);
+    let refusal = error(&String::from_utf8_lossy(&closed.stderr));
     assert_eq!(closed.status.code(), Some(1), "{refusal}");
     assert!(refusal.to_string().contains("upstream connect error"), "Envoy's answer is quoted: {refusal}");
     assert!(refusal["hint"].as_str().unwrap_or_default().contains("sg-open"), "{refusal}");

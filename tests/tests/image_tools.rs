@@ -18,6 +18,9 @@ use tests::{program, root};
 /// Where the cloud's registry is.
 const REGISTRY: &str = "123456789012.dkr.ecr.us-west-2.amazonaws.com";
 
+/// Media type of an index.
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+
 #[test]
 fn images_from_every_source() {
     let region = Region::up("test-image-tools");
@@ -231,8 +234,8 @@ fn of_others(region: &Region, one: &str) {
     let terraform = json!([{"Key": "managed-by", "Value": "terraform"}, {"Key": "team", "Value": "a"}]);
     let arn = region.aws("ecr", "create_repository", json!({"repositoryName": "theirs", "tags": terraform}));
     let arn = arn["repository"]["repositoryArn"].as_str().unwrap();
-    let (command, message) = (push("theirs", "colorapp"), "repository theirs was not made by crossmesh");
-    region.refuses(&command, one, message, "--adopt");
+    let command = push("theirs", "colorapp");
+    region.refuses(&command, one, "repository theirs exists: managed by terraform", "--adopt");
     let adopt = format!("{command} --adopt");
     let plan = region.done(&format!("{adopt} --plan"), one);
     let adopted = region.done(&adopt, one);
@@ -243,7 +246,10 @@ fn of_others(region: &Region, one: &str) {
 
     // What is there already may be used; a tag would be a change.
     region.aws("ecr", "untag_resource", json!({"resourceArn": arn, "tagKeys": ["managed-by"]}));
-    region.steady(&command, &adopted.document).tells("repository theirs was not made by crossmesh: used as it is");
+    region
+        .steady(&command, &adopted.document)
+        .tells("repository theirs is used, not made by crossmesh: --adopt takes it over");
+    let message = "repository theirs exists: not made by crossmesh";
     region.refuses(&format!("{command} --tag v1"), &adopted.document, message, "--adopt");
     region.deletes("ecr-push theirs", &adopted.document, &["repository theirs: not made by crossmesh"], &[]);
 }
@@ -262,17 +268,17 @@ fn immutable_tags(region: &Region, one: &str) {
 
 fn deletion(region: &Region, one: &str, folder: &Path, index: &str) {
     region.deletes("ecr-push nothing", one, &[], &[]);
-    let (image, repository) = ("ecr:BatchDeleteImage", "ecr:DeleteRepository");
+    let (image_gone, repository) = ("ecr:BatchDeleteImage", "ecr:DeleteRepository");
 
     let alone = region.done(&push("alone", "colorapp"), one).document;
-    let gone = region.deletes("ecr-push alone", &alone, &[], &[image, repository]);
+    let gone = region.deletes("ecr-push alone", &alone, &[], &[image_gone, repository]);
     assert_eq!(gone.json()["images"], Value::Null);
 
     // Images of others keep the repository, unless --force.
     let shared = region.done(&push("shared", "colorapp"), one).document;
     region.done(&push("shared", "feapp"), one);
     let left = "repository shared: other images in it: 1; --force deletes them, too";
-    region.deletes("ecr-push shared", &shared, &[left], &[image]);
+    region.deletes("ecr-push shared", &shared, &[left], &[image_gone]);
     region.deletes("ecr-push shared --force", &shared, &[], &[repository]);
 
     // A tag of others keeps the image; ours goes.
@@ -283,15 +289,39 @@ fn deletion(region: &Region, one: &str, folder: &Path, index: &str) {
         "imageManifestMediaType": "application/vnd.oci.image.manifest.v1+json"});
     region.aws("ecr", "put_image", theirs);
     let left = format!("image {}: also tagged theirs", digest(&tagged));
-    region.deletes("ecr-push tagged", &tagged, &[&left], &[image]);
+    region.deletes("ecr-push tagged", &tagged, &[&left], &[image_gone]);
     let listed = region.aws("ecr", "describe_images", json!({"repositoryName": "tagged"}));
     assert_eq!(listed["imageDetails"][0]["imageTags"], json!(["theirs"]));
 
     // An index goes with its platforms, in this order.
-    let many = region.done(&format!("ecr-push many --archive {}", folder.join("index.tar").display()), one).document;
-    let deleted = region.done("ecr-push many --delete", &many);
-    assert_eq!(deleted.lines("delete "), [format!("image {index} from many").as_str(), "repository many"]);
-    region.done("ecr-push many --delete", &many).tells("nothing to do");
+    let push = format!("ecr-push many --archive {}", folder.join("index.tar").display());
+    let many = region.done(&push, one).document;
+    region.steady("ecr-push many", &many);
+    let named = image(&many)["platforms"].as_array().unwrap().clone();
+    let names: Vec<&str> = named.iter().filter_map(Value::as_str).collect();
+    let deleted = region.deletes("ecr-push many", &many, &[], &[image_gone, image_gone, repository]);
+    let platforms = format!("platforms {} from many", names.join(", "));
+    assert_eq!(deleted.lines("delete "), [&format!("image {index} from many"), &platforms, "repository many"]);
+
+    // A run that was killed after the index went; the next one knows what it named, from the document or the source.
+    for (command, document) in [("ecr-push many", many.as_str()), (&push, one)] {
+        region.done(&push, one);
+        let id = json!({"repositoryName": "many", "imageIds": [{"imageDigest": index}]});
+        region.aws("ecr", "batch_delete_image", id);
+        region.deletes(command, document, &[], &[image_gone, repository]);
+    }
+
+    // What another index names stays, and so does the repository.
+    region.done(&push, one);
+    let other = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [{"digest": named[0], "size": 1,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json"}]});
+    let put = json!({"repositoryName": "many", "imageManifest": other.to_string(), "imageManifestMediaType": INDEX,
+        "imageTag": "theirs"});
+    region.aws("ecr", "put_image", put);
+    let left = "repository many: other images in it: 2; --force deletes them, too";
+    region.deletes("ecr-push many", &many, &[left], &[image_gone, image_gone]);
+    let listed = region.aws("ecr", "describe_images", json!({"repositoryName": "many"}))["imageDetails"].take();
+    assert!(listed.as_array().unwrap().iter().any(|image| image["imageDigest"] == named[0]), "{listed}");
 }
 
 /// What no node can run is refused before anything is made or sent.

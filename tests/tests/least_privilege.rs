@@ -10,6 +10,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Output;
 use tests::cloud::Cloud;
+use tests::steps::make;
 use tests::{TOOLS, program, root, run};
 
 /// Listed, but nothing fails without it here: of what deleting a namespace needs, Cloud Map's reference names only
@@ -192,20 +193,11 @@ impl Account {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
-    fn make(&self, goals: &str) {
-        let bin = program("oidc-assoc").parent().unwrap().display().to_string();
-        let build = self.cloud.state.join("json");
-        let make =
-            format!("make --no-print-directory {goals} CLUSTER1=c1 CLUSTER2=c2 BIN={bin} BUILD={}", build.display());
-        let output = self.cloud.sh(&make).unwrap();
-        assert!(output.status.success(), "{goals}: {}", String::from_utf8_lossy(&output.stderr));
-    }
-
     /// Everything that make can do, and who called what: each tool only what its help lists, and nobody in vain.
     fn flow(&self) {
         let before = self.cloud.log("aws-api").unwrap().len();
         for goals in ["-j8 all", "-j8 -B all", "-j8 plan", "-j8 destroy"] {
-            self.make(goals);
+            self.cloud.stdout(&make(&self.cloud, goals)).unwrap();
         }
         let mut called = BTreeSet::new();
         for call in &self.cloud.log("aws-api").unwrap()[before..] {

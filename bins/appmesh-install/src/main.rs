@@ -31,8 +31,8 @@ use values::{ImageFlag, Setting};
 /// account annotated with the document's role, then runs helm upgrade --install, but only where chart, values or what
 /// the release installed differ. Works for Amazon's chart (https://aws.github.io/eks-charts) and for the one in
 /// charts/appmesh-controller, which needs no App Mesh API. A revision that a killed run left pending is put aside. What
-/// somebody else made is a conflict unless --adopt. --delete uninstalls the release and removes what is ours;
-/// definitions stay as long as objects of theirs remain. Values are kept in the document: no place for secrets.
+/// somebody else made is a conflict unless --adopt. --delete uninstalls the release and removes what is ours, but not
+/// while there are objects that only the controller can let go. Values are kept in the document: no place for secrets.
 ///
 ///   Reads   cluster, role.arn, images.IMAGE {digest, repository, tag}
 ///   Owns    mesh {chart, chartName, namespace, release, serviceAccount, values, version}
@@ -182,7 +182,7 @@ impl Tool for AppmeshInstall {
     }
 
     fn plan_delete(want: &Want, have: &Have) -> Result<Vec<Change>> {
-        Ok(plan::plan_delete(&want.target, &want.manifests, have))
+        plan::plan_delete(&want.target, &want.manifests, have)
     }
 
     fn remarks(want: &Want, have: &Have) -> Vec<String> {

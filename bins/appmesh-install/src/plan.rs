@@ -190,9 +190,16 @@ fn drift(have: &Have, adopt: bool) -> Result<Vec<Step>> {
 }
 
 /// The release, then definitions that define nothing any more, the service account and the namespace, if they are ours.
-pub fn plan_delete(target: &Target, manifests: &[Manifest], have: &Have) -> Vec<Change> {
+/// A controller that somebody still needs is a conflict.
+pub fn plan_delete(target: &Target, manifests: &[Manifest], have: &Have) -> Result<Vec<Change>> {
     let mut changes = Vec::new();
     if have.release.as_ref().is_some_and(Release::ours) {
+        let served: Vec<&str> = have.definitions.iter().flat_map(|it| &it.objects).map(String::as_str).collect();
+        if !served.is_empty() {
+            let message = format!("release {} still serves {}", target.release, served.join(", "));
+            let hint = "delete them first (kubectl delete): only the running controller removes their finalizers";
+            return Err(Error::conflict(message).hint(hint).into());
+        }
         changes.push(Change::Uninstall { release: target.release.clone() });
     }
     let unused = have.definitions.iter().filter(|definition| definition.why_left().is_none());
@@ -200,7 +207,7 @@ pub fn plan_delete(target: &Target, manifests: &[Manifest], have: &Have) -> Vec<
     let present = manifests.iter().zip(&have.objects).rev().filter(|(_, observed)| observed.live.is_some());
     let ours = present.filter(|(manifest, observed)| why_left(target, manifest, observed, have).is_none());
     changes.extend(ours.map(|(manifest, _)| Change::Delete(manifest.object.clone())));
-    changes
+    Ok(changes)
 }
 
 /// What `plan_delete` leaves, and why.
@@ -284,7 +291,7 @@ mod tests {
             "wait for the controller",
         ];
         assert_eq!(words(&plan(&target(), &manifests, &chart("1.0.0"), &Map::new(), &have, false).unwrap()), expected);
-        assert_eq!(words(&plan_delete(&target(), &manifests, &have)), [""; 0]);
+        assert_eq!(words(&plan_delete(&target(), &manifests, &have).unwrap()), [""; 0]);
     }
 
     #[test]
@@ -424,11 +431,11 @@ mod tests {
             "delete ServiceAccount ns/sa",
             "delete Namespace ns",
         ];
-        assert_eq!(words(&plan_delete(&target(), &manifests, &all)), expected);
+        assert_eq!(words(&plan_delete(&target(), &manifests, &all).unwrap()), expected);
         assert_eq!(left_alone(&target(), &manifests, &all), [""; 0]);
 
         let shared = have(MANAGER, false, &["Mesh k8multi"], &["Pod other"]);
-        assert_eq!(words(&plan_delete(&target(), &manifests, &shared)), ["delete ServiceAccount ns/sa"]);
+        assert_eq!(words(&plan_delete(&target(), &manifests, &shared).unwrap()), ["delete ServiceAccount ns/sa"]);
         let left = [
             "release mesh: installed by somebody else, with helm",
             "CustomResourceDefinition meshes: there is still Mesh k8multi",
@@ -436,8 +443,13 @@ mod tests {
         ];
         assert_eq!(left_alone(&target(), &manifests, &shared), left);
 
-        let foreign = have("kubectl-create", true, &["Mesh k8multi"], &[]);
-        assert_eq!(words(&plan_delete(&target(), &manifests, &foreign)), ["uninstall release mesh"]);
+        let served = have(MANAGER, true, &["Mesh k8multi", "Mesh theirs"], &[]);
+        let refused = plan_delete(&target(), &manifests, &served).unwrap_err();
+        assert_eq!(classify(&refused).0, Kind::Conflict);
+        assert_eq!(refused.to_string(), "release mesh still serves Mesh k8multi, Mesh theirs");
+
+        let foreign = have("kubectl-create", true, &[], &[]);
+        assert_eq!(words(&plan_delete(&target(), &manifests, &foreign).unwrap()), ["uninstall release mesh"]);
         let left = [
             "CustomResourceDefinition meshes: made by kubectl-create",
             "Namespace ns: made by kubectl-create",

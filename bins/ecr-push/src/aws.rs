@@ -1,7 +1,7 @@
 //! The ECR calls, one function each.
 
 use crate::image::Manifest;
-use crate::oci::{AnyManifest, MANIFESTS};
+use crate::oci::{AnyManifest, INDEXES, MANIFESTS};
 use crate::plan::{Found, Listed, Repository};
 use crate::registry::Pass;
 use anyhow::{Context, Result};
@@ -12,7 +12,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use common::Error;
-use common::aws::{Call, MANAGED_BY, OrAbsent};
+use common::aws::{Call, MANAGED_BY, OrAbsent, foreign};
 use oci_client::secrets::RegistryAuth;
 
 pub struct Ecr(Client);
@@ -34,7 +34,7 @@ impl Ecr {
         let Some(tags) = answer.call("ecr:ListTagsForResource", name)? else { return Ok(None) };
         Ok(Some(Repository {
             uri: found.repository_uri.context("the repository has no URI")?,
-            ours: tags.tags().iter().any(|tag| (tag.key(), tag.value()) == MANAGED_BY),
+            foreign: foreign(tags.tags().iter().find(|tag| tag.key() == MANAGED_BY.0).map(Tag::value)),
             immutable: found.image_tag_mutability == Some(ImageTagMutability::Immutable),
             arn,
         }))
@@ -68,15 +68,20 @@ impl Ecr {
         Ok(Some(Manifest { digest, media_type: image.image_manifest_media_type.unwrap_or_default(), bytes }))
     }
 
-    /// Every image, with its tags.
+    /// Every image, with its tags and what it names.
     pub async fn images(&self, repository: &str) -> Result<Vec<Listed>> {
         let answer = self.0.describe_images().repository_name(repository).into_paginator().items().send();
         let answer = answer.try_collect().await.or_absent(|error| error.is_repository_not_found_exception());
         let images = answer.call("ecr:DescribeImages", repository)?.unwrap_or_default();
-        let listed = images.into_iter().filter_map(|image| {
-            Some(Listed { digest: image.image_digest?, tags: image.image_tags.unwrap_or_default() })
-        });
-        Ok(listed.collect())
+        let mut listed = Vec::new();
+        for image in images {
+            let is_index = image.image_manifest_media_type().is_some_and(|kind| INDEXES.contains(&kind));
+            let Some(digest) = image.image_digest else { continue };
+            let index = if is_index { self.manifest(repository, &digest).await? } else { None };
+            let children = index.as_ref().map(|index| found(index).children).unwrap_or_default();
+            listed.push(Listed { digest, tags: image.image_tags.unwrap_or_default(), children });
+        }
+        Ok(listed)
     }
 
     pub async fn create(&self, repository: &str) -> Result<()> {

@@ -38,7 +38,7 @@ use tokio::time::timeout;
 /// of the document must be there.
 ///
 ///   Reads   cluster
-///   Owns    images.NAME {digest, repository, tag, uri}
+///   Owns    images.NAME {digest, platforms, repository, tag, uri}
 ///   Calls   ecr:DescribeRepositories ecr:ListTagsForResource ecr:BatchGetImage ecr:CreateRepository ecr:TagResource
 ///           ecr:GetAuthorizationToken ecr:BatchCheckLayerAvailability ecr:InitiateLayerUpload ecr:UploadLayerPart
 ///           ecr:CompleteLayerUpload ecr:PutImage ecr:DescribeImages ecr:BatchDeleteImage ecr:DeleteRepository
@@ -81,6 +81,9 @@ struct Pushed {
     /// `sha256:…` of the image, or of the index of its platforms. Without a source it must be there.
     #[serde(skip_serializing_if = "Option::is_none")]
     digest: Option<String>,
+    /// Digests of the images that an index names; found, never wished for. --delete takes them with it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    platforms: Vec<String>,
     /// `ACCOUNT.dkr.ecr.REGION.amazonaws.com/NAME`. As a wish, `NAME` is enough.
     #[serde(skip_serializing_if = "Option::is_none")]
     repository: Option<String>,
@@ -146,9 +149,12 @@ impl Tool for EcrPush {
         session.aws(&aws).await?;
         let nodes = self.nodes(session, &want);
         want.image = self.source.image(want.tag.as_deref(), nodes, &session.stderr).await?;
-        want.digest = match &want.image {
-            Some(image) => Some(image.top()?.digest.clone()),
-            None => section.digest,
+        (want.digest, want.platforms) = match &want.image {
+            Some(image) => {
+                let mut digests: Vec<String> = image.manifests.iter().map(|manifest| manifest.digest.clone()).collect();
+                (digests.pop(), digests)
+            }
+            None => (section.digest, section.platforms),
         };
         if want.digest.is_none() && !self.flags.delete {
             let hint = format!("give --binary, --archive or --context, or images.{}.digest in the document", self.name);
@@ -208,10 +214,8 @@ impl Tool for EcrPush {
                 ecr.tag(&repository, &tag, &manifest).await
             }
             Change::Untag { repository, tag } => ecr.untag(&repository, &tag).await,
-            Change::DeleteImage { repository, digest, children } => {
-                ecr.delete_images(&repository, &[digest]).await?;
-                if children.is_empty() { Ok(()) } else { ecr.delete_images(&repository, &children).await }
-            }
+            Change::DeleteImage { repository, digest } => ecr.delete_images(&repository, &[digest]).await,
+            Change::DeletePlatforms { repository, digests } => ecr.delete_images(&repository, &digests).await,
             Change::DeleteRepository { repository, force } => ecr.delete_repository(&repository, force).await,
         }
     }
@@ -219,7 +223,8 @@ impl Tool for EcrPush {
     fn outcome(want: Want, have: Have) -> Pushed {
         let repository = have.repository.map(|repository| repository.uri);
         let uri = repository.as_ref().zip(want.digest.as_ref()).map(|(uri, digest)| format!("{uri}@{digest}"));
-        Pushed { digest: want.digest, repository, tag: want.tag, uri }
+        let platforms = have.image.map(|image| image.children).unwrap_or_default();
+        Pushed { digest: want.digest, platforms, repository, tag: want.tag, uri }
     }
 }
 

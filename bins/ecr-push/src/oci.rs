@@ -12,13 +12,12 @@ pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 /// Media type of a layer this tool writes: a tar, not compressed.
 pub const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+/// Media types of an index.
+pub const INDEXES: [&str; 2] =
+    ["application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json"];
 /// Every kind of manifest that ECR keeps, as `Accept` names them.
-pub const MANIFESTS: [&str; 4] = [
-    MANIFEST,
-    "application/vnd.oci.image.index.v1+json",
-    "application/vnd.docker.distribution.manifest.v2+json",
-    "application/vnd.docker.distribution.manifest.list.v2+json",
-];
+pub const MANIFESTS: [&str; 4] =
+    [MANIFEST, INDEXES[0], "application/vnd.docker.distribution.manifest.v2+json", INDEXES[1]];
 /// The annotation that names an image in an OCI layout.
 pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
 

@@ -16,6 +16,8 @@ pub struct Want {
     pub image: Option<Image>,
     /// `sha256:…`; none only on `--delete`.
     pub digest: Option<String>,
+    /// Digests of the images that it names, being an index: what `--delete` takes with it, though it be gone already.
+    pub platforms: Vec<String>,
     /// What must name the digest, too.
     pub tag: Option<String>,
     /// Whose nodes must be able to run it.
@@ -46,8 +48,8 @@ pub struct Repository {
     pub arn: String,
     /// `ACCOUNT.dkr.ecr.REGION.amazonaws.com/NAME`
     pub uri: String,
-    /// Carries our tag.
-    pub ours: bool,
+    /// Whose it is; none if ours.
+    pub foreign: Option<String>,
     /// Refuses to move any tag.
     pub immutable: bool,
 }
@@ -64,6 +66,8 @@ pub struct Found {
 pub struct Listed {
     pub digest: String,
     pub tags: Vec<String>,
+    /// Digests that it names, being an index.
+    pub children: Vec<String>,
 }
 
 /// One step.
@@ -79,8 +83,10 @@ pub enum Change {
     Tag { repository: String, tag: String, digest: String },
     /// Remove a tag from the image, which others still name.
     Untag { repository: String, tag: String },
-    /// Remove the image, and then what it names.
-    DeleteImage { repository: String, digest: String, children: Vec<String> },
+    /// Remove the image.
+    DeleteImage { repository: String, digest: String },
+    /// Remove what an index named. ECR keeps it for as long as there is the index.
+    DeletePlatforms { repository: String, digests: Vec<String> },
     /// Remove the repository.
     DeleteRepository { repository: String, force: bool },
 }
@@ -93,7 +99,10 @@ impl fmt::Display for Change {
             Change::Push { repository, digest } => write!(f, "push {digest} to {repository}"),
             Change::Tag { repository, tag, digest } => write!(f, "tag {digest} as {repository}:{tag}"),
             Change::Untag { repository, tag } => write!(f, "remove tag {repository}:{tag}"),
-            Change::DeleteImage { repository, digest, .. } => write!(f, "delete image {digest} from {repository}"),
+            Change::DeleteImage { repository, digest } => write!(f, "delete image {digest} from {repository}"),
+            Change::DeletePlatforms { repository, digests } => {
+                write!(f, "delete platforms {} from {repository}", digests.join(", "))
+            }
             Change::DeleteRepository { repository, force: false } => write!(f, "delete repository {repository}"),
             Change::DeleteRepository { repository, force: true } => {
                 write!(f, "delete repository {repository} with all its images")
@@ -126,9 +135,11 @@ pub fn plan(want: &Want, have: &Have) -> Result<Vec<Change>> {
     }
     match &have.repository {
         None => changes.insert(0, Change::Create { repository: name() }),
-        Some(found) if !found.ours && want.adopt => changes.insert(0, Change::Adopt { arn: found.arn.clone() }),
-        Some(found) if !found.ours && !changes.is_empty() => {
-            let message = format!("repository {} was not made by crossmesh", want.repository);
+        Some(Repository { arn, foreign: Some(_), .. }) if want.adopt => {
+            changes.insert(0, Change::Adopt { arn: arn.clone() });
+        }
+        Some(Repository { foreign: Some(whose), .. }) if !changes.is_empty() => {
+            let message = format!("repository {} exists: {whose}", want.repository);
             return Err(Error::conflict(message).hint("--adopt takes it over, or give another --repository").into());
         }
         Some(_) => {}
@@ -151,22 +162,24 @@ fn runs_somewhere(want: &Want, have: &Have) -> Result<()> {
 /// Only from a repository of ours, only what nobody else has tagged; the repository when nothing else is in it.
 pub fn plan_delete(want: &Want, have: &Have) -> Vec<Change> {
     let repository = want.repository.clone();
-    if !have.repository.as_ref().is_some_and(|found| found.ours) {
+    if have.repository.as_ref().is_none_or(|found| found.foreign.is_some()) {
         return Vec::new();
     }
     if want.force {
         return vec![Change::DeleteRepository { repository, force: true }];
     }
     let mut changes = Vec::new();
-    if let Some((digest, found)) = want.digest.clone().zip(have.image.as_ref()) {
-        if others(want, have).next().is_none() {
-            let children = found.children.clone();
-            changes.push(Change::DeleteImage { repository: repository.clone(), digest, children });
-        } else if let Some(tag) = want.tag.clone().filter(|_| have.tagged.as_ref() == Some(&digest)) {
-            changes.push(Change::Untag { repository: repository.clone(), tag });
-        }
+    let digest = want.digest.clone().filter(|_| have.image.is_some());
+    if others(want, have).next().is_some() {
+        let tag = want.tag.clone().filter(|_| digest.is_some() && have.tagged == digest);
+        return tag.map(|tag| Change::Untag { repository, tag }).into_iter().collect();
     }
-    if foreign(want, have).next().is_none() && others(want, have).next().is_none() {
+    changes.extend(digest.map(|digest| Change::DeleteImage { repository: repository.clone(), digest }));
+    let digests: Vec<String> = platforms(want, have).map(|listed| listed.digest.clone()).collect();
+    if !digests.is_empty() {
+        changes.push(Change::DeletePlatforms { repository: repository.clone(), digests });
+    }
+    if foreign(want, have).next().is_none() {
         changes.push(Change::DeleteRepository { repository, force: false });
     }
     changes
@@ -174,8 +187,8 @@ pub fn plan_delete(want: &Want, have: &Have) -> Vec<Change> {
 
 /// What a person should know: whose repository it is.
 pub fn remarks(want: &Want, have: &Have) -> Vec<String> {
-    let foreign = have.repository.iter().filter(|found| !found.ours && !want.adopt);
-    foreign.map(|_| format!("repository {} was not made by crossmesh: used as it is", want.repository)).collect()
+    let foreign = have.repository.iter().filter(|_| !want.adopt).filter_map(|found| found.foreign.as_ref());
+    foreign.map(|whose| format!("repository {} is used, {whose}: --adopt takes it over", want.repository)).collect()
 }
 
 /// What `--delete` leaves, and why.
@@ -183,7 +196,7 @@ pub fn left_alone(want: &Want, have: &Have) -> Vec<String> {
     let name = &want.repository;
     match &have.repository {
         None => Vec::new(),
-        Some(found) if !found.ours => vec![format!("repository {name}: not made by crossmesh")],
+        Some(Repository { foreign: Some(whose), .. }) => vec![format!("repository {name}: {whose}")],
         Some(_) if want.force => Vec::new(),
         Some(_) => {
             let mut left = Vec::new();
@@ -212,10 +225,21 @@ fn others<'a>(want: &'a Want, have: &'a Have) -> impl Iterator<Item = &'a String
     image.flat_map(|listed| &listed.tags).filter(|tag| Some(*tag) != want.tag.as_ref())
 }
 
+/// What the wanted index names, or named, and nobody else does: no tag, and no other index.
+fn platforms<'a>(want: &'a Want, have: &'a Have) -> impl Iterator<Item = &'a Listed> {
+    let named = have.image.as_ref().map_or(&want.platforms, |index| &index.children);
+    let elsewhere = |digest: &String| {
+        let mut others = have.all.iter().filter(|listed| Some(&listed.digest) != want.digest.as_ref());
+        others.any(|other| other.children.contains(digest))
+    };
+    let untagged = have.all.iter().filter(|listed| listed.tags.is_empty() && named.contains(&listed.digest));
+    untagged.filter(move |listed| !elsewhere(&listed.digest))
+}
+
 /// Images that are not part of the wanted one.
 fn foreign<'a>(want: &'a Want, have: &'a Have) -> impl Iterator<Item = &'a Listed> {
     have.all.iter().filter(|listed| {
-        let part = have.image.iter().any(|image| image.children.contains(&listed.digest) && listed.tags.is_empty());
+        let part = platforms(want, have).any(|part| part.digest == listed.digest);
         Some(&listed.digest) != want.digest.as_ref() && !part
     })
 }
@@ -226,7 +250,8 @@ mod tests {
     use super::*;
 
     fn repository(ours: bool, immutable: bool) -> Option<Repository> {
-        Some(Repository { arn: "arn:r".into(), uri: "h/r".into(), ours, immutable })
+        let foreign = (!ours).then(|| "managed by terraform".to_owned());
+        Some(Repository { arn: "arn:r".into(), uri: "h/r".into(), foreign, immutable })
     }
 
     fn names(words: &[&str]) -> BTreeSet<String> {
@@ -261,7 +286,7 @@ mod tests {
         };
         let push = "push sha256:a to r";
         let tag = "tag sha256:a as r:v1";
-        let foreign = "conflict: repository r was not made by crossmesh";
+        let foreign = "conflict: repository r exists: managed by terraform";
         let cases: [(Want, Have, &[&str]); 13] = [
             (want(None), Have::default(), &["create repository r", push]),
             (want(Some("v1")), Have::default(), &["create repository r", push, tag]),
@@ -308,51 +333,63 @@ mod tests {
 
     #[test]
     fn deleting_takes_only_what_is_ours() {
-        let image = |digest: &str, tags: &[&str]| Listed {
+        let image = |digest: &str, tags: &[&str], children: &[&str]| Listed {
             digest: format!("sha256:{digest}"),
             tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
+            children: children.iter().map(|digest| format!("sha256:{digest}")).collect(),
         };
-        let have = |ours, children: &[&str], all: &[Listed]| Have {
+        let have = |ours, all: &[Listed]| Have {
             repository: repository(ours, false),
-            image: all
-                .iter()
-                .any(|image| image.digest == "sha256:a")
-                .then(|| Found { children: children.iter().map(|digest| format!("sha256:{digest}")).collect() }),
+            image: all.iter().find(|image| image.digest == "sha256:a").map(|a| Found { children: a.children.clone() }),
             tagged: Some("sha256:a".into()),
             all: all.to_vec(),
             nodes: None,
         };
         const GONE: &str = "delete image sha256:a from r";
+        const PLATFORMS: &str = "delete platforms sha256:b, sha256:c from r";
+        const PLATFORM: &str = "delete platforms sha256:c from r";
         const EMPTY: &str = "delete repository r";
         const FORCE: &str = "delete repository r with all its images";
+        const OTHERS: &str = "repository r: other images in it: 1; --force deletes them, too";
         type Lines = &'static [&'static str];
-        let cases: [(Have, Lines, Lines, Lines); 8] = [
+        let (b, c) = (image("b", &[], &[]), image("c", &[], &[]));
+        let cases: [(Have, Lines, Lines, Lines); 11] = [
             (Have::default(), &[], &[], &[]),
-            (have(false, &[], &[image("a", &[])]), &[], &["repository r: not made by crossmesh"], &[]),
-            (have(true, &[], &[]), &[EMPTY], &[], &[FORCE]),
-            (have(true, &[], &[image("a", &["v1"])]), &[GONE, EMPTY], &[], &[FORCE]),
-            (have(true, &["b"], &[image("a", &[]), image("b", &[])]), &[GONE, EMPTY], &[], &[FORCE]),
+            (have(false, &[image("a", &[], &[])]), &[], &["repository r: managed by terraform"], &[]),
+            (have(true, &[]), &[EMPTY], &[], &[FORCE]),
+            (have(true, &[image("a", &["v1"], &[])]), &[GONE, EMPTY], &[], &[FORCE]),
             (
-                have(true, &[], &[image("a", &[]), image("b", &[])]),
-                &[GONE],
-                &["repository r: other images in it: 1; --force deletes them, too"],
+                have(true, &[image("a", &[], &["b", "c"]), b.clone(), c.clone()]),
+                &[GONE, PLATFORMS, EMPTY],
+                &[],
+                &[FORCE],
+            ),
+            // A run that was killed after it deleted the index.
+            (have(true, &[b.clone(), c.clone()]), &[PLATFORMS, EMPTY], &[], &[FORCE]),
+            (have(true, &[c.clone()]), &[PLATFORM, EMPTY], &[], &[FORCE]),
+            (have(true, &[image("a", &[], &[]), image("d", &[], &[])]), &[GONE], &[OTHERS], &[FORCE]),
+            // A platform that others name, by a tag or in another index.
+            (
+                have(true, &[image("a", &[], &["b", "c"]), image("b", &["x"], &[]), c.clone()]),
+                &[GONE, PLATFORM],
+                &[OTHERS],
                 &[FORCE],
             ),
             (
-                have(true, &["b"], &[image("a", &[]), image("b", &["x"])]),
-                &[GONE],
-                &["repository r: other images in it: 1; --force deletes them, too"],
+                have(true, &[image("a", &[], &["b", "c"]), b, c, image("d", &["x"], &["b"])]),
+                &[GONE, PLATFORM],
+                &["repository r: other images in it: 2; --force deletes them, too"],
                 &[FORCE],
             ),
             (
-                have(true, &[], &[image("a", &["v1", "x"])]),
+                have(true, &[image("a", &["v1", "x"], &[])]),
                 &["remove tag r:v1"],
                 &["image sha256:a: also tagged x"],
                 &[FORCE],
             ),
         ];
         for (have, changes, left, forced) in cases {
-            let gentle = want(Some("v1"));
+            let gentle = Want { platforms: vec!["sha256:b".into(), "sha256:c".into()], ..want(Some("v1")) };
             assert_eq!(words(Ok(plan_delete(&gentle, &have))), changes, "{have:?}");
             assert_eq!(left_alone(&gentle, &have), left, "{have:?}");
             assert_eq!(words(Ok(plan_delete(&Want { force: true, ..gentle }, &have))), forced, "{have:?}");

@@ -128,7 +128,7 @@ impl Tool for IrsaRole {
         let service_accounts = unique(or(given, vec![default.clone()]));
         let documents = match &self.policy_documents[..] {
             [] => section.policy_documents,
-            files => files.iter().map(|file| policy::read(file)).collect::<Result<_>>()?,
+            files => policy::read_all(files)?,
         };
         let mut policies = or(self.policies.clone(), section.policies);
         if policies.is_empty() && documents.is_empty() && service_accounts == [default] {

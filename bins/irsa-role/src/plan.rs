@@ -9,6 +9,7 @@ use anyhow::Result;
 use common::Error;
 use common::aws::{MANAGED_BY, foreign};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -20,6 +21,8 @@ const POLICY_TAG: &str = "crossmesh:policy/";
 const INLINE_TAG: &str = "crossmesh:inline/";
 /// What is left of a tag's 128 characters for a policy's name. A longer name is cut; its ARN is the tag's value.
 const LONGEST_NAME: usize = 100;
+/// How much of an ARN's SHA-256 tells two policies of one name apart, in hexadecimal digits.
+const DIGEST: usize = 8;
 /// Characters of a tag's value. It takes no comma, which a policy's name may have. Source: IAM, `Tag`.
 const LONGEST_VALUE: usize = 256;
 
@@ -142,7 +145,7 @@ pub fn plan(want: &Want, have: Option<&Role>) -> Result<Vec<Change>> {
     changes.extend(unwanted.map(|policy| Change::Detach { role: name(), policy: policy.clone() }));
     let unwanted = inline.iter().filter(|policy| !want.documents.contains_key(*policy));
     changes.extend(unwanted.map(|policy| Change::DeleteInline { role: name(), policy: policy.clone() }));
-    let wanted = records(want);
+    let wanted = records(want, role);
     let keys: Vec<String> = remembered(role).filter(|key| !wanted.contains_key(*key)).cloned().collect();
     if !keys.is_empty() {
         changes.push(Change::Untag { role: name(), keys });
@@ -235,18 +238,29 @@ fn tags(want: &Want, role: &Role) -> BTreeMap<String, String> {
         Some(name) => role.inline.contains_key(name),
         None => role.attached.iter().any(|policy| policy == value),
     };
-    tags.extend(records(want).into_iter().filter(|(key, value)| want.adopt || !there(key, value)));
+    tags.extend(records(want, role).into_iter().filter(|(key, value)| want.adopt || !there(key, value)));
     tags
 }
 
-/// How we remember the policies wished for. One that no tag can hold is not remembered, and so never taken off.
-fn records(want: &Want) -> BTreeMap<String, String> {
-    let fits = |arn: &&String| arn.len() <= LONGEST_VALUE && !arn.contains(',');
-    let attached = want.policies.iter().filter(fits).map(|arn| {
-        let name = arn.rsplit('/').next().unwrap_or(arn).chars().take(LONGEST_NAME);
-        (format!("{POLICY_TAG}{}", name.collect::<String>()), arn.clone())
-    });
-    attached.chain(want.documents.keys().map(|name| (format!("{INLINE_TAG}{name}"), String::new()))).collect()
+/// How we remember the policies wished for. One that no tag can hold is not remembered, and so never taken off. A tag
+/// that remembers another policy of that name, of another account or path, is left to it.
+fn records(want: &Want, role: &Role) -> BTreeMap<String, String> {
+    let mut records: BTreeMap<String, String> =
+        want.documents.keys().map(|name| (format!("{INLINE_TAG}{name}"), String::new())).collect();
+    for arn in want.policies.iter().filter(|arn| arn.len() <= LONGEST_VALUE && !arn.contains(',')) {
+        let known = role.tags.iter().find(|(key, value)| key.starts_with(POLICY_TAG) && *value == arn);
+        let key = known.map(|(key, _)| key.clone()).unwrap_or_else(|| {
+            let name: String = arn.rsplit('/').next().unwrap_or(arn).chars().take(LONGEST_NAME).collect();
+            let plain = format!("{POLICY_TAG}{name}");
+            if role.tags.contains_key(&plain) || records.contains_key(&plain) {
+                format!("{plain}-{}", &hex::encode(Sha256::digest(arn))[..DIGEST])
+            } else {
+                plain
+            }
+        });
+        records.insert(key, arn.clone());
+    }
+    records
 }
 
 /// The tags of a role that remember what we put on it.
@@ -538,8 +552,31 @@ mod tests {
         let long = format!("arn:aws:iam::1:policy/{}/x", "p".repeat(300));
         let odd = "arn:aws:iam::1:policy/a,b".to_owned();
         let want = with(want(), |want| want.policies = vec![A.into(), long, odd]);
-        let keys: Vec<String> = records(&want).into_keys().collect();
+        let keys: Vec<String> = records(&want, &Role::default()).into_keys().collect();
         assert_eq!(keys, ["crossmesh:inline/doc", "crossmesh:policy/A"]);
+    }
+
+    #[test]
+    fn policies_of_one_name_are_remembered_apart() {
+        const THEIRS: &str = "arn:aws:iam::1:policy/A";
+        let (tag, untag) = ("crossmesh:policy/A-f515a9ac", "untag role mesh crossmesh:policy/A");
+        let both = with(want(), |want| want.policies.push(THEIRS.into()));
+        let remember = format!("tag role mesh {tag}={THEIRS}");
+        let attach = format!("attach {THEIRS} to role mesh");
+        assert_eq!(words(plan(&both, Some(&made())).unwrap()), [remember.as_str(), &attach]);
+        let there = with(made(), |role| {
+            role.tags.insert(tag.into(), THEIRS.into());
+            role.attached.push(THEIRS.into());
+        });
+        assert_eq!(words(plan(&both, Some(&there)).unwrap()), [""; 0]);
+
+        // The first is remembered until it is off, though the second has its name.
+        let second = with(want(), |want| want.policies = vec![THEIRS.into()]);
+        let detach = "detach arn:aws:iam::aws:policy/A from role mesh";
+        assert_eq!(words(plan(&second, Some(&made())).unwrap()), [&remember, &attach, detach, untag]);
+        assert_eq!(words(plan(&second, Some(&there)).unwrap()), [detach, untag]);
+        let off = words(plan_delete(&both, Some(&there)));
+        assert!(off.iter().any(|change| change.contains(A)) && off.iter().any(|change| change.contains(THEIRS)));
     }
 
     #[test]

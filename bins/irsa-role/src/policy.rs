@@ -4,7 +4,8 @@ use crate::service_account::ServiceAccount;
 use anyhow::Result;
 use common::Error;
 use serde_json::{Map, Value, json};
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 /// The audience of the tokens that EKS projects into pods for AWS. A name and no address: the same in every partition.
 const STS_AUDIENCE: &str = "sts.amazonaws.com";
@@ -35,11 +36,27 @@ pub fn trust(provider: &str, accounts: &[ServiceAccount]) -> Value {
     })
 }
 
+/// The inline policies in files, by name.
+///
+/// # Errors
+/// Two have one name, or one cannot be read.
+pub fn read_all(files: &[PathBuf]) -> Result<BTreeMap<String, Value>> {
+    let mut documents = BTreeMap::new();
+    for file in files {
+        let (name, document) = read(file)?;
+        if documents.insert(name.clone(), document).is_some() {
+            let message = format!("two policy documents are named {name}, the second is {}", file.display());
+            return Err(Error::input(message).hint("a policy is named as its file: rename one").into());
+        }
+    }
+    Ok(documents)
+}
+
 /// Name and document of the inline policy in a file: it is named as the file without its extension.
 ///
 /// # Errors
 /// The file cannot be read, is not JSON, or has a name that IAM would not take.
-pub fn read(file: &Path) -> Result<(String, Value)> {
+fn read(file: &Path) -> Result<(String, Value)> {
     let text = std::fs::read(file).map_err(|error| Error::input(format!("read {}: {error}", file.display())))?;
     let document = serde_json::from_slice(&text)
         .map_err(|error| Error::input(format!("{} is not JSON: {error}", file.display())))?;

@@ -12,6 +12,7 @@ use common::{Error, Flags, Session, Tool};
 use plan::{Change, Have, Side, Want};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -66,8 +67,7 @@ struct Section {
     #[serde(skip_serializing_if = "Option::is_none")]
     from: Option<Peer>,
     /// TCP ports.
-    #[schemars(inner(range(min = 1)))]
-    ports: Vec<u16>,
+    ports: Vec<NonZeroU16>,
     /// The rules that let it in; found, never wished for.
     rules: Vec<Rule>,
 }
@@ -114,7 +114,8 @@ impl Tool for SgOpen {
     async fn want(&self, session: &mut Session, section: Option<Section>) -> Result<Want> {
         let section = section.unwrap_or_default();
         let cluster = session.cluster(&self.aws).await?;
-        let mut ports = if self.ports.is_empty() { section.ports } else { self.ports.clone() };
+        let wished = section.ports.into_iter().map(NonZeroU16::get);
+        let mut ports = if self.ports.is_empty() { wished.collect() } else { self.ports.clone() };
         ports.sort_unstable();
         ports.dedup();
         let named = self.from_cluster.clone().or(section.from.map(|from| from.cluster));
@@ -202,7 +203,7 @@ impl Tool for SgOpen {
         Section {
             rules: rules.collect(),
             from: want.from.map(|from| Peer { cluster: from.name, security_groups: have.sources }),
-            ports: want.ports,
+            ports: want.ports.into_iter().filter_map(NonZeroU16::new).collect(),
         }
     }
 }

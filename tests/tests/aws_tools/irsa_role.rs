@@ -221,6 +221,20 @@ pub fn deletion(region: &Region, one: &str) {
     assert_eq!(gone.json()["role"], Value::Null);
     region.deletes("irsa-role -n --cluster c1", "{\n  \"v\": 1\n}\n", &[], &[]);
 
+    // Two policies of one name, AWS's and one's own; and two files of one name, of which neither may hide the other.
+    let own = json!({"PolicyName": "AWSCloudMapFullAccess", "PolicyDocument": policy("s3:GetObject")});
+    let own = region.aws("iam", "create_policy", own)["Policy"]["Arn"].take();
+    let own = own.as_str().unwrap();
+    let both = region.done(&format!("irsa-role --role both --policy {CLOUD_MAP} --policy {own}"), one).document;
+    region.steady("irsa-role", &both);
+    region.deletes("irsa-role", &both, &[], &["iam:DetachRolePolicy", "iam:DetachRolePolicy", "iam:DeleteRole"]);
+    region.aws("iam", "delete_policy", json!({"PolicyArn": own}));
+    std::fs::create_dir_all(region.cloud.state.join("more")).unwrap();
+    let files = ["same.json", "more/same.json"].map(|file| region.file(file, &policy("s3:*")).display().to_string());
+    let twice = format!("irsa-role --role both --policy-document {} --policy-document {}", files[0], files[1]);
+    let error = region.fails(3, &twice, one);
+    assert_eq!(error["message"], format!("two policy documents are named same, the second is {}", files[1]));
+
     // By its name alone, in the right order.
     region.done("irsa-role", one);
     region.deletes("irsa-role -n --cluster c1", "{\n  \"v\": 1\n}\n", &[], &["iam:DetachRolePolicy", "iam:DeleteRole"]);

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::time::{Duration, Instant};
 use tests::cloud::{Cloud, writes};
-use tests::{program, root};
+use tests::{error, program, root};
 
 /// How long others' changes may take. Nothing here takes more than two seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -35,9 +35,9 @@ impl Said {
 
     /// The error object, the last line.
     fn error(&self) -> Value {
-        let last = self.stderr.lines().last().unwrap_or_default();
-        let error: Value = serde_json::from_str(last).unwrap_or_else(|_| panic!("no error line: {}", self.stderr));
-        error["error"].clone()
+        let error = error(&self.stderr);
+        assert_ne!(error, Value::Null, "no error line: {}", self.stderr);
+        error
     }
 }
 

@@ -51,9 +51,20 @@ fn chart(clusters: &Clusters, version: &str, change: impl Fn(&str, String) -> St
     clusters.path(&to)
 }
 
-/// The definitions as they were in an older version.
+/// The chart as it was in an older version: other definitions, and what Amazon's has and ours has not: no readiness
+/// probe, and templates that come out otherwise each time, as those with a certificate in them.
 fn older(file: &str, text: String) -> String {
-    if file == "crds.yaml" { text.replace("The App Mesh name of this Mesh", "The ARN of this Mesh") } else { text }
+    let random = r#"{apiVersion: v1, kind: ConfigMap, metadata: {name: random}, data: {a: "{{ randAlphaNum 9 }}"}}"#;
+    match file {
+        "crds.yaml" => text.replace("The App Mesh name of this Mesh", "The ARN of this Mesh"),
+        "deployment.yaml" => {
+            let (before, probe) = text.split_once("          readinessProbe:").unwrap();
+            let (_, after) = probe.split_once("          livenessProbe:").unwrap();
+            format!("{before}          livenessProbe:{after}")
+        }
+        "services.yaml" => format!("{text}\n---\n{random}\n"),
+        _ => text,
+    }
 }
 
 /// Installed by a run that was killed, recovered, brought up to date from every kind of place.
@@ -89,7 +100,7 @@ pub fn installed(clusters: &Clusters) -> Installed {
         "spec": {"containers": [{"name": "pause", "image": crate::manifest_apply::PAUSE}], "restartPolicy": "Never"},
     });
     let hooked = chart(clusters, "0.0.8", |file, text| match file {
-        "services.yaml" => format!("{text}\n---\n{hook}\n"),
+        "services.yaml" => format!("{}\n---\n{hook}\n", older(file, text)),
         file => older(file, text),
     });
     let input_file = clusters.file("input.json", &input);
@@ -254,38 +265,40 @@ pub fn deleted(clusters: &Clusters, mesh: &Installed) {
         "spec": {"namespaceSelector": {"matchLabels": {"mesh": "theirs"}}}});
     clusters.sh(&format!("{kubectl} -n appmesh-system create cm theirs; {kubectl} create -f - <<< '{theirs}'"));
     let delete = "appmesh-install --delete";
+
+    // Their Mesh has a finalizer that only the controller removes.
+    let before = clusters.versions(&SCOPE);
+    for command in [format!("{delete} --plan"), delete.to_owned()] {
+        let error = clusters.exits(4, &command, &mesh.document).error();
+        assert_eq!(error["message"], "release appmesh-controller still serves Mesh theirs");
+        assert!(error["hint"].as_str().unwrap_or_default().contains("kubectl delete"), "{error}");
+    }
+    assert_eq!(clusters.versions(&SCOPE), before);
+    clusters.sh(&format!("{kubectl} delete mesh theirs --timeout 60s"));
+
     let definition = |kind: &str| format!("delete CustomResourceDefinition {kind}.appmesh.k8s.aws");
     let expected = [
         "uninstall release appmesh-controller".to_owned(),
+        definition("meshes"),
         definition("virtualnodes"),
         definition("virtualrouters"),
         definition("virtualservices"),
         "delete ServiceAccount appmesh-system/appmesh-controller".to_owned(),
     ];
-    let kept = [
-        "left alone: CustomResourceDefinition meshes.appmesh.k8s.aws: there is still Mesh theirs",
-        "left alone: Namespace appmesh-system: it holds ConfigMap theirs",
-    ];
+    let kept = "left alone: Namespace appmesh-system: it holds ConfigMap theirs";
     assert_eq!(clusters.done(&format!("{delete} --plan"), &mesh.document).would(), expected);
     let gone = clusters.done(delete, &mesh.document);
     let steps: Vec<&str> = gone.stderr.lines().filter_map(|line| line.strip_prefix("appmesh-install: ")).collect();
     assert_eq!(steps.iter().filter(|step| expected.iter().any(|it| it == *step)).count(), expected.len(), "{steps:?}");
-    kept.iter().for_each(|text| gone.tells(text));
+    gone.tells(kept);
     assert!(serde_json::from_str::<Value>(&gone.document).unwrap().get("mesh").is_none());
     assert_eq!(clusters.sh(&format!("{kubectl} -n appmesh-system get pod,deploy,svc,secret -o name")), "");
     let again = clusters.done(delete, &mesh.document);
     again.tells("nothing to do");
-    kept.iter().for_each(|text| again.tells(text));
+    again.tells(kept);
 
-    // No controller is left to let go of their Mesh.
-    clusters.sh(&format!(
-        "{kubectl} -n appmesh-system delete cm theirs\n\
-         {kubectl} patch mesh theirs --type merge -p '{{\"metadata\": {{\"finalizers\": null}}}}'\n\
-         {kubectl} delete mesh theirs"
-    ));
-    let rest = clusters.done(delete, &mesh.document);
-    rest.tells(&definition("meshes"));
-    rest.tells("delete Namespace appmesh-system");
+    clusters.sh(&format!("{kubectl} -n appmesh-system delete cm theirs"));
+    clusters.done(delete, &mesh.document).tells("delete Namespace appmesh-system");
     clusters.done(delete, &mesh.document).tells("nothing to do");
     clusters.sh(&format!("! {kubectl} get ns appmesh-system; ! {kubectl} get crd meshes.appmesh.k8s.aws; ! {kubectl} get clusterrole appmesh-controller"));
 }

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Output;
 use tests::cloud::Cloud;
-use tests::{TOOLS, program, root};
+use tests::{TOOLS, error, program, root};
 
 /// What a tool printed.
 pub struct Said {
@@ -28,9 +28,9 @@ impl Said {
     /// The error object of a failed run.
     #[track_caller]
     pub fn error(&self) -> Value {
-        let line = self.stderr.lines().last().unwrap_or_default();
-        let line: Value = serde_json::from_str(line).unwrap_or_else(|_| panic!("no error line: {}", self.stderr));
-        line["error"].clone()
+        let error = error(&self.stderr);
+        assert_ne!(error, Value::Null, "no error line: {}", self.stderr);
+        error
     }
 }
 
