@@ -17,6 +17,7 @@ REGION ?= # default: AWS_REGION or the profile
 PROJECT ?= k8multi# prefix of the ECR repositories
 PORT ?= 8080# what cluster 1 may reach in cluster 2
 COUNT ?= 200# requests of the probe
+CASES ?= 20000# inputs that `make fuzz` tries of each kind
 CHART ?= charts/appmesh-controller# or https://aws.github.io/eks-charts, for whoever still has the App Mesh API
 BUILD ?= build
 ifeq ($(origin BIN),undefined)
@@ -155,6 +156,10 @@ test: lint ## Run the tests, the whole flow in the local cloud included
 .PHONY: test-faults
 test-faults: build ## Try every fault: what comes of it is in docs/faults.md
 	cargo test --release --workspace --test 'faults_*' -- --ignored --test-threads 1
+
+.PHONY: fuzz
+fuzz: ## Try spoiled input far more often than `make test` does
+	PROPTEST_CASES=$(CASES) cargo test --release --workspace spoiled_
 
 # The headers of the tools are help texts, read in a terminal: a URL or a <name> in them is no mark-up.
 RUSTDOC_FLAGS := -D warnings -A rustdoc::bare_urls -A rustdoc::invalid_html_tags

@@ -41,19 +41,25 @@ pub struct AwsFlags {
 }
 
 impl Session {
-    /// The SDK configuration: region from flag, document or environment; credentials as the SDKs find them; adaptive
-    /// retries.
+    /// The SDK configuration: region from flag, document or environment; credentials as the SDKs find them; up
+    /// to six tries of each call, ever later. Not the SDK's adaptive retries: they take half a minute over two throttled
+    /// answers.
     ///
     /// # Errors
-    /// No region is given anywhere, or the document's is no string.
+    /// No region is given anywhere, or what is given is none.
     pub async fn aws(&self, flags: &AwsFlags) -> Result<&SdkConfig> {
         if let Some(config) = self.aws.get() {
             return Ok(config);
         }
-        let region = match &flags.region {
-            Some(region) => Some(region.clone()),
-            None => self.doc.read(&["cluster", "region"])?,
+        let (place, region) = match &flags.region {
+            Some(region) => ("--region", Some(region.clone())),
+            None => ("cluster.region", self.doc.read::<String>(&["cluster", "region"])?),
         };
+        // It becomes a part of host names: those who are sent credentials.
+        let of_a_label = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        if let Some(region) = region.as_ref().filter(|region| region.is_empty() || !region.chars().all(of_a_label)) {
+            return Err(Error::input(format!("{place}: {region:?} is not an AWS region")).into());
+        }
         let timeouts = TimeoutConfig::builder()
             .operation_attempt_timeout(ATTEMPT_TIMEOUT.min(self.timeout))
             .operation_timeout(self.timeout)

@@ -2,6 +2,7 @@
 
 pub mod cloud;
 pub mod faults;
+pub mod hostile;
 pub mod readme;
 pub mod report;
 pub mod steps;

@@ -91,19 +91,13 @@ fn every_operation_of_the_flow() {
         make("-j8 destroy").unwrap();
         let faults: Vec<_> = actions.iter().map(|action| cloud.fault(&on(rule, SDK, action)).unwrap()).collect();
         let outcome = make("-j8 all");
-        let unharmed: Vec<_> = faults
-            .iter()
-            .zip(&actions)
-            .filter(|(fault, _)| fault.struck().is_empty())
-            .map(|(_, action)| action)
-            .collect();
+        let struck = faults.iter().filter(|fault| !fault.struck().is_empty()).count();
+        drop(faults);
         let outcome = outcome.and_then(|()| {
             let now = cloud.account().unwrap();
-            (now == clean).then_some(()).ok_or_else(|| format!("{now} instead of {clean}"))
+            let right = now == clean && struck > 30;
+            right.then_some(()).ok_or_else(|| format!("{struck} operations struck; {now} instead of {clean}"))
         });
-        drop(faults);
-        // Some operations are only called on the way down.
-        println!("{name}: not struck: {unharmed:?}");
         row.converges(outcome);
         row.keep().unwrap();
     }

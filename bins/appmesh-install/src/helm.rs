@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use common::kube::Access;
 use common::{Error, Session};
 use serde_json::{Map, Value};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -90,7 +90,7 @@ impl Helm {
         }
         let until = Instant::now() + session.remaining();
         let helm = Self { cluster, folder, until, version: OLDEST };
-        let version = helm.run("version", ["version", "--template", "{{.Version}}"]).await?;
+        let version = helm.run("version", ["version", "--template", "{{.Version}}"], &[]).await?;
         match parse(&version) {
             Some(found) if found >= OLDEST => Ok(Self { version: found, ..helm }),
             _ => Err(Error::failed(format!("helm {} is too old", version.trim())).hint(hint()).into()),
@@ -105,21 +105,22 @@ impl Helm {
         let folder = self.folder.path().join("chart");
         // helm pull, unlike helm package, does not make it.
         std::fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
-        let (path, to) = (|path: &Path| path.as_os_str().to_owned(), [OsString::from("-d"), folder.clone().into()]);
+        let to = ["-d".as_ref(), folder.as_os_str()];
         let archive = match source {
             Source::Tarball(file) => file.clone(),
             Source::Folder(chart) => {
-                self.run("package", ["package".into(), path(chart)].into_iter().chain(to)).await?;
+                self.run("package", ["package".as_ref()].into_iter().chain(to), &[chart.as_ref()]).await?;
                 only_file(&folder)?
             }
             Source::Registry { reference, version } => {
-                let version = version.iter().flat_map(|version| ["--version".into(), version.into()]);
-                self.run("pull", ["pull".into(), reference.into()].into_iter().chain(version).chain(to)).await?;
+                let version = version.iter().flat_map(|version| ["--version".as_ref(), OsStr::new(version)]);
+                let flags = ["pull".as_ref()].into_iter().chain(version).chain(to);
+                self.run("pull", flags, &[reference.as_ref()]).await?;
                 only_file(&folder)?
             }
             Source::Repository { url, name, version } => {
-                let chart = ["pull", name, "--repo", url, "--version", version].map(OsString::from);
-                self.run("pull", chart.into_iter().chain(to)).await?;
+                let flags = ["pull", "--repo", url, "--version", version].map(OsStr::new);
+                self.run("pull", flags.into_iter().chain(to), &[name.as_ref()]).await?;
                 only_file(&folder)?
             }
         };
@@ -146,9 +147,9 @@ impl Helm {
         if *force && self.version >= APPLIES_SERVER_SIDE {
             flags.extend(["--server-side=true", "--force-conflicts"]);
         }
-        let named = ["upgrade", release].map(OsString::from).into_iter().chain([archive.into()]);
-        let flags = flags.into_iter().chain(["--values"]).map(OsString::from).chain([file.into()]);
-        self.run(&format!("upgrade {release}"), named.chain(flags).chain(self.cluster.clone())).await.map(drop)
+        let flags = ["upgrade"].into_iter().chain(flags).chain(["--values"]).map(OsStr::new);
+        let flags = flags.chain([file.as_os_str()]).chain(self.cluster());
+        self.run(&format!("upgrade {release}"), flags, &[release.as_ref(), archive.as_ref()]).await.map(drop)
     }
 
     /// `helm uninstall`; succeeds when there is no such release.
@@ -157,9 +158,9 @@ impl Helm {
     /// Helm's own words.
     pub async fn uninstall(&self, release: &str, namespace: &str) -> Result<()> {
         let timeout = self.timeout();
-        let args = ["uninstall", release, "--ignore-not-found", "--cascade", "foreground", "--namespace", namespace];
-        let args = args.into_iter().chain(["--timeout", &timeout]).map(OsString::from);
-        self.run(&format!("uninstall {release}"), args.chain(self.cluster.clone())).await.map(drop)
+        let flags = ["uninstall", "--ignore-not-found", "--cascade", "foreground", "--namespace", namespace];
+        let flags = flags.into_iter().chain(["--timeout", &timeout]).map(OsStr::new);
+        self.run(&format!("uninstall {release}"), flags.chain(self.cluster()), &[release.as_ref()]).await.map(drop)
     }
 
     /// How long Helm may wait, so that it gives up in order before it is ended.
@@ -168,10 +169,21 @@ impl Helm {
         format!("{}s", left.as_secs().max(1))
     }
 
-    async fn run<A: Into<OsString>>(&self, what: &str, args: impl IntoIterator<Item = A>) -> Result<String> {
+    /// The flags that point at the cluster.
+    fn cluster(&self) -> impl Iterator<Item = &OsStr> {
+        self.cluster.iter().map(OsString::as_os_str)
+    }
+
+    /// `named` are names from the document, which must not become flags.
+    async fn run<A: AsRef<OsStr>>(
+        &self,
+        what: &str,
+        flags: impl IntoIterator<Item = A>,
+        named: &[&OsStr],
+    ) -> Result<String> {
         let mut command = Command::new("helm");
         // A run that is interrupted must not leave Helm at work behind it.
-        command.args(args.into_iter().map(Into::into)).stdin(std::process::Stdio::null()).kill_on_drop(true);
+        command.args(flags).arg("--").args(named).stdin(std::process::Stdio::null()).kill_on_drop(true);
         let late = || Error::retry("not done in time").hint("run it again, or give it more time with --timeout");
         let output = tokio::time::timeout_at(self.until.into(), command.output()).await;
         let output = output.map_err(|_| late()).with_context(|| format!("helm {what}"))?;

@@ -81,3 +81,22 @@ impl Program {
         })
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+mod tests {
+    use super::*;
+    use crate::binary::tests::program;
+    use ::tests::hostile::spoiled;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn spoiled_programs_are_refused_or_named(bytes in spoiled([program(62, None), program(183, Some("/lib/ld.so"))])) {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(file.path(), bytes).unwrap();
+            let named = architecture(file.path());
+            prop_assert!(named.is_err() || named.unwrap().bytes().all(|c| c.is_ascii_alphanumeric()));
+        }
+    }
+}

@@ -208,6 +208,9 @@ fn pairs(tags: BTreeMap<String, String>) -> Result<Vec<Tag>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::same;
+    use ::tests::hostile::spoiled_text;
+    use proptest::prelude::*;
     use serde_json::json;
 
     #[test]
@@ -225,5 +228,17 @@ mod tests {
     fn documents_come_url_encoded() {
         assert_eq!(decode("%7B%22a%22%3A%20%22b+c%22%7D"), json!({"a": "b+c"}));
         assert_eq!(decode("%7B"), Value::Null);
+    }
+
+    proptest! {
+        #[test]
+        fn spoiled_trust_policies_are_read_or_like_none(text in spoiled_text([
+            "%7B%22Version%22%3A%222012-10-17%22%2C%22Statement%22%3A%5B%7B%22Effect%22%3A%22Allow%22%2C%22Principal%22%3A%7B%7D%7D%5D%7D",
+            r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["a:B","a:C"],"Condition":{"StringEquals":{"x":["y"]}}}]}"#,
+        ])) {
+            let document = decode(&text);
+            prop_assert!(same(&document, &document));
+            prop_assert!(!same(&document, &json!([document])) || !document.is_null());
+        }
     }
 }

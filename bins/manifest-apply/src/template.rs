@@ -7,6 +7,9 @@ use serde_json::Value;
 use serde_saphyr::{MessageFormatter, UserMessageFormatter};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Instructions a template may take: far more than any manifest needs, and no endless loop has.
+const FUEL: u64 = 1_000_000;
+
 /// Replaces whole words: `ECR_IMAGE_PREFIX`, `colorapp-service-ARN`. Letters, digits, `_` and `-` make a word, so
 /// `colorapp` is not replaced within `colorapp-service-ARN`. Words that occur are added to `used`.
 pub fn replace_words(text: &str, words: &BTreeMap<String, String>, used: &mut BTreeSet<String>) -> String {
@@ -37,6 +40,7 @@ pub fn replace_words(text: &str, words: &BTreeMap<String, String>, used: &mut BT
 pub fn fill(file: &str, text: &str, document: &Value, lenient: bool) -> Result<String> {
     let mut environment = Environment::new();
     environment.set_debug(true);
+    environment.set_fuel(Some(FUEL));
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
     environment.set_undefined_behavior(if lenient { UndefinedBehavior::Chainable } else { UndefinedBehavior::Strict });
     environment.render_named_str(file, text, values(document)).map_err(|error| {
@@ -115,6 +119,8 @@ pub fn objects(file: &str, text: &str) -> Result<Vec<Value>> {
 #[allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 mod tests {
     use super::*;
+    use ::tests::hostile::spoiled_text;
+    use proptest::prelude::*;
     use serde_json::json;
 
     #[test]
@@ -162,6 +168,42 @@ mod tests {
                 assert!(filled.is_err() || filled == Ok(String::new()), "{forbidden}: {filled:?}");
             }
             assert!(fill(forbidden, false).is_err(), "{forbidden}");
+        }
+    }
+
+    /// Loops within loops, and anchors within anchors: small texts that would grow without end.
+    const BOMBS: [&str; 2] = [
+        "{% for a in range(99999) %}{% for b in range(99999) %}{{ a }}{% endfor %}{% endfor %}",
+        "a: &a [x, x, x, x, x, x, x, x, x]\nb: &b [*a, *a, *a, *a, *a, *a, *a, *a, *a]\nc: &c [*b, *b, *b, *b, *b, *b, *b, *b, *b]\n\
+         d: &d [*c, *c, *c, *c, *c, *c, *c, *c, *c]\ne: &e [*d, *d, *d, *d, *d, *d, *d, *d, *d]\nf: &f [*e, *e, *e, *e, *e, *e, *e, *e, *e]\n\
+         g: &g [*f, *f, *f, *f, *f, *f, *f, *f, *f]\nh: [*g, *g, *g, *g, *g, *g, *g, *g, *g]\n",
+    ];
+
+    #[test]
+    fn what_grows_without_end_is_refused() {
+        let [loops, anchors] = BOMBS;
+        let endless = fill("f.yaml", loops, &json!({}), false).unwrap_err().to_string();
+        assert_eq!(endless, "f.yaml:1: engine ran out of fuel");
+        let huge = objects("f.yaml", anchors).unwrap_err().to_string();
+        assert!(huge.starts_with("f.yaml:") && huge.contains("not YAML"), "{huge}");
+    }
+
+    proptest! {
+        #[test]
+        fn spoiled_templates_end_and_read_the_document_only(text in spoiled_text([
+            "image: {{ images.a.uri }}\nn: {% for x in range(3) %}{{ x * n }}{% endfor %}\n",
+            "{% if n == 1 %}{{ images | tojson | upper }}{% endif %}---\nkind: List\nitems: [{a: 1}, &b {c: *b}]\n",
+            "{% macro m(x) %}{{ x }}{% endmacro %}{{ m(images['a']['uri'][::-1]) }}",
+            "{% include '/etc/passwd' %}{% import '/etc/passwd' as p %}{% set x %}{{ p }}{% endset %}",
+            BOMBS[0],
+            BOMBS[1],
+        ])) {
+            let document = json!({"images": {"a": {"uri": "u"}}, "n": 1});
+            for lenient in [false, true] {
+                let filled = fill("f.yaml", &text, &document, lenient).unwrap_or_default();
+                prop_assert!(!filled.contains("root:x:0:0"), "{}", filled);
+                let _refused_or_read = objects("f.yaml", &filled);
+            }
         }
     }
 

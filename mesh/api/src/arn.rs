@@ -87,6 +87,8 @@ fn parse(text: &str) -> Option<Arn> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ::tests::hostile::spoiled_text;
+    use proptest::prelude::*;
 
     #[test]
     fn an_arn_parses_and_prints_alike() {
@@ -127,6 +129,18 @@ mod tests {
             "arn:aws:appmesh::123456789012:mesh/k8multi",
         ] {
             assert!(text.parse::<Arn>().is_err(), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn spoiled_arns_are_refused_or_told_as_they_were(text in spoiled_text([
+            "arn:aws:appmesh:us-west-2:123456789012:mesh/k8multi",
+            "arn:aws-cn:appmesh:cn-north-1:123456789012:mesh/k8multi/virtualRouter/r_k8multi/route/color",
+        ])) {
+            if let Ok(arn) = text.parse::<Arn>() {
+                prop_assert_eq!(arn.to_string(), text);
+            }
         }
     }
 }

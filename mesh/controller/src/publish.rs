@@ -185,6 +185,7 @@ fn printable(json: &str) -> String {
 mod tests {
     use super::*;
     use crate::routes::{CloudMapDiscovery, Node, Route, Target};
+    use ::tests::hostile::spoiled_text;
     use mesh_api::{PortMapping, Protocol};
     use proptest::{collection, prelude::*};
 
@@ -318,5 +319,29 @@ mod tests {
         attributes.insert("routes.0".into(), json.into());
         attributes.insert("digest".into(), digest(json));
         assert!(format!("{:#}", decode(&arn, &instances).unwrap_err()).contains("retries"));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+        #[test]
+        fn spoiled_records_are_refused_or_routes(
+            routes in routes(),
+            spoils in collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<prop::sample::Index>()), 0..4),
+            words in collection::vec(spoiled_text(["0/1", "0/18446744073709551615", "{}", r#"{"routes":[],"nodes":{}}"#, CLUSTER_ID]), 4),
+        ) {
+            let arn = arn_of("m", "s");
+            let mut instances = encode(&arn, CLUSTER_ID, &routes);
+            for (instance, attribute, word) in spoils {
+                let instance = instance.index(instances.len());
+                let attributes = instances.values_mut().nth(instance).unwrap();
+                let attribute = attribute.index(attributes.len());
+                *attributes.values_mut().nth(attribute).unwrap() = word.get(&words).clone();
+            }
+            if let Ok(Some(read)) = decode(&arn, &instances) {
+                let again = encode(&arn, CLUSTER_ID, &read);
+                prop_assert_eq!(decode(&arn, &again).unwrap(), Some(read));
+            }
+        }
     }
 }

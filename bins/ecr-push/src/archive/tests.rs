@@ -1,9 +1,11 @@
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use super::*;
-use crate::image::sha256;
+use crate::image::{Part, sha256};
+use ::tests::hostile::spoiled;
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
@@ -193,4 +195,26 @@ fn what_is_damaged_is_named() {
     let text = scratch.path().join("text");
     std::fs::write(&text, "text".repeat(200)).unwrap();
     assert!(refusal(&text).starts_with("ARCHIVE is not a tar, nor a tar.gz"), "{}", refusal(&text));
+}
+
+proptest! {
+    #[test]
+    fn spoiled_archives_are_refused_or_whole(bytes in spoiled([
+        tar(&layout().0),
+        tar(&docker(Some(6))),
+        gzip(&tar(&docker(None)), 6),
+    ])) {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("a.tar");
+        std::fs::write(&path, bytes).unwrap();
+        if let Ok(image) = image(&path, None) {
+            let inside = |path: &Path| path.starts_with(scratch.path()) || image.scratch.iter().any(|s| path.starts_with(s));
+            for part in image.blobs.iter().flat_map(|blob| &blob.parts) {
+                prop_assert!(!matches!(part, Part::File { path, .. } if !inside(path)), "{} is of another file", part);
+            }
+            for manifest in &image.manifests {
+                prop_assert_eq!(sha256(&manifest.bytes), manifest.digest.as_str());
+            }
+        }
+    }
 }

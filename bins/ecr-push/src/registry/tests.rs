@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::image::sha256;
+use ::tests::hostile::{spoiled, spoiled_text};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -11,6 +12,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use common::Kind;
 use futures::future::join_all;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
@@ -408,4 +412,48 @@ async fn a_real_registry_takes_an_image_and_gives_it_back() {
     let error = registry.push(&image, &bar).await.unwrap_err();
     assert_eq!(common::classify(&error).0, Kind::Failed);
     assert!(format!("{error:#}").contains("it is not what its digest says"), "{error:#}");
+}
+
+/// What a registry answers to anything: only what is not tried again, so that a test of many answers is short.
+async fn say(answers: Vec<(u16, String, Vec<u8>)>) -> SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let turns = Arc::new((AtomicUsize::new(0), answers));
+    let answer = move || {
+        let (turn, answers) = &*turns;
+        let (status, location, body) = answers[turn.fetch_add(1, Relaxed) % answers.len()].clone();
+        // Nowhere else: a registry may send its own clients where it likes, a test may not.
+        let location = if location.contains("//") { "/v2/r/blobs/uploads/1".to_owned() } else { location };
+        let answer = Response::builder().status(status).header("Docker-Content-Digest", location.as_str());
+        let answer = answer.header("Location", location).body(Body::from(body));
+        ready(answer.unwrap_or_default())
+    };
+    tokio::spawn(async move { axum::serve(listener, Router::new().fallback(answer)).await });
+    address
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn spoiled_answers_are_an_error_that_tells_no_secret(answers in vec(
+        (
+            select(&[200, 201, 202, 204, 301, 307, 400, 403, 413, 415][..]),
+            spoiled_text(["/v2/r/blobs/uploads/1?state=a%20b", "uploads/1", "sha256:0123"]),
+            spoiled([r#"{"errors":[{"code":"DENIED","message":"not authorized to perform: ecr:PutImage on x"}]}"#, ENDED]),
+        ),
+        1..6,
+    )) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let told = runtime.block_on(async {
+            let address = say(answers).await;
+            let auth = || RegistryAuth::Basic("AWS".into(), "secret".into());
+            let pass = async || Ok(Pass { host: address.to_string(), auth: auth() });
+            let (registry, image) = (Registry::new("r", ClientProtocol::Http, pass), image_of(&[10]));
+            let bar = ProgressBar::hidden();
+            let pushed = tokio::time::timeout(Duration::from_secs(60), registry.push(&image, &bar)).await.unwrap();
+            pushed.map_or_else(|error| format!("{error:#} {error:?}"), |_| String::new())
+        });
+        prop_assert!(!told.contains("secret") && !told.contains(&STANDARD.encode("AWS:secret")), "{}", told);
+    }
 }

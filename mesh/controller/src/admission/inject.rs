@@ -255,8 +255,10 @@ fn strings(map: &Value) -> BTreeMap<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ::tests::hostile::spoiled;
     use clap::Parser;
     use mesh_api::Mesh;
+    use proptest::prelude::*;
     use serde_json::from_value;
     use std::sync::Arc;
 
@@ -383,6 +385,22 @@ mod tests {
             let outcome = inject(&pod, &surroundings(label), &sidecar(&[]), "");
             let outcome = outcome.map(|pod| pod.is_some()).map_err(|error| error.to_string());
             assert_eq!(outcome.as_ref().map_err(String::as_str), expected.as_ref().map_err(|error| *error), "{pod}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn spoiled_pods_are_refused_or_stay_what_they_are(text in spoiled([
+            serde_json::to_vec(&front(json!({"appmesh.k8s.aws/ports": "8080,80", "appmesh.k8s.aws/cpuRequest": "10m"}))).unwrap(),
+            br#"{"metadata":{"labels":{"app":"front"}},"spec":{"initContainers":[{"name":"i"}],"containers":[{"name":"envoy"}],
+                "volumes":[{"name":"v","emptyDir":{}}],"securityContext":{"fsGroup":1},"hostNetwork":false}}"#.to_vec(),
+        ])) {
+            if let Ok(pod) = serde_json::from_slice::<Value>(&text)
+                && let Ok(Some(injected)) = inject(&pod, &surroundings("enabled"), &sidecar(&[]), "PEM\n")
+            {
+                let own = |pod: &Value| pod["spec"]["containers"].clone();
+                prop_assert_eq!(own(&injected), own(&pod));
+            }
         }
     }
 }

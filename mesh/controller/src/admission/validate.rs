@@ -188,6 +188,8 @@ fn route(route: &Route) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ::tests::hostile::spoiled;
+    use proptest::prelude::*;
     use serde_json::json;
 
     fn problems<K: Checked>(kind: &str, spec: Value) -> String {
@@ -373,6 +375,36 @@ mod tests {
         ] {
             let outcome = check_immutable("VirtualNode", &json!({ "spec": spec }), &old);
             assert_eq!(outcome.map_or_else(|error| error.to_string(), |()| String::new()), expected);
+        }
+    }
+
+    /// What was fine is fine again as it was understood.
+    #[track_caller]
+    fn stays<K: Checked>(kind: &str, spec: &Value) {
+        if problems::<K>(kind, spec.clone()).is_empty() {
+            let object = json!({ "apiVersion": "appmesh.k8s.aws/v1beta2", "kind": kind, "metadata": {}, "spec": spec });
+            let understood = json!(serde_json::from_value::<K>(object).unwrap());
+            assert_eq!(problems::<K>(kind, understood["spec"].clone()), "", "{kind} {spec}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn spoiled_objects_are_refused_or_fine(text in spoiled([
+            r#"{"namespaceSelector":{"matchExpressions":[{"key":"a","operator":"In","values":["b"]}]}}"#,
+            r#"{"podSelector":{"matchLabels":{"a":"b"}},"listeners":[{"portMapping":{"port":8080,"protocol":"http"}}],
+               "serviceDiscovery":{"awsCloudMap":{"namespaceName":"n","serviceName":"s","attributes":[{"key":"k","value":"v"}]}},
+               "backends":[{"virtualService":{"virtualServiceARN":"arn:aws:appmesh:us-west-2:123456789012:mesh/k8multi/virtualService/v"}}]}"#,
+            r#"{"listeners":[{"portMapping":{"port":1,"protocol":"http"}}],"routes":[{"name":"r","priority":1,"httpRoute":
+               {"match":{"prefix":"/"},"action":{"weightedTargets":[{"virtualNodeRef":{"name":"n"},"weight":1}]}}}]}"#,
+            r#"{"awsName":"x","provider":{"virtualRouter":{"virtualRouterRef":{"namespace":"n","name":"r"}}}}"#,
+        ])) {
+            if let Ok(spec) = serde_json::from_slice::<Value>(&text) {
+                stays::<Mesh>("Mesh", &spec);
+                stays::<VirtualNode>("VirtualNode", &spec);
+                stays::<VirtualRouter>("VirtualRouter", &spec);
+                stays::<VirtualService>("VirtualService", &spec);
+            }
         }
     }
 }

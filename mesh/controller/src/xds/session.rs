@@ -229,7 +229,10 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ::tests::hostile::spoiled;
     use envoy_types::pb::google::rpc::Status;
+    use proptest::{collection::vec, prelude::*};
+    use prost::Message as _;
 
     fn set(names: &[(&str, &str)]) -> BTreeMap<String, Any> {
         let any = |value: &str| Any { type_url: String::new(), value: value.as_bytes().to_vec() };
@@ -393,5 +396,50 @@ mod tests {
         assert_eq!((first.len(), second.len()), (1, 1));
         envoy.ask(Kind::Cluster, &[], first.first());
         assert!(envoy.session.next().is_empty(), "clusters are not in force yet");
+    }
+
+    /// What Envoy may send, byte for byte.
+    fn requests() -> Vec<Vec<u8>> {
+        let request = |kind: Kind, nonce: &str, names: &[&str]| DiscoveryRequest {
+            type_url: kind.type_url(),
+            response_nonce: nonce.to_owned(),
+            resource_names: names.iter().map(|name| (*name).to_owned()).collect(),
+            ..DiscoveryRequest::default()
+        };
+        let refused = Some(Status { code: 13, message: "no".to_owned(), ..Status::default() });
+        [
+            request(Kind::Cluster, "", &[]),
+            request(Kind::Cluster, "1", &["*"]),
+            request(Kind::Endpoint, "2", &["a", "b"]),
+            request(Kind::Listener, "3", &[]),
+            DiscoveryRequest { error_detail: refused, ..request(Kind::Route, "4", &["routes"]) },
+        ]
+        .iter()
+        .map(prost::Message::encode_to_vec)
+        .collect()
+    }
+
+    proptest! {
+        #[test]
+        fn spoiled_requests_are_answered_once_or_not_at_all(heard in vec((spoiled(requests()), 0..4_usize), 0..40)) {
+            let targets = [to(&[], ""), to(&[("a", "1")], "1"), to(&[("a", "2"), ("b", "1")], "2")];
+            let (mut session, mut nonce) = (Session::default(), 0);
+            for (bytes, target) in heard {
+                if let Ok(request) = DiscoveryRequest::decode(&bytes[..]) {
+                    session.hear(request);
+                }
+                if let Some(target) = targets.get(target) {
+                    session.aim(target.clone());
+                }
+                let responses = session.next();
+                prop_assert!(responses.len() <= Kind::ALL.len());
+                for response in responses {
+                    let next: u64 = response.nonce.parse().unwrap();
+                    prop_assert!(next > nonce && Kind::of(&response.type_url).is_some());
+                    nonce = next;
+                }
+                prop_assert!(session.next().is_empty(), "nothing was heard since");
+            }
+        }
     }
 }
