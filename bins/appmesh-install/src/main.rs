@@ -149,7 +149,8 @@ impl Tool for AppmeshInstall {
             let (archive, content) = helm.fetch(source).await?;
             definitions.clone_from(&content.definitions);
             let region = self.aws.region.clone().or(session.doc.read(&["cluster", "region"])?);
-            let (facts, given) = ((region, target.service_account.as_str()), std::mem::take(&mut mesh.values));
+            let (facts, given) =
+                ((region, target.service_account.as_str(), role.as_deref()), std::mem::take(&mut mesh.values));
             mesh.values = values::resolve(&session.doc, facts, given, &self.image, &self.set)?;
             mesh.chart = self.chart.chart.clone().or(mesh.chart);
             mesh.chart_name = Some(content.name.clone());

@@ -2,6 +2,7 @@
 
 use crate::chart::Chart;
 use crate::release::{self, Release};
+use crate::values::ROLE;
 use anyhow::Result;
 use common::Error;
 use common::kube::apply::{self, Manifest, Observed, Step};
@@ -124,7 +125,7 @@ impl Target {
         };
         let (namespace, mut account) = (plain(self.namespace()), plain(self.service_account()));
         if let Some(role) = role {
-            account.body["metadata"]["annotations"] = json!({"eks.amazonaws.com/role-arn": role});
+            account.body["metadata"]["annotations"] = json!({ROLE: role});
         }
         definitions.chain([namespace, account]).collect()
     }

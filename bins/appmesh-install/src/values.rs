@@ -8,6 +8,9 @@ use serde_json::{Map, Value, json};
 /// The tag of an image that has none: only the digest behind it counts, and an always-pull tag (`latest`) it must not be.
 const NO_TAG: &str = "pinned";
 
+/// The annotation of a service account that names its role; of a pod, it says which one that was.
+pub const ROLE: &str = "eks.amazonaws.com/role-arn";
+
 /// What ecr-push leaves under `images.NAME`, as far as it matters here.
 #[derive(Debug, Deserialize)]
 struct Image {
@@ -90,7 +93,7 @@ fn typed(text: &str) -> Value {
 /// The document has no such image, or what stands on the way of a value is not an object.
 pub fn resolve(
     document: &Document,
-    (region, service_account): (Option<String>, &str),
+    (region, service_account, role): (Option<String>, &str, Option<&str>),
     given: Map<String, Value>,
     images: &[ImageFlag],
     settings: &[Setting],
@@ -105,6 +108,10 @@ pub fn resolve(
             Error::input(format!("the document has no images.{image}")).hint(format!("run ecr-push {image} before"))
         })?;
         put_image(&mut values, prefix, &found)?;
+    }
+    if let Some(role) = role {
+        // A pod keeps the role that its service account had when it was made: another role needs another pod.
+        merge(&mut values, Map::from_iter([("podAnnotations".to_owned(), json!({ROLE: role}))]));
     }
     for setting in settings {
         put(&mut values, setting)?;
@@ -157,14 +164,15 @@ mod tests {
     fn later_values_win() {
         let document = br#"{"images": {"c": {"repository": "r", "tag": "v1"}}}"#;
         let document = Document::parse("test", document).unwrap();
-        let given = json!({"region": "given", "image": {"tag": "given", "pullPolicy": "Always"}, "n": 1});
+        let given = json!({"region": "given", "image": {"tag": "given", "pullPolicy": "Always"}, "n": 1,
+            "podAnnotations": {"a": "b", ROLE: "old"}});
         let given = given.as_object().cloned().unwrap();
         let resolve = |image: &str| {
             let (images, settings) = ([image_flag(image).unwrap()], [setting("n=2").unwrap()]);
-            resolve(&document, (Some("r1".to_owned()), "sa"), given.clone(), &images, &settings)
+            resolve(&document, (Some("r1".to_owned()), "sa", Some("arn")), given.clone(), &images, &settings)
         };
         let expected = json!({"image": {"pullPolicy": "Always", "repository": "r", "tag": "v1"}, "n": 2,
-            "region": "given", "serviceAccount": {"create": false, "name": "sa"}});
+            "podAnnotations": {"a": "b", ROLE: "arn"}, "region": "given", "serviceAccount": {"create": false, "name": "sa"}});
         assert_eq!(Value::Object(resolve("image=c").unwrap()), expected);
         assert_eq!(resolve("image=d").unwrap_err().to_string(), "the document has no images.d");
     }

@@ -8,7 +8,7 @@ use serde_saphyr::{MessageFormatter, UserMessageFormatter};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Instructions a template may take: far more than any manifest needs, and no endless loop has.
-const FUEL: u64 = 1_000_000;
+const FUEL: u64 = 200_000;
 
 /// Replaces whole words: `ECR_IMAGE_PREFIX`, `colorapp-service-ARN`. Letters, digits, `_` and `-` make a word, so
 /// `colorapp` is not replaced within `colorapp-service-ARN`. Words that occur are added to `used`.
