@@ -83,10 +83,16 @@ pub trait Tool: clap::Parser {
     /// Looks at the world. Changes nothing.
     async fn observe(&self, session: &Session, want: &Self::Want) -> Result<Self::Have>;
 
-    /// What to change, in order. Pure. What is not ours is a conflict.
+    /// What to change, in order. Pure.
+    ///
+    /// # Errors
+    /// [`Kind::Conflict`] when it is not ours to change, and what can not be.
     fn plan(want: &Self::Want, have: &Self::Have) -> Result<Vec<Self::Change>>;
 
     /// What to remove, in order. Pure. What is not ours stays.
+    ///
+    /// # Errors
+    /// [`Kind::Conflict`] when others need what would be removed.
     fn plan_delete(want: &Self::Want, have: &Self::Have) -> Result<Vec<Self::Change>>;
 
     /// What a person should know about what was found, one line each; told once, and not on `--delete`.

@@ -284,9 +284,8 @@ fn kept(live: &Live, row: &Row) -> usize {
     row.keeps(live, row.flow, &document, &document);
     row.keeps(live, "", &document, &document);
     row.keeps(live, "", &parsed.to_string(), &document);
-    let pieces: String =
-        parsed.as_object().unwrap().iter().map(|(key, value)| format!("{{{key:?}:{value}}}\n")).collect();
-    row.keeps(live, "", &pieces, &document);
+    let pieces = parsed.as_object().unwrap().iter().map(|(key, value)| format!("{{{key:?}:{value}}}\n"));
+    row.keeps(live, "", &pieces.collect::<Vec<_>>().concat(), &document);
     row.keeps(live, "--plan", &document, &document);
 
     // With others' keys, and a megabyte of them.

@@ -23,6 +23,9 @@ pub async fn run(application: impl Future<Output = Result<()>>) -> ExitCode {
 }
 
 /// The port the first of these variables which is set says, else 8080; 0 lets the kernel choose.
+///
+/// # Errors
+/// It says something else.
 pub fn port(environment: impl Fn(&str) -> Option<String>, names: &[&str]) -> Result<u16> {
     let set = names.iter().find_map(|name| environment(name).map(|value| (name, value)));
     match set {
@@ -32,6 +35,9 @@ pub fn port(environment: impl Fn(&str) -> Option<String>, names: &[&str]) -> Res
 }
 
 /// Serves until SIGTERM or SIGINT, then until the last request is answered.
+///
+/// # Errors
+/// The port is taken, or there are no signals to watch.
 pub async fn serve(port: u16, router: Router) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("watch for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("watch for SIGINT")?;

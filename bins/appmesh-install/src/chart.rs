@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::io::Read;
 
-/// How much of the SHA-256 goes into the release's label, in hexadecimal digits: a label holds 63 characters.
+/// How much of the SHA-256 goes into the revision's description, in hexadecimal digits.
 const DIGEST: usize = 40;
 
 /// The content of a chart.

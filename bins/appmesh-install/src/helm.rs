@@ -2,7 +2,7 @@
 
 use crate::chart::Chart;
 use crate::plan::Target;
-use crate::release::{DIGEST, OWNER};
+use crate::release::{OWNER, description};
 use anyhow::{Context, Result};
 use common::kube::Access;
 use common::{Error, Session};
@@ -138,11 +138,12 @@ impl Helm {
         let Upgrade { target: Target { release, namespace, .. }, archive, chart, values, adopt, force } = upgrade;
         let file = self.folder.path().join("values.json");
         write(&file, &serde_json::to_string(values)?)?;
-        let labels = format!("{}={},{DIGEST}={}", OWNER.0, OWNER.1, chart.digest);
+        let labels = format!("{}={}", OWNER.0, OWNER.1);
+        let description = description(chart);
         let timeout = self.timeout();
         let mut flags =
             vec!["--install", "--skip-crds", "--reset-values", "--namespace", namespace, "--labels", &labels];
-        flags.extend(["--timeout", &timeout]);
+        flags.extend(["--description", &description, "--timeout", &timeout]);
         flags.extend((*adopt && self.version >= TAKES_OWNERSHIP).then_some("--take-ownership"));
         if *force && self.version >= APPLIES_SERVER_SIDE {
             flags.extend(["--server-side=true", "--force-conflicts"]);

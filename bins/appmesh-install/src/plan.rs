@@ -255,6 +255,7 @@ mod tests {
             status: status.into(),
             labels: owner.into_iter().collect(),
             chart: ("mesh".into(), "1.0.0".into()),
+            description: release::description(&chart("1.0.0")),
             writer: "helm".into(),
             ..Release::default()
         }

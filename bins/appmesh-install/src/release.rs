@@ -16,8 +16,8 @@ use std::collections::BTreeMap;
 pub const OWNER: (&str, &str) = ("managed-by", "crossmesh");
 /// The field manager of what Helm applies.
 pub const MANAGER: &str = "helm";
-/// The release's label with the digest of its chart.
-pub const DIGEST: &str = "chart-digest";
+/// What a revision of ours is described as, before its chart's digest. Labels would not do: a hand's upgrade keeps them.
+const DESCRIPTION: &str = "crossmesh: chart ";
 
 /// One revision.
 #[derive(Debug, Clone, Default)]
@@ -28,6 +28,8 @@ pub struct Release {
     pub status: String,
     /// Labels of its Secret.
     pub labels: BTreeMap<String, String>,
+    /// What `helm history` tells of it.
+    pub description: String,
     /// The program that wrote it, such as `helm` or `terraform-provider-helm`.
     pub writer: String,
     /// Name and version of the chart.
@@ -47,6 +49,14 @@ struct Record {
     config: Option<Map<String, Value>>,
     #[serde(default)]
     manifest: String,
+    #[serde(default)]
+    info: Info,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Info {
+    description: String,
 }
 
 #[derive(Deserialize)]
@@ -86,6 +96,7 @@ impl Release {
             templates: templates.collect::<Result<_>>().context("read the release's templates")?,
             values: record.config.unwrap_or_default(),
             manifest: record.manifest,
+            description: record.info.description,
             labels,
             writer,
         })
@@ -115,12 +126,21 @@ impl Release {
         let (name, version) = &self.chart;
         if (name, version) != (&chart.name, &chart.version) {
             found.push(format!("chart {name} {version} → {} {}", chart.name, chart.version));
-        } else if self.templates != chart.templates || self.labels.get(DIGEST).is_some_and(|it| *it != chart.digest) {
+        } else if self.templates != chart.templates || self.digest().is_some_and(|it| it != chart.digest) {
             found.push(format!("chart {name} {version} has other content"));
         }
         let (have, want) = (json!({"values": self.values}), json!({"values": values}));
         found.extend(differences(&plain(have), &plain(want)).iter().map(ToString::to_string));
+        // The defaults of its chart may be others, which nothing else shows.
+        if found.is_empty() && self.ours() && self.digest().is_none() {
+            found.push(format!("revision {} is by another hand", self.revision));
+        }
         found
+    }
+
+    /// The digest of its chart, if the revision is ours.
+    fn digest(&self) -> Option<&str> {
+        self.description.strip_prefix(DESCRIPTION)
     }
 
     /// What was installed, as Helm applies it: with its label and annotations.
@@ -142,6 +162,11 @@ impl Release {
         }
         Ok(manifests)
     }
+}
+
+/// How to describe a revision of this chart.
+pub fn description(chart: &Chart) -> String {
+    format!("{DESCRIPTION}{}", chart.digest)
 }
 
 /// Helm's numbers are floats: `1.50` comes back as `1.5`.
@@ -172,7 +197,7 @@ mod tests {
     }
 
     fn labels(status: &str) -> BTreeMap<String, String> {
-        [("version", "3"), ("status", status), ("managed-by", "crossmesh"), (DIGEST, "d")]
+        [("version", "3"), ("status", status), ("managed-by", "crossmesh")]
             .map(|(key, value)| (key.to_owned(), value.to_owned()))
             .into()
     }
@@ -182,6 +207,7 @@ mod tests {
             "chart": {"metadata": {"name": "mesh", "version": "1.0.0"}, "templates": [{"name": "templates/a", "data": "eA=="}]},
             "config": {"region": "us-west-2", "n": 1.5},
             "manifest": "---\napiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: mesh\n",
+            "info": {"description": "crossmesh: chart d"},
         });
         Release::read(labels(status), "helm".to_owned(), packed(&record).as_bytes()).unwrap()
     }
@@ -213,6 +239,10 @@ mod tests {
         for (status, chart, values, expected) in cases {
             assert_eq!(release(status).differs(chart, values), expected, "{status} {chart:?} {values:?}");
         }
+        let by_hand = Release { description: "Upgrade complete".into(), ..release("deployed") };
+        assert_eq!(by_hand.differs(&chart, &values), ["revision 3 is by another hand"]);
+        let theirs = Release { labels: BTreeMap::new(), ..by_hand };
+        assert_eq!(theirs.differs(&chart, &values), [""; 0]);
     }
 
     #[test]

@@ -366,7 +366,7 @@ mod tests {
             ),
             // A run that was killed after it deleted the index.
             (have(true, &[b.clone(), c.clone()]), &[PLATFORMS, EMPTY], &[], &[FORCE]),
-            (have(true, &[c.clone()]), &[PLATFORM, EMPTY], &[], &[FORCE]),
+            (have(true, std::slice::from_ref(&c)), &[PLATFORM, EMPTY], &[], &[FORCE]),
             (have(true, &[image("a", &[], &[]), image("d", &[], &[])]), &[GONE], &[OTHERS], &[FORCE]),
             // A platform that others name, by a tag or in another index.
             (

@@ -249,7 +249,7 @@ fn records(want: &Want, role: &Role) -> BTreeMap<String, String> {
         want.documents.keys().map(|name| (format!("{INLINE_TAG}{name}"), String::new())).collect();
     for arn in want.policies.iter().filter(|arn| arn.len() <= LONGEST_VALUE && !arn.contains(',')) {
         let known = role.tags.iter().find(|(key, value)| key.starts_with(POLICY_TAG) && *value == arn);
-        let key = known.map(|(key, _)| key.clone()).unwrap_or_else(|| {
+        let new = || {
             let name: String = arn.rsplit('/').next().unwrap_or(arn).chars().take(LONGEST_NAME).collect();
             let plain = format!("{POLICY_TAG}{name}");
             if role.tags.contains_key(&plain) || records.contains_key(&plain) {
@@ -257,7 +257,8 @@ fn records(want: &Want, role: &Role) -> BTreeMap<String, String> {
             } else {
                 plain
             }
-        });
+        };
+        let key = known.map_or_else(new, |(key, _)| key.clone());
         records.insert(key, arn.clone());
     }
     records

@@ -166,12 +166,12 @@ mod tests {
             (vec![Some("default")], "default"),
             (vec![None], "default"),
         ] {
-            let with = |namespace: &Option<&str>| {
+            let with = |namespace: Option<&str>| {
                 let mut manifest = manifest("ConfigMap", "c");
                 manifest.object.namespace = namespace.map(str::to_owned);
                 manifest
             };
-            let manifests: Vec<Manifest> = namespaces.iter().map(with).collect();
+            let manifests: Vec<Manifest> = namespaces.iter().copied().map(with).collect();
             assert_eq!(namespace(&manifests, "default".to_owned()), expected, "{namespaces:?}");
         }
     }

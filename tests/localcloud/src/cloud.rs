@@ -89,8 +89,8 @@ impl Holder {
     }
 
     /// Leaves the process numbers for `run`, `down` and `status`.
-    pub fn save(&self, state: &Path) -> Result<()> {
-        write_json(&state.join("holder.json"), self)
+    pub fn save(self, state: &Path) -> Result<()> {
+        write_json(&state.join("holder.json"), &self)
     }
 }
 

@@ -47,13 +47,12 @@ struct Balancer {
 }
 
 /// Serves the Services of all `clusters`, given with the address of their node.
-pub async fn serve(cloud: &Cloud, clusters: Vec<(Client, Ipv4Addr)>) -> Result<()> {
+pub fn serve(cloud: &Cloud, clusters: Vec<(Client, Ipv4Addr)>) {
     let region = Region { hosts: cloud.state.join("hosts"), balancers: BTreeMap::new() };
     let region = Arc::new(Mutex::new(region));
     for (client, node) in clusters {
         tokio::spawn(follow(Arc::clone(&region), client, node));
     }
-    Ok(())
 }
 
 async fn follow(region: Arc<Mutex<Region>>, client: Client, node: Ipv4Addr) {

@@ -86,7 +86,7 @@ async fn bring_up(cloud: &Cloud, supervisor: &Arc<Supervisor>) -> Result<Vec<Mac
     let by_name: HashMap<String, Client> = names.into_iter().zip(clients.iter().cloned()).collect();
     pod_identity::serve(&certificates, &authority, by_name).await?;
     let nodes = clusters.iter().map(|cluster| cluster.subnet.node());
-    load_balancer::serve(cloud, clients.into_iter().zip(nodes).collect()).await?;
+    load_balancer::serve(cloud, clients.into_iter().zip(nodes).collect());
     write_json(
         &cloud.state.join("kubeconfig"),
         &kubeconfig(&clusters.each_ref().map(|cluster| cluster.access("admin"))),

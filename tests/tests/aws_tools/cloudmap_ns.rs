@@ -1,6 +1,6 @@
 //! cloudmap-ns: the namespace of a VPC.
 
-use crate::region::{Region, with};
+use crate::region::{Region, until, with};
 use serde_json::{Value, json};
 
 const CREATE: &str = "servicediscovery:CreatePrivateDnsNamespace";
@@ -18,7 +18,7 @@ fn vpc(document: &str) -> String {
 /// Starts one of Cloud Map's operations and waits for its end.
 fn operation(region: &Region, operation: &str, parameters: Value) {
     let started = region.aws("servicediscovery", operation, parameters);
-    region.until(operation, || {
+    until(operation, || {
         let now = region.aws("servicediscovery", "get_operation", json!({"OperationId": started["OperationId"]}));
         assert_ne!(now["Operation"]["Status"], "FAIL", "{now}");
         (now["Operation"]["Status"] == "SUCCESS").then_some(())

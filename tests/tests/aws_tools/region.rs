@@ -190,7 +190,7 @@ impl Region {
         let done = act();
         let end = self.mark();
         // The gateway writes its log in order and a little later: when the end mark is there, all before it is.
-        let calls = self.until("the gateway's log", || {
+        let calls = until("the gateway's log", || {
             let calls = self.cloud.calls().unwrap();
             let mut marks = calls.iter().enumerate().filter(|(_, call)| is_mark(call)).map(|(place, _)| place);
             let (start, end) = (marks.nth(start), marks.nth(end - start - 1));
@@ -206,17 +206,6 @@ impl Region {
     fn mark(&self) -> usize {
         self.aws("sts", "get_caller_identity", json!({}));
         self.marks.replace(self.marks.get() + 1)
-    }
-
-    /// Asks until there is an answer.
-    pub fn until<T>(&self, what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
-        let asked = Instant::now();
-        loop {
-            if let Some(answer) = ask() {
-                return answer;
-            }
-            assert!(asked.elapsed() < PATIENCE, "waited for {what}");
-        }
     }
 
     /// A file for the tools to read.
@@ -249,6 +238,17 @@ impl Region {
             "version": "1.35",
         });
         json!({"cluster": facts, "v": 1}).to_string()
+    }
+}
+
+/// Asks until there is an answer.
+pub fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let asked = Instant::now();
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(asked.elapsed() < PATIENCE, "waited for {what}");
     }
 }
 

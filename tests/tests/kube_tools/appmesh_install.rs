@@ -214,6 +214,15 @@ pub fn drift(clusters: &Clusters, mesh: &Installed) {
             would: &[&format!(r#"{release}: values.log {{"level":"debug"}} → none"#), wait],
             touches: &["Deployment appmesh-controller"],
         },
+        // An upgrade to a chart of the same version with another default.
+        Drift {
+            hand: &format!(
+                "cp -r chart-1.13.3 other; sed -i 's/^replicaCount: 1/replicaCount: 2/' other/values.yaml\n\
+                 helm --kube-context c1 -n appmesh-system upgrade appmesh-controller other --reset-then-reuse-values; {rollout}"
+            ),
+            would: &[&format!("{release}: revision …"), wait],
+            touches: &["Deployment appmesh-controller"],
+        },
         Drift {
             hand: &format!("kubectl --context c1 patch crd meshes.appmesh.k8s.aws --type json -p '{removed}'"),
             would: &[

@@ -18,7 +18,7 @@ pub fn run(command: &mut Command, what: &str, log: &Path) -> Result<()> {
         .stdout(out)
         .stderr(err)
         .status()
-        .with_context(|| format!("{what}: {:?}", command.get_program()))?;
+        .with_context(|| format!("{what}: {}", command.get_program().display()))?;
     if status.success() {
         return Ok(());
     }
