@@ -19,20 +19,27 @@ use aws_sigv4::http_request::{
 use aws_sigv4::sign::v4;
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use http::{HeaderValue, Request, header};
-use kube::client::{Body, ClientBuilder};
+use http::{HeaderValue, Request, Response, header};
+use kube::client::retry::RetryPolicy;
+use kube::client::{Body, ClientBuilder, DynBody};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
+use tower::buffer::BufferLayer;
+use tower::retry::RetryLayer;
+use tower::{BoxError, Service};
 
 /// EKS accepts a token for 15 minutes after it was signed; a new one is made well before.
 const TOKEN_RENEWAL: Duration = Duration::from_secs(10 * 60);
 
 /// No answer to a connection attempt: there is no way to the cluster from here.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The API server is too busy: pauses from the first to the last, doubled each time, and how many; 3 s in all.
+const BUSY: (Duration, Duration, u32) = (Duration::from_millis(50), Duration::from_secs(1), 6);
 
 /// What to do about an answer of 401. The API server has no more to say than that.
 const UNKNOWN_CALLER: &str = "the cluster does not know the caller: is there an access entry for it, is its session over, is this \
@@ -62,8 +69,6 @@ pub enum Access {
 pub struct EksAccess {
     cluster: Cluster,
     credentials: Credentials,
-    /// What a call may take.
-    timeout: Duration,
 }
 
 impl Session {
@@ -79,7 +84,7 @@ impl Session {
         let provider = self.aws(aws).await?.credentials_provider();
         let provider = provider.ok_or_else(|| Error::failed("no AWS credentials"))?;
         let credentials = provider.provide_credentials().await.map_err(|error| no_credentials(&error))?;
-        Ok(Access::Eks(Box::new(EksAccess { cluster, credentials, timeout: self.timeout })))
+        Ok(Access::Eks(Box::new(EksAccess { cluster, credentials })))
     }
 }
 
@@ -88,7 +93,7 @@ impl Access {
     ///
     /// # Errors
     /// The kubeconfig cannot be used, or the CA is not PEM.
-    pub async fn client(&self) -> Result<Client> {
+    pub async fn client(&self, session: &Session) -> Result<Client> {
         match self {
             Access::Kubeconfig(flags) => {
                 let options = KubeConfigOptions { context: flags.context.clone(), ..KubeConfigOptions::default() };
@@ -100,25 +105,48 @@ impl Access {
                     }
                     None => Config::from_kubeconfig(&options).await,
                 };
-                Client::try_from(config.context("use the kubeconfig")?).context("make a Kubernetes client")
+                build(builder(config.context("use the kubeconfig")?, session)?)
             }
-            Access::Eks(eks) => eks.client().await,
+            Access::Eks(eks) => eks.client(session).await,
         }
     }
 }
 
+/// What takes requests to the API server.
+trait Ask:
+    Service<Request<Body>, Response = Response<Box<DynBody>>, Error = BoxError, Future: Send> + Send + 'static
+{
+}
+
+impl<S> Ask for S where
+    S: Service<Request<Body>, Response = Response<Box<DynBody>>, Error = BoxError, Future: Send> + Send + 'static
+{
+}
+
+/// The start of a client that keeps to `--timeout`. kube's own retries do not: they go on for three minutes.
+fn builder(mut config: Config, session: &Session) -> Result<ClientBuilder<impl Ask>> {
+    config.connect_timeout = Some(session.timeout.min(CONNECT_TIMEOUT));
+    config.read_timeout = config.read_timeout.map(|timeout| timeout.min(session.timeout));
+    config.default_retry = false;
+    ClientBuilder::try_from(config).context("make a Kubernetes client")
+}
+
+/// A client that asks again when the API server is too busy.
+fn build(builder: ClientBuilder<impl Ask>) -> Result<Client> {
+    let (first, last, times) = BUSY;
+    let retries = RetryPolicy::new(first, last, times, false).context("make a Kubernetes client")?;
+    Ok(builder.with_layer(&BufferLayer::new(1)).with_layer(&RetryLayer::new(retries)).build())
+}
+
 impl EksAccess {
-    async fn client(&self) -> Result<Client> {
+    async fn client(&self, session: &Session) -> Result<Client> {
         // The token goes on by itself, so that it can be renewed.
         let kubeconfig = serde_json::from_value(self.kubeconfig_with(&json!({})))?;
         let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
-        let mut config = config.context("use the cluster's endpoint and CA")?;
-        config.connect_timeout = Some(self.timeout.min(CONNECT_TIMEOUT));
-        config.read_timeout = config.read_timeout.map(|timeout| timeout.min(self.timeout));
+        let config = config.context("use the cluster's endpoint and CA")?;
         let tokens = Arc::new(Tokens { eks: self.clone(), last: Mutex::default() });
         let layer = tower::util::MapRequestLayer::new(move |request| tokens.authorize(request));
-        let builder = ClientBuilder::try_from(config).context("make a Kubernetes client")?;
-        Ok(builder.with_layer(&layer).build())
+        build(builder(config, session)?.with_layer(&layer))
     }
 
     /// A kubeconfig with a fresh token, for programs that need a file. A secret, valid for 15 minutes.

@@ -141,7 +141,7 @@ impl Tool for AppmeshInstall {
             service_account: named(&self.service_account, &mut mesh.service_account, "appmesh-controller"),
         };
         let access = session.access(&self.kube, &self.aws).await?;
-        let objects = Objects::new(access.client().await?, MANAGER);
+        let objects = Objects::new(access.client(session).await?, MANAGER);
         let helm = Helm::new(session, &access).await?;
         let role: Option<String> = session.doc.read(&["role", "arn"])?;
         let (mut chart, mut definitions) = (None, Vec::new());

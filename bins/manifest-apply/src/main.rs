@@ -130,7 +130,7 @@ impl Tool for ManifestApply {
         let by_name = self.flags.delete && self.file.is_empty() && !app.objects.is_empty();
         let bodies = if by_name { Vec::new() } else { self.bodies(session, &app)? };
 
-        let client = session.access(&self.kube, &self.aws).await?.client().await?;
+        let client = session.access(&self.kube, &self.aws).await?.client(session).await?;
         let namespace = app.namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
         let objects = Objects::new(client, MANAGER);
         let manifests = if by_name {

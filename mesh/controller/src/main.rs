@@ -30,7 +30,7 @@ use std::{
 use anyhow::Context as _;
 use aws_config::{BehaviorVersion, Region, SdkConfig, retry::RetryConfig};
 use clap::Parser;
-use kube::{Client, ResourceExt as _};
+use kube::{Client, Config, ResourceExt as _};
 use tokio::{
     signal::unix::{SignalKind, signal},
     task::JoinSet,
@@ -117,7 +117,10 @@ async fn run(options: Options) -> anyhow::Result<()> {
     // Refused only where somebody has installed one already, which is as good.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let stop = CancellationToken::new();
-    let client = Client::try_default().await.context("finding the API server")?;
+    let mut config = Config::infer().await.context("finding the API server")?;
+    // Every loop here looks again by itself, and sooner: kube's own retries of one request go on for three minutes.
+    config.default_retry = false;
+    let client = Client::try_from(config).context("finding the API server")?;
     let aws = aws(options.aws_region.clone()).await;
     let identity = Identity::find(&aws, options.role.as_deref()).await?;
     tracing::info!(region = identity.region, account = identity.account, "serving the meshes of this account");

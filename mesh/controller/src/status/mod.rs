@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use aws_sdk_servicediscovery::error::ErrorMetadata;
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use futures::{StreamExt as _, future::BoxFuture, stream};
 use kube::{
@@ -229,9 +230,14 @@ impl Reporting {
     }
 }
 
-/// An error and its causes in one line. The SDK's say some things twice.
+/// An error and its causes in one line. It is the same each time, without the number of the request: a status that
+/// changes is looked at again at once. The SDK says some things twice.
 fn told(error: &anyhow::Error) -> String {
-    let mut causes: Vec<String> = error.chain().map(ToString::to_string).collect();
+    let words = |cause: &(dyn std::error::Error + 'static)| match cause.downcast_ref::<ErrorMetadata>() {
+        Some(answer) => format!("{}: {}", answer.code().unwrap_or_default(), answer.message().unwrap_or_default()),
+        None => cause.to_string(),
+    };
+    let mut causes: Vec<String> = error.chain().map(words).collect();
     causes.dedup();
     causes.join(": ")
 }
@@ -315,4 +321,16 @@ fn settled(written: kube::Result<()>) -> anyhow::Result<()> {
 fn delays() -> impl Iterator<Item = Duration> {
     let backoff = ExponentialBuilder::default().with_min_delay(Duration::from_secs(1));
     backoff.with_max_delay(Duration::from_secs(15)).with_jitter().without_max_times().build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_told_once_and_the_same_each_time() {
+        let answer = ErrorMetadata::builder().code("AccessDenied").message("not you").custom("aws_request_id", "8667");
+        let error = anyhow::Error::new(answer.build()).context("twice").context("twice").context("sts:AssumeRole");
+        assert_eq!(told(&error), "sts:AssumeRole: twice: AccessDenied: not you");
+    }
 }
