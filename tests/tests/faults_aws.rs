@@ -101,6 +101,18 @@ fn every_operation_of_the_flow() {
         row.converges(outcome);
         row.keep().unwrap();
     }
+    let mut row = Row::new("make all while a role's trust is not honoured yet");
+    make("-j8 destroy").unwrap();
+    let why = "Not authorized to perform sts:AssumeRoleWithWebIdentity";
+    let unheard = json!({"kind": "error", "status": 403, "code": "AccessDenied", "message": why, "times": 6});
+    let fault = cloud.fault(&on(&unheard, SDK, "sts:AssumeRoleWithWebIdentity")).unwrap();
+    let outcome = make("-j8 all");
+    row.converges(outcome.and_then(|()| {
+        let struck = fault.struck().len();
+        (struck == 6).then_some(()).ok_or_else(|| format!("struck {struck} times"))
+    }));
+    drop(fault);
+    row.keep().unwrap();
     make("-j8 destroy").unwrap();
 }
 

@@ -18,7 +18,7 @@ struct Case {
     /// What is made as it should be.
     made: &'static str,
     /// Bash that undoes a step, or fakes its document. `$J` is the folder of the documents, `aws SERVICE OPERATION` a call
-    /// with parameters on stdin.
+    /// with parameters on stdin, `unpushed IMAGE` a document that names an image that nobody has.
     undone: &'static str,
     /// What is made then, and fails.
     goal: &'static str,
@@ -65,14 +65,14 @@ const CASES: [Case; 10] = [
     Case {
         missing: "image of the application",
         made: "$J/c2/image-colorapp.json",
-        undone: r#"echo '{"repositoryName": "k8multi/colorapp", "force": true}' | aws ecr delete_repository > /dev/null"#,
+        undone: r#"unpushed colorapp"#,
         goal: "$J/c2/colorapp.json",
         reason: &["manifest-apply", "k8multi/colorapp", "not found"],
     },
     Case {
         missing: "image of the controller",
         made: "$J/c2/image-appmesh-controller.json",
-        undone: r#"echo '{"repositoryName": "k8multi/appmesh-controller", "force": true}' | aws ecr delete_repository > /dev/null"#,
+        undone: r#"unpushed appmesh-controller"#,
         goal: "$J/c2/mesh.json",
         reason: &["appmesh-install", "k8multi/appmesh-controller", "not found"],
     },
@@ -88,7 +88,10 @@ const CASES: [Case; 10] = [
         made: "$J/c2/colorapp.json $J/c2/ingress.json",
         undone: r#"sed -i 's|mesh/k8multi/virtualService|mesh/another/virtualService|' $J/c2/colorapp.json"#,
         goal: "probe",
-        reason: &["color-probe", "nobody has told mesh another where requests for VirtualService colorapp"],
+        reason: &[
+            "manifest-apply",
+            "mesh/another/virtualService/colorapp.k8multi.svc.cluster.local is not of mesh k8multi",
+        ],
     },
     Case {
         missing: "open port",
@@ -128,7 +131,8 @@ fn without(cloud: &Cloud, bin: &Path, Case { made, undone, goal, reason, .. }: &
     };
     let _infallible = write!(
         script,
-        "J={} BIN={}\naws() {{ jq -c --arg s $1 --arg o $2 '[$s, $o, .]' | {} tests/aws/call.py; }}\n",
+        "J={} BIN={}\naws() {{ jq -c --arg s $1 --arg o $2 '[$s, $o, .]' | {} tests/aws/call.py; }}\n\
+         unpushed() {{ sed -i \"s/sha256:[0-9a-f]*/sha256:$(printf %064d 0)/\" $J/c2/image-$1.json; }}\n",
         documents.display(),
         real.display(),
         python.display()

@@ -80,8 +80,8 @@ pub enum Change {
     Trust { role: String },
     SetBoundary { role: String, boundary: String },
     Tag { role: String, tags: BTreeMap<String, String> },
-    Attach { role: String, policy: String },
-    PutInline { role: String, policy: String },
+    Attach { role: String, policy: String, record: Option<String> },
+    PutInline { role: String, policy: String, record: String },
     Detach { role: String, policy: String },
     DeleteInline { role: String, policy: String },
     Untag { role: String, keys: Vec<String> },
@@ -98,8 +98,8 @@ impl fmt::Display for Change {
                 let tags: Vec<String> = tags.iter().map(|(key, value)| format!("{key}={value}")).collect();
                 write!(f, "tag role {role} {}", tags.join(" "))
             }
-            Change::Attach { role, policy } => write!(f, "attach {policy} to role {role}"),
-            Change::PutInline { role, policy } => write!(f, "put inline policy {policy} on role {role}"),
+            Change::Attach { role, policy, .. } => write!(f, "attach {policy} to role {role}"),
+            Change::PutInline { role, policy, .. } => write!(f, "put inline policy {policy} on role {role}"),
             Change::Detach { role, policy } => write!(f, "detach {policy} from role {role}"),
             Change::DeleteInline { role, policy } => write!(f, "delete inline policy {policy} of role {role}"),
             Change::Untag { role, keys } => write!(f, "untag role {role} {}", keys.join(" ")),
@@ -115,6 +115,7 @@ pub fn plan(want: &Want, have: Option<&Role>) -> Result<Vec<Change>> {
     }
     let nothing = Role::default();
     let (role, name) = (have.unwrap_or(&nothing), || want.name.clone());
+    let wanted = records(want, role);
     let mut changes = Vec::new();
 
     let mut tags = tags(want, role);
@@ -134,10 +135,18 @@ pub fn plan(want: &Want, have: Option<&Role>) -> Result<Vec<Change>> {
         }
     }
     let missing = want.policies.iter().filter(|policy| !role.attached.contains(policy));
-    changes.extend(missing.map(|policy| Change::Attach { role: name(), policy: policy.clone() }));
+    changes.extend(missing.map(|policy| Change::Attach {
+        role: name(),
+        policy: policy.clone(),
+        record: wanted.iter().find(|(_, arn)| *arn == policy).map(|(key, _)| key.clone()),
+    }));
     let wrong =
         want.documents.iter().filter(|(name, document)| !role.inline.get(*name).is_some_and(|i| same(i, document)));
-    changes.extend(wrong.map(|(policy, _)| Change::PutInline { role: name(), policy: policy.clone() }));
+    changes.extend(wrong.map(|(policy, _)| Change::PutInline {
+        role: name(),
+        policy: policy.clone(),
+        record: format!("{INLINE_TAG}{policy}"),
+    }));
 
     // What we put there for an earlier wish.
     let (attached, inline) = ours(role);
@@ -145,7 +154,6 @@ pub fn plan(want: &Want, have: Option<&Role>) -> Result<Vec<Change>> {
     changes.extend(unwanted.map(|policy| Change::Detach { role: name(), policy: policy.clone() }));
     let unwanted = inline.iter().filter(|policy| !want.documents.contains_key(*policy));
     changes.extend(unwanted.map(|policy| Change::DeleteInline { role: name(), policy: policy.clone() }));
-    let wanted = records(want, role);
     let keys: Vec<String> = remembered(role).filter(|key| !wanted.contains_key(*key)).cloned().collect();
     if !keys.is_empty() {
         changes.push(Change::Untag { role: name(), keys });

@@ -61,11 +61,11 @@ pub fn drift(region: &Region, one: &str) {
     region.steady("irsa-role", &made);
 
     detach();
-    restores(&[&attach], &["iam:AttachRolePolicy"]);
+    restores(&[&attach], &["iam:AttachRolePolicy", "iam:TagRole"]);
     edit_inline();
-    restores(&[inline], &["iam:PutRolePolicy"]);
+    restores(&[inline], &["iam:PutRolePolicy", "iam:TagRole"]);
     others("delete_role_policy", json!({"PolicyName": "doc"}));
-    restores(&[inline], &["iam:PutRolePolicy"]);
+    restores(&[inline], &["iam:PutRolePolicy", "iam:TagRole"]);
     untag("team");
     restores(&[tag], &["iam:TagRole"]);
     others("tag_role", json!({"Tags": [{"Key": "team", "Value": "ops"}]}));
@@ -83,7 +83,14 @@ pub fn drift(region: &Region, one: &str) {
     untag("team");
     restores(
         &[tag, trust, &attach, inline],
-        &["iam:TagRole", "iam:UpdateAssumeRolePolicy", "iam:AttachRolePolicy", "iam:PutRolePolicy"],
+        &[
+            "iam:TagRole",
+            "iam:UpdateAssumeRolePolicy",
+            "iam:AttachRolePolicy",
+            "iam:TagRole",
+            "iam:PutRolePolicy",
+            "iam:TagRole",
+        ],
     );
 
     // A wish that is dropped is taken off again.
@@ -103,7 +110,9 @@ pub fn drift(region: &Region, one: &str) {
         &[
             "iam:TagRole",
             "iam:AttachRolePolicy",
+            "iam:TagRole",
             "iam:PutRolePolicy",
+            "iam:TagRole",
             "iam:DetachRolePolicy",
             "iam:DeleteRolePolicy",
             "iam:UntagRole",
@@ -116,7 +125,10 @@ pub fn drift(region: &Region, one: &str) {
         &[],
         &["iam:DetachRolePolicy", "iam:DeleteRolePolicy", "iam:DeleteRole"],
     );
-    restores(&["create role full", &attach, inline], &["iam:CreateRole", "iam:AttachRolePolicy", "iam:PutRolePolicy"]);
+    restores(
+        &["create role full", &attach, inline],
+        &["iam:CreateRole", "iam:AttachRolePolicy", "iam:TagRole", "iam:PutRolePolicy", "iam:TagRole"],
+    );
     region.deletes("irsa-role", &made, &[], &["iam:DetachRolePolicy", "iam:DeleteRolePolicy", "iam:DeleteRole"]);
 }
 
@@ -144,7 +156,7 @@ pub fn of_others(region: &Region, one: &str, two: &str) {
             "put the trust policy of role theirs right",
             &format!("attach {CLOUD_MAP} to role theirs"),
         ],
-        &["iam:TagRole", "iam:UpdateAssumeRolePolicy", "iam:AttachRolePolicy"],
+        &["iam:TagRole", "iam:UpdateAssumeRolePolicy", "iam:AttachRolePolicy", "iam:TagRole"],
     );
     region.steady("irsa-role", &adopted.document);
 
@@ -187,7 +199,7 @@ pub fn of_others(region: &Region, one: &str, two: &str) {
         &format!("{wish} --adopt"),
         &adopted.document,
         &["tag role theirs crossmesh:inline/extra=", "put inline policy extra on role theirs"],
-        &["iam:TagRole", "iam:PutRolePolicy"],
+        &["iam:TagRole", "iam:PutRolePolicy", "iam:TagRole"],
     );
     let kept = format!("role theirs: others attached {READ_ONLY}");
     let off = ["iam:DetachRolePolicy", "iam:DeleteRolePolicy", "iam:UntagRole"];

@@ -3,6 +3,7 @@
 use super::*;
 use crate::image::sha256;
 use ::tests::hostile::{spoiled, spoiled_text};
+use ::tests::report::Row;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -164,6 +165,12 @@ impl Fake {
     }
 }
 
+/// What came of a kind of fault, for `docs/faults.md`.
+#[track_caller]
+fn keep(fault: &str, converged: usize, told: usize) {
+    Row { converged, told, ..Row::new(fault) }.keep().unwrap();
+}
+
 /// An image of one blob of two parts, one in a file.
 fn image(folder: &std::path::Path) -> Image {
     let path = folder.join("content");
@@ -237,6 +244,7 @@ async fn what_passes_is_tried_again_and_what_does_not_is_told() {
             Some((Kind::Retry, "the registry did not take it")),
         ),
     ];
+    let told = cases.iter().filter(|(_, _, end)| end.is_some()).count();
     let runs = cases.map(async |(refuse, expected, end)| {
         let (folder, fake) = (tempfile::tempdir().unwrap(), Fake::start(refuse).await);
         let image = image(folder.path());
@@ -265,7 +273,8 @@ async fn what_passes_is_tried_again_and_what_does_not_is_told() {
         }
         fake.holds(&image);
     });
-    join_all(runs).await;
+    let tried = join_all(runs).await.len();
+    keep("registry: refuses a request once, or for good", tried - told, told);
 }
 
 #[tokio::test]
@@ -284,6 +293,7 @@ async fn a_pass_that_ends_is_renewed_while_it_is_good_for_something() {
     assert!(format!("{error:#}").contains("the registry's token ended"), "{error:#}");
     assert_eq!(fake.shelf().passes, 5, "passes that are good for nothing are not asked for again and again");
     assert_eq!(fake.shelf().manifests.len(), 1);
+    keep("registry: its token ends half way", 1, 1);
 }
 
 #[tokio::test]
@@ -297,6 +307,7 @@ async fn what_is_not_what_its_digest_says_is_refused_for_good() {
     assert!(format!("{error:#}").contains("it is not what its digest says"), "{error:#}");
     assert_eq!(fake.asked(&image), ["HEAD blobs/BLOB", "POST blobs/uploads/", "PUT blobs/uploads/1"]);
     fake.holds_no_half(&image);
+    keep("registry: gets a blob that is not what its digest says", 0, 1);
 }
 
 /// Passes bytes on, and cuts this many connections, each after so many bytes of its client.
@@ -348,6 +359,7 @@ async fn a_push_cut_in_the_middle_of_a_blob_goes_on() {
         fake.holds(&image);
     };
     tokio::join!(once, always);
+    keep("registry: connection cut in the middle of a blob, twice or for good", 1, 1);
 }
 
 /// Debian's docker-registry, on loopback.
