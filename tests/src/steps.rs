@@ -254,7 +254,7 @@ pub fn aws(cloud: &Cloud) -> Result<Vec<Family>> {
                  --policy ViewOnlyAccess --policy-document {first} {bounds}/PowerUserAccess"
             );
             let change = format!(
-                "irsa-role --service-account jobs/x --role jobs --tag team=b --policy AWSCloudMapFullAccess \
+                "irsa-role --service-account jobs/x --role jobs --path /mesh/ --tag team=b --policy AWSCloudMapFullAccess \
                  --policy-document {second} {bounds}/AdministratorAccess"
             );
             made_and_removed(

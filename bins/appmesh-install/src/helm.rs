@@ -150,7 +150,11 @@ impl Helm {
         }
         let flags = ["upgrade"].into_iter().chain(flags).chain(["--values"]).map(OsStr::new);
         let flags = flags.chain([file.as_os_str()]).chain(self.cluster());
-        self.run(&format!("upgrade {release}"), flags, &[release.as_ref(), archive.as_ref()]).await.map(drop)
+        match self.run(&format!("upgrade {release}"), flags, &[release.as_ref(), archive.as_ref()]).await {
+            // Whether the other run does what this one would, the next look tells.
+            Err(error) if is_at_work(&error) => Ok(()),
+            done => done.map(drop),
+        }
     }
 
     /// `helm uninstall`; succeeds when there is no such release.
@@ -204,6 +208,12 @@ impl Helm {
         };
         Err(error).with_context(|| format!("helm {what}"))
     }
+}
+
+/// Whether another run of Helm is at work on the release.
+fn is_at_work(error: &anyhow::Error) -> bool {
+    let signs = ["another operation (install/upgrade/rollback) is in progress", "release: already exists"];
+    error.chain().any(|cause| signs.iter().any(|sign| cause.to_string().contains(sign)))
 }
 
 /// Helm's words with what a caller can do about them.
