@@ -137,13 +137,19 @@ impl Iam {
         call.send().await.call("iam:UntagRole", role).map(drop)
     }
 
-    pub async fn attach(&self, session: &Session, role: &str, policy: &str) -> Result<()> {
+    /// `record` is the tag that remembers it. It is there already and put there again: a run with another wish that came
+    /// between has taken off what remembered nothing yet.
+    pub async fn attach(&self, session: &Session, role: &str, policy: String, record: Option<String>) -> Result<()> {
         let attach = async || {
-            let call = self.0.attach_role_policy().role_name(role).policy_arn(policy);
+            let call = self.0.attach_role_policy().role_name(role).policy_arn(&policy);
             let answer = call.send().await.or_absent(|error| is_role_unknown(error.meta()));
-            Ok(answer.call("iam:AttachRolePolicy", policy)?.is_some())
+            Ok(answer.call("iam:AttachRolePolicy", &policy)?.is_some())
         };
-        settled(session, role, attach).await
+        settled(session, role, attach).await?;
+        match record {
+            Some(record) => self.tag(role, [(record, policy)].into()).await,
+            None => Ok(()),
+        }
     }
 
     pub async fn detach(&self, role: &str, policy: &str) -> Result<()> {
@@ -152,13 +158,22 @@ impl Iam {
         answer.call("iam:DetachRolePolicy", policy).map(drop)
     }
 
-    pub async fn put_inline(&self, session: &Session, role: &str, name: &str, document: &Value) -> Result<()> {
+    /// `record` as in [`Iam::attach`].
+    pub async fn put_inline(
+        &self,
+        session: &Session,
+        role: &str,
+        name: &str,
+        document: &Value,
+        record: String,
+    ) -> Result<()> {
         let put = async || {
             let call = self.0.put_role_policy().role_name(role).policy_name(name).policy_document(document.to_string());
             let answer = call.send().await.or_absent(|error| is_role_unknown(error.meta()));
             Ok(answer.call("iam:PutRolePolicy", name)?.is_some())
         };
-        settled(session, role, put).await
+        settled(session, role, put).await?;
+        self.tag(role, [(record, String::new())].into()).await
     }
 
     pub async fn delete_inline(&self, role: &str, name: &str) -> Result<()> {

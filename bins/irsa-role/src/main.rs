@@ -200,18 +200,10 @@ impl Tool for IrsaRole {
             Change::Trust { role } => iam.set_trust(&role, &want.trust).await,
             Change::SetBoundary { role, boundary } => iam.set_boundary(&role, &boundary).await,
             Change::Tag { role, tags } => iam.tag(&role, tags).await,
-            Change::Attach { role, policy, record } => {
-                iam.attach(session, &role, &policy).await?;
-                // Again: a run with another wish that came between has forgotten what was not there yet.
-                match record {
-                    Some(record) => iam.tag(&role, [(record, policy)].into()).await,
-                    None => Ok(()),
-                }
-            }
+            Change::Attach { role, policy, record } => iam.attach(session, &role, policy, record).await,
             Change::PutInline { role, policy, record } => {
                 let document = want.documents.get(&policy).context("an inline policy nobody wished for")?;
-                iam.put_inline(session, &role, &policy, document).await?;
-                iam.tag(&role, [(record, String::new())].into()).await
+                iam.put_inline(session, &role, &policy, document, record).await
             }
             Change::Detach { role, policy } => iam.detach(&role, &policy).await,
             Change::DeleteInline { role, policy } => iam.delete_inline(&role, &policy).await,
