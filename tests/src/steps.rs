@@ -372,7 +372,7 @@ impl Cloud {
 }
 
 /// A small application of what everybody has.
-const SHOP: &str = r#"
+pub const SHOP: &str = r#"
 apiVersion: v1
 kind: Namespace
 metadata: {name: shop}

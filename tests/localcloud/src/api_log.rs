@@ -21,11 +21,11 @@ pub struct Call {
 }
 
 impl Call {
-    /// Whether it may have changed something of `service`.
+    /// Whether it may have changed something of `service`: also one whose answer was lost (5xx).
     pub fn changes(&self, service: &str) -> bool {
         let operation = self.action.as_deref().and_then(|action| action.strip_prefix(service)?.strip_prefix(':'));
         let reads = |operation: &str| ["Describe", "Get", "List"].iter().any(|verb| operation.starts_with(verb));
-        self.code < 400 && operation.is_some_and(|operation| !reads(operation))
+        !(400..500).contains(&self.code) && operation.is_some_and(|operation| !reads(operation))
     }
 }
 
@@ -65,11 +65,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_successful_changes_of_the_service_count() {
+    fn only_changes_of_the_service_count() {
         for (line, expected) in [
             (r#"{"action": "ec2:AuthorizeSecurityGroupIngress", "code": 200, "host": "x"}"#, true),
             (r#"{"action": "ec2:DescribeInstances", "code": 200}"#, false),
             (r#"{"action": "ec2:AuthorizeSecurityGroupIngress", "code": 403}"#, false),
+            (r#"{"action": "ec2:AuthorizeSecurityGroupIngress", "code": 503}"#, true),
             (r#"{"action": "iam:CreateRole", "code": 200}"#, false),
             (r#"{"action": null, "code": 200}"#, false),
         ] {

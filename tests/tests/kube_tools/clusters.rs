@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Output;
 use tests::cloud::Cloud;
-use tests::{TOOLS, error, program, root};
+use tests::{TOOLS, error, feed, program, root};
 
 /// What a tool printed.
 pub struct Said {
@@ -135,13 +135,13 @@ impl Clusters {
         stdout
     }
 
-    /// A call of an AWS API.
+    /// A call of an AWS API. Its answer may be a secret.
     #[track_caller]
     pub fn aws(&self, service: &str, operation: &str, parameters: &Value) -> Value {
         let (python, call) = (self.0.python().unwrap(), root().join("tests/aws/call.py"));
-        let command = format!("{} {}", python.display(), call.display());
-        let said = self.done(&command, &json!([service, operation, parameters]).to_string()).document;
-        let mut said: Value = serde_json::from_str(&said).unwrap();
+        let asked = json!([service, operation, parameters]).to_string();
+        let output = feed(&mut self.0.command([python, call]), asked.as_bytes()).unwrap();
+        let mut said: Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(said["error"], Value::Null, "{service} {operation} {parameters}");
         said["answer"].take()
     }
