@@ -174,7 +174,9 @@ async fn run(options: Options) -> anyhow::Result<()> {
 }
 
 async fn aws(region: Option<String>) -> SdkConfig {
-    let config = aws_config::defaults(BehaviorVersion::latest()).retry_config(RetryConfig::adaptive());
+    // Not the SDK's adaptive retries: after two throttled answers they hold back every call for half a minute.
+    let retries = RetryConfig::standard().with_max_attempts(6);
+    let config = aws_config::defaults(BehaviorVersion::latest()).retry_config(retries);
     match region.filter(|region| !region.is_empty()) {
         Some(region) => config.region(Region::new(region)).load().await,
         None => config.load().await,
