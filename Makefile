@@ -76,15 +76,18 @@ $(TWO)/namespace.json: $(TWO)/oidc.json $(ONE)/oidc.json | $(BIN)/cloudmap-ns
 $(TWO)/ingress.json: $(TWO)/oidc.json $(ONE)/oidc.json | $(BIN)/sg-open
 	$(BIN)/sg-open --from $(ONE)/oidc.json --port $(PORT) < $< $(to)
 
-# --- the applications: the back end first, for the front end names its VirtualService
-$(TWO)/colorapp.json: $(TWO)/mesh.json $(TWO)/image-colorapp.json $(TWO)/namespace.json manifests/colorapp.yaml | $(BIN)/manifest-apply
-	cat $(filter %.json,$^) | $(BIN)/manifest-apply colorapp --file manifests/colorapp.yaml $(to)
+# --- the applications: the front end names the back end's VirtualService, so it starts when that one has its ARN
+$(TWO)/colorapp-arn.json: $(TWO)/mesh.json $(TWO)/image-colorapp.json $(TWO)/namespace.json manifests/colorapp.yaml | $(BIN)/manifest-apply
+	cat $(filter %.json,$^) | $(BIN)/manifest-apply colorapp --file manifests/colorapp.yaml --no-wait $(to)
 
-$(ONE)/feapp.json: $(ONE)/mesh.json $(ONE)/image-feapp.json manifests/feapp.yaml $(TWO)/colorapp.json | $(BIN)/manifest-apply
-	cat $(filter-out $(TWO)/%,$(filter %.json,$^)) | $(BIN)/manifest-apply feapp --file manifests/feapp.yaml --from $(TWO)/colorapp.json $(to)
+$(TWO)/colorapp.json: $(TWO)/colorapp-arn.json | $(BIN)/manifest-apply
+	$(BIN)/manifest-apply colorapp < $< $(to)
+
+$(ONE)/feapp.json: $(ONE)/mesh.json $(ONE)/image-feapp.json manifests/feapp.yaml $(TWO)/colorapp-arn.json | $(BIN)/manifest-apply
+	cat $(filter-out $(TWO)/%,$(filter %.json,$^)) | $(BIN)/manifest-apply feapp --file manifests/feapp.yaml --from $(TWO)/colorapp-arn.json $(to)
 
 .PHONY: probe
-probe: $(ONE)/feapp.json $(TWO)/ingress.json | $(BIN)/color-probe ## Ask the front end COUNT times: red and blue must be even
+probe: $(ONE)/feapp.json $(TWO)/colorapp.json $(TWO)/ingress.json | $(BIN)/color-probe ## Ask the front end COUNT times: red and blue must be even
 	$(BIN)/color-probe --count $(COUNT) --expect red=1,blue=1 < $< > $(ONE)/probe.json
 
 # --- taking it down: from the names alone, so it also works when a run died before it wrote its file
@@ -138,7 +141,7 @@ plan-ingress: | $(BIN)/sg-open
 plan-colorapp: | $(BIN)/manifest-apply
 	$(BIN)/manifest-apply colorapp --plan --file manifests/colorapp.yaml $(call was,$(TWO)/colorapp.json,$(CLUSTER2)) > /dev/null
 plan-feapp: | $(BIN)/manifest-apply
-	$(BIN)/manifest-apply feapp --plan --file manifests/feapp.yaml --from $(TWO)/colorapp.json $(call was,$(ONE)/feapp.json,$(CLUSTER1)) > /dev/null
+	$(BIN)/manifest-apply feapp --plan --file manifests/feapp.yaml --from $(TWO)/colorapp-arn.json $(call was,$(ONE)/feapp.json,$(CLUSTER1)) > /dev/null
 
 # --- this machine only
 LOCALCLOUD = $(BIN)/localcloud --state $(BUILD)/localcloud

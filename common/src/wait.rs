@@ -15,13 +15,29 @@ pub enum Found<T> {
     NotYet(String),
 }
 
+/// Pauses up to this long are not cut short: what is done in an instant needs nobody who watches it.
+const UNWATCHED: Duration = Duration::from_millis(250);
+
 impl Session {
     /// Looks until the answer is [`Found::Ready`], at 50 ms, then ever more seldom up to every 2 s.
     ///
     /// # Errors
     /// The look's own error at once, or [`Kind::Retry`](crate::Kind::Retry) when `--timeout` has passed, with the
     /// reason last seen.
-    pub async fn wait<T>(&self, what: impl Display, mut look: impl AsyncFnMut() -> Result<Found<T>>) -> Result<T> {
+    pub async fn wait<T>(&self, what: impl Display, look: impl AsyncFnMut() -> Result<Found<T>>) -> Result<T> {
+        self.watch(what, look, std::future::pending).await
+    }
+
+    /// [`Session::wait`] that also looks whenever `changed` ends. It may be dropped and called again at any moment.
+    ///
+    /// # Errors
+    /// As those of [`Session::wait`].
+    pub async fn watch<T>(
+        &self,
+        what: impl Display,
+        mut look: impl AsyncFnMut() -> Result<Found<T>>,
+        mut changed: impl AsyncFnMut(),
+    ) -> Result<T> {
         let mut pauses = ExponentialBuilder::new()
             .with_min_delay(Duration::from_millis(50))
             .with_factor(1.5)
@@ -46,7 +62,10 @@ impl Session {
                 self.stderr.line(format_args!("waiting for {what}: {reason}"));
                 told = reason;
             }
-            tokio::time::sleep(pause).await;
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = changed(), if pause > UNWATCHED => {}
+            }
         }
     }
 }

@@ -85,8 +85,8 @@ const CASES: [Case; 10] = [
     },
     Case {
         missing: "ARN of the other cluster's service",
-        made: "$J/c2/colorapp.json $J/c2/ingress.json",
-        undone: r#"sed -i 's|mesh/k8multi/virtualService|mesh/another/virtualService|' $J/c2/colorapp.json"#,
+        made: "$J/c2/colorapp-arn.json $J/c2/ingress.json",
+        undone: r#"sed -i 's|mesh/k8multi/virtualService|mesh/another/virtualService|' $J/c2/colorapp-arn.json"#,
         goal: "probe",
         reason: &[
             "manifest-apply",

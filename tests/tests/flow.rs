@@ -74,8 +74,11 @@ fn the_tutorial_from_nothing_to_red_and_blue_and_back() {
     let before = flow.account();
 
     // Everything but the security group rule: the front end is there and cannot reach the back end.
-    flow.make(&format!("-j8 {}", flow.build.join("c1/feapp.json").display()));
-    let feapp = flow.build.join("c1/feapp.json");
+    let (feapp, colorapp) = (flow.build.join("c1/feapp.json"), flow.build.join("c2/colorapp.json"));
+    flow.make(&format!("-j8 {} {}", feapp.display(), colorapp.display()));
+    let gate = "{.items[*].status.conditions[?(@.type==\"conditions.appmesh.k8s.aws/aws-cloudmap-healthy\")].status}";
+    let gates = flow.sh(&format!("kubectl --context c2 -n k8multi get pods -o jsonpath='{gate}'"));
+    assert_eq!(gates, "True True", "pods are ready once they are registered");
     let probe =
         format!("{} --count 20 --expect red=1,blue=1 --timeout 60s < {}", Flow::tool("color-probe"), feapp.display());
     let closed = flow.cloud.sh(&probe).unwrap();

@@ -25,15 +25,16 @@ use std::process::ExitCode;
 /// Manifests are templates over the document: `{{ images.colorapp.uri }}`, and `{{ peer.… }}` over the other side's;
 /// a value that is missing is an error. --set replaces bare words, such as ECR_IMAGE_PREFIX, before that; both words
 /// and values are kept in the document, so they are no place for secrets. Objects are applied server-side, namespaces
-/// and custom resource definitions first, and waited for: rollouts, App Mesh conditions, load balancers. What somebody
-/// else made or another field manager holds is a conflict unless --adopt; what kubectl changed by hand about an object
-/// of ours is put right. --delete removes what was applied, in reverse order, and waits for finalizers; without --file
-/// it goes by the objects in the document.
+/// and custom resource definitions first, and waited for: rollouts, App Mesh conditions, load balancers; with --no-wait
+/// App Mesh conditions only, for their ARNs are what another cluster waits for. What somebody else made or another
+/// field manager holds is a conflict unless --adopt; what kubectl changed by hand about an object of ours is put right.
+/// --delete removes what was applied, in reverse order, and waits for finalizers; without --file it goes by the objects
+/// in the document.
 ///
 ///   Reads   cluster, and whatever the templates name
 ///   Owns    apps.NAME {endpoint, files, from, namespace, objects, set, virtualServices}
-///   Calls   eks:DescribeCluster, unless --context or --kubeconfig is given; Kubernetes: get, patch and delete of the
-///           objects, list of pods, events and pods/log to say what is stuck
+///   Calls   eks:DescribeCluster, unless --context or --kubeconfig is given; Kubernetes: get, watch, patch and delete of
+///           the objects, list of pods, events and pods/log to say what is stuck
 ///   Exits   0 done, 1 failed, 2 usage, 3 input, 4 conflict, 5 retry
 ///
 /// Examples:
@@ -57,6 +58,9 @@ struct ManifestApply {
     /// Namespace of objects that name none [default: default]
     #[arg(long)]
     namespace: Option<String>,
+    /// Wait for App Mesh objects only, not for rollouts and load balancers
+    #[arg(long)]
+    no_wait: bool,
     /// Take over objects that somebody else made, and fields that other managers hold
     #[arg(long)]
     adopt: bool,
@@ -100,6 +104,7 @@ struct Want {
     app: App,
     manifests: Vec<Manifest>,
     adopt: bool,
+    no_wait: bool,
     objects: Objects,
 }
 
@@ -140,7 +145,7 @@ impl Tool for ManifestApply {
             files::manifests(&objects, bodies, &namespace, self.flags.delete).await?
         };
         app.namespace = Some(plan::namespace(&manifests, namespace));
-        Ok(Want { app, manifests, adopt: self.adopt, objects })
+        Ok(Want { app, manifests, adopt: self.adopt, no_wait: self.no_wait, objects })
     }
 
     async fn observe(&self, session: &Session, want: &Want) -> Result<Have> {
@@ -163,7 +168,7 @@ impl Tool for ManifestApply {
     }
 
     fn plan(want: &Want, have: &Have) -> Result<Vec<Change>> {
-        plan::plan(&want.manifests, have, want.adopt)
+        plan::plan(&want.manifests, have, want.adopt, want.no_wait)
     }
 
     fn plan_delete(want: &Want, have: &Have) -> Result<Vec<Change>> {

@@ -49,9 +49,13 @@ pub fn order(manifests: &mut [Manifest]) {
     });
 }
 
-/// Create what is missing, configure what differs, wait for what does not work yet.
-pub fn plan(manifests: &[Manifest], have: &Have, adopt: bool) -> Result<Vec<Change>> {
-    Ok(apply::plan(manifests, &have.objects, MANAGER, adopt)?.into_iter().map(Change::Apply).collect())
+/// Create what is missing, configure what differs, wait for what does not work yet; with `no_wait` only for that which
+/// the outcome or another manifest needs.
+pub fn plan(manifests: &[Manifest], have: &Have, adopt: bool, no_wait: bool) -> Result<Vec<Change>> {
+    let needed = |object: &ObjectRef| object.group() == "appmesh.k8s.aws" || object.kind == "CustomResourceDefinition";
+    let mut steps = apply::plan(manifests, &have.objects, MANAGER, adopt)?;
+    steps.retain(|step| !matches!(step, Step::AwaitReady(object) if no_wait && !needed(object)));
+    Ok(steps.into_iter().map(Change::Apply).collect())
 }
 
 /// The namespace to remember: the default, if an object is in it and so may rely on it; else that of the first object.
@@ -174,6 +178,19 @@ mod tests {
             let manifests: Vec<Manifest> = namespaces.iter().copied().map(with).collect();
             assert_eq!(namespace(&manifests, "default".to_owned()), expected, "{namespaces:?}");
         }
+    }
+
+    #[test]
+    fn without_waiting_only_what_others_need_is_waited_for() {
+        let manifests = ["CustomResourceDefinition", "VirtualService", "Deployment"].map(|kind| manifest(kind, "a"));
+        let have = Have { objects: vec![Observed::default(); 3], ..Have::default() };
+        let waits = |no_wait| {
+            let plan = words(&plan(&manifests, &have, false, no_wait).unwrap());
+            plan.into_iter().filter(|word| word.starts_with("wait")).collect::<Vec<_>>()
+        };
+        let needed = ["wait for CustomResourceDefinition a", "wait for VirtualService a"];
+        assert_eq!(waits(true), needed);
+        assert_eq!(waits(false), [needed[0], needed[1], "wait for Deployment a"]);
     }
 
     #[test]

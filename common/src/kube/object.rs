@@ -4,15 +4,19 @@ use super::{UNKNOWN_CALLER, kind};
 use crate::aws::MANAGED_BY;
 use crate::{Error, Found, Kind, Session};
 use anyhow::{Context, Result};
+use futures::StreamExt;
 use kube::api::{Api, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams, Preconditions};
 use kube::discovery::{ApiResource, Scope, pinned_kind};
 use kube::error::DiscoveryError;
+use kube::runtime::{WatchStreamExt, watcher::watch_object};
 use kube::{Client, core::Status};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::future::ready;
+use std::pin::pin;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -229,16 +233,29 @@ impl Objects {
     /// # Errors
     /// It is still there, or the API server's.
     pub async fn wait_gone(&self, session: &Session, object: &ObjectRef) -> Result<()> {
-        session
-            .wait(format_args!("the end of {object}"), async || {
-                let Some(live) = self.get(object).await? else { return Ok(Found::Ready(())) };
-                let warning = super::rollout::warning(&self.client, &live).await;
-                let reasons = [super::apply::held_by(&live), warning];
-                let reasons: Vec<String> = reasons.into_iter().flatten().collect();
-                let reason = if reasons.is_empty() { "it is still there".to_owned() } else { reasons.join(": ") };
-                Ok(Found::NotYet(reason))
-            })
-            .await
+        let look = async || {
+            let Some(live) = self.get(object).await? else { return Ok(Found::Ready(())) };
+            let warning = super::rollout::warning(&self.client, &live).await;
+            let reasons = [super::apply::held_by(&live), warning];
+            let reasons: Vec<String> = reasons.into_iter().flatten().collect();
+            let reason = if reasons.is_empty() { "it is still there".to_owned() } else { reasons.join(": ") };
+            Ok(Found::NotYet(reason))
+        };
+        self.watch(session, object, format_args!("the end of {object}"), look).await
+    }
+
+    /// Looks until it is ready: whenever the object changes, and now and then. Who may not watch it still looks.
+    pub(super) async fn watch<T>(
+        &self,
+        session: &Session,
+        object: &ObjectRef,
+        what: impl fmt::Display,
+        look: impl AsyncFnMut() -> Result<Found<T>>,
+    ) -> Result<T> {
+        let Some(api) = self.api(object).await? else { return session.wait(what, look).await };
+        let mut changes =
+            pin!(watch_object(api, &object.name).default_backoff().filter_map(|change| ready(change.ok())));
+        session.watch(what, look, async || drop(changes.next().await)).await
     }
 
     /// `Err` holds the conflict of field managers. What may pass is waited for: an API server or webhook that does not

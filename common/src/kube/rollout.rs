@@ -26,16 +26,15 @@ impl Objects {
     /// # Errors
     /// It does not work in time, or the API server's.
     pub async fn wait_ready(&self, session: &Session, object: &ObjectRef) -> Result<()> {
-        session
-            .wait(object, async || {
-                let Some(live) = self.get(object).await? else {
-                    return Ok(Found::NotYet("it does not exist".to_owned()));
-                };
-                let Some(reason) = unready(&live) else { return Ok(Found::Ready(())) };
-                let stuck = stuck(&self.client(), &live).await;
-                Ok(Found::NotYet(stuck.map_or(reason.clone(), |stuck| format!("{reason}: {stuck}"))))
-            })
-            .await
+        let look = async || {
+            let Some(live) = self.get(object).await? else {
+                return Ok(Found::NotYet("it does not exist".to_owned()));
+            };
+            let Some(reason) = unready(&live) else { return Ok(Found::Ready(())) };
+            let stuck = stuck(&self.client(), &live).await;
+            Ok(Found::NotYet(stuck.map_or(reason.clone(), |stuck| format!("{reason}: {stuck}"))))
+        };
+        self.watch(session, object, object, look).await
     }
 }
 
@@ -187,12 +186,19 @@ fn trouble(pod: &Pod) -> Option<Trouble> {
         return say(format!("failed: {reason}"));
     }
     let runs = |status: &&ContainerStatus| status.state.as_ref().is_some_and(|state| state.running.is_some());
-    let unready = containers().filter(runs).find(|status| !status.ready || status.started == Some(false))?;
-    Some(Trouble {
-        reason: format!("container {} runs but is not ready", unready.name),
-        ask_events: true,
-        log: Some((unready.name.clone(), false)),
-    })
+    if let Some(unready) = containers().filter(runs).find(|status| !status.ready || status.started == Some(false)) {
+        return Some(Trouble {
+            reason: format!("container {} runs but is not ready", unready.name),
+            ask_events: true,
+            log: Some((unready.name.clone(), false)),
+        });
+    }
+    condition("ContainersReady").filter(|ready| ready.status == "True")?;
+    let mut gates = pod.spec.iter().flat_map(|spec| spec.readiness_gates.iter().flatten());
+    let gate =
+        &gates.find(|gate| condition(&gate.condition_type).is_none_or(|met| met.status != "True"))?.condition_type;
+    let message = condition(gate).and_then(|met| met.message.as_deref()).filter(|message| !message.is_empty());
+    say(format!("readiness gate {gate}: {}", message.unwrap_or("not met yet")))
 }
 
 /// What keeps a container from running.
@@ -304,6 +310,8 @@ mod tests {
         };
         let waiting = |reason: &str, message: &str| json!({"waiting": {"reason": reason, "message": message}});
         let ended = |code: i32, reason: &str| json!({"terminated": {"exitCode": code, "reason": reason}});
+        let ready = |kind: &str, status: &str| json!({"type": kind, "status": status, "message": "no"});
+        let spec = json!({"containers": [], "readinessGates": [{"conditionType": "gate"}]});
         let cases = [
             (
                 json!({"conditions": [{"type": "PodScheduled", "status": "False", "message": "0/1 nodes"}]}),
@@ -331,9 +339,19 @@ mod tests {
             (app(&json!({"running": {}}), &json!({})), Some(("container app runs but is not ready", log(false)))),
             (app(&waiting("ContainerCreating", ""), &json!({})), None),
             (json!({"phase": "Failed", "reason": "Evicted", "message": "disk"}), Some(("failed: Evicted: disk", None))),
+            (
+                json!({"conditions": [ready("ContainersReady", "True")]}),
+                Some(("readiness gate gate: not met yet", None)),
+            ),
+            (
+                json!({"conditions": [ready("ContainersReady", "True"), ready("gate", "False")]}),
+                Some(("readiness gate gate: no", None)),
+            ),
+            (json!({"conditions": [ready("ContainersReady", "True"), ready("gate", "True")]}), None),
         ];
         for (status, expected) in cases {
-            let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p"}, "status": status})).unwrap();
+            let pod: Pod =
+                serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": spec, "status": status})).unwrap();
             let found = trouble(&pod);
             let found = found.as_ref().map(|trouble| (trouble.reason.as_str(), trouble.log.clone()));
             assert_eq!(found, expected, "{status}");

@@ -10,6 +10,7 @@ use anyhow::{Context as _, bail};
 use aws_config::SdkConfig;
 use aws_sdk_servicediscovery::{
     Client,
+    error::ErrorMetadata,
     types::{
         DnsConfig, DnsRecord, HealthStatusFilter, NamespaceFilter, NamespaceFilterName, NamespaceType, OperationStatus,
         RecordType, RoutingPolicy, ServiceFilter, ServiceFilterName, ServiceTypeOption, Tag,
@@ -276,5 +277,29 @@ impl CloudMap {
             }
             Err(error) => Err(error).context("servicediscovery:DiscoverInstances"),
         }
+    }
+}
+
+/// An error and its causes in one line. It is the same each time, without the number of the request: a status that
+/// changes is looked at again at once. The SDK says some things twice.
+pub fn told(error: &anyhow::Error) -> String {
+    let words = |cause: &(dyn std::error::Error + 'static)| match cause.downcast_ref::<ErrorMetadata>() {
+        Some(answer) => format!("{}: {}", answer.code().unwrap_or_default(), answer.message().unwrap_or_default()),
+        None => cause.to_string(),
+    };
+    let mut causes: Vec<String> = error.chain().map(words).collect();
+    causes.dedup();
+    causes.join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_told_once_and_the_same_each_time() {
+        let answer = ErrorMetadata::builder().code("AccessDenied").message("not you").custom("aws_request_id", "8667");
+        let error = anyhow::Error::new(answer.build()).context("twice").context("twice").context("sts:AssumeRole");
+        assert_eq!(told(&error), "sts:AssumeRole: twice: AccessDenied: not you");
     }
 }

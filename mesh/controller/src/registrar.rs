@@ -16,7 +16,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    cloudmap::{Attributes, CloudMap, Instances, Service, ServiceKey},
+    cloudmap::{Attributes, CloudMap, Instances, Service, ServiceKey, told},
     identity::Identity,
     publish, registration,
     store::{Snapshot, Store},
@@ -79,11 +79,15 @@ pub struct Registrar {
     store: Store,
     identity: Identity,
     cluster: String,
-    /// One service is settled by one task at a time; the lock holds what is known of it.
-    seen: Mutex<HashMap<ServiceKey, Arc<Mutex<Option<Seen>>>>>,
+    /// One service is settled by one task at a time.
+    seen: Mutex<HashMap<ServiceKey, Slot>>,
+    registered: watch::Sender<BTreeMap<ServiceKey, Registered>>,
     /// Asks for another look.
     again: Arc<Notify>,
 }
+
+/// Holds what is known of a service.
+type Slot = Arc<Mutex<Option<Seen>>>;
 
 /// A Cloud Map service as it was last seen, our own changes applied.
 struct Seen {
@@ -91,12 +95,49 @@ struct Seen {
     /// Of the list; `None` once we have changed something ourselves.
     revision: Option<i64>,
     instances: Instances,
+    /// Those of the instances that Cloud Map has not added yet.
+    starting: BTreeSet<String>,
 }
+
+impl Seen {
+    fn new(service: Service, revision: Option<i64>, instances: Instances) -> Self {
+        Self { service, revision, instances, starting: BTreeSet::new() }
+    }
+}
+
+/// What callers find of a Cloud Map service, and why it may not be all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Registered {
+    instances: BTreeSet<String>,
+    trouble: Option<String>,
+}
+
+/// Pods that are to be found in Cloud Map, by namespace and name: whether they are, or what is in the way.
+pub type Pods = BTreeMap<(String, String), Result<(), Option<String>>>;
 
 impl Registrar {
     /// `cluster` tells this cluster from others: the uid of its namespace kube-system.
     pub fn new(cloudmap: CloudMap, store: Store, identity: Identity, cluster: String) -> Arc<Self> {
-        Arc::new(Self { cloudmap, store, identity, cluster, seen: Mutex::default(), again: Arc::default() })
+        let (seen, registered, again) = (Mutex::default(), watch::Sender::default(), Arc::default());
+        Arc::new(Self { cloudmap, store, identity, cluster, seen, registered, again })
+    }
+
+    /// Whether the ready pods are registered.
+    pub fn pods(&self, snapshot: &Snapshot) -> Pods {
+        let (known, mut pods) = (self.registered.borrow(), Pods::new());
+        for (key, want) in registration::desired(snapshot, &self.identity.region, &self.cluster) {
+            let known = known.get(&key).cloned().unwrap_or_default();
+            for (id, attributes) in &want.instances {
+                let there = known.instances.contains(id).then_some(()).ok_or_else(|| known.trouble.clone());
+                pods.extend(registration::pod_of(attributes).map(|pod| (pod, there)));
+            }
+        }
+        pods
+    }
+
+    /// Wakes whenever what [`Self::pods`] tells may have changed.
+    pub fn registering(&self) -> watch::Receiver<BTreeMap<ServiceKey, Registered>> {
+        self.registered.subscribe()
     }
 
     /// The account the ARNs are of.
@@ -138,6 +179,7 @@ impl Registrar {
                 changed.mark_unchanged();
                 if !*leader.borrow_and_update() {
                     self.seen.lock().await.clear();
+                    self.registered.send_replace(BTreeMap::new());
                     continue;
                 }
                 let failed = self.settle_all(check).await;
@@ -192,18 +234,27 @@ impl Registrar {
         let slot = self.seen.lock().await.entry(key.clone()).or_default().clone();
         let mut seen = slot.lock().await;
         let settled = match want {
-            Some(want) => self.fill(key, want, check, &mut seen).await,
-            None => self.clear(key, &mut seen).await,
+            Some(want) => self.fill(key, want, check, &slot, &mut seen).await,
+            None => self.clear(key, &slot, &mut seen).await,
         };
+        tell(&self.registered, key, seen.as_ref(), settled.as_ref().err().map(told));
         if settled.is_err() {
             *seen = None;
         } else if want.is_none() {
             self.seen.lock().await.remove(key);
+            self.registered.send_modify(|registered| drop(registered.remove(key)));
         }
         settled
     }
 
-    async fn fill(&self, key: &ServiceKey, want: &Want, check: bool, seen: &mut Option<Seen>) -> anyhow::Result<()> {
+    async fn fill(
+        &self,
+        key: &ServiceKey,
+        want: &Want,
+        check: bool,
+        slot: &Slot,
+        seen: &mut Option<Seen>,
+    ) -> anyhow::Result<()> {
         if check && !self.is_current(key, seen.as_ref()).await? {
             *seen = None;
         }
@@ -212,7 +263,7 @@ impl Registrar {
             None => seen.insert(self.observe(key, want).await?),
         };
         let changes = plan(&want.instances, &seen.instances, &self.cluster);
-        self.apply(key, changes, seen).await
+        self.apply(key, changes, slot, seen).await
     }
 
     async fn is_current(&self, key: &ServiceKey, seen: Option<&Seen>) -> anyhow::Result<bool> {
@@ -237,10 +288,10 @@ impl Registrar {
         // Before the list, so that a change in between is seen at the next check.
         let revision = self.cloudmap.revision(&namespace, &key.service).await?;
         let instances = self.cloudmap.instances(&service).await?.context("Cloud Map service was deleted meanwhile")?;
-        Ok(Seen { service, revision, instances })
+        Ok(Seen::new(service, revision, instances))
     }
 
-    async fn apply(&self, key: &ServiceKey, changes: Vec<Change>, seen: &mut Seen) -> anyhow::Result<()> {
+    async fn apply(&self, key: &ServiceKey, changes: Vec<Change>, slot: &Slot, seen: &mut Seen) -> anyhow::Result<()> {
         if changes.is_empty() {
             return Ok(());
         }
@@ -257,18 +308,16 @@ impl Registrar {
         let mut failed = Ok(());
         for outcome in applied {
             match outcome {
-                Ok((change, operation)) => {
-                    self.follow(key, operation);
-                    match change {
-                        Change::Register(id, attributes) => {
-                            tracing::info!(service = %key, id, "registering Cloud Map instance");
-                            seen.instances.insert(id, attributes);
-                        }
-                        Change::Deregister(id) => {
-                            tracing::info!(service = %key, id, "deregistering Cloud Map instance");
-                            seen.instances.remove(&id);
-                        }
-                    }
+                Ok((Change::Register(id, attributes), operation)) => {
+                    tracing::info!(service = %key, id, "registering Cloud Map instance");
+                    seen.starting.extend(operation.is_some().then(|| id.clone()));
+                    seen.instances.insert(id.clone(), attributes);
+                    self.follow(key, slot, id, operation);
+                }
+                Ok((Change::Deregister(id), operation)) => {
+                    tracing::info!(service = %key, id, "deregistering Cloud Map instance");
+                    seen.instances.remove(&id);
+                    self.follow(key, slot, id, operation);
                 }
                 Err(error) => failed = Err(error),
             }
@@ -277,15 +326,15 @@ impl Registrar {
     }
 
     /// Removes this cluster's instances, and when they are gone the service, if it is empty then and of our making.
-    async fn clear(&self, key: &ServiceKey, seen: &mut Option<Seen>) -> anyhow::Result<()> {
+    async fn clear(&self, key: &ServiceKey, slot: &Slot, seen: &mut Option<Seen>) -> anyhow::Result<()> {
         let Some(namespace) = self.cloudmap.namespace(&key.namespace).await? else { return Ok(()) };
         let Some(service) = self.cloudmap.service(&namespace, &key.service).await? else { return Ok(()) };
         let Some(instances) = self.cloudmap.instances(&service).await? else { return Ok(()) };
         let present = plan(&Instances::new(), &instances, &self.cluster);
         if !present.is_empty() {
             // Those on their way are still listed; telling them again is no error, and needed if the first time failed.
-            let seen = seen.insert(Seen { service, revision: None, instances });
-            self.apply(key, present, seen).await?;
+            let seen = seen.insert(Seen::new(service, None, instances));
+            self.apply(key, present, slot, seen).await?;
             return Err(Leaving.into());
         }
         if instances.is_empty() && self.cloudmap.is_ours(&service).await? {
@@ -295,30 +344,58 @@ impl Registrar {
         Ok(())
     }
 
-    /// Cloud Map works in the background: if that fails, says why and asks for another look.
-    fn follow(&self, key: &ServiceKey, operation: Option<String>) {
+    /// Cloud Map works in the background: tells when that is done, or why not, and asks for another look then.
+    fn follow(&self, key: &ServiceKey, slot: &Slot, id: String, operation: Option<String>) {
         let Some(operation) = operation else { return };
         let (cloudmap, key, again) = (self.cloudmap.clone(), key.clone(), self.again.clone());
+        let (slot, registered) = (slot.clone(), self.registered.clone());
         tokio::spawn(async move {
-            let mut delays =
-                ExponentialBuilder::default().with_max_delay(Duration::from_secs(10)).with_max_times(8).build();
+            let delays = ExponentialBuilder::default().with_min_delay(Duration::from_millis(250));
+            let mut delays = delays.with_max_delay(Duration::from_secs(10)).with_max_times(10).build();
             let failed = loop {
                 match (cloudmap.is_done(&operation).await, delays.next()) {
-                    (Ok(true), _) => return,
+                    (Ok(true), _) => break None,
                     (Ok(false), Some(delay)) => sleep(delay).await,
-                    (Ok(false), None) => break format!("operation {operation} takes more than a minute"),
-                    (Err(error), _) => break format!("{error:#}"),
+                    (Ok(false), None) => break Some(format!("operation {operation} takes more than a minute")),
+                    (Err(error), _) => break Some(told(&error)),
                 }
             };
-            tracing::warn!(service = %key, error = failed, "Cloud Map has not done as told");
-            again.notify_one();
+            let mut seen = slot.lock().await;
+            if failed.is_none() {
+                seen.as_mut().map(|seen| seen.starting.remove(&id));
+            }
+            tell(&registered, &key, seen.as_ref(), failed.clone());
+            if let Some(error) = failed {
+                tracing::warn!(service = %key, error, "Cloud Map has not done as told");
+                again.notify_one();
+            }
         });
     }
 }
 
+/// Makes known what callers find of a service. Where nothing was seen, what was there is taken to be there still.
+fn tell(
+    registered: &watch::Sender<BTreeMap<ServiceKey, Registered>>,
+    key: &ServiceKey,
+    seen: Option<&Seen>,
+    trouble: Option<String>,
+) {
+    if seen.is_none() && trouble.is_none() {
+        return;
+    }
+    registered.send_if_modified(|registered| {
+        let known = registered.entry(key.clone()).or_default();
+        let found = seen.map(|seen| {
+            seen.instances.keys().filter(|id| !seen.starting.contains(*id)).cloned().collect::<BTreeSet<_>>()
+        });
+        let now = Registered { instances: found.unwrap_or_else(|| known.instances.clone()), trouble };
+        std::mem::replace(known, now.clone()) != now
+    });
+}
+
 /// Says what is new about the failures.
 fn report(errors: &mut BTreeMap<ServiceKey, String>, failed: BTreeMap<ServiceKey, anyhow::Error>) {
-    let failed: BTreeMap<_, _> = failed.into_iter().map(|(key, error)| (key, format!("{error:#}"))).collect();
+    let failed: BTreeMap<_, _> = failed.into_iter().map(|(key, error)| (key, told(&error))).collect();
     for (key, error) in &failed {
         if errors.get(key) != Some(error) && *error != Leaving.to_string() {
             tracing::warn!(service = %key, error, "Cloud Map is not as it should be, trying again");

@@ -17,6 +17,8 @@ use crate::{
 const IPV4: &str = "AWS_INSTANCE_IPV4";
 const IPV6: &str = "AWS_INSTANCE_IPV6";
 const PORT: &str = "AWS_INSTANCE_PORT";
+const POD: &str = "k8s.io/pod";
+const NAMESPACE: &str = "k8s.io/namespace";
 /// Attributes of one instance and characters of all its keys and values, limits of RegisterInstance.
 const MAX_ATTRIBUTES: usize = 30;
 const MAX_CHARACTERS: usize = 5000;
@@ -24,6 +26,11 @@ const MAX_CHARACTERS: usize = 5000;
 /// Where callers reach an instance, by its attributes.
 pub fn address(attributes: &Attributes) -> Option<&str> {
     attributes.get(IPV4).or_else(|| attributes.get(IPV6)).map(String::as_str)
+}
+
+/// The pod that an instance is, by namespace and name.
+pub fn pod_of(attributes: &Attributes) -> Option<(String, String)> {
+    Some((attributes.get(NAMESPACE)?.clone(), attributes.get(POD)?.clone()))
 }
 
 /// What is registered of this cluster: for each Cloud Map service, its instances. A VirtualNode without ready pods has
@@ -69,8 +76,8 @@ impl Registrant<'_> {
         let ip = pod.status.as_ref()?.pod_ip.as_ref().filter(|_| of_node && is_ready(pod))?;
         let mut attributes = Attributes::from([
             (if ip.contains(':') { IPV6 } else { IPV4 }.to_owned(), ip.clone()),
-            ("k8s.io/pod".to_owned(), pod.name_any()),
-            ("k8s.io/namespace".to_owned(), pod.namespace().unwrap_or_default()),
+            (POD.to_owned(), pod.name_any()),
+            (NAMESPACE.to_owned(), pod.namespace().unwrap_or_default()),
             ("REGION".to_owned(), self.region.to_owned()),
             ("appmesh.k8s.aws/mesh".to_owned(), self.mesh.clone()),
             ("appmesh.k8s.aws/virtualNode".to_owned(), self.node.aws_name()),

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     bootstrap::{STATS_PORT, TOKEN_FOLDER, bootstrap},
+    status::gate::GATE,
     xds::{
         auth::AUDIENCE,
         config::{EGRESS_PORT, INGRESS_PORT},
@@ -124,6 +125,9 @@ fn add(
     init.push(proxyinit(node, wishes, sidecar));
     init.push(envoy(node, mesh, wishes, sidecar, ca));
     list(spec, "volumes")?.push(token());
+    if node.spec.service_discovery.as_ref().is_some_and(|discovery| discovery.aws_cloud_map.is_some()) {
+        list(spec, "readinessGates")?.push(json!({ "conditionType": GATE }));
+    }
     let security = spec.entry("securityContext").or_insert_with(|| json!({}));
     if let Some(security) = security.as_object_mut() {
         // So that Envoy's user may read the token.
@@ -282,7 +286,8 @@ mod tests {
                 "awsName": "front_k8multi",
                 "meshRef": { "name": "k8multi", "uid": "1" },
                 "podSelector": { "matchLabels": { "app": "front" } },
-                "listeners": [{ "portMapping": { "port": 8080, "protocol": "http" } }]
+                "listeners": [{ "portMapping": { "port": 8080, "protocol": "http" } }],
+                "serviceDiscovery": { "awsCloudMap": { "namespaceName": "svc2.svc.local", "serviceName": "front" } }
             }))
             .unwrap(),
         );

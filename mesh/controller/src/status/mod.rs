@@ -1,5 +1,6 @@
 //! What users read of their objects, and the objects' end: conditions, ARNs, finalizers. Only the leader writes.
 
+pub mod gate;
 mod patch;
 mod verdict;
 
@@ -10,9 +11,9 @@ use std::{
 };
 
 use anyhow::Context as _;
-use aws_sdk_servicediscovery::error::ErrorMetadata;
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use futures::{StreamExt as _, future::BoxFuture, stream};
+use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api, Client, Resource, ResourceExt as _,
     api::{Patch, PatchParams},
@@ -28,14 +29,17 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    cloudmap::told,
     publish,
-    registrar::{Leaving, Registrar},
+    registrar::{Leaving, Pods, Registrar},
     registration,
     store::{Snapshot, Store},
 };
 use patch::{finalizers_patch, status_patch};
 use verdict::{Namespaces, Verdict};
 
+/// As events and managed fields tell who wrote them.
+const NAME: &str = "appmesh-controller";
 /// Keeps a Mesh until its members are gone.
 const MESH_MEMBERS: &str = "finalizers.appmesh.k8s.aws/mesh-members";
 /// Amazon's controller sets it; with no App Mesh API there is nothing to clean up behind it.
@@ -60,7 +64,7 @@ type Settling<'a> = BoxFuture<'a, anyhow::Result<()>>;
 impl Reporting {
     /// `instance` is the pod's name, for events.
     pub fn new(client: Client, store: Store, registrar: Arc<Registrar>, instance: String) -> Self {
-        let reporter = Reporter { controller: "appmesh-controller".to_owned(), instance: Some(instance) };
+        let reporter = Reporter { controller: NAME.to_owned(), instance: Some(instance) };
         let events = Recorder::new(client.clone(), reporter);
         Self { client, store, registrar, events, namespaces: Mutex::default() }
     }
@@ -68,13 +72,14 @@ impl Reporting {
     /// Follows the cluster while `leader` says so, until `stop`.
     pub async fn run(self, mut leader: watch::Receiver<bool>, stop: CancellationToken) {
         let work = async {
-            let mut changed = self.store.changed();
+            let (mut changed, mut registering) = (self.store.changed(), self.registrar.registering());
             let mut pending = BTreeMap::new();
             let (mut delays, mut retry) = (delays(), None);
             changed.mark_changed();
             loop {
                 tokio::select! {
                     alive = changed.changed() => if alive.is_err() { return },
+                    alive = registering.changed() => if alive.is_err() { return },
                     alive = leader.changed() => if alive.is_err() { return },
                     () = sleep_until(retry.unwrap_or_else(Instant::now)), if retry.is_some() => {}
                 }
@@ -100,6 +105,7 @@ impl Reporting {
         let snapshot = self.store.snapshot();
         let namespaces = self.namespaces(&snapshot).await;
         self.tell_pending(&snapshot, pending).await;
+        let pods = self.registrar.pods(&snapshot);
         let mut settling: Vec<Settling<'_>> = Vec::new();
         for mesh in &snapshot.meshes {
             settling.push(Box::pin(self.mesh(mesh, &snapshot)));
@@ -112,6 +118,9 @@ impl Reporting {
         }
         for service in &snapshot.virtual_services {
             settling.push(Box::pin(self.virtual_service(service, &snapshot)));
+        }
+        for pod in &snapshot.pods {
+            settling.push(Box::pin(self.pod(pod, &pods)));
         }
         let settled: Vec<_> = stream::iter(settling).buffer_unordered(CONCURRENCY).collect().await;
         for error in settled.iter().filter_map(|settled| settled.as_ref().err()) {
@@ -185,6 +194,13 @@ impl Reporting {
         report(&api, service, arn, &verdict::virtual_service(service, snapshot), BTreeMap::new()).await
     }
 
+    async fn pod(&self, pod: &Pod, pods: &Pods) -> anyhow::Result<()> {
+        let Some(patch) = gate::patch(pod, pods) else { return Ok(()) };
+        let patch: Patch<Value> = Patch::Strategic(patch);
+        let written = self.api(pod).patch_status(&pod.name_any(), &by_us(), &patch).await;
+        settled(written.map(|_| ())).with_context(|| format!("readiness gate of pod {}", pod.name_any()))
+    }
+
     fn api<K>(&self, object: &K) -> Api<K>
     where
         K: Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>,
@@ -230,16 +246,9 @@ impl Reporting {
     }
 }
 
-/// An error and its causes in one line. It is the same each time, without the number of the request: a status that
-/// changes is looked at again at once. The SDK says some things twice.
-fn told(error: &anyhow::Error) -> String {
-    let words = |cause: &(dyn std::error::Error + 'static)| match cause.downcast_ref::<ErrorMetadata>() {
-        Some(answer) => format!("{}: {}", answer.code().unwrap_or_default(), answer.message().unwrap_or_default()),
-        None => cause.to_string(),
-    };
-    let mut causes: Vec<String> = error.chain().map(words).collect();
-    causes.dedup();
-    causes.join(": ")
+/// The name under which the API server records what was written.
+fn by_us() -> PatchParams {
+    PatchParams { field_manager: Some(NAME.to_owned()), ..PatchParams::default() }
 }
 
 fn needed(snapshot: &Snapshot) -> impl Iterator<Item = &str> {
@@ -290,7 +299,7 @@ where
     K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned,
 {
     let patch = finalizers_patch(object, finalizers);
-    let written = api.patch(&object.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await;
+    let written = api.patch(&object.name_any(), &by_us(), &Patch::Merge(patch)).await;
     settled(written.map(|_| ())).with_context(|| format!("finalizers of {} {}", K::kind(&()), object.name_any()))
 }
 
@@ -306,7 +315,7 @@ where
 {
     let Some(patch) = status_patch(object, arn, verdict, routes) else { return Ok(()) };
     let patch: Patch<Value> = Patch::Merge(patch);
-    let written = api.patch_status(&object.name_any(), &PatchParams::default(), &patch).await;
+    let written = api.patch_status(&object.name_any(), &by_us(), &patch).await;
     settled(written.map(|_| ())).with_context(|| format!("status of {} {}", K::kind(&()), object.name_any()))
 }
 
@@ -321,16 +330,4 @@ fn settled(written: kube::Result<()>) -> anyhow::Result<()> {
 fn delays() -> impl Iterator<Item = Duration> {
     let backoff = ExponentialBuilder::default().with_min_delay(Duration::from_secs(1));
     backoff.with_max_delay(Duration::from_secs(15)).with_jitter().without_max_times().build()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_error_is_told_once_and_the_same_each_time() {
-        let answer = ErrorMetadata::builder().code("AccessDenied").message("not you").custom("aws_request_id", "8667");
-        let error = anyhow::Error::new(answer.build()).context("twice").context("twice").context("sts:AssumeRole");
-        assert_eq!(told(&error), "sts:AssumeRole: twice: AccessDenied: not you");
-    }
 }
