@@ -145,6 +145,8 @@ impl Helm {
             vec!["--install", "--skip-crds", "--reset-values", "--namespace", namespace, "--labels", &labels];
         flags.extend(["--description", &description, "--timeout", &timeout]);
         flags.extend((*adopt && self.version >= TAKES_OWNERSHIP).then_some("--take-ownership"));
+        // Helm would fetch the API server's whole schema, only to find what applying server-side finds as well.
+        flags.extend((self.version >= APPLIES_SERVER_SIDE).then_some("--disable-openapi-validation"));
         if *force && self.version >= APPLIES_SERVER_SIDE {
             flags.extend(["--server-side=true", "--force-conflicts"]);
         }

@@ -90,8 +90,7 @@ pub async fn recover(session: &Session, client: &Client, target: &Target, revisi
 /// Why the controller does not answer: a workload of its release that is not rolled out, or a webhook that does not.
 /// Nothing when it does.
 pub async fn silent(objects: &Objects, target: &Target, release: &Release) -> Result<Option<String>> {
-    let manifests = release.manifests(target)?;
-    for object in manifests.iter().map(|manifest| &manifest.object).filter(|object| object.group() == "apps") {
+    for object in &workloads(target, release)? {
         let Some(live) = objects.get(object).await? else { return Ok(Some(format!("{object} does not exist"))) };
         if let Some(reason) = rollout::unready(&live) {
             let stuck = rollout::stuck(&objects.client(), &live).await;
@@ -102,8 +101,18 @@ pub async fn silent(objects: &Objects, target: &Target, release: &Release) -> Re
     probe(&objects.client()).await
 }
 
-/// Waits until the controller answers.
+fn workloads(target: &Target, release: &Release) -> Result<Vec<ObjectRef>> {
+    let objects = release.manifests(target)?.into_iter().map(|manifest| manifest.object);
+    Ok(objects.filter(|object| object.group() == "apps").collect())
+}
+
+/// Waits until the controller answers: first for its rollout, which can be watched.
 pub async fn await_answer(session: &Session, objects: &Objects, target: &Target) -> Result<()> {
+    if let Some(release) = release(&objects.client(), target).await? {
+        for object in workloads(target, &release)? {
+            objects.wait_ready(session, &object).await?;
+        }
+    }
     session
         .wait("the controller", async || {
             let Some(release) = release(&objects.client(), target).await? else {
