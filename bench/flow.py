@@ -3,23 +3,21 @@
     python3 bench/flow.py [--rounds 3] [--bin target/…/release]
 
 Wall time is from the first command to the last answer, with the cloud up already; CPU time is what the commands
-themselves and their children took, not the clouds. Prints a table and leaves `bench/results/flow.json`. Needs what
-`make demo` needs, and gets skopeo (Debian) and the AWS CLI (PyPI) itself.
+themselves and their children took, not the clouds. What takes but a moment is measured by
+`moments.py` in the last of the clouds. Prints tables and leaves `bench/results/flow.json`. Needs what
+`make demo` needs, and gets buildah (Debian) and the AWS CLI (PyPI) itself.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
-import hashlib
-import io
 import json
 import os
 import shutil
 import statistics
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 from pathlib import Path
@@ -34,38 +32,16 @@ def tell(text: str) -> None:
 
 
 def tools() -> Path:
-    """The folder of the AWS CLI; skopeo comes onto the path."""
-    if not shutil.which("skopeo"):
-        tell("installing skopeo")
-        subprocess.run(["apt-get", "install", "--yes", "--no-install-recommends", "skopeo"], check=True, stdout=subprocess.DEVNULL)
+    """The folder of the AWS CLI; buildah comes onto the path."""
+    if not shutil.which("buildah"):
+        tell("installing buildah")
+        subprocess.run(["apt-get", "install", "--yes", "--no-install-recommends", "buildah"], check=True, stdout=subprocess.DEVNULL)
     environment = CACHE / AWS_CLI
     if not (environment / "bin" / "aws").exists():
         tell(f"installing {AWS_CLI}")
         subprocess.run([sys.executable, "-m", "venv", environment], check=True)
         subprocess.run([environment / "bin" / "pip", "install", "--quiet", AWS_CLI], check=True)
     return environment / "bin"
-
-
-def archive(program: Path, out: Path) -> None:
-    """A docker archive of one layer with one program."""
-    layer = io.BytesIO()
-    with tarfile.open(fileobj=layer, mode="w") as tar:
-        tar.add(program, arcname=program.name)
-    diff = hashlib.sha256(layer.getvalue()).hexdigest()
-    config = json.dumps(
-        {
-            "architecture": {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine],
-            "os": "linux",
-            "config": {"Entrypoint": [f"/{program.name}"]},
-            "rootfs": {"type": "layers", "diff_ids": [f"sha256:{diff}"]},
-        }
-    ).encode()
-    manifest = [{"Config": "config.json", "RepoTags": [f"{program.name}:latest"], "Layers": ["layer.tar"]}]
-    with tarfile.open(out, "w") as tar:
-        for name, data in (("config.json", config), ("layer.tar", layer.getvalue()), ("manifest.json", json.dumps(manifest).encode())):
-            entry = tarfile.TarInfo(name)
-            entry.size = len(data)
-            tar.addfile(entry, io.BytesIO(data))
 
 
 class Cloud:
@@ -81,10 +57,13 @@ class Cloud:
     def __exit__(self, *_: object) -> None:
         subprocess.run([*self.command, "down"], check=True)
 
+    def inside(self, *command: object) -> list[str]:
+        return [*self.command, "run", "--", *map(str, command)]
+
     def run(self, *command: object, **environment: str) -> dict[str, float]:
         """Seconds of wall and CPU time of a command inside, with all that it starts and waits for."""
         start = time.monotonic()
-        inside = [*self.command, "run", "--", *map(str, command)]
+        inside = self.inside(*command)
         child = subprocess.Popen(inside, cwd=ROOT, env=os.environ | environment, stdout=sys.stderr)
         _, status, usage = os.wait4(child.pid, 0)
         wall = time.monotonic() - start
@@ -99,13 +78,22 @@ def tutorial(cloud: Cloud, binaries: Path, aws: Path, work: Path) -> dict[str, f
         push = [binaries / "ecr-push", image, "-n", "--tag", "bench", "--repository", f"k8multi/{image}", "--binary", binaries / image]
         cloud.run(*push)
     for app in ("colorapp", "feapp"):
-        archive(binaries / app, work / f"{app}.tar")
+        (work / app).mkdir()
+        shutil.copy(binaries / app, work / app)
+        (work / app / "Dockerfile").write_text(f'FROM scratch\nCOPY {app} /\nENTRYPOINT ["/{app}"]\n')
     return cloud.run("bash", "-c", "PATH=$0:$PATH exec bench/tutorial.sh", aws, WORK=str(work))
 
 
 def crossmesh(cloud: Cloud, binaries: Path, work: Path) -> tuple[dict[str, float], dict[str, float]]:
     make = ["make", "--no-print-directory", "-j8", "all", "CLUSTER1=c1", "CLUSTER2=c2", f"BIN={binaries}", f"BUILD={work}"]
     return cloud.run(*make), cloud.run(*make, "-B")
+
+
+def moments(cloud: Cloud, binaries: Path, aws: Path, work: Path) -> dict[str, dict[str, float]]:
+    """What `moments.py` finds."""
+    (work / "moments").mkdir()
+    command = cloud.inside(sys.executable, "bench/moments.py", binaries, aws, work / "json", work / "moments")
+    return json.loads(subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout)
 
 
 def main() -> None:
@@ -125,6 +113,7 @@ def main() -> None:
                 rounds["tutorial"].append(tutorial(cloud, binaries, aws, work))
             with Cloud(binaries, ROOT / "build" / "bench") as cloud:
                 first, again = crossmesh(cloud, binaries, work / "json")
+                brief = moments(cloud, binaries, aws, work)
             rounds["crossmesh"].append(first)
             rounds["crossmesh, nothing to do"].append(again)
     medians = {who: {what: statistics.median(r[what] for r in found) for what in ("wall", "cpu")} for who, found in rounds.items()}
@@ -136,6 +125,7 @@ def main() -> None:
         "rounds": rounds,
         "medians": medians,
         "ratios": ratios,
+        "moments": brief,
     }
     out = ROOT / "bench" / "results" / "flow.json"
     out.parent.mkdir(exist_ok=True)
@@ -143,6 +133,10 @@ def main() -> None:
     print(f"{'':26} {'wall s':>8} {'ratio':>6} {'CPU s':>8} {'ratio':>6}")
     for who, found in medians.items():
         print(f"{who:26} {found['wall']:8.2f} {ratios[who]['wall']:6.2f} {found['cpu']:8.2f} {ratios[who]['cpu']:6.2f}")
+    for what, found in brief.items():
+        print(f"\n{what:38} {'s':>8} {'ratio':>6}")
+        for who, value in found.items():
+            print(f"  {who:36} {value:8.3f} {value / found['crossmesh']:6.1f}")
 
 
 if __name__ == "__main__":

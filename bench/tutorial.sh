@@ -2,9 +2,10 @@
 # What crossmesh is compared with: the steps of the published tutorial, one after the other, with the tools its reader
 # uses. Where the tutorial says to note a value or to look again, this waits for the fact and no longer.
 #
-# Runs inside the local cloud. WORK is a folder with colorapp.tar and feapp.tar, docker archives of the same two programs:
-# `docker build` costs nothing here, and skopeo stands in for `docker push`. The controller's images have been pushed as
-# k8multi/appmesh-controller:bench and k8multi/capture:bench, for the tutorial's reader finds them in a public registry.
+# Runs inside the local cloud. WORK is a folder with colorapp/ and feapp/, a Dockerfile and the finished program in each:
+# nothing is compiled here, and buildah, which needs no daemon, stands in for docker. The controller's images have been
+# pushed as k8multi/appmesh-controller:bench and k8multi/capture:bench, for the tutorial's reader finds them in a public
+# registry.
 set -euo pipefail
 
 region=us-west-2
@@ -40,10 +41,12 @@ done
 vpc=$(aws eks describe-cluster --name c2 --query cluster.resourcesVpcConfig.vpcId --output text)
 operation=$(aws servicediscovery create-private-dns-namespace --name $namespace --vpc "$vpc" --query OperationId --output text)
 
+build() { buildah --root "$WORK/images" --runroot "$WORK/run" --storage-driver vfs "$@"; }
+aws ecr get-login-password | build login --authfile "$WORK/auth.json" --username AWS --password-stdin "$registry"
 for app in colorapp feapp; do
     aws ecr create-repository --repository-name $project/$app > /dev/null
-    aws ecr get-login-password | skopeo login --authfile "$WORK/auth.json" --username AWS --password-stdin "$registry"
-    skopeo copy --quiet --authfile "$WORK/auth.json" "docker-archive:$WORK/$app.tar" "docker://$registry/$project/$app:latest"
+    build build --quiet --tag "$registry/$project/$app" "$WORK/$app"
+    build push --quiet --authfile "$WORK/auth.json" "$registry/$project/$app"
 done
 
 until [ "$(aws servicediscovery get-operation --operation-id "$operation" --query Operation.Status --output text)" = SUCCESS ]; do
