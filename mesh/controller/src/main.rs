@@ -2,8 +2,8 @@
 //! that clusters share.
 //!
 //! Every replica answers admission (`admission`) and tells Envoys their configuration (`xds`). The one that holds the
-//! lease (`leader`) also writes: pods and published routes to Cloud Map (`registrar`), conditions, ARNs and finalizers to
-//! the objects (`status`).
+//! lease (`leader`) also writes: pods and published routes to Cloud Map (`registrar`), conditions, ARNs, finalizers
+//! and readiness gates to the objects (`status`).
 
 mod admission;
 mod bootstrap;

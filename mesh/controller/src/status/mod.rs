@@ -1,4 +1,5 @@
-//! What users read of their objects, and the objects' end: conditions, ARNs, finalizers. Only the leader writes.
+//! What users read of their objects, and the objects' end: conditions, ARNs, finalizers,
+//! readiness gates. Only the leader writes.
 
 pub mod gate;
 mod patch;
