@@ -108,12 +108,22 @@ impl Seen {
 /// What callers find of a Cloud Map service, and why it may not be all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Registered {
-    instances: BTreeSet<String>,
+    /// `None` until it was seen.
+    instances: Option<BTreeSet<String>>,
     trouble: Option<String>,
 }
 
-/// Pods that are to be found in Cloud Map, by namespace and name: whether they are, or what is in the way.
-pub type Pods = BTreeMap<(String, String), Result<(), Option<String>>>;
+/// Whether a pod is an instance in Cloud Map.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registration {
+    /// `None` as long as nobody knows.
+    pub there: Option<bool>,
+    /// What is in the way.
+    pub trouble: Option<String>,
+}
+
+/// The pods that are to be found in Cloud Map, by namespace and name.
+pub type Pods = BTreeMap<(String, String), Registration>;
 
 impl Registrar {
     /// `cluster` tells this cluster from others: the uid of its namespace kube-system.
@@ -128,8 +138,9 @@ impl Registrar {
         for (key, want) in registration::desired(snapshot, &self.identity.region, &self.cluster) {
             let known = known.get(&key).cloned().unwrap_or_default();
             for (id, attributes) in &want.instances {
-                let there = known.instances.contains(id).then_some(()).ok_or_else(|| known.trouble.clone());
-                pods.extend(registration::pod_of(attributes).map(|pod| (pod, there)));
+                let there = known.instances.as_ref().map(|instances| instances.contains(id));
+                let registration = Registration { there, trouble: known.trouble.clone() };
+                pods.extend(registration::pod_of(attributes).map(|pod| (pod, registration)));
             }
         }
         pods
@@ -310,8 +321,10 @@ impl Registrar {
             match outcome {
                 Ok((Change::Register(id, attributes), operation)) => {
                     tracing::info!(service = %key, id, "registering Cloud Map instance");
-                    seen.starting.extend(operation.is_some().then(|| id.clone()));
-                    seen.instances.insert(id.clone(), attributes);
+                    // One that gets other attributes can be called by its old ones until then.
+                    if seen.instances.insert(id.clone(), attributes).is_none() && operation.is_some() {
+                        seen.starting.insert(id.clone());
+                    }
                     self.follow(key, slot, id, operation);
                 }
                 Ok((Change::Deregister(id), operation)) => {
@@ -385,10 +398,8 @@ fn tell(
     }
     registered.send_if_modified(|registered| {
         let known = registered.entry(key.clone()).or_default();
-        let found = seen.map(|seen| {
-            seen.instances.keys().filter(|id| !seen.starting.contains(*id)).cloned().collect::<BTreeSet<_>>()
-        });
-        let now = Registered { instances: found.unwrap_or_else(|| known.instances.clone()), trouble };
+        let found = seen.map(|seen| seen.instances.keys().filter(|id| !seen.starting.contains(*id)).cloned().collect());
+        let now = Registered { instances: found.or_else(|| known.instances.clone()), trouble };
         std::mem::replace(known, now.clone()) != now
     });
 }

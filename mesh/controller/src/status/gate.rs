@@ -5,7 +5,7 @@ use k8s_openapi::{api::core::v1::Pod, jiff::Timestamp};
 use kube::ResourceExt as _;
 use serde_json::{Value, json};
 
-use crate::registrar::Pods;
+use crate::registrar::{Pods, Registration};
 
 /// The condition that the pod waits for; Amazon's controller names it so.
 pub const GATE: &str = "conditions.appmesh.k8s.aws/aws-cloudmap-healthy";
@@ -21,11 +21,13 @@ pub fn patch(pod: &Pod, pods: &Pods) -> Option<Value> {
     let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
     let had = conditions.and_then(|conditions| conditions.iter().find(|condition| condition.type_ == GATE));
     let (status, reason, message) = match pods.get(&(pod.namespace().unwrap_or_default(), pod.name_any())) {
-        Some(Ok(())) => ("True", "Registered", ""),
-        Some(Err(Some(trouble))) => ("False", "NotRegistered", trouble.as_str()),
+        Some(Registration { there: Some(true), .. }) => ("True", "Registered", ""),
+        // A controller that has just started, or that AWS does not answer, takes no pod out of service.
+        Some(Registration { there: None, .. }) if had.is_some_and(|had| had.status == "True") => return None,
+        Some(Registration { trouble: Some(trouble), .. }) => ("False", "NotRegistered", trouble.as_str()),
         // Nothing to say yet.
-        Some(Err(None)) | None if had.is_none() => return None,
-        Some(Err(None)) => ("False", "NotRegistered", ""),
+        _ if had.is_none() => return None,
+        Some(_) => ("False", "NotRegistered", ""),
         None => ("False", "ContainersNotReady", ""),
     };
     if let Some(had) = had
@@ -60,23 +62,31 @@ mod tests {
         .unwrap()
     }
 
-    fn pods(of: Result<(), Option<&str>>) -> Pods {
-        Pods::from([(("k8multi".to_owned(), "red".to_owned()), of.map_err(|trouble| trouble.map(str::to_owned)))])
+    fn pods(there: Option<bool>, trouble: Option<&str>) -> Pods {
+        let registration = Registration { there, trouble: trouble.map(str::to_owned) };
+        Pods::from([(("k8multi".to_owned(), "red".to_owned()), registration)])
     }
 
     #[test]
     fn the_condition_follows_the_registration() {
-        let denied = || pods(Err(Some("AccessDenied: not you")));
+        let (yes, no, unknown) = (|| pods(Some(true), None), || pods(Some(false), None), || pods(None, None));
+        let denied = |there| pods(there, Some("AccessDenied: not you"));
+        let refused = ("False", "NotRegistered", "AccessDenied: not you");
+        let registered = ("True", "Registered", "");
         for (case, had, pods, expected) in [
             ("not ready yet", None, Pods::new(), None),
-            ("under way", None, pods(Err(None)), None),
-            ("refused", None, denied(), Some(("False", "NotRegistered", "AccessDenied: not you"))),
-            ("refused still", Some(("False", "NotRegistered", "AccessDenied: not you")), denied(), None),
-            ("there", None, pods(Ok(())), Some(("True", "Registered", ""))),
-            ("there still", Some(("True", "Registered", "")), pods(Ok(())), None),
-            ("in the end", Some(("False", "NotRegistered", "no")), pods(Ok(())), Some(("True", "Registered", ""))),
-            ("removed", Some(("True", "Registered", "")), pods(Err(None)), Some(("False", "NotRegistered", ""))),
-            ("broken", Some(("True", "Registered", "")), Pods::new(), Some(("False", "ContainersNotReady", ""))),
+            ("under way", None, no(), None),
+            ("refused", None, denied(Some(false)), Some(refused)),
+            ("refused still", Some(refused), denied(Some(false)), None),
+            ("refused from the first", None, denied(None), Some(refused)),
+            ("there", None, yes(), Some(registered)),
+            ("there still", Some(registered), yes(), None),
+            ("there, though others are refused", Some(registered), denied(Some(true)), None),
+            ("in the end", Some(refused), yes(), Some(registered)),
+            ("by a controller that has just started", Some(registered), unknown(), None),
+            ("by one that has just started and is refused", Some(registered), denied(None), None),
+            ("removed", Some(registered), no(), Some(("False", "NotRegistered", ""))),
+            ("broken", Some(registered), Pods::new(), Some(("False", "ContainersNotReady", ""))),
         ] {
             let patch = patch(&pod(GATE, had), &pods);
             let told = patch.as_ref().map(|patch| {
@@ -92,15 +102,15 @@ mod tests {
     fn a_new_reason_is_no_transition() {
         let had = Some(("False", "NotRegistered", "no"));
         let since = |of| patch(&pod(GATE, had), &of).unwrap()["status"]["conditions"][0]["lastTransitionTime"].clone();
-        assert_eq!(since(pods(Err(Some("still no")))), SINCE);
-        assert_ne!(since(pods(Ok(()))), SINCE);
+        assert_eq!(since(pods(None, Some("still no"))), SINCE);
+        assert_ne!(since(pods(Some(true), None)), SINCE);
     }
 
     #[test]
     fn only_pods_that_wait_are_told() {
-        assert_eq!(patch(&pod("example.com/other", None), &pods(Ok(()))), None);
+        assert_eq!(patch(&pod("example.com/other", None), &pods(Some(true), None)), None);
         let mut leaving = pod(GATE, None);
         leaving.metadata.deletion_timestamp = from_value(json!(SINCE)).unwrap();
-        assert_eq!(patch(&leaving, &pods(Ok(()))), None);
+        assert_eq!(patch(&leaving, &pods(Some(true), None)), None);
     }
 }
