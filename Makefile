@@ -17,7 +17,9 @@ REGION ?= # default: AWS_REGION or the profile
 PROJECT ?= k8multi# prefix of the ECR repositories
 PORT ?= 8080# what cluster 1 may reach in cluster 2
 COUNT ?= 200# requests of the probe
-CASES ?= 20000# inputs that `make fuzz` tries of each kind
+PROPERTY ?= spoiled_# what `make fuzz` tries: every test whose name has this
+SECONDS ?= 50# how long it tries each
+INPUT ?= # or a file that it left: once more, with that alone
 CHART ?= charts/appmesh-controller# or https://aws.github.io/eks-charts, for whoever still has the App Mesh API
 BUILD ?= build
 ifeq ($(origin BIN),undefined)
@@ -160,9 +162,19 @@ test: lint ## Run the tests, the whole flow in the local cloud included
 test-faults: build ## Try every fault: what comes of it is in docs/faults.md
 	cargo test --release --workspace --test 'faults_*' -- --ignored --test-threads 1
 
+# What libFuzzer is guided by: counters at every edge, and what is compared there. All of it is stable, but it concerns
+# every crate, so this has a target folder of its own.
+FUZZ_FLAGS := --cfg fuzzing --cfg fuzzing_libfuzzer -A unused_imports -C debug-assertions -C passes=sancov-module \
+	$(addprefix -C llvm-args=-sanitizer-coverage-,level=4 inline-8bit-counters pc-table trace-compares)
+
+# The crates that have a property, as options of cargo: what links no libFuzzer cannot be built with these flags.
+FUZZED = $(shell grep -rl --include='*.rs' '::property! {' bins common mesh | sed 's|src/.*|Cargo.toml|' | sort -u | \
+	xargs sed -n 's/^name = "\(.*\)"/-p \1/p')
+
 .PHONY: fuzz
-fuzz: ## Try spoiled input far more often than `make test` does
-	PROPTEST_CASES=$(CASES) cargo test --release --workspace spoiled_
+fuzz: ## Let libFuzzer look for input that breaks a property of the tests, SECONDS for each (first builds for minutes)
+	RUSTFLAGS="$(FUZZ_FLAGS)" FUZZ_SECONDS=$(SECONDS) FUZZ_INPUT=$(INPUT) \
+		cargo test --release $(FUZZED) --lib --bins --no-fail-fast --target-dir target/fuzz $(PROPERTY)
 
 # The headers of the tools are help texts, read in a terminal: a URL or a <name> in them is no mark-up.
 RUSTDOC_FLAGS := -D warnings -A rustdoc::bare_urls -A rustdoc::invalid_html_tags

@@ -293,7 +293,9 @@ mod tests {
             prop_assert_eq!(parse(&text), Ok(doc.clone()));
             prop_assert_eq!(parse(&format!("{text}{text}")), Ok(doc));
         }
+    }
 
+    ::tests::property! {
         #[test]
         fn spoiled_documents_are_refused_or_come_out_as_they_went_in(input in spoiled([
             r#"{"v":1,"cluster":{"name":"c1","region":"us-west-2"},"n":[1.50,1e3,-0,null,true]}"#,

@@ -1,10 +1,22 @@
 //! What somebody may send to do harm, for the tests of whatever reads it: something well-formed, spoiled.
 //!
-//! These tests are called `spoiled_…`; `make fuzz` tries each of them far more often than `make test` does.
+//! These tests are called `spoiled_…` and defined by [`property!`](crate::property). `make test` gives each a few
+//! hundred random inputs; `make fuzz` builds them with `--cfg fuzzing` and lets libFuzzer look for inputs that reach new
+//! code.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
+
+#[cfg(fuzzing)]
+pub mod fuzz;
+
+/// Defines a test as `proptest!` does: random inputs here, libFuzzer's in a build for fuzzing.
+#[cfg(not(fuzzing))]
+#[macro_export]
+macro_rules! property {
+    ($($definition:tt)*) => { ::proptest::proptest! { $($definition)* } };
+}
 
 /// What parsers stumble over.
 const SPOILERS: &[&str] = &[

@@ -90,7 +90,7 @@ mod tests {
     use ::tests::hostile::spoiled;
     use proptest::prelude::*;
 
-    proptest! {
+    ::tests::property! {
         #[test]
         fn spoiled_programs_are_refused_or_named(bytes in spoiled([program(62, None), program(183, Some("/lib/ld.so"))])) {
             let file = tempfile::NamedTempFile::new().unwrap();

@@ -245,7 +245,7 @@ mod tests {
         assert_eq!(decode("%7B"), Value::Null);
     }
 
-    proptest! {
+    ::tests::property! {
         #[test]
         fn spoiled_trust_policies_are_read_or_like_none(text in spoiled_text([
             "%7B%22Version%22%3A%222012-10-17%22%2C%22Statement%22%3A%5B%7B%22Effect%22%3A%22Allow%22%2C%22Principal%22%3A%7B%7D%7D%5D%7D",

@@ -188,7 +188,7 @@ mod tests {
         assert!(huge.starts_with("f.yaml:") && huge.contains("not YAML"), "{huge}");
     }
 
-    proptest! {
+    ::tests::property! {
         #[test]
         fn spoiled_templates_end_and_read_the_document_only(text in spoiled_text([
             "image: {{ images.a.uri }}\nn: {% for x in range(3) %}{{ x * n }}{% endfor %}\n",

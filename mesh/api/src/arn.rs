@@ -132,7 +132,7 @@ mod tests {
         }
     }
 
-    proptest! {
+    ::tests::property! {
         #[test]
         fn spoiled_arns_are_refused_or_told_as_they_were(text in spoiled_text([
             "arn:aws:appmesh:us-west-2:123456789012:mesh/k8multi",

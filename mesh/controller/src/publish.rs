@@ -321,7 +321,7 @@ mod tests {
         assert!(format!("{:#}", decode(&arn, &instances).unwrap_err()).contains("retries"));
     }
 
-    proptest! {
+    ::tests::property! {
         #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
         #[test]

@@ -197,7 +197,7 @@ fn what_is_damaged_is_named() {
     assert!(refusal(&text).starts_with("ARCHIVE is not a tar, nor a tar.gz"), "{}", refusal(&text));
 }
 
-proptest! {
+::tests::property! {
     #[test]
     fn spoiled_archives_are_refused_or_whole(bytes in spoiled([
         tar(&layout().0),

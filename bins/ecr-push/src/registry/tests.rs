@@ -444,7 +444,7 @@ async fn say(answers: Vec<(u16, String, Vec<u8>)>) -> SocketAddr {
     address
 }
 
-proptest! {
+::tests::property! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]

@@ -393,7 +393,7 @@ mod tests {
         }
     }
 
-    proptest! {
+    ::tests::property! {
         #[test]
         fn spoiled_pods_are_refused_or_stay_what_they_are(text in spoiled([
             serde_json::to_vec(&front(json!({"appmesh.k8s.aws/ports": "8080,80", "appmesh.k8s.aws/cpuRequest": "10m"}))).unwrap(),

@@ -388,7 +388,7 @@ mod tests {
         }
     }
 
-    proptest! {
+    ::tests::property! {
         #[test]
         fn spoiled_objects_are_refused_or_fine(text in spoiled([
             r#"{"namespaceSelector":{"matchExpressions":[{"key":"a","operator":"In","values":["b"]}]}}"#,

@@ -419,7 +419,7 @@ mod tests {
         .collect()
     }
 
-    proptest! {
+    ::tests::property! {
         #[test]
         fn spoiled_requests_are_answered_once_or_not_at_all(heard in vec((spoiled(requests()), 0..4_usize), 0..40)) {
             let targets = [to(&[], ""), to(&[("a", "1")], "1"), to(&[("a", "2"), ("b", "1")], "2")];
