@@ -189,7 +189,6 @@ fn route(route: &Route) -> Vec<String> {
 mod tests {
     use super::*;
     use ::tests::hostile::spoiled;
-    use proptest::prelude::*;
     use serde_json::json;
 
     fn problems<K: Checked>(kind: &str, spec: Value) -> String {
