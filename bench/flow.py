@@ -3,9 +3,9 @@
     python3 bench/flow.py [--rounds 3] [--bin target/…/release]
 
 Wall time is from the first command to the last answer, with the cloud up already; CPU time is what the commands
-themselves and their children took, not the clouds. What takes but a moment is measured by
-`moments.py` in the last of the clouds. Prints tables and leaves `bench/results/flow.json`. Needs what
-`make demo` needs, and gets buildah (Debian) and the AWS CLI (PyPI) itself.
+themselves and their children took, not the clouds. What takes but a moment is measured by `moments.py` in the last of the
+clouds. Prints tables and leaves `bench/results/flow.json`. Needs what `make demo` needs, and gets buildah (Debian) and the
+AWS CLI (PyPI) itself.
 """
 
 from __future__ import annotations
@@ -44,6 +44,13 @@ def tools() -> Path:
     return environment / "bin"
 
 
+def context(program: Path, folder: Path) -> None:
+    """Makes a folder that builds to an image of one finished program."""
+    folder.mkdir()
+    shutil.copy(program, folder)
+    (folder / "Dockerfile").write_text(f'FROM scratch\nCOPY {program.name} /\nENTRYPOINT ["/{program.name}"]\n')
+
+
 class Cloud:
     """A fresh local cloud, down again at the end."""
 
@@ -78,9 +85,7 @@ def tutorial(cloud: Cloud, binaries: Path, aws: Path, work: Path) -> dict[str, f
         push = [binaries / "ecr-push", image, "-n", "--tag", "bench", "--repository", f"k8multi/{image}", "--binary", binaries / image]
         cloud.run(*push)
     for app in ("colorapp", "feapp"):
-        (work / app).mkdir()
-        shutil.copy(binaries / app, work / app)
-        (work / app / "Dockerfile").write_text(f'FROM scratch\nCOPY {app} /\nENTRYPOINT ["/{app}"]\n')
+        context(binaries / app, work / app)
     return cloud.run("bash", "-c", "PATH=$0:$PATH exec bench/tutorial.sh", aws, WORK=str(work))
 
 

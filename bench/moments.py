@@ -16,6 +16,8 @@ import time
 import urllib.request
 from pathlib import Path
 
+from flow import context
+
 RUNS = 20
 # How long a change of weights is waited for, and how often the front end is asked meanwhile.
 PATIENCE, PAUSE = 15.0, 0.02
@@ -37,14 +39,13 @@ def image(tools: Path, aws: Path, documents: Path, work: Path) -> dict[str, floa
     there = json.loads((documents / "c2" / "image-colorapp.json").read_text())["images"]["colorapp"]
     registry = there["repository"].split("/")[0]
     buildah = ["buildah", "--root", f"{work}/images", "--runroot", f"{work}/run", "--storage-driver", "vfs"]
-    (work / "Dockerfile").write_text('FROM scratch\nCOPY colorapp /\nENTRYPOINT ["/colorapp"]\n')
-    (work / "colorapp").write_bytes((tools / "colorapp").read_bytes())
+    context(tools / "colorapp", work / "colorapp")
     name = f"{registry}/k8multi/moments"
     subprocess.run([aws / "aws", "ecr", "create-repository", "--repository-name", "k8multi/moments"], check=True, capture_output=True)
     password = subprocess.run([aws / "aws", "ecr", "get-login-password"], check=True, capture_output=True).stdout
     login = [*buildah, "login", "--authfile", f"{work}/auth.json", "--username", "AWS", "--password-stdin", registry]
     subprocess.run(login, input=password, check=True, capture_output=True)
-    subprocess.run([*buildah, "build", "--quiet", "--tag", name, str(work)], check=True, capture_output=True)
+    subprocess.run([*buildah, "build", "--quiet", "--tag", name, str(work / "colorapp")], check=True, capture_output=True)
     ours = [tools / "ecr-push", "colorapp", "--repository", "k8multi/colorapp", "--binary", tools / "colorapp"]
     return {
         "crossmesh": seconds([str(word) for word in ours], documents / "c2" / "oidc.json"),
