@@ -1,13 +1,14 @@
 //! The Kubernetes calls, one function each.
 
 use crate::helm::Helm;
-use crate::plan::{Definition, GROUP, MANAGER, Target};
+use crate::plan::{Definition, MANAGER, Target};
 use crate::release::{self, Release};
 use anyhow::{Context, Result};
 use backon::{ExponentialBuilder, Retryable};
 use common::kube::apply::{Manifest, Observed};
+use common::kube::content;
 use common::kube::object::{ObjectRef, Objects, refused};
-use common::kube::{content, rollout};
+use common::kube::rollout::{self, APP_MESH};
 use common::{Error, Found, Session};
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -126,7 +127,7 @@ pub async fn await_answer(session: &Session, objects: &Objects, target: &Target)
 /// A dry run that creates a Mesh. The webhook has answered when the Mesh got its `awsName`, or when it was denied. The
 /// rollout of the controller alone proves nothing: Amazon's chart has no readiness probe.
 async fn probe(client: &Client) -> Result<Option<String>> {
-    let kind = ApiResource::from_gvk(&GroupVersionKind::gvk(GROUP, "v1beta2", "Mesh"));
+    let kind = ApiResource::from_gvk(&GroupVersionKind::gvk(APP_MESH, "v1beta2", "Mesh"));
     let labels = json!({"matchLabels": {"appmesh-install": "probe"}});
     let mesh = DynamicObject::new("appmesh-install-probe", &kind).data(json!({"spec": {"namespaceSelector": labels}}));
     let params = PostParams { dry_run: true, field_manager: Some(MANAGER.to_owned()) };
@@ -144,7 +145,7 @@ pub async fn definitions(client: &Client) -> Result<Vec<Definition>> {
     let all = Api::<CustomResourceDefinition>::all(client.clone()).list(&ListParams::default()).await;
     let all = all.map_err(refused).context("list custom resource definitions")?;
     let mut found = Vec::new();
-    for definition in all.items.iter().filter(|definition| definition.spec.group == GROUP) {
+    for definition in all.items.iter().filter(|definition| definition.spec.group == APP_MESH) {
         let live = serde_json::to_value(definition).context("read a custom resource definition")?;
         found.push(Definition {
             object: ObjectRef::new("apiextensions.k8s.io/v1", "CustomResourceDefinition", &definition.name_any()),

@@ -13,9 +13,6 @@ use std::fmt;
 /// The field manager that server-side apply records.
 pub const MANAGER: &str = "appmesh-install";
 
-/// The group of the custom resources.
-pub const GROUP: &str = "appmesh.k8s.aws";
-
 /// Names of the installation.
 #[derive(Debug, Clone)]
 pub struct Target {

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use common::kube::apply::{self, Manifest, Observed, Step};
 use common::kube::object::ObjectRef;
-use common::kube::rollout;
+use common::kube::rollout::{self, APP_MESH};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -52,7 +52,7 @@ pub fn order(manifests: &mut [Manifest]) {
 /// Create what is missing, configure what differs, wait for what does not work yet; with `no_wait` only for that which
 /// the outcome or another manifest needs.
 pub fn plan(manifests: &[Manifest], have: &Have, adopt: bool, no_wait: bool) -> Result<Vec<Change>> {
-    let needed = |object: &ObjectRef| object.group() == "appmesh.k8s.aws" || object.kind == "CustomResourceDefinition";
+    let needed = |object: &ObjectRef| object.group() == APP_MESH || object.kind == "CustomResourceDefinition";
     let mut steps = apply::plan(manifests, &have.objects, MANAGER, adopt)?;
     steps.retain(|step| !matches!(step, Step::AwaitReady(object) if no_wait && !needed(object)));
     Ok(steps.into_iter().map(Change::Apply).collect())
@@ -93,7 +93,7 @@ pub fn virtual_services(manifests: &[Manifest], have: &Have) -> BTreeMap<String,
     let mut found = BTreeMap::new();
     for (Manifest { object, .. }, observed) in manifests.iter().zip(&have.objects) {
         let arn = observed.live.as_ref().and_then(|live| live.pointer("/status/virtualServiceARN")?.as_str());
-        if let Some(arn) = arn.filter(|_| object.group() == "appmesh.k8s.aws") {
+        if let Some(arn) = arn.filter(|_| object.group() == APP_MESH) {
             let name = if found.contains_key(&object.name) { object.place() } else { object.name.clone() };
             found.insert(name, arn.to_owned());
         }

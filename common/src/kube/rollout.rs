@@ -11,7 +11,7 @@ use kube::{Client, ResourceExt};
 use serde_json::Value;
 
 /// The group of the App Mesh kinds, whose condition is `<Kind>Active`.
-const APP_MESH: &str = "appmesh.k8s.aws";
+pub const APP_MESH: &str = "appmesh.k8s.aws";
 
 /// Kinds that run pods.
 const WORKLOADS: [&str; 3] = ["Deployment", "StatefulSet", "DaemonSet"];

@@ -136,10 +136,10 @@ impl Registrar {
     pub fn pods(&self, snapshot: &Snapshot) -> Pods {
         let (known, mut pods) = (self.registered.borrow(), Pods::new());
         for (key, want) in registration::desired(snapshot, &self.identity.region, &self.cluster) {
-            let known = known.get(&key).cloned().unwrap_or_default();
+            let known = known.get(&key);
             for (id, attributes) in &want.instances {
-                let there = known.instances.as_ref().map(|instances| instances.contains(id));
-                let registration = Registration { there, trouble: known.trouble.clone() };
+                let there = known.and_then(|known| Some(known.instances.as_ref()?.contains(id)));
+                let registration = Registration { there, trouble: known.and_then(|known| known.trouble.clone()) };
                 pods.extend(registration::pod_of(attributes).map(|pod| (pod, registration)));
             }
         }
