@@ -45,9 +45,7 @@ StartResponse = Callable[..., Any]
 class Authorizer:
     """One account's access control, as a WSGI application."""
 
-    def __init__(
-        self, account: str, tokens: Tokens, clock: Clock, violations: Violations, faults: Faults
-    ) -> None:
+    def __init__(self, account: str, tokens: Tokens, clock: Clock, violations: Violations, faults: Faults) -> None:
         self.account = account
         self.tokens = tokens
         self.clock = clock

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -101,6 +102,12 @@ def read(request: Request) -> Call:
         return Call(service, region, None, protocol, credential)
     params, strange = parameters(request, protocol, operation, uri_params)
     return Call(service, region, operation.name, protocol, credential, params, operation, strange)
+
+
+def warm(services: Iterable[str]) -> None:
+    """Reads the models, so that no call waits for it; the first ones at the same time would each read their own."""
+    for service in services:
+        get_service_router(service)
 
 
 def _model(service: str) -> Any:

@@ -37,7 +37,7 @@ import eks
 import region
 from apiserver import ApiServer
 from authz import Authorizer, hosted_zone_refusal
-from call import Call, buffered, read, rewind
+from call import Call, buffered, read, rewind, warm
 from clock import Clock
 from cloudmap import CloudMap
 from cloudmap_state import State
@@ -111,9 +111,7 @@ def serve(app: Any, port: int, clock: Clock) -> BaseWSGIServer:
     return server
 
 
-def applications(
-    clusters: list[region.Cluster], ecr_port: int, state: Path, faults: Faults
-) -> tuple[Apis, Authorizer]:
+def applications(clusters: list[region.Cluster], ecr_port: int, state: Path, faults: Faults) -> tuple[Apis, Authorizer]:
     """The APIs of a region that holds nothing yet, and its access control."""
     tokens, violations = Tokens(), Violations(state)
     eks.install(clusters)
@@ -148,6 +146,7 @@ def main(argv: list[str]) -> int:
     for cluster in clusters:
         serve(ApiServer(cluster, faults), API_SERVERS + cluster.number, clock)
     account.write(args.state / "account.json", account.seed(clusters, f"http://127.0.0.1:{args.port}"))
+    warm([*apis.handlers, "ec2", "eks"])
     signal.sigwait({signal.SIGTERM, signal.SIGINT})
     return 0
 

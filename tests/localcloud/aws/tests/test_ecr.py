@@ -153,9 +153,13 @@ class Ecr(Case):
         self.operator.put_image_tag_mutability(repositoryName=name, imageTagMutability="IMMUTABLE")
         delete = lambda image: self.operator.batch_delete_image(repositoryName=name, imageIds=[image])
         tags = lambda: [i["imageTags"] for i in self.operator.describe_images(repositoryName=name)["imageDetails"]]
-        self.assertEqual(delete({"imageTag": "one"})["imageIds"], [{"imageDigest": digest(manifest), "imageTag": "one"}])
+        self.assertEqual(
+            delete({"imageTag": "one"})["imageIds"], [{"imageDigest": digest(manifest), "imageTag": "one"}]
+        )
         self.assertEqual(tags(), [["two"]])
-        mutability = self.operator.describe_repositories(repositoryNames=[name])["repositories"][0]["imageTagMutability"]
+        mutability = self.operator.describe_repositories(repositoryNames=[name])["repositories"][0][
+            "imageTagMutability"
+        ]
         self.assertEqual(mutability, "IMMUTABLE")
         self.assertEqual(delete({"imageTag": "one"})["failures"][0]["failureCode"], "ImageNotFound")
         self.assertEqual(self.ask("GET", f"/v2/{name}/manifests/{digest(manifest)}", self.node)[0], 200)

@@ -4,6 +4,7 @@ import json
 import threading
 
 from botocore.exceptions import ConnectionClosedError, ResponseStreamingError
+
 from gate import Case, wait_for
 
 
