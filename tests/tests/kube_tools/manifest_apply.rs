@@ -269,16 +269,16 @@ pub fn deletion(clusters: &Clusters) {
     let mut held = config("deletion", "held", &json!({}));
     held["metadata"]["finalizers"] = json!(["example.com/slow"]);
     let pods = deployment("deletion", &json!({"image": PAUSE}));
-    let objects = [definition, namespace("deletion"), color("deletion"), held, pods];
+    let objects = [definition, namespace("deletion"), color("deletion"), pods, held];
     let file = clusters.manifest("deletion", &objects);
     let made = clusters.done(&format!("manifest-apply deletion -n --cluster c2 --file {file}"), "");
     clusters.steady("manifest-apply deletion", &made.document);
 
     // A finalizer that nobody removes: told within the timeout, by its name.
     let delete = "manifest-apply deletion --delete";
-    let late = clusters.exits(5, &format!("{delete} --timeout 4s"), &made.document);
+    let late = clusters.exits(5, &format!("{delete} --timeout 10s"), &made.document);
     let message = late.error()["message"].as_str().unwrap().to_owned();
-    assert_eq!(message, "the end of ConfigMap deletion/held: not ready after 4s: held by example.com/slow");
+    assert_eq!(message, "the end of ConfigMap deletion/held: not ready after 10s: held by example.com/slow");
 
     // Objects of others, in our namespace and under our definition.
     let kubectl = "kubectl --context c2";
@@ -287,7 +287,7 @@ pub fn deletion(clusters: &Clusters) {
         format!(r#"{kubectl} -n deletion patch cm held --type merge -p '{{"metadata": {{"finalizers": null}}}}'"#);
     clusters.sh(&remover);
     let plan = clusters.done(&format!("{delete} --plan"), &made.document);
-    assert_eq!(plan.would(), ["delete Color deletion/deletion"]);
+    assert_eq!(plan.would(), ["delete Deployment deletion/app", "delete Color deletion/deletion"]);
     let kept = [
         "left alone: Namespace deletion: it holds ConfigMap theirs",
         "left alone: CustomResourceDefinition colors.example.com: there is still Color default/default",
@@ -312,8 +312,8 @@ pub fn deletion(clusters: &Clusters) {
     let deleted: Vec<&str> =
         gone.stderr.lines().filter_map(|line| line.strip_prefix("manifest-apply: delete ")).collect();
     let expected = [
-        "Deployment deletion/app",
         "ConfigMap deletion/held",
+        "Deployment deletion/app",
         "Color deletion/deletion",
         "CustomResourceDefinition colors.example.com",
         "Namespace deletion",

@@ -7,7 +7,7 @@ use std::thread;
 use tests::program;
 
 /// Long enough for the second crash of a container, short enough to wait for.
-const TIMEOUT: &str = "15s";
+const TIMEOUT: &str = "30s";
 
 /// Applies the objects and expects that they never work, for which reason; their file.
 #[track_caller]
@@ -21,8 +21,11 @@ fn never(
     let file = clusters.manifest(name, objects);
     let start = if document.is_empty() { "-n " } else { "" };
     let command = format!("manifest-apply {name} {start}--cluster {cluster} --file {file} --timeout {TIMEOUT}");
-    let error = clusters.exits(5, &command, document).error();
+    let late = clusters.exits(5, &command, document);
+    let error = late.error();
     assert_eq!(error["kind"], "retry", "{error}");
+    let logs = |line: &&str| line.contains("waiting for ") && line.contains("its log ends");
+    assert_eq!(late.stderr.lines().find(logs), None, "a log is for the error only");
     let message = error["message"].as_str().unwrap();
     for text in says {
         assert!(message.contains(text), "{name}: {text:?} is not in: {message}");
@@ -66,7 +69,7 @@ pub fn works(clusters: &Clusters) {
             "never-pulled",
             pods("never-pulled", json!({"image": "registry.k8s.io/nobody:1"})),
             &[
-                "Deployment never-pulled/app: not ready after 15s",
+                "Deployment never-pulled/app: not ready after 30s",
                 "pod app-",
                 "container app: ",
                 "ImagePull",
