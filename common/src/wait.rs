@@ -11,7 +11,7 @@ use std::time::Duration;
 pub enum Found<T> {
     /// What was waited for.
     Ready(T),
-    /// Not yet, because of this.
+    /// Not yet, because of this. Its first line is told meanwhile; lines after it, such as a log, only when time runs out.
     NotYet(String),
 }
 
@@ -53,14 +53,16 @@ impl Session {
             let pause = pauses.next().unwrap_or(Duration::from_secs(2));
             if self.remaining() < pause {
                 let late = Error::retry(format!(
-                    "{what}: not ready after {}: {reason}",
-                    humantime::format_duration(self.timeout)
+                    "{what}: not ready after {}: {}",
+                    humantime::format_duration(self.timeout),
+                    reason.lines().collect::<Vec<_>>().join("; ")
                 ));
                 return Err(late.hint("run it again, or give it more time with --timeout").into());
             }
-            if reason != told && pause > Duration::from_millis(500) {
-                self.stderr.line(format_args!("waiting for {what}: {reason}"));
-                told = reason;
+            let brief = reason.lines().next().unwrap_or_default();
+            if brief != told && pause > Duration::from_millis(500) {
+                self.stderr.line(format_args!("waiting for {what}: {brief}"));
+                brief.clone_into(&mut told);
             }
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}

@@ -119,7 +119,7 @@ pub async fn stuck(client: &Client, object: &Value) -> Option<String> {
     if let Some((container, previous)) = trouble.log
         && let Some(lines) = last_lines(client, namespace, &name, &container, previous).await
     {
-        reason.push_str(&format!("; its log ends: {lines}"));
+        reason.push_str(&format!("\nits log ends: {lines}"));
     }
     Some(reason)
 }
