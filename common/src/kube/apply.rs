@@ -129,16 +129,20 @@ impl fmt::Display for Step {
 }
 
 /// Create what is missing, configure what differs, and with `adopt` make what others made ours, in the manifests' order;
-/// then wait for what does not work yet. A custom resource definition is waited for at once, since what comes after
-/// needs it.
+/// then wait for what does not work yet. Custom resource definitions are waited for before anything else is made, which
+/// may need them.
 ///
 /// # Errors
 /// [`Kind::Conflict`](crate::Kind::Conflict) that names all that is not ours to change, unless `adopt`.
 pub fn plan(manifests: &[Manifest], have: &[Observed], manager: &str, adopt: bool) -> Result<Vec<Step>> {
-    let (mut steps, mut waits, mut refused) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut steps, mut definitions, mut waits, mut refused) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let ending = manifests.iter().zip(have).filter(|(manifest, it)| manifest.object.kind == "Namespace" && it.ends());
     let ending: Vec<&str> = ending.map(|(manifest, _)| manifest.object.name.as_str()).collect();
     for (Manifest { object, body }, observed) in manifests.iter().zip(have) {
+        let defines = object.kind == "CustomResourceDefinition";
+        if !defines {
+            steps.append(&mut definitions);
+        }
         // What is still seen in a namespace that ends will have gone with it.
         let gone = object.namespace.as_ref().is_some_and(|namespace| ending.contains(&namespace.as_str()));
         match if gone { Decision::Create } else { observed.decide(manager, adopt) } {
@@ -152,14 +156,14 @@ pub fn plan(manifests: &[Manifest], have: &[Observed], manager: &str, adopt: boo
         // The dry run counts a change as a new generation, which no controller has seen yet.
         let after = observed.applied.as_ref().filter(|_| !gone).unwrap_or(body);
         if unready(after).is_some() {
-            let wait = Step::AwaitReady(object.clone());
-            if object.kind == "CustomResourceDefinition" { steps.push(wait) } else { waits.push(wait) }
+            let waits = if defines { &mut definitions } else { &mut waits };
+            waits.push(Step::AwaitReady(object.clone()));
         }
     }
     if !refused.is_empty() {
         return Err(Error::conflict(refused.join("; ")).hint("--adopt takes them over").into());
     }
-    steps.append(&mut waits);
+    steps.extend(definitions.into_iter().chain(waits));
     Ok(steps)
 }
 
@@ -255,6 +259,7 @@ pub fn held_by(live: &Value) -> Option<String> {
     let finalizers = ["/metadata/finalizers", "/spec/finalizers"].iter().filter_map(|at| live.pointer(at)?.as_array());
     let mut finalizers: Vec<&str> = finalizers.flatten().filter_map(Value::as_str).collect();
     // The garbage collector's own and the namespace controller's: they say nothing about who is waited for.
+    let owns = finalizers.contains(&"foregroundDeletion");
     finalizers.retain(|finalizer| !["foregroundDeletion", "kubernetes"].contains(finalizer));
     let conditions = live.pointer("/status/conditions").and_then(Value::as_array).into_iter().flatten();
     let telling = conditions.filter(|condition| match condition["status"].as_str() {
@@ -266,6 +271,9 @@ pub fn held_by(live: &Value) -> Option<String> {
         telling.filter_map(|condition| Some(condition["message"].as_str()?.to_owned())).collect();
     if !finalizers.is_empty() {
         reasons.insert(0, format!("held by {}", finalizers.join(", ")));
+    }
+    if reasons.is_empty() && owns {
+        reasons.push("what it owns is still there".to_owned());
     }
     (!reasons.is_empty()).then(|| reasons.join("; "))
 }
@@ -422,7 +430,8 @@ mod tests {
             {"type": "NamespaceContentRemaining", "status": "True", "message": "Some resources are remaining: pods."},
         ]}});
         assert_eq!(held_by(&namespace).as_deref(), Some("Some resources are remaining: pods."));
-        assert_eq!(held_by(&json!({"metadata": {"finalizers": ["foregroundDeletion"]}})), None);
+        let deployment = json!({"metadata": {"finalizers": ["foregroundDeletion"]}});
+        assert_eq!(held_by(&deployment).as_deref(), Some("what it owns is still there"));
     }
 
     fn manifest(version: &str, kind: &str) -> Manifest {
@@ -436,19 +445,23 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_made_in_order_and_waited_for() {
-        let manifests = [
+        let mut manifests = [
+            manifest("apiextensions.k8s.io/v1", "CustomResourceDefinition"),
             manifest("apiextensions.k8s.io/v1", "CustomResourceDefinition"),
             manifest("appmesh.k8s.aws/v1beta2", "Mesh"),
             manifest("v1", "ConfigMap"),
         ];
+        manifests[1].object.name = "b".to_owned();
         let expected = [
             "create CustomResourceDefinition a",
+            "create CustomResourceDefinition b",
             "wait for CustomResourceDefinition a",
+            "wait for CustomResourceDefinition b",
             "create Mesh a",
             "create ConfigMap a",
             "wait for Mesh a",
         ];
-        assert_eq!(words(plan(&manifests, &vec![Observed::default(); 3], US, false)), expected);
+        assert_eq!(words(plan(&manifests, &vec![Observed::default(); 4], US, false)), expected);
     }
 
     #[test]
