@@ -16,7 +16,7 @@ struct Stuck {
     told: &'static [&'static str],
 }
 
-const STUCK: [Stuck; 3] = [
+const STUCK: [Stuck; 4] = [
     Stuck {
         what: "image pull refused",
         manifest: r#"{apiVersion: apps/v1, kind: Deployment, metadata: {name: stuck}, spec: {selector: {matchLabels: {app: stuck}},
@@ -30,6 +30,13 @@ const STUCK: [Stuck; 3] = [
             template: {metadata: {labels: {app: stuck}}, spec: {containers: [{name: app,
             image: "registry.k8s.io/pause:3.10", command: [/nothing]}]}}}}"#,
         told: &["Deployment default/stuck", "container app", "/nothing", "no such file"],
+    },
+    Stuck {
+        what: "a Deployment that crashes",
+        manifest: r#"{apiVersion: apps/v1, kind: Deployment, metadata: {name: stuck}, spec: {selector: {matchLabels: {app: stuck}},
+            template: {metadata: {labels: {app: stuck}}, spec: {containers: [{name: app, image: "docker.io/envoyproxy/envoy:v1.40.0",
+            command: [/usr/local/bin/envoy, --config-path, /nothing], readinessProbe: {tcpSocket: {port: 80}, periodSeconds: 1}}]}}}}"#,
+        told: &["Deployment default/stuck", "container app crashed", "exit code 1", "its log ends: ", "/nothing"],
     },
     Stuck {
         what: "a load balancer that never gets its name",

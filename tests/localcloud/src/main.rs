@@ -81,6 +81,8 @@ enum Command {
     },
     /// Take the cloud down and remove everything but its logs; succeeds when nothing is there
     Down,
+    /// Fetch and build the programs a cloud is made of, where they are missing; print the folder they are in
+    Parts,
     /// Tell whether the cloud is up, and of its programs
     Status,
     /// Print the log of a program, or the names of all logs
@@ -137,6 +139,7 @@ fn dispatch(state: &Path, command: Command) -> Result<ExitCode> {
         }
         Command::Run { command } => return run::run(state, &command),
         Command::Down => down::down(state)?,
+        Command::Parts => writeln!(std::io::stdout(), "{}", up::parts()?.bin.display())?,
         Command::Status => return show::status(state),
         Command::Logs { name } => show::logs(state, name.as_deref())?,
         Command::Stage { stage } => self::stage(state, stage)?,

@@ -14,8 +14,9 @@ use tokio::process::{Child, Command};
 use crate::cloud::{self, Cloud};
 use crate::message::Message;
 use crate::namespace::this_program;
+use crate::parts::{self, Parts};
 use crate::signals::{self, Signals};
-use crate::{host, parts, process};
+use crate::{host, process};
 
 /// How long a command may take to end after a signal was passed on to it.
 const GRACE: Duration = Duration::from_secs(20);
@@ -31,7 +32,7 @@ pub async fn up(state: &Path, command: &[OsString]) -> Result<ExitCode> {
         }
         bail!("a cloud runs in {} already: use `localcloud run` to run a command in it", state.display());
     }
-    let parts = parts::ensure(&cache()?, &tell)?;
+    let parts = parts()?;
     host::check_programs()?;
     let cloud = Cloud { state, bin: parts.bin, python: parts.python, images: parts.images };
 
@@ -51,6 +52,11 @@ pub async fn up(state: &Path, command: &[OsString]) -> Result<ExitCode> {
     tell("taking it down");
     stop(&mut keeper).await?;
     ended
+}
+
+/// What a cloud is made of, got where it is missing.
+pub fn parts() -> Result<Parts> {
+    parts::ensure(&cache()?, &tell)
 }
 
 /// One line for whoever waits.
