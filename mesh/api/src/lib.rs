@@ -7,6 +7,8 @@
 pub mod arn;
 mod condition;
 pub mod crds;
+mod duration;
+mod http_route;
 mod mesh;
 mod object;
 mod port;
@@ -19,6 +21,12 @@ mod virtual_service;
 
 pub use arn::Arn;
 pub use condition::Condition;
+pub use duration::{Duration, DurationUnit};
+pub use http_route::{
+    HeaderMatchMethod, HttpMethod, HttpPathMatch, HttpQueryParameter, HttpRetryEvent, HttpRetryPolicy, HttpRoute,
+    HttpRouteAction, HttpRouteHeader, HttpRouteMatch, HttpTimeout, MatchRange, QueryMatchMethod, TcpRetryEvent,
+    WeightedTarget,
+};
 pub use mesh::{EgressFilter, EgressFilterType, Mesh, MeshSpec, MeshStatus};
 pub use object::{MeshMember, MeshObject};
 pub use port::{PortMapping, Protocol};
@@ -28,10 +36,7 @@ pub use virtual_node::{
     AwsCloudMapAttribute, AwsCloudMapServiceDiscovery, Backend, Listener, ServiceDiscovery, VirtualNode,
     VirtualNodeSpec, VirtualNodeStatus, VirtualServiceBackend,
 };
-pub use virtual_router::{
-    HttpRoute, HttpRouteAction, HttpRouteMatch, Route, VirtualRouter, VirtualRouterListener, VirtualRouterSpec,
-    VirtualRouterStatus, WeightedTarget,
-};
+pub use virtual_router::{Route, VirtualRouter, VirtualRouterListener, VirtualRouterSpec, VirtualRouterStatus};
 pub use virtual_service::{
     VirtualNodeProvider, VirtualRouterProvider, VirtualService, VirtualServiceProvider, VirtualServiceSpec,
     VirtualServiceStatus,

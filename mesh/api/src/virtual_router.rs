@@ -4,7 +4,7 @@ use kube::CustomResource;
 use schemars::{JsonSchema, transform::RecursiveTransform};
 use serde::{Deserialize, Serialize};
 
-use crate::{Condition, MeshReference, PortMapping, Reference, schema};
+use crate::{Condition, HttpRoute, MeshReference, PortMapping, schema};
 
 /// Which requests go to which VirtualNodes, in what proportions.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -64,47 +64,6 @@ pub struct Route {
     /// The only kind of route that is served; a route of another kind has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http_route: Option<HttpRoute>,
-}
-
-/// A route for HTTP requests.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct HttpRoute {
-    /// Which requests.
-    #[serde(rename = "match")]
-    pub match_: HttpRouteMatch,
-    /// Where they go.
-    pub action: HttpRouteAction,
-}
-
-/// Which HTTP requests a route takes.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct HttpRouteMatch {
-    /// What the path begins with; `/` takes every request.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub prefix: Option<String>,
-}
-
-/// Where HTTP requests go.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct HttpRouteAction {
-    /// 1 to 10 targets.
-    #[schemars(length(min = 1, max = 10))]
-    pub weighted_targets: Vec<WeightedTarget>,
-}
-
-/// A VirtualNode and its share of the requests.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct WeightedTarget {
-    /// The VirtualNode, of this cluster.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub virtual_node_ref: Option<Reference>,
-    /// 0 to 100; its share is this divided by the sum over the targets.
-    #[schemars(with = "i64", range(min = 0, max = 100))]
-    pub weight: u32,
 }
 
 /// What the controller found out about the VirtualRouter.

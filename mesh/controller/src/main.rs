@@ -9,6 +9,7 @@ mod admission;
 mod bootstrap;
 mod cloudmap;
 mod discovery;
+mod http_route;
 mod identity;
 mod leader;
 mod publish;
@@ -18,6 +19,7 @@ mod routes;
 mod status;
 mod store;
 mod tls;
+mod unserved;
 mod xds;
 
 use std::{

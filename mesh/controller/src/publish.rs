@@ -17,14 +17,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, ensure};
 use mesh_api::{Arn, MeshMember as _, MeshObject as _, VirtualService, arn::MeshResource};
+use serde::Deserialize as _;
+use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
     cloudmap::{Attributes, Instances, ServiceKey},
+    http_route,
     identity::Identity,
     registrar::{CLUSTER, Registrar, Want},
     routes::Routes,
     store::Snapshot,
+    unserved,
 };
 
 const VIRTUAL_SERVICE: &str = "appmesh.k8s.aws/virtualService";
@@ -135,8 +139,22 @@ pub fn decode(arn: &Arn, instances: &Instances) -> anyhow::Result<Option<Routes>
         tracing::warn!(%arn, ?clusters, "several clusters publish this VirtualService, hearing the first");
     }
     let parts: Vec<_> = of_arn.into_iter().filter(|instance| instance.get(CLUSTER) == Some(cluster)).collect();
-    let json = join(&parts).with_context(|| format!("routes of {arn} published by cluster {cluster}"))?;
-    serde_json::from_str(&json).map(Some).with_context(|| format!("routes of {arn} published by cluster {cluster}"))
+    let read = join(&parts).and_then(|json| read(&json));
+    read.map(Some).with_context(|| format!("routes of {arn} published by cluster {cluster}"))
+}
+
+/// A field that is not known is an error: a newer controller may mean by it something that this one would get wrong by
+/// ignoring it.
+fn read(json: &str) -> anyhow::Result<Routes> {
+    let written: Value = serde_json::from_str(json)?;
+    let routes = Routes::deserialize(&written)?;
+    let mut problems = unserved::fields("document", &written, &serde_json::to_value(&routes)?);
+    for (index, route) in routes.routes.iter().enumerate() {
+        let found = http_route::problems(&route.match_, route.retry_policy.as_ref());
+        problems.extend(found.into_iter().map(|problem| format!("document.routes[{index}]{problem}")));
+    }
+    ensure!(problems.is_empty(), "{}", problems.join("; "));
+    Ok(routes)
 }
 
 fn join(parts: &[&Attributes]) -> anyhow::Result<String> {
@@ -186,7 +204,10 @@ mod tests {
     use super::*;
     use crate::routes::{CloudMapDiscovery, Node, Route, Target};
     use ::tests::hostile::spoiled_text;
-    use mesh_api::{PortMapping, Protocol};
+    use mesh_api::{
+        Duration, DurationUnit, HeaderMatchMethod, HttpMethod, HttpRetryPolicy, HttpRouteHeader, HttpRouteMatch,
+        HttpTimeout, PortMapping, Protocol, TcpRetryEvent,
+    };
     use proptest::{collection, prelude::*};
 
     const CLUSTER_ID: &str = "7f1c9f0e-6f0f-4c57-9a3e-0d8a4f4bb001";
@@ -206,15 +227,39 @@ mod tests {
     }
 
     prop_compose! {
+        fn matched()(
+            prefix in "/.{0,200}",
+            get in any::<bool>(),
+            headers in proptest::option::of(collection::vec(("[a-z-]{1,50}", proptest::option::of(".{1,100}"), any::<Option<bool>>()), 1..3)),
+        ) -> HttpRouteMatch {
+            let exact = |exact| HeaderMatchMethod { exact: Some(exact), ..HeaderMatchMethod::default() };
+            let header = |(name, value, invert): (String, Option<String>, _)| HttpRouteHeader { name, match_: value.map(exact), invert };
+            let headers = headers.map(|headers: Vec<_>| headers.into_iter().map(header).collect());
+            HttpRouteMatch { prefix: Some(prefix), method: get.then_some(HttpMethod::Get), headers, ..HttpRouteMatch::default() }
+        }
+    }
+
+    prop_compose! {
+        fn tries()(retries in any::<Option<u32>>(), idle in any::<Option<u64>>()) -> (Option<HttpRetryPolicy>, Option<HttpTimeout>) {
+            let milliseconds = |value| Duration { unit: DurationUnit::Ms, value };
+            let policy = |max_retries| HttpRetryPolicy {
+                http_retry_events: None, tcp_retry_events: Some(vec![TcpRetryEvent::ConnectionError]),
+                max_retries, per_retry_timeout: milliseconds(250),
+            };
+            (retries.map(policy), idle.map(|idle| HttpTimeout { idle: Some(milliseconds(idle)), per_request: None }))
+        }
+    }
+
+    prop_compose! {
         fn routes()(
             port in 1..u16::MAX,
             nodes in collection::btree_map("[a-z]{1,60}_[a-z]{1,60}", node(), 1..20),
-            routes in collection::vec((".{1,40}", "/.{0,200}", collection::vec((any::<prop::sample::Index>(), 0..=100u32), 1..10)), 0..20),
+            routes in collection::vec((".{1,40}", matched(), tries(), collection::vec((any::<prop::sample::Index>(), 0..=100u32), 1..10)), 0..20),
         ) -> Routes {
             let names: Vec<_> = nodes.keys().cloned().collect();
-            let route = |(name, prefix, targets): (String, String, Vec<(prop::sample::Index, u32)>)| {
+            let route = |(name, match_, (retry_policy, timeout), targets): (String, _, _, Vec<(prop::sample::Index, u32)>)| {
                 let target = |(index, weight): (prop::sample::Index, u32)| Target { node: index.get(&names).clone(), weight };
-                Route { name, prefix, targets: targets.into_iter().map(target).collect() }
+                Route { name, match_, targets: targets.into_iter().map(target).collect(), retry_policy, timeout }
             };
             Routes {
                 listener: PortMapping { port, protocol: Protocol::Http },
@@ -274,11 +319,10 @@ mod tests {
         };
         Routes {
             listener: PortMapping { port: 8080, protocol: Protocol::Http },
-            routes: vec![Route {
-                name: "color-route".into(),
-                prefix: "/".into(),
-                targets: vec![Target { node: "colorapp-blue_k8multi".into(), weight }],
-            }],
+            routes: vec![Route::of_everything(
+                "color-route".into(),
+                vec![Target { node: "colorapp-blue_k8multi".into(), weight }],
+            )],
             nodes: [(
                 "colorapp-blue_k8multi".into(),
                 Node { port: 8080, protocol: Protocol::Http, discovery: Some(discovery) },

@@ -5,17 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kube::ResourceExt as _;
 use mesh_api::{
-    AwsCloudMapServiceDiscovery, MeshObject as _, PortMapping, Protocol, Reference, VirtualNode, VirtualRouter,
-    VirtualService, VirtualServiceProvider,
+    AwsCloudMapServiceDiscovery, HttpRetryPolicy, HttpRouteMatch, HttpTimeout, MeshObject as _, PortMapping, Protocol,
+    Reference, VirtualNode, VirtualRouter, VirtualService, VirtualServiceProvider,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{cloudmap::ServiceKey, store::Snapshot};
 
-/// What one VirtualService routes to. An unknown field is an error: a newer controller may mean by it something that
-/// this one would get wrong by ignoring it.
+/// What one VirtualService routes to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Routes {
     /// What callers speak, and on which port.
     pub listener: PortMapping,
@@ -27,19 +26,26 @@ pub struct Routes {
 
 /// One route.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Route {
     /// The route's name in its router.
     pub name: String,
-    /// What the path begins with.
-    pub prefix: String,
+    /// Which requests it takes.
+    #[serde(flatten)]
+    pub match_: HttpRouteMatch,
     /// Where the requests go.
     pub targets: Vec<Target>,
+    /// When a request is sent again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_policy: Option<HttpRetryPolicy>,
+    /// How long a request may take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<HttpTimeout>,
 }
 
 /// A node and its share of a route's requests.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Target {
     /// Key in [`Routes::nodes`].
     pub node: String,
@@ -49,7 +55,7 @@ pub struct Target {
 
 /// A target, as a caller sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Node {
     /// The port its pods listen on.
     pub port: u16,
@@ -63,7 +69,7 @@ pub struct Node {
 
 /// Instances of a Cloud Map service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct CloudMapDiscovery {
     /// The namespace's name.
     pub namespace: String,
@@ -72,6 +78,14 @@ pub struct CloudMapDiscovery {
     /// An instance is of this node if it has all of them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub attributes: BTreeMap<String, String>,
+}
+
+impl Route {
+    /// A route that takes every request.
+    pub fn of_everything(name: String, targets: Vec<Target>) -> Self {
+        let match_ = HttpRouteMatch { prefix: Some("/".to_owned()), ..HttpRouteMatch::default() };
+        Self { name, match_, targets, retry_policy: None, timeout: None }
+    }
 }
 
 impl CloudMapDiscovery {
@@ -119,7 +133,7 @@ impl Routes {
         let targets = vec![Target { node: name.clone(), weight: 1 }];
         Some(Self {
             listener,
-            routes: vec![Route { name: name.clone(), prefix: "/".to_owned(), targets }],
+            routes: vec![Route::of_everything(name.clone(), targets)],
             nodes: BTreeMap::from([(name, found(node, listener))]),
         })
     }
@@ -146,8 +160,10 @@ impl Routes {
             let targets = targets.filter_map(|given| Some((given.virtual_node_ref.as_ref()?, given.weight)));
             routes.push(Route {
                 name: route.name.clone(),
-                prefix: http.match_.prefix.clone().unwrap_or_else(|| "/".to_owned()),
+                match_: http.match_.clone(),
                 targets: targets.map(|(node, weight)| target(node, weight)).collect(),
+                retry_policy: http.retry_policy.clone(),
+                timeout: http.timeout,
             });
         }
         Some(Self { listener, routes, nodes })

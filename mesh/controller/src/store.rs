@@ -1,28 +1,33 @@
 //! What the cluster says: a local copy of every object the mesh is made of, kept current by watches.
 
-use std::{fmt::Debug, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, fmt::Debug, sync::Arc};
 
 use anyhow::Context as _;
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::{
     Api, Client, Resource, ResourceExt,
+    api::ObjectMeta,
     runtime::{WatchStreamExt as _, reflector, watcher},
 };
 use mesh_api::{Mesh, VirtualNode, VirtualRouter, VirtualService};
-use serde::de::DeserializeOwned;
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{DeserializeOwned, Error as _},
+};
+use serde_json::Value;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::admission::membership;
+use crate::{admission::membership, unserved};
 
 /// The local copy. Cloning is cheap, every clone sees the same objects.
 #[derive(Clone)]
 pub struct Store {
-    meshes: reflector::Store<Mesh>,
-    virtual_nodes: reflector::Store<VirtualNode>,
-    virtual_routers: reflector::Store<VirtualRouter>,
-    virtual_services: reflector::Store<VirtualService>,
+    meshes: reflector::Store<Read<Mesh>>,
+    virtual_nodes: reflector::Store<Read<VirtualNode>>,
+    virtual_routers: reflector::Store<Read<VirtualRouter>>,
+    virtual_services: reflector::Store<Read<VirtualService>>,
     pods: reflector::Store<Pod>,
     namespaces: reflector::Store<Namespace>,
     generation: watch::Receiver<u64>,
@@ -37,6 +42,9 @@ pub struct Snapshot {
     pub virtual_services: Vec<Arc<VirtualService>>,
     pub pods: Vec<Arc<Pod>>,
     pub namespaces: Vec<Arc<Namespace>>,
+    /// The fields that this controller does not serve, of the objects that have some, by uid. Admission refuses them, but
+    /// not of what was there before it.
+    pub unserved: BTreeMap<String, Vec<String>>,
 }
 
 impl Store {
@@ -64,13 +72,15 @@ impl Store {
 
     /// All objects now.
     pub fn snapshot(&self) -> Snapshot {
+        let mut unserved = BTreeMap::new();
         Snapshot {
-            meshes: self.meshes.state(),
-            virtual_nodes: self.virtual_nodes.state(),
-            virtual_routers: self.virtual_routers.state(),
-            virtual_services: self.virtual_services.state(),
+            meshes: read(&self.meshes, &mut unserved),
+            virtual_nodes: read(&self.virtual_nodes, &mut unserved),
+            virtual_routers: read(&self.virtual_routers, &mut unserved),
+            virtual_services: read(&self.virtual_services, &mut unserved),
             pods: self.pods.state(),
             namespaces: self.namespaces.state(),
+            unserved,
         }
         .sorted()
     }
@@ -131,6 +141,63 @@ impl Snapshot {
     }
 }
 
+/// An object as this controller understands it, and what it does not.
+#[derive(Clone, Debug)]
+struct Read<K> {
+    object: Arc<K>,
+    unserved: Vec<String>,
+}
+
+impl<'de, K: Serialize + DeserializeOwned> Deserialize<'de> for Read<K> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let written = Value::deserialize(deserializer)?;
+        let object = K::deserialize(&written).map_err(D::Error::custom)?;
+        let understood = serde_json::to_value(&object).map_err(D::Error::custom)?;
+        let unserved = unserved::fields("spec", &written["spec"], &understood["spec"]);
+        Ok(Self { object: Arc::new(object), unserved })
+    }
+}
+
+impl<K: Resource<DynamicType = ()> + Clone> Resource for Read<K> {
+    type DynamicType = ();
+    type Scope = K::Scope;
+
+    fn kind((): &()) -> Cow<'_, str> {
+        K::kind(&())
+    }
+
+    fn group((): &()) -> Cow<'_, str> {
+        K::group(&())
+    }
+
+    fn version((): &()) -> Cow<'_, str> {
+        K::version(&())
+    }
+
+    fn plural((): &()) -> Cow<'_, str> {
+        K::plural(&())
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        self.object.meta()
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        Arc::make_mut(&mut self.object).meta_mut()
+    }
+}
+
+/// The objects, and into `unserved` what is not understood of them.
+fn read<K>(store: &reflector::Store<Read<K>>, unserved: &mut BTreeMap<String, Vec<String>>) -> Vec<Arc<K>>
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    let read = store.state();
+    let incomplete = read.iter().filter(|read| !read.unserved.is_empty());
+    unserved.extend(incomplete.filter_map(|read| Some((read.uid()?, read.unserved.clone()))));
+    read.iter().map(|read| read.object.clone()).collect()
+}
+
 fn key(object: &impl Resource) -> (&str, &str) {
     let meta = object.meta();
     (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default())
@@ -177,4 +244,23 @@ where
         }
     });
     reader
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_is_not_understood_of_an_object_is_kept_beside_it() {
+        let node = json!({"apiVersion": "appmesh.k8s.aws/v1beta2", "kind": "VirtualNode",
+            "metadata": {"name": "a", "namespace": "ns", "uid": "1"},
+            "spec": {"listeners": [{"portMapping": {"port": 1, "protocol": "http"}, "tls": {"mode": "STRICT"}}]}});
+        let (reader, mut writer) = reflector::store::<Read<VirtualNode>>();
+        writer.apply_watcher_event(&watcher::Event::Apply(serde_json::from_value(node).unwrap()));
+        let mut unserved = BTreeMap::new();
+        assert_eq!(read(&reader, &mut unserved)[0].name_any(), "a");
+        let expected = vec!["spec.listeners[0].tls: not served by this controller".to_owned()];
+        assert_eq!(unserved, BTreeMap::from([("1".to_owned(), expected)]));
+    }
 }

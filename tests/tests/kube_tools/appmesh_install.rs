@@ -199,6 +199,32 @@ fn served(clusters: &Clusters) -> String {
     format!("oci://{REGISTRY}/charts/appmesh-controller")
 }
 
+/// An object that admission did not see, as those that Amazon's controller left: what is not served of it is told.
+pub fn there_before(clusters: &Clusters, mesh: &Installed) {
+    let kubectl = "kubectl --context c1";
+    let namespace =
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "before", "labels": {"mesh": "before"}}});
+    let theirs = json!({"apiVersion": "appmesh.k8s.aws/v1beta2", "kind": "Mesh", "metadata": {"name": "before"},
+        "spec": {"namespaceSelector": {"matchLabels": {"mesh": "before"}}}});
+    let router = json!({"apiVersion": "appmesh.k8s.aws/v1beta2", "kind": "VirtualRouter",
+        "metadata": {"name": "router", "namespace": "before"},
+        "spec": {"routes": [{"name": "all", "tcpRoute": {"action": {"weightedTargets": []}}}]}});
+    let file = clusters.manifest("before", &[namespace, theirs, router]);
+    let told = "spec.routes[0].tcpRoute: not served by this controller";
+    clusters.sh(&format!(
+        "{kubectl} delete validatingwebhookconfiguration appmesh-controller-webhook\n\
+         until {kubectl} apply -f {file}; do :; done\n\
+         {kubectl} -n before wait virtualrouter/router --timeout 60s \
+           --for jsonpath='{{.status.conditions[?(@.reason==\"FieldsNotServed\")].message}}'='{told}'"
+    ));
+    clusters.done(&mesh.command, &mesh.input);
+    let refused = clusters.sh(&format!(
+        "{kubectl} -n before patch virtualrouter router --type merge -p '{{\"spec\": {{\"routes\": [{{\"name\": \"b\", \"tcpRoute\": {{}}}}]}}}}' 2>&1 || true"
+    ));
+    assert!(refused.contains(told), "{refused}");
+    clusters.sh(&format!("{kubectl} delete -f {file}"));
+}
+
 /// Changed by hand.
 pub fn drift(clusters: &Clusters, mesh: &Installed) {
     let kubectl = "kubectl --context c1 -n appmesh-system";

@@ -20,6 +20,7 @@ fn drift_conflicts_and_deletion() {
         scope.spawn(|| {
             let mesh = appmesh_install::installed(&clusters);
             never::refused_by_the_webhook(&clusters);
+            appmesh_install::there_before(&clusters, &mesh);
             appmesh_install::drift(&clusters, &mesh);
             appmesh_install::deleted(&clusters, &mesh);
             appmesh_install::of_somebody_else(&clusters, &mesh);

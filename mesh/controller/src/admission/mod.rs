@@ -4,7 +4,6 @@ mod annotations;
 mod defaults;
 pub mod inject;
 pub mod membership;
-mod unserved;
 mod validate;
 
 use std::{path::PathBuf, sync::Arc};

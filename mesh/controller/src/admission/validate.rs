@@ -12,8 +12,7 @@ use mesh_api::{
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use super::unserved;
-use crate::identity::Identity;
+use crate::{http_route, identity::Identity, unserved};
 
 /// Where the object is to live.
 #[derive(Clone, Copy, Debug)]
@@ -33,12 +32,8 @@ pub trait Checked: Serialize + DeserializeOwned {
 /// Refuses an object with a field that is not served, or that makes no sense.
 pub fn check<K: Checked>(object: &Value, place: Place<'_>) -> anyhow::Result<()> {
     let typed: K = serde_json::from_value(object.clone()).context("the object does not read")?;
-    let understood = serde_json::to_value(&typed)?;
-    let unserved = unserved::fields("spec", &object["spec"], &understood["spec"]);
-    let problems = match unserved.is_empty() {
-        true => typed.problems(place),
-        false => unserved.iter().map(|path| format!("{path}: not served by this controller")).collect(),
-    };
+    let unserved = unserved::fields("spec", &object["spec"], &serde_json::to_value(&typed)?["spec"]);
+    let problems = if unserved.is_empty() { typed.problems(place) } else { unserved };
     ensure!(problems.is_empty(), "{}", problems.join("; "));
     Ok(())
 }
@@ -167,14 +162,8 @@ fn provider(provider: &VirtualServiceProvider) -> Option<String> {
 
 fn route(route: &Route) -> Vec<String> {
     let Some(http) = &route.http_route else { return vec![": httpRoute is missing".to_owned()] };
-    let mut problems = Vec::new();
-    match &http.match_.prefix {
-        None => problems.push(".httpRoute.match: prefix is missing".to_owned()),
-        Some(prefix) if !prefix.starts_with('/') => {
-            problems.push(".httpRoute.match.prefix: does not begin with /".to_owned());
-        }
-        Some(_) => {}
-    }
+    let problems = http_route::problems(&http.match_, http.retry_policy.as_ref());
+    let mut problems: Vec<_> = problems.into_iter().map(|problem| format!(".httpRoute{problem}")).collect();
     let targets = &http.action.weighted_targets;
     for (index, _) in targets.iter().enumerate().filter(|(_, target)| target.virtual_node_ref.is_none()) {
         problems.push(format!(".httpRoute.action.weightedTargets[{index}]: virtualNodeRef is missing"));
@@ -332,13 +321,13 @@ mod tests {
             ),
             (json!({ "name": "a" }), "spec.routes[0]: httpRoute is missing".to_owned()),
             (
-                json!({ "name": "a", "httpRoute": http(json!({ "prefix": "/", "headers": [] }), json!([target(1)])) }),
-                format!("{path}.match.headers: not served by this controller"),
+                json!({ "name": "a", "httpRoute": http(json!({ "path": { "regex": "/.*" } }), json!([target(1)])) }),
+                format!("{path}.match.path.regex: not served by this controller"),
             ),
             (
                 json!({ "name": "a", "httpRoute": http(json!({}), json!([target(0), { "weight": 0 }])) }),
                 format!(
-                    "{path}.match: prefix is missing; \
+                    "{path}.match: needs one of path and prefix; \
                      {path}.action.weightedTargets[1]: virtualNodeRef is missing; \
                      {path}.action.weightedTargets: the weights add up to 0"
                 ),
@@ -395,7 +384,10 @@ mod tests {
                "serviceDiscovery":{"awsCloudMap":{"namespaceName":"n","serviceName":"s","attributes":[{"key":"k","value":"v"}]}},
                "backends":[{"virtualService":{"virtualServiceARN":"arn:aws:appmesh:us-west-2:123456789012:mesh/k8multi/virtualService/v"}}]}"#,
             r#"{"listeners":[{"portMapping":{"port":1,"protocol":"http"}}],"routes":[{"name":"r","priority":1,"httpRoute":
-               {"match":{"prefix":"/"},"action":{"weightedTargets":[{"virtualNodeRef":{"name":"n"},"weight":1}]}}}]}"#,
+               {"match":{"prefix":"/","method":"GET","headers":[{"name":"a","invert":true,"match":{"range":{"start":1,"end":2}}}],
+               "queryParameters":[{"name":"q","match":{"exact":"v"}}]},"timeout":{"idle":{"unit":"ms","value":0}},
+               "retryPolicy":{"maxRetries":1,"perRetryTimeout":{"unit":"s","value":1},"httpRetryEvents":["gateway-error"]},
+               "action":{"weightedTargets":[{"virtualNodeRef":{"name":"n"},"weight":1}]}}}]}"#,
             r#"{"awsName":"x","provider":{"virtualRouter":{"virtualRouterRef":{"namespace":"n","name":"r"}}}}"#,
         ])) {
             if let Ok(spec) = serde_json::from_slice::<Value>(&text) {

@@ -148,7 +148,7 @@ impl Reporting {
         }
         hold(&api, mesh, MESH_MEMBERS).await?;
         let arn = self.registrar.identity().arn(&mesh.aws_name(), MeshResource::Mesh);
-        report(&api, mesh, Some(arn), &Verdict::active(), BTreeMap::new()).await
+        report(&api, mesh, Some(arn), &verdict::of_mesh(mesh, snapshot), BTreeMap::new()).await
     }
 
     async fn virtual_node(

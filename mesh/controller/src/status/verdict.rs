@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use mesh_api::{Mesh, MeshMember, Reference, VirtualNode, VirtualRouter, VirtualService};
+use mesh_api::{Mesh, MeshMember, MeshObject, Reference, VirtualNode, VirtualRouter, VirtualService};
 
 use crate::store::Snapshot;
 
@@ -49,9 +49,26 @@ pub fn mesh<'a>(object: &impl MeshMember, snapshot: &'a Snapshot) -> Result<&'a 
     })
 }
 
+/// The verdict on a Mesh.
+pub fn of_mesh(mesh: &Mesh, snapshot: &Snapshot) -> Verdict {
+    served(mesh, snapshot).err().unwrap_or_else(Verdict::active)
+}
+
+/// What speaks against any member of a mesh.
+fn stands(object: &impl MeshMember, snapshot: &Snapshot) -> Result<(), Verdict> {
+    mesh(object, snapshot)?;
+    served(object, snapshot)
+}
+
+/// A field that is not served is never passed over in silence.
+fn served(object: &impl MeshObject, snapshot: &Snapshot) -> Result<(), Verdict> {
+    let unserved = object.meta().uid.as_ref().and_then(|uid| snapshot.unserved.get(uid));
+    unserved.map_or(Ok(()), |fields| Err(Verdict::not("FieldsNotServed", fields.join("; "))))
+}
+
 /// The verdict on a VirtualNode.
 pub fn virtual_node(node: &VirtualNode, snapshot: &Snapshot, namespaces: &Namespaces) -> Verdict {
-    if let Err(verdict) = mesh(node, snapshot) {
+    if let Err(verdict) = stands(node, snapshot) {
         return verdict;
     }
     if let Some(needed) = cloud_map_namespace(node) {
@@ -74,7 +91,7 @@ pub fn virtual_node(node: &VirtualNode, snapshot: &Snapshot, namespaces: &Namesp
 
 /// The verdict on a VirtualRouter.
 pub fn virtual_router(router: &VirtualRouter, snapshot: &Snapshot) -> Verdict {
-    if let Err(verdict) = mesh(router, snapshot) {
+    if let Err(verdict) = stands(router, snapshot) {
         return verdict;
     }
     let routes = router.spec.routes.iter().flatten().filter_map(|route| route.http_route.as_ref());
@@ -88,7 +105,7 @@ pub fn virtual_router(router: &VirtualRouter, snapshot: &Snapshot) -> Verdict {
 
 /// The verdict on a VirtualService: it is in force when who answers for it is.
 pub fn virtual_service(service: &VirtualService, snapshot: &Snapshot) -> Verdict {
-    if let Err(verdict) = mesh(service, snapshot) {
+    if let Err(verdict) = stands(service, snapshot) {
         return verdict;
     }
     let Some(provider) = &service.spec.provider else { return Verdict::active() };
@@ -268,6 +285,22 @@ mod tests {
         snapshot.meshes.clear();
         let service = snapshot.virtual_service("ns", "good").unwrap();
         assert_eq!(told(virtual_service(service, &snapshot)), ("MeshNotFound", "mesh m of uid 1 is gone".to_owned()));
+    }
+
+    #[test]
+    fn a_field_that_is_not_served_is_told() {
+        let mut snapshot = snapshot();
+        let mut router = VirtualRouter::clone(snapshot.virtual_router("ns", "good").unwrap());
+        router.metadata.uid = Some("7".to_owned());
+        snapshot.virtual_routers = vec![Arc::new(router)];
+        let field = "spec.routes[0].tcpRoute: not served by this controller";
+        snapshot.unserved = [("7".to_owned(), vec![field.to_owned()])].into();
+        let router = snapshot.virtual_router("ns", "good").unwrap();
+        assert_eq!(told(virtual_router(router, &snapshot)), ("FieldsNotServed", field.to_owned()));
+        let service = snapshot.virtual_service("ns", "good").unwrap();
+        let through = format!("virtualrouter ns/good: {field}");
+        assert_eq!(told(virtual_service(service, &snapshot)), ("ProviderNotActive", through));
+        assert_eq!(told(of_mesh(snapshot.mesh("m").unwrap(), &snapshot)), ("Active", String::new()));
     }
 
     #[test]

@@ -13,7 +13,11 @@
 //!
 //! Other HTTP is answered with 404 and a text that says why, other connections are closed.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
 
 use envoy_types::pb::{
     envoy::{
@@ -27,8 +31,10 @@ use envoy_types::pb::{
             endpoint::v3::ClusterLoadAssignment,
             listener::v3::{Filter, FilterChain, FilterChainMatch, Listener},
             route::v3::{
-                DirectResponseAction, RetryPolicy, Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost,
-                WeightedCluster,
+                DirectResponseAction, HeaderMatcher, QueryParameterMatcher, RetryPolicy, Route, RouteAction,
+                RouteConfiguration, RouteMatch, VirtualHost, WeightedCluster,
+                header_matcher::HeaderMatchSpecifier,
+                query_parameter_matcher::QueryParameterMatchSpecifier,
                 retry_policy::{RetryHostPredicate, retry_host_predicate},
                 route::Action,
                 route_action::ClusterSpecifier,
@@ -59,14 +65,18 @@ use envoy_types::pb::{
                 },
             },
         },
+        r#type::{matcher::v3::string_matcher::MatchPattern, v3::Int64Range},
     },
     google::protobuf::Any,
 };
-use mesh_api::{EgressFilterType, PortMapping, Protocol};
+use mesh_api::{
+    EgressFilterType, HeaderMatchMethod, HttpQueryParameter, HttpRetryEvent, HttpRetryPolicy, HttpRouteHeader,
+    HttpRouteMatch, MatchRange, PortMapping, Protocol, TcpRetryEvent,
+};
 use prost::Name as _;
 
 use super::{
-    proto::{address, ads, any, duration, endpoints, http_filter, listener_filter, network_filter, number, yes},
+    proto::{address, ads, any, duration, endpoints, http_filter, listener_filter, network_filter, number, text, yes},
     view::{Backend, View},
 };
 use crate::{
@@ -100,6 +110,8 @@ const INSPECTION_TIMEOUT: Duration = Duration::from_secs(5);
 /// Only where nothing of the request can have been processed, so that it is safe for any method.
 const RETRY_ON: &str = "connect-failure,refused-stream,reset-before-request";
 const RETRIES: u32 = 2;
+/// What App Mesh calls a server-error.
+const SERVER_ERRORS: [u32; 11] = [500, 501, 502, 503, 504, 505, 506, 507, 508, 510, 511];
 /// Failed connections in a row after which an endpoint rests; Envoy's default, which App Mesh kept.
 const FAILURES: u32 = 5;
 
@@ -311,29 +323,92 @@ fn route(backend: &Backend, routes: &Routes, route: &routes::Route, names: &Name
     let clusters: Vec<_> = route.targets.iter().filter_map(weight).collect();
     let action = if route.targets.iter().any(|target| target.weight > 0) {
         let clusters = WeightedCluster { clusters, ..WeightedCluster::default() };
+        let timeout = route.timeout.unwrap_or_default();
         Action::Route(RouteAction {
-            timeout: duration(REQUEST_TIMEOUT),
-            retry_policy: Some(retries()),
+            timeout: duration(timeout.per_request.map_or(REQUEST_TIMEOUT, Duration::from)),
+            idle_timeout: timeout.idle.and_then(|idle| duration(idle.into())),
+            retry_policy: Some(retries(route.retry_policy.as_ref())),
             ..forward(ClusterSpecifier::WeightedClusters(clusters))
         })
     } else {
         // Envoy would reject the whole configuration.
         refuse(503, "all targets of the route have weight 0")
     };
-    Route { name: route.name.clone(), ..matching(&route.prefix, action) }
+    let taken = Some(taken(&route.match_));
+    Route { name: route.name.clone(), r#match: taken, action: Some(action), ..Route::default() }
 }
 
-fn retries() -> RetryPolicy {
+fn taken(match_: &HttpRouteMatch) -> RouteMatch {
+    let path = match match_.path.as_ref().and_then(|path| path.exact.clone()) {
+        Some(exact) => PathSpecifier::Path(exact),
+        None => PathSpecifier::Prefix(match_.prefix.clone().unwrap_or_else(|| "/".to_owned())),
+    };
+    let method = match_.method.map(|method| HeaderMatcher {
+        name: ":method".to_owned(),
+        header_match_specifier: Some(HeaderMatchSpecifier::StringMatch(text(MatchPattern::Exact(method.to_string())))),
+        ..HeaderMatcher::default()
+    });
+    RouteMatch {
+        path_specifier: Some(path),
+        headers: method.into_iter().chain(match_.headers.iter().flatten().map(header)).collect(),
+        query_parameters: match_.query_parameters.iter().flatten().map(parameter).collect(),
+        ..RouteMatch::default()
+    }
+}
+
+fn header(header: &HttpRouteHeader) -> HeaderMatcher {
+    let HeaderMatchMethod { exact, prefix, suffix, range } = header.match_.clone().unwrap_or_default();
+    let pattern = exact.map(MatchPattern::Exact).or(prefix.map(MatchPattern::Prefix));
+    let value =
+        pattern.or(suffix.map(MatchPattern::Suffix)).map(|pattern| HeaderMatchSpecifier::StringMatch(text(pattern)));
+    let number = range.map(|MatchRange { start, end }| HeaderMatchSpecifier::RangeMatch(Int64Range { start, end }));
+    HeaderMatcher {
+        name: header.name.clone(),
+        header_match_specifier: value.or(number).or(Some(HeaderMatchSpecifier::PresentMatch(true))),
+        invert_match: header.invert.unwrap_or_default(),
+        ..HeaderMatcher::default()
+    }
+}
+
+fn parameter(parameter: &HttpQueryParameter) -> QueryParameterMatcher {
+    let exact = parameter.match_.as_ref().and_then(|value| value.exact.clone());
+    let value = exact.map(|exact| QueryParameterMatchSpecifier::StringMatch(text(MatchPattern::Exact(exact))));
+    QueryParameterMatcher {
+        name: parameter.name.clone(),
+        query_parameter_match_specifier: value.or(Some(QueryParameterMatchSpecifier::PresentMatch(true))),
+    }
+}
+
+/// By the route's own policy, or the usual one.
+fn retries(policy: Option<&HttpRetryPolicy>) -> RetryPolicy {
     let elsewhere = RetryHostPredicate {
         name: PreviousHostsPredicate::full_name(),
         config_type: Some(retry_host_predicate::ConfigType::TypedConfig(any(&PreviousHostsPredicate {}))),
     };
-    RetryPolicy {
+    let usual = RetryPolicy {
         retry_on: RETRY_ON.to_owned(),
         num_retries: number(RETRIES),
         retry_host_predicate: vec![elsewhere],
         host_selection_retry_max_attempts: 3,
         ..RetryPolicy::default()
+    };
+    let Some(policy) = policy else { return usual };
+    let answered = policy.http_retry_events.iter().flatten().flat_map(|event| match event {
+        HttpRetryEvent::ServerError => ["retriable-status-codes", "reset"].as_slice(),
+        HttpRetryEvent::GatewayError => &["gateway-error", "reset"],
+        // Which Envoy takes to be 409 alone.
+        HttpRetryEvent::ClientError => &["retriable-4xx"],
+        HttpRetryEvent::StreamError => &["refused-stream"],
+    });
+    let connected = policy.tcp_retry_events.iter().flatten().map(|TcpRetryEvent::ConnectionError| &"connect-failure");
+    let events: BTreeSet<_> = answered.chain(connected).copied().collect();
+    RetryPolicy {
+        retry_on: events.into_iter().collect::<Vec<_>>().join(","),
+        // Heard only with retriable-status-codes.
+        retriable_status_codes: SERVER_ERRORS.to_vec(),
+        num_retries: number(policy.max_retries),
+        per_try_timeout: duration(policy.per_retry_timeout.into()),
+        ..usual
     }
 }
 
@@ -351,13 +426,9 @@ fn refuse(status: u32, why: &str) -> Action {
     Action::DirectResponse(DirectResponseAction { status, body: Some(body), ..DirectResponseAction::default() })
 }
 
-fn matching(prefix: &str, action: Action) -> Route {
-    let path = RouteMatch { path_specifier: Some(PathSpecifier::Prefix(prefix.to_owned())), ..RouteMatch::default() };
-    Route { r#match: Some(path), action: Some(action), ..Route::default() }
-}
-
 fn everything(action: Action) -> Route {
-    matching("/", action)
+    let all = taken(&HttpRouteMatch::default());
+    Route { r#match: Some(all), action: Some(action), ..Route::default() }
 }
 
 /// HTTP that no backend takes.
@@ -516,7 +587,7 @@ mod tests {
         let target = |node: &str, weight| Target { node: node.into(), weight };
         let targets = vec![target("red_k8multi", red), target("blue_k8multi", blue)];
         let nodes = [("red_k8multi".to_owned(), color("red")), ("blue_k8multi".to_owned(), color("blue"))];
-        let routes = vec![routes::Route { name: "color-route".into(), prefix: "/".into(), targets }];
+        let routes = vec![routes::Route::of_everything("color-route".into(), targets)];
         let routes = Routes { listener: HTTP_8080, routes, nodes: nodes.into() };
         Backend { mesh: "k8multi".into(), host: "colorapp.k8multi.svc.cluster.local".into(), routes: Some(routes) }
     }

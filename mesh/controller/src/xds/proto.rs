@@ -15,6 +15,7 @@ use envoy_types::pb::{
             listener::v3::{Filter, ListenerFilter, filter, listener_filter},
         },
         extensions::filters::network::http_connection_manager::v3::{HttpFilter, http_filter},
+        r#type::matcher::v3::{StringMatcher, string_matcher::MatchPattern},
     },
     google::protobuf::{Any, BoolValue, UInt32Value},
 };
@@ -32,10 +33,17 @@ pub fn yes() -> Option<BoolValue> {
     Some(BoolValue { value: true })
 }
 
+/// Envoy refuses what is longer than 292 years; as a timeout, a hundred are the same.
+const LONGEST: u64 = 100 * 365 * 24 * 60 * 60;
+
 pub fn duration(duration: Duration) -> Option<envoy_types::pb::google::protobuf::Duration> {
-    let seconds = i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
+    let seconds = i64::try_from(duration.as_secs().min(LONGEST)).unwrap_or_default();
     let nanos = i32::try_from(duration.subsec_nanos()).unwrap_or_default();
     Some(envoy_types::pb::google::protobuf::Duration { seconds, nanos })
+}
+
+pub fn text(pattern: MatchPattern) -> StringMatcher {
+    StringMatcher { match_pattern: Some(pattern), ..StringMatcher::default() }
 }
 
 pub fn address(ip: &str, port: u16) -> Option<Address> {

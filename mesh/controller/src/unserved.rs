@@ -2,13 +2,13 @@
 
 use serde_json::Value;
 
-/// Paths of the fields of `written` that are missing in `understood`, its round trip through the types, such as
-/// `spec.listeners[0].tls`, sorted. A field that is null was not written.
+/// The fields of `written` that are missing in `understood`, its round trip through the types, sorted, each as
+/// `spec.listeners[0].tls: not served by this controller`. A field that is null was not written.
 pub fn fields(root: &str, written: &Value, understood: &Value) -> Vec<String> {
     let mut paths = Vec::new();
     collect(root.to_owned(), written, understood, &mut paths);
     paths.sort();
-    paths
+    paths.into_iter().map(|path| format!("{path}: not served by this controller")).collect()
 }
 
 fn collect(path: String, written: &Value, understood: &Value, paths: &mut Vec<String>) {
@@ -48,6 +48,8 @@ mod tests {
                 vec!["spec.l[1].tls", "spec.x"],
             ),
         ] {
+            let expected: Vec<_> =
+                expected.iter().map(|path| format!("{path}: not served by this controller")).collect();
             assert_eq!(fields("spec", &written, &understood), expected);
         }
     }
