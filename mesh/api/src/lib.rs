@@ -33,8 +33,9 @@ pub use port::{PortMapping, Protocol};
 pub use reference::{MeshReference, Reference};
 pub use selector::selects;
 pub use virtual_node::{
-    AwsCloudMapAttribute, AwsCloudMapServiceDiscovery, Backend, Listener, ServiceDiscovery, VirtualNode,
-    VirtualNodeSpec, VirtualNodeStatus, VirtualServiceBackend,
+    AccessLog, AwsCloudMapAttribute, AwsCloudMapServiceDiscovery, Backend, DnsResponseType, DnsServiceDiscovery,
+    FileAccessLog, Listener, Logging, ServiceDiscovery, VirtualNode, VirtualNodeSpec, VirtualNodeStatus,
+    VirtualServiceBackend,
 };
 pub use virtual_router::{Route, VirtualRouter, VirtualRouterListener, VirtualRouterSpec, VirtualRouterStatus};
 pub use virtual_service::{

@@ -40,12 +40,22 @@ pub struct VirtualNodeSpec {
     /// How callers find the pods; required with listeners.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service_discovery: Option<ServiceDiscovery>,
+    /// What Envoy writes down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logging: Option<Logging>,
     /// The VirtualServices these pods call.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backends: Option<Vec<Backend>>,
     /// The mesh, filled in by admission. Immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mesh_ref: Option<MeshReference>,
+}
+
+impl VirtualNodeSpec {
+    /// The file that requests are written to.
+    pub fn access_log(&self) -> Option<&str> {
+        Some(&self.logging.as_ref()?.access_log.as_ref()?.file.as_ref()?.path)
+    }
 }
 
 /// A port the pods listen on.
@@ -60,9 +70,33 @@ pub struct Listener {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceDiscovery {
-    /// Through Cloud Map, the only way that is served.
+    /// Through Cloud Map, from every cluster. Either this or `dns` is needed.
     #[serde(default, rename = "awsCloudMap", skip_serializing_if = "Option::is_none")]
     pub aws_cloud_map: Option<AwsCloudMapServiceDiscovery>,
+    /// By a DNS name, from where it resolves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns: Option<DnsServiceDiscovery>,
+}
+
+/// A DNS name that leads to the pods.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DnsServiceDiscovery {
+    /// The name, such as that of a Kubernetes Service.
+    #[schemars(length(min = 1, max = 255))]
+    pub hostname: String,
+    /// What stands behind its addresses; `LOADBALANCER` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response_type: Option<DnsResponseType>,
+}
+
+/// `LOADBALANCER`: connections go to the first; `ENDPOINTS`: each is a pod, and they share the requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+#[expect(missing_docs, reason = "a description of each would change the schema's shape")]
+pub enum DnsResponseType {
+    Loadbalancer,
+    Endpoints,
 }
 
 /// Where in Cloud Map the pods are registered.
@@ -90,6 +124,33 @@ pub struct AwsCloudMapAttribute {
     /// 1 to 1024 characters
     #[schemars(length(min = 1, max = 1024))]
     pub value: String,
+}
+
+/// What Envoy writes down.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Logging {
+    /// Each request and connection, in and out, in Envoy's default format.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access_log: Option<AccessLog>,
+}
+
+/// Where requests are written down.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AccessLog {
+    /// In a file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<FileAccessLog>,
+}
+
+/// A file of Envoy's container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FileAccessLog {
+    /// `/dev/stdout` is served: the container's log.
+    #[schemars(length(min = 1, max = 255))]
+    pub path: String,
 }
 
 /// Something the pods call.

@@ -26,7 +26,7 @@ use crate::{
     http_route,
     identity::Identity,
     registrar::{CLUSTER, Registrar, Want},
-    routes::Routes,
+    routes::{Node, Routes},
     store::Snapshot,
     unserved,
 };
@@ -153,6 +153,9 @@ fn read(json: &str) -> anyhow::Result<Routes> {
         let found = http_route::problems(&route.match_, route.retry_policy.as_ref());
         problems.extend(found.into_iter().map(|problem| format!("document.routes[{index}]{problem}")));
     }
+    let nameless = |node: &Node| node.dns.as_ref().is_some_and(|dns| dns.hostname.is_empty());
+    let nameless = routes.nodes.iter().filter(|(_, node)| nameless(node));
+    problems.extend(nameless.map(|(name, _)| format!("document.nodes.{name}.dns.hostname: is empty")));
     ensure!(problems.is_empty(), "{}", problems.join("; "));
     Ok(routes)
 }
@@ -202,7 +205,7 @@ fn printable(json: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::routes::{CloudMapDiscovery, Node, Route, Target};
+    use crate::routes::{CloudMapDiscovery, Route, Target};
     use ::tests::hostile::spoiled_text;
     use mesh_api::{
         Duration, DurationUnit, HeaderMatchMethod, HttpMethod, HttpRetryPolicy, HttpRouteHeader, HttpRouteMatch,
@@ -222,7 +225,7 @@ mod tests {
             discovery in proptest::option::of((".{1,64}", ".{1,64}", collection::btree_map(".{1,64}", ".{1,300}", 0..5))),
         ) -> Node {
             let discovery = discovery.map(|(namespace, service, attributes)| CloudMapDiscovery { namespace, service, attributes });
-            Node { port, protocol: Protocol::Http, discovery }
+            Node { port, protocol: Protocol::Http, discovery, dns: None }
         }
     }
 
@@ -325,7 +328,7 @@ mod tests {
             )],
             nodes: [(
                 "colorapp-blue_k8multi".into(),
-                Node { port: 8080, protocol: Protocol::Http, discovery: Some(discovery) },
+                Node { port: 8080, protocol: Protocol::Http, discovery: Some(discovery), dns: None },
             )]
             .into(),
         }

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kube::ResourceExt as _;
 use mesh_api::{
-    AwsCloudMapServiceDiscovery, HttpRetryPolicy, HttpRouteMatch, HttpTimeout, MeshObject as _, PortMapping, Protocol,
-    Reference, VirtualNode, VirtualRouter, VirtualService, VirtualServiceProvider,
+    AwsCloudMapServiceDiscovery, DnsServiceDiscovery, HttpRetryPolicy, HttpRouteMatch, HttpTimeout, MeshObject as _,
+    PortMapping, Protocol, Reference, ServiceDiscovery, VirtualNode, VirtualRouter, VirtualService,
+    VirtualServiceProvider,
 };
 use serde::{Deserialize, Serialize};
 
@@ -65,6 +66,9 @@ pub struct Node {
     /// and no other node gets more than its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub discovery: Option<CloudMapDiscovery>,
+    /// The name by which its pods are found instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns: Option<DnsServiceDiscovery>,
 }
 
 /// Instances of a Cloud Map service.
@@ -146,7 +150,7 @@ impl Routes {
             let namespace = reference.namespace_or(&own);
             let node = snapshot.virtual_node(namespace, &reference.name);
             let name = node.map_or_else(|| format!("{}_{namespace}", reference.name), |node| node.aws_name());
-            let absent = Node { port: listener.port, protocol: listener.protocol, discovery: None };
+            let absent = Node { port: listener.port, protocol: listener.protocol, discovery: None, dns: None };
             nodes.insert(name.clone(), node.map_or(absent, |node| found(node, listener)));
             Target { node: name, weight }
         };
@@ -172,6 +176,7 @@ impl Routes {
 
 fn found(node: &VirtualNode, caller: PortMapping) -> Node {
     let listener = node.spec.listeners.iter().flatten().next().map_or(caller, |listener| listener.port_mapping);
-    let discovery = node.spec.service_discovery.as_ref().and_then(|discovery| discovery.aws_cloud_map.as_ref());
-    Node { port: listener.port, protocol: listener.protocol, discovery: discovery.map(CloudMapDiscovery::of) }
+    let ServiceDiscovery { aws_cloud_map, dns } = node.spec.service_discovery.clone().unwrap_or_default();
+    let discovery = aws_cloud_map.as_ref().map(CloudMapDiscovery::of);
+    Node { port: listener.port, protocol: listener.protocol, discovery, dns }
 }

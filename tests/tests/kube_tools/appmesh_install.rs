@@ -215,7 +215,7 @@ pub fn there_before(clusters: &Clusters, mesh: &Installed) {
         "{kubectl} delete validatingwebhookconfiguration appmesh-controller-webhook\n\
          until {kubectl} apply -f {file}; do :; done\n\
          {kubectl} -n before wait virtualrouter/router --timeout 60s \
-           --for jsonpath='{{.status.conditions[?(@.reason==\"FieldsNotServed\")].message}}'='{told}'"
+           --for jsonpath='{{.status.conditions[?(@.reason==\"NotServed\")].message}}'='{told}'"
     ));
     clusters.done(&mesh.command, &mesh.input);
     let refused = clusters.sh(&format!(

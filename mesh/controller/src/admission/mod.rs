@@ -4,7 +4,7 @@ mod annotations;
 mod defaults;
 pub mod inject;
 pub mod membership;
-mod validate;
+pub mod validate;
 
 use std::{path::PathBuf, sync::Arc};
 

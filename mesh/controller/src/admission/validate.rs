@@ -14,6 +14,9 @@ use serde_json::Value;
 
 use crate::{http_route, identity::Identity, unserved};
 
+/// Where Envoy writes what it writes down: in its container's log.
+pub const STDOUT: &str = "/dev/stdout";
+
 /// Where the object is to live.
 #[derive(Clone, Copy, Debug)]
 pub struct Place<'a> {
@@ -67,10 +70,13 @@ impl Checked for VirtualNode {
                  ServiceDiscovery must be specified when a listener is specified.",
                 self.metadata.name.as_deref().unwrap_or_default()
             )),
-            Some(discovery) if discovery.aws_cloud_map.is_none() => {
-                problems.push("spec.serviceDiscovery: awsCloudMap is missing".to_owned());
+            Some(discovery) if discovery.aws_cloud_map.is_some() == discovery.dns.is_some() => {
+                problems.push("spec.serviceDiscovery: needs one of awsCloudMap and dns".to_owned());
             }
             _ => {}
+        }
+        if spec.access_log().is_some_and(|path| path != STDOUT) {
+            problems.push(format!("spec.logging.accessLog.file.path: only {STDOUT} is served"));
         }
         for (index, backend) in spec.backends.iter().flatten().enumerate() {
             let found = self::backend(backend, place);
@@ -221,20 +227,25 @@ mod tests {
                  ServiceDiscovery must be specified when a listener is specified."
                     .to_owned(),
             ),
+            (json!({ "listeners": [http], "serviceDiscovery": { "dns": { "hostname": "x" } } }), String::new()),
             (
-                json!({ "listeners": [http], "serviceDiscovery": { "dns": { "hostname": "x" } } }),
-                "spec.serviceDiscovery.dns: not served by this controller".to_owned(),
+                json!({ "listeners": [http], "serviceDiscovery": { "dns": { "hostname": "x" }, "awsCloudMap": cloud_map["awsCloudMap"] } }),
+                "spec.serviceDiscovery: needs one of awsCloudMap and dns".to_owned(),
+            ),
+            (json!({ "logging": { "accessLog": { "file": { "path": "/dev/stdout" } } } }), String::new()),
+            (
+                json!({ "logging": { "accessLog": { "file": { "path": "/tmp/log" } } } }),
+                "spec.logging.accessLog.file.path: only /dev/stdout is served".to_owned(),
             ),
             (
                 json!({ "listeners": [{
                     "portMapping": { "port": 8080, "protocol": "http" },
                     "tls": { "mode": "STRICT" }, "timeout": { "http": {} }, "healthCheck": { "protocol": "http" }
-                }], "serviceDiscovery": cloud_map, "logging": {}, "backendDefaults": {} }),
+                }], "serviceDiscovery": cloud_map, "backendDefaults": {} }),
                 "spec.backendDefaults: not served by this controller; \
                  spec.listeners[0].healthCheck: not served by this controller; \
                  spec.listeners[0].timeout: not served by this controller; \
-                 spec.listeners[0].tls: not served by this controller; \
-                 spec.logging: not served by this controller"
+                 spec.listeners[0].tls: not served by this controller"
                     .to_owned(),
             ),
             (

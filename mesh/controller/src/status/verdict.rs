@@ -4,7 +4,11 @@ use std::collections::BTreeSet;
 
 use mesh_api::{Mesh, MeshMember, MeshObject, Reference, VirtualNode, VirtualRouter, VirtualService};
 
-use crate::store::Snapshot;
+use crate::{
+    admission::validate::{Checked, Place},
+    identity::Identity,
+    store::Snapshot,
+};
 
 /// A condition's status, reason and message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,25 +54,26 @@ pub fn mesh<'a>(object: &impl MeshMember, snapshot: &'a Snapshot) -> Result<&'a 
 }
 
 /// The verdict on a Mesh.
-pub fn of_mesh(mesh: &Mesh, snapshot: &Snapshot) -> Verdict {
-    served(mesh, snapshot).err().unwrap_or_else(Verdict::active)
+pub fn of_mesh(mesh: &Mesh, snapshot: &Snapshot, identity: &Identity) -> Verdict {
+    served(mesh, snapshot, Place { identity, mesh: None }).err().unwrap_or_else(Verdict::active)
 }
 
 /// What speaks against any member of a mesh.
-fn stands(object: &impl MeshMember, snapshot: &Snapshot) -> Result<(), Verdict> {
-    mesh(object, snapshot)?;
-    served(object, snapshot)
+fn stands<K: Checked + MeshMember>(object: &K, snapshot: &Snapshot, identity: &Identity) -> Result<(), Verdict> {
+    let mesh = mesh(object, snapshot)?.aws_name();
+    served(object, snapshot, Place { identity, mesh: Some(&mesh) })
 }
 
-/// A field that is not served is never passed over in silence.
-fn served(object: &impl MeshObject, snapshot: &Snapshot) -> Result<(), Verdict> {
-    let unserved = object.meta().uid.as_ref().and_then(|uid| snapshot.unserved.get(uid));
-    unserved.map_or(Ok(()), |fields| Err(Verdict::not("FieldsNotServed", fields.join("; "))))
+/// What admission would have refused of an object that it never saw.
+fn served<K: Checked + MeshObject>(object: &K, snapshot: &Snapshot, place: Place<'_>) -> Result<(), Verdict> {
+    let unserved = object.meta().uid.as_ref().and_then(|uid| snapshot.unserved.get(uid)).cloned();
+    let problems = unserved.unwrap_or_else(|| object.problems(place));
+    if problems.is_empty() { Ok(()) } else { Err(Verdict::not("NotServed", problems.join("; "))) }
 }
 
 /// The verdict on a VirtualNode.
-pub fn virtual_node(node: &VirtualNode, snapshot: &Snapshot, namespaces: &Namespaces) -> Verdict {
-    if let Err(verdict) = stands(node, snapshot) {
+pub fn virtual_node(node: &VirtualNode, snapshot: &Snapshot, identity: &Identity, namespaces: &Namespaces) -> Verdict {
+    if let Err(verdict) = stands(node, snapshot, identity) {
         return verdict;
     }
     if let Some(needed) = cloud_map_namespace(node) {
@@ -90,8 +95,8 @@ pub fn virtual_node(node: &VirtualNode, snapshot: &Snapshot, namespaces: &Namesp
 }
 
 /// The verdict on a VirtualRouter.
-pub fn virtual_router(router: &VirtualRouter, snapshot: &Snapshot) -> Verdict {
-    if let Err(verdict) = stands(router, snapshot) {
+pub fn virtual_router(router: &VirtualRouter, snapshot: &Snapshot, identity: &Identity) -> Verdict {
+    if let Err(verdict) = stands(router, snapshot, identity) {
         return verdict;
     }
     let routes = router.spec.routes.iter().flatten().filter_map(|route| route.http_route.as_ref());
@@ -104,8 +109,8 @@ pub fn virtual_router(router: &VirtualRouter, snapshot: &Snapshot) -> Verdict {
 }
 
 /// The verdict on a VirtualService: it is in force when who answers for it is.
-pub fn virtual_service(service: &VirtualService, snapshot: &Snapshot) -> Verdict {
-    if let Err(verdict) = stands(service, snapshot) {
+pub fn virtual_service(service: &VirtualService, snapshot: &Snapshot, identity: &Identity) -> Verdict {
+    if let Err(verdict) = stands(service, snapshot, identity) {
         return verdict;
     }
     let Some(provider) = &service.spec.provider else { return Verdict::active() };
@@ -121,7 +126,7 @@ pub fn virtual_service(service: &VirtualService, snapshot: &Snapshot) -> Verdict
     let Some(router) = snapshot.virtual_router(namespace, name) else {
         return first_missing("ProviderNotFound", "virtualrouter", service, std::iter::once(reference));
     };
-    let verdict = virtual_router(router, snapshot);
+    let verdict = virtual_router(router, snapshot, identity);
     if verdict.active {
         return verdict;
     }
@@ -180,6 +185,10 @@ mod tests {
             "metadata": { "name": name, "namespace": "ns" }, "spec": spec
         });
         Arc::new(from_value(object).unwrap())
+    }
+
+    fn identity() -> Identity {
+        Identity { partition: "aws".into(), region: "us-west-2".into(), account: "123456789012".into() }
     }
 
     fn snapshot() -> Snapshot {
@@ -261,7 +270,11 @@ mod tests {
             ("c", &there, "BackendNotFound", "virtualservice ns/nobody does not exist"),
         ] {
             let node = snapshot.virtual_node("ns", name).unwrap();
-            assert_eq!(told(virtual_node(node, &snapshot, namespaces)), (reason, message.to_owned()), "{name}");
+            assert_eq!(
+                told(virtual_node(node, &snapshot, &identity(), namespaces)),
+                (reason, message.to_owned()),
+                "{name}"
+            );
         }
     }
 
@@ -275,7 +288,7 @@ mod tests {
             ("wrong", "ProviderNotFound", "virtualnode ns/nobody does not exist"),
         ] {
             let service = snapshot.virtual_service("ns", name).unwrap();
-            assert_eq!(told(virtual_service(service, &snapshot)), (reason, message.to_owned()), "{name}");
+            assert_eq!(told(virtual_service(service, &snapshot, &identity())), (reason, message.to_owned()), "{name}");
         }
     }
 
@@ -284,7 +297,10 @@ mod tests {
         let mut snapshot = snapshot();
         snapshot.meshes.clear();
         let service = snapshot.virtual_service("ns", "good").unwrap();
-        assert_eq!(told(virtual_service(service, &snapshot)), ("MeshNotFound", "mesh m of uid 1 is gone".to_owned()));
+        assert_eq!(
+            told(virtual_service(service, &snapshot, &identity())),
+            ("MeshNotFound", "mesh m of uid 1 is gone".to_owned())
+        );
     }
 
     #[test]
@@ -296,11 +312,19 @@ mod tests {
         let field = "spec.routes[0].tcpRoute: not served by this controller";
         snapshot.unserved = [("7".to_owned(), vec![field.to_owned()])].into();
         let router = snapshot.virtual_router("ns", "good").unwrap();
-        assert_eq!(told(virtual_router(router, &snapshot)), ("FieldsNotServed", field.to_owned()));
+        assert_eq!(told(virtual_router(router, &snapshot, &identity())), ("NotServed", field.to_owned()));
         let service = snapshot.virtual_service("ns", "good").unwrap();
         let through = format!("virtualrouter ns/good: {field}");
-        assert_eq!(told(virtual_service(service, &snapshot)), ("ProviderNotActive", through));
-        assert_eq!(told(of_mesh(snapshot.mesh("m").unwrap(), &snapshot)), ("Active", String::new()));
+        assert_eq!(told(virtual_service(service, &snapshot, &identity())), ("ProviderNotActive", through));
+        assert_eq!(told(of_mesh(snapshot.mesh("m").unwrap(), &snapshot, &identity())), ("Active", String::new()));
+        let spec = json!({
+            "listeners": [{ "portMapping": { "port": 1, "protocol": "http2" } }],
+            "serviceDiscovery": { "dns": { "hostname": "d" } }
+        });
+        let node = object::<VirtualNode>("VirtualNode", "d", spec);
+        let protocol = "spec.listeners[0].portMapping.protocol: only http is served";
+        let verdict = virtual_node(&node, &snapshot, &identity(), &Ok(BTreeSet::new()));
+        assert_eq!(told(verdict), ("NotServed", protocol.to_owned()));
     }
 
     #[test]

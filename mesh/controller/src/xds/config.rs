@@ -22,10 +22,11 @@ use std::{
 use envoy_types::pb::{
     envoy::{
         config::{
+            accesslog::v3::{AccessLog, access_log},
             cluster::v3::{
                 CircuitBreakers, Cluster, OutlierDetection,
                 circuit_breakers::Thresholds,
-                cluster::{ClusterDiscoveryType, DiscoveryType, EdsClusterConfig, LbPolicy},
+                cluster::{ClusterDiscoveryType, DiscoveryType, DnsLookupFamily, EdsClusterConfig, LbPolicy},
             },
             core::v3::{CidrRange, DataSource, TrafficDirection, data_source::Specifier},
             endpoint::v3::ClusterLoadAssignment,
@@ -43,6 +44,7 @@ use envoy_types::pb::{
             },
         },
         extensions::{
+            access_loggers::stream::v3::StdoutAccessLog,
             filters::{
                 http::router::v3::Router,
                 listener::{
@@ -70,8 +72,8 @@ use envoy_types::pb::{
     google::protobuf::Any,
 };
 use mesh_api::{
-    EgressFilterType, HeaderMatchMethod, HttpQueryParameter, HttpRetryEvent, HttpRetryPolicy, HttpRouteHeader,
-    HttpRouteMatch, MatchRange, PortMapping, Protocol, TcpRetryEvent,
+    DnsResponseType, EgressFilterType, HeaderMatchMethod, HttpQueryParameter, HttpRetryEvent, HttpRetryPolicy,
+    HttpRouteHeader, HttpRouteMatch, MatchRange, PortMapping, Protocol, TcpRetryEvent,
 };
 use prost::Name as _;
 
@@ -141,8 +143,10 @@ pub fn resources(view: &View, found: &Found, api_server: Option<IpAddr>) -> Reso
     for backend in &view.backends {
         for (node, target) in backend.routes.iter().flat_map(|routes| &routes.nodes) {
             let name = names.of(&backend.mesh, node, target);
-            add(upstream(&name, target.protocol));
-            resources.endpoints.insert(name.clone(), any(&assignment(&name, target, found)));
+            add(upstream(&name, target));
+            if target.dns.is_none() {
+                resources.endpoints.insert(name.clone(), any(&assignment(&name, target, found)));
+            }
         }
         hosts.push(virtual_host(backend, &names));
     }
@@ -208,11 +212,18 @@ fn ingress_name(view: &View, listener: PortMapping) -> String {
 }
 
 /// The pods of a target.
-fn upstream(name: &str, protocol: Protocol) -> Cluster {
+fn upstream(name: &str, node: &Node) -> Cluster {
+    let discovery = match &node.dns {
+        None => DiscoveryType::Eds,
+        Some(dns) if dns.response_type == Some(DnsResponseType::Endpoints) => DiscoveryType::StrictDns,
+        Some(_) => DiscoveryType::LogicalDns,
+    };
     Cluster {
         name: name.to_owned(),
-        cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Eds.into())),
-        eds_cluster_config: Some(EdsClusterConfig { eds_config: ads(), ..EdsClusterConfig::default() }),
+        cluster_discovery_type: Some(ClusterDiscoveryType::Type(discovery.into())),
+        eds_cluster_config: node.dns.is_none().then(|| EdsClusterConfig { eds_config: ads(), ..Default::default() }),
+        load_assignment: node.dns.as_ref().map(|dns| endpoints(name, [dns.hostname.as_str()], node.port)),
+        dns_lookup_family: DnsLookupFamily::V4Preferred.into(),
         connect_timeout: duration(CONNECT_TIMEOUT),
         circuit_breakers: unlimited(),
         outlier_detection: Some(OutlierDetection {
@@ -226,7 +237,7 @@ fn upstream(name: &str, protocol: Protocol) -> Cluster {
             max_ejection_percent: number(50),
             ..OutlierDetection::default()
         }),
-        typed_extension_protocol_options: speaks(protocol),
+        typed_extension_protocol_options: speaks(node.protocol),
         ..Cluster::default()
     }
 }
@@ -455,8 +466,8 @@ fn ingress(view: &View) -> Listener {
     let chain = |listener: &PortMapping| {
         let name = ingress_name(view, *listener);
         let filter = match listener.protocol {
-            Protocol::Tcp => tcp(&name),
-            _ => http(&name, RouteSpecifier::RouteConfig(to_application(&name))),
+            Protocol::Tcp => tcp(view, &name),
+            _ => http(view, &name, RouteSpecifier::RouteConfig(to_application(&name))),
         };
         let port = FilterChainMatch { destination_port: number(listener.port.into()), ..FilterChainMatch::default() };
         filter_chain(&name, port, filter)
@@ -486,11 +497,11 @@ fn egress(view: &View, api_server: Option<IpAddr>) -> Listener {
     let by_host = Rds { config_source: ads(), route_config_name: EGRESS_ROUTES.to_owned() };
     let is_http =
         FilterChainMatch { application_protocols: HTTP.map(str::to_owned).to_vec(), ..FilterChainMatch::default() };
-    let mut filter_chains = vec![filter_chain("http", is_http, http("egress", RouteSpecifier::Rds(by_host)))];
+    let mut filter_chains = vec![filter_chain("http", is_http, http(view, "egress", RouteSpecifier::Rds(by_host)))];
     if view.egress == EgressFilterType::DropAll {
-        filter_chains.extend(allowed(api_server));
+        filter_chains.extend(allowed(view, api_server));
     }
-    let anything = || filter_chain("passthrough", FilterChainMatch::default(), tcp(PASSTHROUGH));
+    let anything = || filter_chain("passthrough", FilterChainMatch::default(), tcp(view, PASSTHROUGH));
     Listener {
         filter_chains,
         default_filter_chain: (view.egress == EgressFilterType::AllowAll).then(anything),
@@ -507,7 +518,7 @@ fn egress(view: &View, api_server: Option<IpAddr>) -> Listener {
 }
 
 /// What DROP_ALL lets pass.
-fn allowed(api_server: Option<IpAddr>) -> Vec<FilterChain> {
+fn allowed(view: &View, api_server: Option<IpAddr>) -> Vec<FilterChain> {
     let range = |(ip, bits): (&str, u32)| CidrRange { address_prefix: ip.to_owned(), prefix_len: number(bits) };
     let mut prefix_ranges: Vec<_> = LINK_LOCAL.into_iter().map(range).collect();
     let bits = |ip: &IpAddr| if ip.is_ipv4() { 32 } else { 128 };
@@ -520,7 +531,7 @@ fn allowed(api_server: Option<IpAddr>) -> Vec<FilterChain> {
     let by_address = FilterChainMatch { prefix_ranges, ..FilterChainMatch::default() };
     let dns = FilterChainMatch { destination_port: number(DNS_PORT.into()), ..FilterChainMatch::default() };
     [("amazonaws", by_name), ("platform", by_address), ("dns", dns)]
-        .map(|(name, matches)| filter_chain(name, matches, tcp(PASSTHROUGH)))
+        .map(|(name, matches)| filter_chain(name, matches, tcp(view, PASSTHROUGH)))
         .into()
 }
 
@@ -537,8 +548,9 @@ fn filter_chain(name: &str, matches: FilterChainMatch, filter: Filter) -> Filter
     }
 }
 
-fn http(stat_prefix: &str, routes: RouteSpecifier) -> Filter {
+fn http(view: &View, stat_prefix: &str, routes: RouteSpecifier) -> Filter {
     network_filter(&HttpConnectionManager {
+        access_log: access_log(view),
         stat_prefix: stat_prefix.to_owned(),
         route_specifier: Some(routes),
         http_filters: vec![http_filter(&Router::default())],
@@ -551,8 +563,18 @@ fn http(stat_prefix: &str, routes: RouteSpecifier) -> Filter {
     })
 }
 
-fn tcp(cluster: &str) -> Filter {
+fn access_log(view: &View) -> Vec<AccessLog> {
+    let to_stdout = || AccessLog {
+        name: StdoutAccessLog::full_name(),
+        config_type: Some(access_log::ConfigType::TypedConfig(any(&StdoutAccessLog::default()))),
+        ..AccessLog::default()
+    };
+    view.access_log.then(to_stdout).into_iter().collect()
+}
+
+fn tcp(view: &View, cluster: &str) -> Filter {
     network_filter(&TcpProxy {
+        access_log: access_log(view),
         stat_prefix: cluster.to_owned(),
         cluster_specifier: Some(tcp_proxy::ClusterSpecifier::Cluster(cluster.to_owned())),
         ..TcpProxy::default()
@@ -580,7 +602,7 @@ mod tests {
         let attributes = [("color".to_owned(), color.to_owned())].into();
         let discovery =
             CloudMapDiscovery { namespace: "svc2.svc.local".into(), service: "colorapp".into(), attributes };
-        Node { port: 8080, protocol: Protocol::Http, discovery: Some(discovery) }
+        Node { port: 8080, protocol: Protocol::Http, discovery: Some(discovery), dns: None }
     }
 
     fn colorapp(red: u32, blue: u32) -> Backend {
@@ -593,7 +615,14 @@ mod tests {
     }
 
     fn front(egress: EgressFilterType, backends: Vec<Backend>) -> View {
-        View { mesh: "k8multi".into(), node: "front_k8multi".into(), listeners: vec![HTTP_8080], egress, backends }
+        View {
+            mesh: "k8multi".into(),
+            node: "front_k8multi".into(),
+            listeners: vec![HTTP_8080],
+            egress,
+            access_log: false,
+            backends,
+        }
     }
 
     fn found() -> Found {

@@ -11,7 +11,7 @@ use std::{
 };
 
 use backon::{ConstantBuilder, Retryable as _};
-use mesh_api::{EgressFilterType, PortMapping, Protocol};
+use mesh_api::{DnsServiceDiscovery, EgressFilterType, PortMapping, Protocol};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use serde_json::{Value, from_value, json};
 use tokio::{
@@ -152,11 +152,19 @@ fn routed(nodes: &[(&str, u16)], routes: Vec<Route>, egress: EgressFilterType) -
             service: "colorapp".to_owned(),
             attributes: BTreeMap::new(),
         }),
+        dns: None,
+    };
+    let named = |port| {
+        let dns = DnsServiceDiscovery { hostname: "localhost".to_owned(), response_type: None };
+        Node { discovery: None, dns: Some(dns), ..node(port) }
     };
     let routes = Routes {
         listener: PortMapping { port: 8080, protocol: Protocol::Http },
         routes,
-        nodes: nodes.iter().map(|(name, port)| ((*name).to_owned(), node(*port))).collect(),
+        nodes: nodes
+            .iter()
+            .map(|(name, port)| ((*name).to_owned(), if *name == "named" { named(*port) } else { node(*port) }))
+            .collect(),
     };
     let key = Key::Instances(node(1).discovery.unwrap().key());
     let attributes = BTreeMap::from([("AWS_INSTANCE_IPV4".to_owned(), "127.0.0.1".to_owned())]);
@@ -166,6 +174,7 @@ fn routed(nodes: &[(&str, u16)], routes: Vec<Route>, egress: EgressFilterType) -
         node: "front_k8multi".to_owned(),
         listeners: vec![PortMapping { port: 8080, protocol: Protocol::Http }],
         egress,
+        access_log: true,
         backends: vec![Backend { mesh: "k8multi".to_owned(), host: HOST.to_owned(), routes: Some(routes) }],
     };
     let found = Found::from([(key, Answer::Instances(Arc::new(instances)))]);
@@ -199,15 +208,17 @@ async fn takes_and_tries_as_told(told: &watch::Sender<Option<Arc<Resources>>>, r
             "silent",
             json!({"prefix": "/soon", "timeout": {"perRequest": milliseconds(50), "idle": milliseconds(0)}}),
         ),
+        route("named", json!({"prefix": "/named"})),
         route("red", json!({"prefix": "/"})),
     ];
-    let nodes = [("red", red), ("blue", blue), ("moody", moody), ("silent", silent)];
+    let named = app("named").await;
+    let nodes = [("red", red), ("blue", blue), ("moody", moody), ("silent", silent), ("named", named)];
     told.send_replace(Some(routed(&nodes, routes, EgressFilterType::DropAll)));
     let ask = async |what: &str, header: &str| {
         let headers = format!("host: {HOST}\r\ncontent-length: 0{header}");
         answer(&ask(config::EGRESS_PORT, what, &headers).await.unwrap())
     };
-    wait_for("the routes", async || ask("GET /blue", "").await == "200 blue").await;
+    wait_for("the routes", async || ask("GET /named", "").await == "200 named").await;
     for (what, header, expected) in [
         ("GET /", "", "200 red"),
         ("GET /", "\r\nx-color: blueish", "200 blue"),
@@ -220,6 +231,7 @@ async fn takes_and_tries_as_told(told: &watch::Sender<Option<Arc<Resources>>>, r
         ("GET /n", "\r\nx-n: 2", "200 blue"),
         ("GET /n", "\r\nx-n: 3", "200 red"),
         ("GET /n", "\r\nx-n: 2\r\nx-not: 1", "200 red"),
+        ("GET /named", "", "200 named"),
         ("GET /again", "", "200 moody"),
         ("GET /again", "", "200 moody"),
         ("GET /once", "", "503 not now"),
@@ -299,7 +311,8 @@ async fn envoy_takes_what_it_is_told() {
     }
     println!("another target after {:?}", since.elapsed());
     assert!(seen.contains_key("200 blue") && seen.keys().all(|body| body.starts_with("200")), "{seen:?}");
-    wait_for("the old cluster is gone", async || stat("cluster_manager.active_clusters").await == 5).await;
+    // The application, the way out, the admin interface and the new target.
+    wait_for("the old cluster is gone", async || stat("cluster_manager.active_clusters").await == 4).await;
 
     told.send_replace(Some(resources(&[("blue", blue, 1), ("red", red, 1)], EgressFilterType::AllowAll)));
     wait_for("two targets", async || tally(HOST, 1).await.contains_key("200 red")).await;

@@ -9,6 +9,7 @@ use mesh_api::{
 };
 
 use crate::{
+    admission::validate::STDOUT,
     discovery::{Answer, Found, Key},
     identity::Identity,
     publish,
@@ -27,6 +28,8 @@ pub struct View {
     pub listeners: Vec<PortMapping>,
     /// Where the application may go besides its backends.
     pub egress: EgressFilterType,
+    /// Whether Envoy writes down what goes through it.
+    pub access_log: bool,
     /// What it calls, each host once, sorted by host.
     pub backends: Vec<Backend>,
 }
@@ -58,6 +61,7 @@ pub fn view(node: &VirtualNode, snapshot: &Snapshot, found: &Found, identity: &I
         node: node.aws_name(),
         listeners: node.spec.listeners.iter().flatten().map(|listener| listener.port_mapping).collect(),
         egress: mesh.spec.egress_filter.map(|filter| filter.type_).unwrap_or_default(),
+        access_log: node.spec.access_log() == Some(STDOUT),
         backends,
     })
 }
