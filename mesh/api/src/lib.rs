@@ -34,8 +34,8 @@ pub use reference::{MeshReference, Reference};
 pub use selector::selects;
 pub use virtual_node::{
     AccessLog, AwsCloudMapAttribute, AwsCloudMapServiceDiscovery, Backend, DnsResponseType, DnsServiceDiscovery,
-    FileAccessLog, Listener, Logging, ServiceDiscovery, VirtualNode, VirtualNodeSpec, VirtualNodeStatus,
-    VirtualServiceBackend,
+    FileAccessLog, HealthCheckPolicy, Listener, Logging, ServiceDiscovery, VirtualNode, VirtualNodeSpec,
+    VirtualNodeStatus, VirtualServiceBackend,
 };
 pub use virtual_router::{Route, VirtualRouter, VirtualRouterListener, VirtualRouterSpec, VirtualRouterStatus};
 pub use virtual_service::{

@@ -3,7 +3,7 @@ use kube::CustomResource;
 use schemars::{JsonSchema, transform::RecursiveTransform};
 use serde::{Deserialize, Serialize};
 
-use crate::{Condition, MeshReference, PortMapping, Reference, schema};
+use crate::{Condition, MeshReference, PortMapping, Protocol, Reference, schema};
 
 /// A set of pods: how they are found, what they listen on, whom they call.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -59,11 +59,41 @@ impl VirtualNodeSpec {
 }
 
 /// A port the pods listen on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Listener {
     /// The port and its protocol.
     pub port_mapping: PortMapping,
+    /// How callers try whether a pod answers there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health_check: Option<HealthCheckPolicy>,
+}
+
+/// How callers try whether a pod answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HealthCheckPolicy {
+    /// Answers in a row after which a pod is called again.
+    #[schemars(with = "i64", range(min = 2, max = 10))]
+    pub healthy_threshold: u32,
+    /// Milliseconds from one try to the next.
+    #[schemars(with = "i64", range(min = 5000, max = 300_000))]
+    pub interval_millis: u32,
+    /// What is asked for by `http`; `/` when absent. A status of 200 is an answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// The listener's when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<i64>", range(min = 1, max = 65535))]
+    pub port: Option<u16>,
+    /// `http`, or `tcp`, for which a connection is an answer.
+    pub protocol: Protocol,
+    /// Milliseconds until no answer counts as a failure.
+    #[schemars(with = "i64", range(min = 2000, max = 60_000))]
+    pub timeout_millis: u32,
+    /// Failures in a row after which a pod is called no more.
+    #[schemars(with = "i64", range(min = 2, max = 10))]
+    pub unhealthy_threshold: u32,
 }
 
 /// How callers find the pods.

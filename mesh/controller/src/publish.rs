@@ -23,8 +23,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     cloudmap::{Attributes, Instances, ServiceKey},
-    http_route,
     identity::Identity,
+    problems,
     registrar::{CLUSTER, Registrar, Want},
     routes::{Node, Routes},
     store::Snapshot,
@@ -150,8 +150,12 @@ fn read(json: &str) -> anyhow::Result<Routes> {
     let routes = Routes::deserialize(&written)?;
     let mut problems = unserved::fields("document", &written, &serde_json::to_value(&routes)?);
     for (index, route) in routes.routes.iter().enumerate() {
-        let found = http_route::problems(&route.match_, route.retry_policy.as_ref());
+        let found = problems::of_route(&route.match_, route.retry_policy.as_ref());
         problems.extend(found.into_iter().map(|problem| format!("document.routes[{index}]{problem}")));
+    }
+    for (name, node) in &routes.nodes {
+        let found = node.health_check.iter().flat_map(problems::of_health_check);
+        problems.extend(found.map(|problem| format!("document.nodes.{name}.healthCheck{problem}")));
     }
     let nameless = |node: &Node| node.dns.as_ref().is_some_and(|dns| dns.hostname.is_empty());
     let nameless = routes.nodes.iter().filter(|(_, node)| nameless(node));
@@ -225,7 +229,7 @@ mod tests {
             discovery in proptest::option::of((".{1,64}", ".{1,64}", collection::btree_map(".{1,64}", ".{1,300}", 0..5))),
         ) -> Node {
             let discovery = discovery.map(|(namespace, service, attributes)| CloudMapDiscovery { namespace, service, attributes });
-            Node { port, protocol: Protocol::Http, discovery, dns: None }
+            Node { port, protocol: Protocol::Http, discovery, dns: None, health_check: None }
         }
     }
 
@@ -328,7 +332,13 @@ mod tests {
             )],
             nodes: [(
                 "colorapp-blue_k8multi".into(),
-                Node { port: 8080, protocol: Protocol::Http, discovery: Some(discovery), dns: None },
+                Node {
+                    port: 8080,
+                    protocol: Protocol::Http,
+                    discovery: Some(discovery),
+                    dns: None,
+                    health_check: None,
+                },
             )]
             .into(),
         }

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kube::ResourceExt as _;
 use mesh_api::{
-    AwsCloudMapServiceDiscovery, DnsServiceDiscovery, HttpRetryPolicy, HttpRouteMatch, HttpTimeout, MeshObject as _,
-    PortMapping, Protocol, Reference, ServiceDiscovery, VirtualNode, VirtualRouter, VirtualService,
+    AwsCloudMapServiceDiscovery, DnsServiceDiscovery, HealthCheckPolicy, HttpRetryPolicy, HttpRouteMatch, HttpTimeout,
+    MeshObject as _, PortMapping, Protocol, Reference, ServiceDiscovery, VirtualNode, VirtualRouter, VirtualService,
     VirtualServiceProvider,
 };
 use serde::{Deserialize, Serialize};
@@ -69,6 +69,9 @@ pub struct Node {
     /// The name by which its pods are found instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dns: Option<DnsServiceDiscovery>,
+    /// How to try whether they answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health_check: Option<HealthCheckPolicy>,
 }
 
 /// Instances of a Cloud Map service.
@@ -150,7 +153,8 @@ impl Routes {
             let namespace = reference.namespace_or(&own);
             let node = snapshot.virtual_node(namespace, &reference.name);
             let name = node.map_or_else(|| format!("{}_{namespace}", reference.name), |node| node.aws_name());
-            let absent = Node { port: listener.port, protocol: listener.protocol, discovery: None, dns: None };
+            let PortMapping { port, protocol } = listener;
+            let absent = Node { port, protocol, discovery: None, dns: None, health_check: None };
             nodes.insert(name.clone(), node.map_or(absent, |node| found(node, listener)));
             Target { node: name, weight }
         };
@@ -175,8 +179,10 @@ impl Routes {
 }
 
 fn found(node: &VirtualNode, caller: PortMapping) -> Node {
-    let listener = node.spec.listeners.iter().flatten().next().map_or(caller, |listener| listener.port_mapping);
+    let listener = node.spec.listeners.iter().flatten().next();
+    let PortMapping { port, protocol } = listener.map_or(caller, |listener| listener.port_mapping);
+    let health_check = listener.and_then(|listener| listener.health_check.clone());
     let ServiceDiscovery { aws_cloud_map, dns } = node.spec.service_discovery.clone().unwrap_or_default();
     let discovery = aws_cloud_map.as_ref().map(CloudMapDiscovery::of);
-    Node { port: listener.port, protocol: listener.protocol, discovery, dns }
+    Node { port, protocol, discovery, dns, health_check }
 }

@@ -12,7 +12,7 @@ use mesh_api::{
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use crate::{http_route, identity::Identity, unserved};
+use crate::{identity::Identity, problems, unserved};
 
 /// Where Envoy writes what it writes down: in its container's log.
 pub const STDOUT: &str = "/dev/stdout";
@@ -64,6 +64,10 @@ impl Checked for VirtualNode {
         let mut problems = Vec::new();
         problems.extend(selector("spec.podSelector", spec.pod_selector.as_ref()));
         problems.extend(ports(spec.listeners.iter().flatten().map(|listener| listener.port_mapping)));
+        for (index, listener) in spec.listeners.iter().flatten().enumerate() {
+            let found = listener.health_check.iter().flat_map(problems::of_health_check);
+            problems.extend(found.map(|problem| format!("spec.listeners[{index}].healthCheck{problem}")));
+        }
         match &spec.service_discovery {
             None if spec.listeners.as_ref().is_some_and(|listeners| !listeners.is_empty()) => problems.push(format!(
                 "ServiceDiscovery missing for VirtualNode-{}. \
@@ -168,7 +172,7 @@ fn provider(provider: &VirtualServiceProvider) -> Option<String> {
 
 fn route(route: &Route) -> Vec<String> {
     let Some(http) = &route.http_route else { return vec![": httpRoute is missing".to_owned()] };
-    let problems = http_route::problems(&http.match_, http.retry_policy.as_ref());
+    let problems = problems::of_route(&http.match_, http.retry_policy.as_ref());
     let mut problems: Vec<_> = problems.into_iter().map(|problem| format!(".httpRoute{problem}")).collect();
     let targets = &http.action.weighted_targets;
     for (index, _) in targets.iter().enumerate().filter(|(_, target)| target.virtual_node_ref.is_none()) {
@@ -232,6 +236,14 @@ mod tests {
                 json!({ "listeners": [http], "serviceDiscovery": { "dns": { "hostname": "x" }, "awsCloudMap": cloud_map["awsCloudMap"] } }),
                 "spec.serviceDiscovery: needs one of awsCloudMap and dns".to_owned(),
             ),
+            (
+                json!({ "serviceDiscovery": cloud_map, "listeners": [{
+                    "portMapping": { "port": 8080, "protocol": "http" },
+                    "healthCheck": { "protocol": "grpc", "intervalMillis": 5000, "timeoutMillis": 2000,
+                        "healthyThreshold": 2, "unhealthyThreshold": 2 }
+                }]}),
+                "spec.listeners[0].healthCheck.protocol: only http and tcp are served".to_owned(),
+            ),
             (json!({ "logging": { "accessLog": { "file": { "path": "/dev/stdout" } } } }), String::new()),
             (
                 json!({ "logging": { "accessLog": { "file": { "path": "/tmp/log" } } } }),
@@ -240,10 +252,9 @@ mod tests {
             (
                 json!({ "listeners": [{
                     "portMapping": { "port": 8080, "protocol": "http" },
-                    "tls": { "mode": "STRICT" }, "timeout": { "http": {} }, "healthCheck": { "protocol": "http" }
+                    "tls": { "mode": "STRICT" }, "timeout": { "http": {} }
                 }], "serviceDiscovery": cloud_map, "backendDefaults": {} }),
                 "spec.backendDefaults: not served by this controller; \
-                 spec.listeners[0].healthCheck: not served by this controller; \
                  spec.listeners[0].timeout: not served by this controller; \
                  spec.listeners[0].tls: not served by this controller"
                     .to_owned(),

@@ -28,7 +28,11 @@ use envoy_types::pb::{
                 circuit_breakers::Thresholds,
                 cluster::{ClusterDiscoveryType, DiscoveryType, DnsLookupFamily, EdsClusterConfig, LbPolicy},
             },
-            core::v3::{CidrRange, DataSource, TrafficDirection, data_source::Specifier},
+            core::v3::{
+                CidrRange, DataSource, HealthCheck, TrafficDirection,
+                data_source::Specifier,
+                health_check::{HealthChecker, HttpHealthCheck, TcpHealthCheck},
+            },
             endpoint::v3::ClusterLoadAssignment,
             listener::v3::{Filter, FilterChain, FilterChainMatch, Listener},
             route::v3::{
@@ -72,8 +76,8 @@ use envoy_types::pb::{
     google::protobuf::Any,
 };
 use mesh_api::{
-    DnsResponseType, EgressFilterType, HeaderMatchMethod, HttpQueryParameter, HttpRetryEvent, HttpRetryPolicy,
-    HttpRouteHeader, HttpRouteMatch, MatchRange, PortMapping, Protocol, TcpRetryEvent,
+    DnsResponseType, EgressFilterType, HeaderMatchMethod, HealthCheckPolicy, HttpQueryParameter, HttpRetryEvent,
+    HttpRetryPolicy, HttpRouteHeader, HttpRouteMatch, MatchRange, PortMapping, Protocol, TcpRetryEvent,
 };
 use prost::Name as _;
 
@@ -225,6 +229,7 @@ fn upstream(name: &str, node: &Node) -> Cluster {
         load_assignment: node.dns.as_ref().map(|dns| endpoints(name, [dns.hostname.as_str()], node.port)),
         dns_lookup_family: DnsLookupFamily::V4Preferred.into(),
         connect_timeout: duration(CONNECT_TIMEOUT),
+        health_checks: node.health_check.iter().map(health_check).collect(),
         circuit_breakers: unlimited(),
         outlier_detection: Some(OutlierDetection {
             // Answers, also bad ones, are the application's; only an endpoint that cannot be reached rests.
@@ -239,6 +244,27 @@ fn upstream(name: &str, node: &Node) -> Cluster {
         }),
         typed_extension_protocol_options: speaks(node.protocol),
         ..Cluster::default()
+    }
+}
+
+fn health_check(policy: &HealthCheckPolicy) -> HealthCheck {
+    let interval = Duration::from_millis(policy.interval_millis.into());
+    HealthCheck {
+        timeout: duration(Duration::from_millis(policy.timeout_millis.into())),
+        interval: duration(interval),
+        // Envoy would ask once a minute while nobody calls.
+        no_traffic_interval: duration(interval),
+        healthy_threshold: number(policy.healthy_threshold),
+        unhealthy_threshold: number(policy.unhealthy_threshold),
+        alt_port: policy.port.and_then(|port| number(port.into())),
+        health_checker: Some(match policy.protocol {
+            Protocol::Tcp => HealthChecker::TcpHealthCheck(TcpHealthCheck::default()),
+            _ => HealthChecker::HttpHealthCheck(HttpHealthCheck {
+                path: policy.path.clone().unwrap_or_else(|| "/".to_owned()),
+                ..HttpHealthCheck::default()
+            }),
+        }),
+        ..HealthCheck::default()
     }
 }
 
@@ -602,7 +628,7 @@ mod tests {
         let attributes = [("color".to_owned(), color.to_owned())].into();
         let discovery =
             CloudMapDiscovery { namespace: "svc2.svc.local".into(), service: "colorapp".into(), attributes };
-        Node { port: 8080, protocol: Protocol::Http, discovery: Some(discovery), dns: None }
+        Node { port: 8080, protocol: Protocol::Http, discovery: Some(discovery), dns: None, health_check: None }
     }
 
     fn colorapp(red: u32, blue: u32) -> Backend {

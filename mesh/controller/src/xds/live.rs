@@ -153,10 +153,13 @@ fn routed(nodes: &[(&str, u16)], routes: Vec<Route>, egress: EgressFilterType) -
             attributes: BTreeMap::new(),
         }),
         dns: None,
+        health_check: None,
     };
     let named = |port| {
         let dns = DnsServiceDiscovery { hostname: "localhost".to_owned(), response_type: None };
-        Node { discovery: None, dns: Some(dns), ..node(port) }
+        let health_check = json!({"protocol": "http", "path": "/ping", "intervalMillis": 5000, "timeoutMillis": 2000,
+            "healthyThreshold": 2, "unhealthyThreshold": 2});
+        Node { discovery: None, dns: Some(dns), health_check: from_value(health_check).unwrap(), ..node(port) }
     };
     let routes = Routes {
         listener: PortMapping { port: 8080, protocol: Protocol::Http },
@@ -239,6 +242,8 @@ async fn takes_and_tries_as_told(told: &watch::Sender<Option<Arc<Resources>>>, r
     ] {
         assert_eq!(ask(what, header).await, expected, "{what} {header:?}");
     }
+    let healthy = format!("cluster.cds_egress_k8multi_named_http_{named}.health_check.success");
+    wait_for("a health check", async || stat(&healthy).await > 0).await;
 }
 
 fn envoy(folder: &Path, xds: SocketAddr, ca: &str) -> Option<Child> {

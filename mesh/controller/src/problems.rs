@@ -1,13 +1,29 @@
-//! What makes no sense about a route, or what Envoy would refuse with all the rest of its configuration. Asked of what
-//! users write and of what other clusters publish.
+//! What makes no sense, or what Envoy would refuse with all the rest of its configuration. Asked of what users write and of
+//! what other clusters publish.
 
-use mesh_api::{HttpRetryPolicy, HttpRouteHeader, HttpRouteMatch};
+use mesh_api::{HealthCheckPolicy, HttpRetryPolicy, HttpRouteHeader, HttpRouteMatch, Protocol};
 
 /// The longest name of a query's parameter, in bytes; Envoy's.
 const LONGEST_NAME: usize = 1024;
 
-/// Each problem as `.match.prefix: what is wrong`, from the route on.
-pub fn problems(match_: &HttpRouteMatch, retry_policy: Option<&HttpRetryPolicy>) -> Vec<String> {
+/// Each problem of a health check as `: what is wrong`.
+pub fn of_health_check(policy: &HealthCheckPolicy) -> Vec<String> {
+    let mut problems = Vec::new();
+    if !matches!(policy.protocol, Protocol::Http | Protocol::Tcp) {
+        problems.push(".protocol: only http and tcp are served".to_owned());
+    }
+    if policy.path.as_ref().is_some_and(|path| !path.starts_with('/')) {
+        problems.push(".path: does not begin with /".to_owned());
+    }
+    let HealthCheckPolicy { healthy_threshold, interval_millis, timeout_millis, unhealthy_threshold, .. } = policy;
+    if [healthy_threshold, interval_millis, timeout_millis, unhealthy_threshold].contains(&&0) {
+        problems.push(": a threshold or time is 0".to_owned());
+    }
+    problems
+}
+
+/// Each problem of a route as `.match.prefix: what is wrong`.
+pub fn of_route(match_: &HttpRouteMatch, retry_policy: Option<&HttpRetryPolicy>) -> Vec<String> {
     let mut problems = Vec::new();
     let path = match (&match_.prefix, match_.path.as_ref().map(|path| &path.exact)) {
         (Some(prefix), None) => rooted("prefix", prefix),
@@ -63,11 +79,26 @@ mod tests {
 
     fn told(match_: Value, retry_policy: Option<Value>) -> String {
         let policy = retry_policy.map(|policy| from_value(policy).unwrap());
-        problems(&from_value(match_).unwrap(), policy.as_ref()).join("; ")
+        of_route(&from_value(match_).unwrap(), policy.as_ref()).join("; ")
     }
 
     #[test]
-    fn what_makes_no_sense_is_named() {
+    fn what_a_health_check_cannot_be_is_named() {
+        let policy = |protocol: &str, path: &str, interval: u32| {
+            let policy = json!({"protocol": protocol, "path": path, "intervalMillis": interval, "timeoutMillis": 2000,
+                "healthyThreshold": 2, "unhealthyThreshold": 2});
+            of_health_check(&from_value(policy).unwrap()).join("; ")
+        };
+        assert_eq!(policy("http", "/ping", 5000), "");
+        assert_eq!(policy("tcp", "/", 5000), "");
+        assert_eq!(
+            policy("grpc", "ping", 0),
+            ".protocol: only http and tcp are served; .path: does not begin with /; : a threshold or time is 0"
+        );
+    }
+
+    #[test]
+    fn what_makes_no_sense_of_a_route_is_named() {
         let header = |name: &str, match_: Value| json!({"prefix": "/", "headers": [{"name": name, "match": match_}]});
         for (match_, expected) in [
             (json!({"prefix": "/"}), ""),
