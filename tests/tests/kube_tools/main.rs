@@ -9,6 +9,7 @@ mod appmesh_install;
 mod clusters;
 mod manifest_apply;
 mod never;
+mod served;
 
 use clusters::Clusters;
 use std::thread;
@@ -20,6 +21,7 @@ fn drift_conflicts_and_deletion() {
         scope.spawn(|| {
             let mesh = appmesh_install::installed(&clusters);
             never::refused_by_the_webhook(&clusters);
+            served::by_the_controller(&clusters);
             appmesh_install::there_before(&clusters, &mesh);
             appmesh_install::drift(&clusters, &mesh);
             appmesh_install::deleted(&clusters, &mesh);

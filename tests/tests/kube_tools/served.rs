@@ -1,0 +1,37 @@
+//! App Mesh as people have it in one cluster, served by the controller: what each field does, and what is written down.
+
+use crate::clusters::Clusters;
+use serde_json::Value;
+use tests::{program, root};
+
+/// In cluster 1, where the controller is.
+pub fn by_the_controller(clusters: &Clusters) {
+    let push = |name: &str| {
+        let binary = program(name).display().to_string();
+        let push = format!("ecr-push {name} -n --cluster c1 --repository served/{name} --binary {binary}");
+        clusters.done(&push, "").document
+    };
+    let images = [push("colorapp"), push("feapp")].concat();
+    let file = root().join("tests/tests/kube_tools/served.yaml").display().to_string();
+    let apply = format!("manifest-apply served --file {file}");
+    let made = clusters.done(&apply, &images);
+    clusters.steady("manifest-apply served", &made.document);
+
+    let document: Value = serde_json::from_str(&made.document).unwrap();
+    let front = format!("{}/color", document["apps"]["served"]["endpoint"].as_str().unwrap());
+    clusters.done(&format!("color-probe -n {front} --count 10 --expect red=1"), "");
+    let ask = |sampled: &str| {
+        let asked = format!("Request('{front}', headers={{'x-b3-sampled': '{sampled}'}})");
+        clusters.sh(&format!(r#"python3 -c "from urllib.request import *; print(urlopen({asked}).read().decode())""#))
+    };
+    assert_eq!(ask("1").trim(), "blue");
+    assert_eq!(ask("0").trim(), "red");
+
+    let kubectl = "kubectl --context c1 -n served";
+    // Envoy writes its log every ten seconds.
+    for line in ["GET /color HTTP/1.1. 200", "GET / HTTP/1.1. 200"] {
+        clusters.sh(&format!("grep -m 1 '{line}' <(timeout 60 {kubectl} logs -f deploy/front -c envoy)"));
+    }
+    assert!(!clusters.sh(&format!("{kubectl} logs deploy/red -c envoy")).contains("HTTP/1.1\""), "nobody asked for it");
+    clusters.done(&format!("{apply} --delete"), &made.document);
+}
