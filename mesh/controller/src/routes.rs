@@ -11,7 +11,7 @@ use mesh_api::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{cloudmap::ServiceKey, store::Snapshot};
+use crate::{cloudmap::ServiceKey, problems, store::Snapshot};
 
 /// What one VirtualService routes to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -164,6 +164,10 @@ impl Routes {
         let mut routes = Vec::new();
         for route in ordered {
             let Some(http) = &route.http_route else { continue };
+            // What admission never saw may be more than is served: its status tells, and the other routes go on.
+            if !problems::of_route(&http.match_, http.retry_policy.as_ref()).is_empty() {
+                continue;
+            }
             let targets = http.action.weighted_targets.iter();
             let targets = targets.filter_map(|given| Some((given.virtual_node_ref.as_ref()?, given.weight)));
             routes.push(Route {
@@ -182,6 +186,7 @@ fn found(node: &VirtualNode, caller: PortMapping) -> Node {
     let listener = node.spec.listeners.iter().flatten().next();
     let PortMapping { port, protocol } = listener.map_or(caller, |listener| listener.port_mapping);
     let health_check = listener.and_then(|listener| listener.health_check.clone());
+    let health_check = health_check.filter(|policy| problems::of_health_check(policy).is_empty());
     let ServiceDiscovery { aws_cloud_map, dns } = node.spec.service_discovery.clone().unwrap_or_default();
     let discovery = aws_cloud_map.as_ref().map(CloudMapDiscovery::of);
     Node { port, protocol, discovery, dns, health_check }

@@ -148,8 +148,8 @@ impl Reporting {
         }
         hold(&api, mesh, MESH_MEMBERS).await?;
         let arn = self.registrar.identity().arn(&mesh.aws_name(), MeshResource::Mesh);
-        report(&api, mesh, Some(arn), &verdict::of_mesh(mesh, snapshot, self.registrar.identity()), BTreeMap::new())
-            .await
+        let verdict = verdict::of_mesh(mesh, snapshot, self.registrar.identity());
+        report(&api, mesh, Some(arn), &verdict, BTreeMap::new()).await
     }
 
     async fn virtual_node(
@@ -167,14 +167,8 @@ impl Reporting {
         }
         hold(&api, node, CLOUDMAP_RESOURCES).await?;
         let arn = self.arn(node, snapshot, MeshResource::VirtualNode);
-        report(
-            &api,
-            node,
-            arn,
-            &verdict::virtual_node(node, snapshot, self.registrar.identity(), namespaces),
-            BTreeMap::new(),
-        )
-        .await
+        let verdict = verdict::virtual_node(node, snapshot, self.registrar.identity(), namespaces);
+        report(&api, node, arn, &verdict, BTreeMap::new()).await
     }
 
     async fn virtual_router(&self, router: &VirtualRouter, snapshot: &Snapshot) -> anyhow::Result<()> {
@@ -187,14 +181,8 @@ impl Reporting {
             let arn = self.arn(router, snapshot, |name| MeshResource::Route(name, route.name.clone()))?;
             Some((route.name.clone(), arn.to_string()))
         });
-        report(
-            &api,
-            router,
-            arn,
-            &verdict::virtual_router(router, snapshot, self.registrar.identity()),
-            routes.collect(),
-        )
-        .await
+        let verdict = verdict::virtual_router(router, snapshot, self.registrar.identity());
+        report(&api, router, arn, &verdict, routes.collect()).await
     }
 
     async fn virtual_service(&self, service: &VirtualService, snapshot: &Snapshot) -> anyhow::Result<()> {
@@ -207,14 +195,8 @@ impl Reporting {
         }
         hold(&api, service, CLOUDMAP_RESOURCES).await?;
         let arn = self.arn(service, snapshot, MeshResource::VirtualService);
-        report(
-            &api,
-            service,
-            arn,
-            &verdict::virtual_service(service, snapshot, self.registrar.identity()),
-            BTreeMap::new(),
-        )
-        .await
+        let verdict = verdict::virtual_service(service, snapshot, self.registrar.identity());
+        report(&api, service, arn, &verdict, BTreeMap::new()).await
     }
 
     async fn pod(&self, pod: &Pod, pods: &Pods) -> anyhow::Result<()> {

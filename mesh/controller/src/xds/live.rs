@@ -253,11 +253,12 @@ fn envoy(folder: &Path, xds: SocketAddr, ca: &str) -> Option<Child> {
     let bootstrap =
         bootstrap.to_string().replace(&format!("{}/token", bootstrap::TOKEN_FOLDER), &token.to_string_lossy());
     let log = fs::File::create(folder.join("envoy.log")).unwrap();
-    let mut command = Command::new(std::env::var_os("ENVOY").unwrap_or_else(|| "envoy".into()));
+    let named = std::env::var_os("ENVOY");
+    let mut command = Command::new(named.as_deref().unwrap_or("envoy".as_ref()));
     command.args(["--use-dynamic-base-id", "--concurrency", "1", "--config-yaml", &bootstrap]);
     match command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).kill_on_drop(true).spawn() {
         Ok(child) => Some(child),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => None,
         Err(error) => panic!("{error}"),
     }
 }

@@ -176,7 +176,9 @@ mod tests {
                 json!({"name": name, "priority": priority, "httpRoute": http})
             };
             let listeners = json!([{"portMapping": {"port": 8080, "protocol": "http"}}]);
-            let routes = json!([route("last", None), route("second", Some(7)), route("first", Some(0))]);
+            let mut unserved = route("unserved", Some(0));
+            unserved["httpRoute"]["match"] = json!({"path": {"regex": "/.*"}});
+            let routes = json!([unserved, route("last", None), route("second", Some(7)), route("first", Some(0))]);
             let router = object("VirtualRouter", "router", json!({"listeners": listeners, "routes": routes}));
             let provider = json!({"virtualRouter": {"virtualRouterRef": {"name": "router"}}});
             let service = json!({"awsName": "colorapp.k8multi.svc.cluster.local", "provider": provider});
