@@ -521,8 +521,12 @@ fn to_application(cluster: &str) -> RouteConfiguration {
 
 fn egress(view: &View, api_server: Option<IpAddr>) -> Listener {
     let by_host = Rds { config_source: ads(), route_config_name: EGRESS_ROUTES.to_owned() };
-    let is_http =
-        FilterChainMatch { application_protocols: HTTP.map(str::to_owned).to_vec(), ..FilterChainMatch::default() };
+    let is_http = FilterChainMatch {
+        // A TLS client offers the same names by ALPN.
+        transport_protocol: "raw_buffer".to_owned(),
+        application_protocols: HTTP.map(str::to_owned).to_vec(),
+        ..FilterChainMatch::default()
+    };
     let mut filter_chains = vec![filter_chain("http", is_http, http(view, "egress", RouteSpecifier::Rds(by_host)))];
     if view.egress == EgressFilterType::DropAll {
         filter_chains.extend(allowed(view, api_server));

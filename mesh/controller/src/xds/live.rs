@@ -13,6 +13,7 @@ use std::{
 use backon::{ConstantBuilder, Retryable as _};
 use mesh_api::{DnsServiceDiscovery, EgressFilterType, PortMapping, Protocol};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
 use serde_json::{Value, from_value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -21,6 +22,7 @@ use tokio::{
     sync::watch,
     time::Instant,
 };
+use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, async_trait, metadata::MetadataMap};
 
@@ -246,6 +248,23 @@ async fn takes_and_tries_as_told(told: &watch::Sender<Option<Arc<Resources>>>, r
     wait_for("a health check", async || stat(&healthy).await > 0).await;
 }
 
+/// Under ALLOW_ALL a TLS connection passes as it is, also if the client offers HTTP by ALPN, as curl does.
+async fn tls_is_no_http() {
+    let passed = async || stat("tcp.cds_egress_passthrough.downstream_cx_total").await;
+    let taken = async || stat("http.egress.downstream_cx_total").await;
+    for offers in [&[][..], &["http/1.1"], &["h2", "http/1.1"], &["http/1.0"]] {
+        let (passed_before, taken_before) = (passed().await, taken().await);
+        let mut config = ClientConfig::builder().with_root_certificates(RootCertStore::empty()).with_no_client_auth();
+        config.alpn_protocols = offers.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+        let connection = TcpStream::connect((Ipv4Addr::LOCALHOST, config::EGRESS_PORT)).await.unwrap();
+        let name = ServerName::try_from("example.com").unwrap();
+        // Nothing redirected this connection, so that it has nowhere to go on to.
+        TlsConnector::from(Arc::new(config)).connect(name, connection).await.unwrap_err();
+        wait_for("the connection to pass", async || passed().await > passed_before).await;
+        assert_eq!(taken().await, taken_before, "{offers:?} counts as HTTP");
+    }
+}
+
 fn envoy(folder: &Path, xds: SocketAddr, ca: &str) -> Option<Child> {
     let token = folder.join("token");
     fs::write(&token, TOKEN).unwrap();
@@ -325,6 +344,7 @@ async fn envoy_takes_what_it_is_told() {
     let both = tally(HOST, 200).await;
     assert!(both["200 red"] > 50 && both["200 blue"] > 50, "{both:?}");
 
+    tls_is_no_http().await;
     takes_and_tries_as_told(&told, red, blue).await;
 
     // Nobody behind a target: Envoy says so, and goes on.
