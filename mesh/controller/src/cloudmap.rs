@@ -12,8 +12,8 @@ use aws_sdk_servicediscovery::{
     Client,
     error::ErrorMetadata,
     types::{
-        DnsConfig, DnsRecord, HealthStatusFilter, NamespaceFilter, NamespaceFilterName, NamespaceType, OperationStatus,
-        RecordType, RoutingPolicy, ServiceFilter, ServiceFilterName, ServiceTypeOption, Tag,
+        DnsConfig, DnsRecord, HealthStatus, HealthStatusFilter, NamespaceFilter, NamespaceFilterName, NamespaceType,
+        OperationStatus, RecordType, RoutingPolicy, ServiceFilter, ServiceFilterName, ServiceTypeOption, Tag,
     },
 };
 
@@ -241,6 +241,35 @@ impl CloudMap {
         }
     }
 
+    /// The same as [`Self::discover`], for services with more instances than that call answers: page by page.
+    async fn list_usable(&self, namespace: &Namespace, service: &str) -> anyhow::Result<Option<Instances>> {
+        let Some(service) = self.service(namespace, service).await? else { return Ok(None) };
+        let Some(instances) = self.instances(&service).await? else { return Ok(None) };
+        let health = self.health(&service).await?;
+        Ok(Some(usable(instances, &health)))
+    }
+
+    /// The health of a service's instances, by id; of none where the service checks none.
+    async fn health(&self, service: &Service) -> anyhow::Result<HashMap<String, HealthStatus>> {
+        let mut health = HashMap::new();
+        let mut next = None;
+        loop {
+            let call = self.client.get_instances_health_status().service_id(&service.id).set_next_token(next);
+            let page = match call.send().await {
+                Ok(page) => page,
+                Err(error) if error.as_service_error().is_some_and(|e| e.is_service_not_found()) => return Ok(health),
+                // Amazon answers so for a service that has no instances by now.
+                Err(error) if error.as_service_error().is_some_and(|e| e.is_instance_not_found()) => return Ok(health),
+                Err(error) => return Err(error).context("servicediscovery:GetInstancesHealthStatus"),
+            };
+            health.extend(page.status.unwrap_or_default());
+            match page.next_token {
+                Some(token) => next = Some(token),
+                None => return Ok(health),
+            }
+        }
+    }
+
     /// A number that changes whenever instances come or go; `None` if there is no such service. The one call that is
     /// made all the time.
     pub async fn revision(&self, namespace: &Namespace, service: &str) -> anyhow::Result<Option<i64>> {
@@ -264,11 +293,15 @@ impl CloudMap {
         let call = call.max_results(DISCOVER_MAX).health_status(HealthStatusFilter::HealthyOrElseAll);
         match call.send().await {
             Ok(told) => {
-                let instance = |one: aws_sdk_servicediscovery::types::HttpInstanceSummary| {
-                    Some((one.instance_id?, one.attributes.unwrap_or_default().into_iter().collect()))
-                };
-                let instances = told.instances.unwrap_or_default().into_iter().filter_map(instance).collect();
-                Ok(Some((told.instances_revision.unwrap_or_default(), instances)))
+                let found = told.instances.unwrap_or_default();
+                let revision = told.instances_revision.unwrap_or_default();
+                if i32::try_from(found.len()).is_ok_and(|found| found < DISCOVER_MAX) {
+                    let instance = |one: aws_sdk_servicediscovery::types::HttpInstanceSummary| {
+                        Some((one.instance_id?, one.attributes.unwrap_or_default().into_iter().collect()))
+                    };
+                    return Ok(Some((revision, found.into_iter().filter_map(instance).collect())));
+                }
+                Ok(self.list_usable(namespace, service).await?.map(|instances| (revision, instances)))
             }
             Err(error)
                 if error.as_service_error().is_some_and(|e| e.is_service_not_found() || e.is_namespace_not_found()) =>
@@ -278,6 +311,15 @@ impl CloudMap {
             Err(error) => Err(error).context("servicediscovery:DiscoverInstances"),
         }
     }
+}
+
+/// Without the unhealthy ones, unless all are: as [`HealthStatusFilter::HealthyOrElseAll`] has it.
+fn usable(instances: Instances, health: &HashMap<String, HealthStatus>) -> Instances {
+    let unhealthy = |id: &String| health.get(id) == Some(&HealthStatus::Unhealthy);
+    if instances.keys().all(unhealthy) {
+        return instances;
+    }
+    instances.into_iter().filter(|(id, _)| !unhealthy(id)).collect()
 }
 
 /// An error and its causes in one line. It is the same each time, without the number of the request: a status that
@@ -295,6 +337,24 @@ pub fn told(error: &anyhow::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn unhealthy_instances_are_left_out_unless_all_are() {
+        let instances =
+            |ids: &[&str]| -> Instances { ids.iter().map(|id| ((*id).to_owned(), Attributes::new())).collect() };
+        let health = |of: &[(&str, HealthStatus)]| -> HashMap<String, HealthStatus> {
+            of.iter().map(|(id, status)| ((*id).to_owned(), status.clone())).collect()
+        };
+        let (healthy, unhealthy) = (HealthStatus::Healthy, HealthStatus::Unhealthy);
+        for (known, expected) in [
+            (health(&[]), ["a", "b"].as_slice()),
+            (health(&[("a", unhealthy.clone()), ("b", healthy)]), &["b"]),
+            (health(&[("a", unhealthy.clone())]), &["b"]),
+            (health(&[("a", unhealthy.clone()), ("b", unhealthy)]), &["a", "b"]),
+        ] {
+            assert_eq!(usable(instances(&["a", "b"]), &known), instances(expected), "{known:?}");
+        }
+    }
 
     #[test]
     fn an_error_is_told_once_and_the_same_each_time() {
