@@ -1,27 +1,31 @@
-//! Lists as App Mesh's variables spell them: `8080,8443`, with nothing in them as often as not.
+//! Parses lists as App Mesh's variables and annotations spell them: `8080,8443`, often empty.
 
 use std::fmt;
 use std::net::IpAddr;
+use std::num::NonZeroU16;
 use std::str::FromStr;
 
 use ipnet::IpNet;
 
 /// The items of a comma-separated variable; spaces and empty items are skipped.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct List<T>(pub Vec<T>);
+
+/// A TCP port, 1 to 65535.
+pub type Port = NonZeroU16;
 
 /// One item of such a list.
 pub trait Item: Sized {
-    /// Reads an item; the error names it.
+    /// Parses an item.
+    ///
+    /// # Errors
+    /// The text is no such item; the message quotes it.
     fn read(text: &str) -> Result<Self, String>;
 }
 
-impl Item for u16 {
+impl Item for Port {
     fn read(text: &str) -> Result<Self, String> {
-        match text.parse() {
-            Ok(0) | Err(_) => Err(format!("{text:?} is not a port (1 to 65535)")),
-            Ok(port) => Ok(port),
-        }
+        text.parse().map_err(|_| format!("{text:?} is not a port (1 to 65535)"))
     }
 }
 
@@ -58,7 +62,9 @@ mod tests {
 
     #[test]
     fn ports() {
-        let read = |text: &str| text.parse::<List<u16>>().map(|list| list.0);
+        let read = |text: &str| {
+            text.parse::<List<Port>>().map(|list| list.0.iter().map(|port| port.get()).collect::<Vec<_>>())
+        };
         assert_eq!(read(""), Ok(vec![]));
         assert_eq!(read(" , "), Ok(vec![]));
         assert_eq!(read("8080"), Ok(vec![8080]));

@@ -17,7 +17,6 @@
 //! variable does not read.
 
 mod kernel;
-mod list;
 mod rules;
 
 use std::io::Write as _;
@@ -27,7 +26,7 @@ use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Parser};
 use ipnet::IpNet;
 
-use list::List;
+use capture::list::{List, Port};
 
 /// Sends a pod's TCP traffic through its Envoy.
 ///
@@ -58,7 +57,7 @@ pub struct Capture {
 
     /// Ports the application serves, separated by commas; none: nothing coming in is redirected
     #[arg(long, env = "APPMESH_APP_PORTS", value_name = "PORTS", default_value = "")]
-    pub app_ports: List<u16>,
+    pub app_ports: List<Port>,
 
     /// Addresses or CIDR blocks reached without Envoy, separated by commas
     #[arg(long, env = "APPMESH_EGRESS_IGNORED_IP", value_name = "ADDRESSES", default_value = "")]
@@ -66,7 +65,7 @@ pub struct Capture {
 
     /// Ports reached without Envoy, separated by commas
     #[arg(long, env = "APPMESH_EGRESS_IGNORED_PORTS", value_name = "PORTS", default_value = "")]
-    pub egress_ignored_ports: List<u16>,
+    pub egress_ignored_ports: List<Port>,
 
     /// Whether to redirect IPv6 too; Envoy must then listen on every IPv6 address
     #[arg(long, env = "APPMESH_ENABLE_IPV6", value_name = "0|1", default_value = "0",

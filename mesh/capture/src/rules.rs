@@ -47,7 +47,11 @@ fn ingress(capture: &Capture) -> Vec<Rule> {
     let mut rules = vec![rule().match_iif("lo").accept()];
     rules.extend(leave_ipv6(capture, rule()));
     rules.extend(
-        capture.app_ports.0.iter().map(|port| rule().match_tcp_dport(*port).redirect(Some(capture.envoy_ingress_port))),
+        capture
+            .app_ports
+            .0
+            .iter()
+            .map(|port| rule().match_tcp_dport(port.get()).redirect(Some(capture.envoy_ingress_port))),
     );
     rules
 }
@@ -60,7 +64,7 @@ fn egress(capture: &Capture) -> Vec<Rule> {
     let addresses = capture.egress_ignored_ip.0.iter();
     rules.extend(addresses.map(|net| rule().match_daddr(net.addr(), net.prefix_len()).accept()));
     let ports = capture.egress_ignored_ports.0.iter();
-    rules.extend(ports.map(|port| rule().match_tcp_dport(*port).accept()));
+    rules.extend(ports.map(|port| rule().match_tcp_dport(port.get()).accept()));
     rules.push(rule().match_l4proto(TCP).redirect(Some(capture.envoy_egress_port)));
     rules
 }

@@ -1,16 +1,31 @@
-//! What a pod may say about its sidecar.
+//! Parses what a pod's annotations say about its sidecar.
 
-use std::{collections::BTreeMap, fmt::Display, net::IpAddr, str::FromStr};
+use std::{collections::BTreeMap, fmt::Display};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{anyhow, bail};
+use capture::list::{Item, List, Port};
+use ipnet::IpNet;
 
 const PREFIX: &str = "appmesh.k8s.aws/";
 /// Whether to inject: label of a namespace, annotation of a pod.
 pub const INJECT: &str = "appmesh.k8s.aws/sidecarInjectorWebhook";
+/// Annotations that Amazon's controller acts on and this one does not support.
+const UNSUPPORTED: [&str; 10] = [
+    "appmeshCNI",
+    "ipv6",
+    "preview",
+    "sds",
+    "secretMounts",
+    "sidecarEnv",
+    "sidecarEnvJson",
+    "virtualGatewaySkipImageOverride",
+    "volumeMounts",
+    "xrayAgentConfigMount",
+];
 
-/// A pod's wishes; what is absent is the chart's to say.
+/// The values of a pod's sidecar that its annotations override; what is absent is the chart's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Wishes {
+pub struct SidecarOverrides {
     /// `ports`: those that Envoy takes over, instead of the VirtualNode's listeners'.
     pub ports: Option<String>,
     /// `egressIgnoredIPs`: reached without Envoy.
@@ -25,33 +40,39 @@ pub struct Wishes {
     pub cpu_limit: Option<String>,
     /// `memoryLimit`
     pub memory_limit: Option<String>,
+    /// What the user should know: annotations that have no effect.
+    pub warnings: Vec<String>,
 }
 
-impl Wishes {
-    /// Reads a pod's annotations. One of App Mesh's that is not served is refused, lest it be ignored.
+impl SidecarOverrides {
+    /// Parses a pod's annotations. Like Amazon's controller it ignores those of `appmesh.k8s.aws/` that it does not know,
+    /// such as `mesh` and `virtualNode` of the API before v1beta2, but warns of them.
+    ///
+    /// # Errors
+    /// A value does not parse, or the annotation is one that Amazon's controller acts on and this one does not support:
+    /// the pod would not get what its author counts on.
     pub fn of(annotations: &BTreeMap<String, String>) -> anyhow::Result<Self> {
-        let mut wishes = Self::default();
+        let mut overrides = Self::default();
         for (name, value) in annotations {
             let Some(short) = name.strip_prefix(PREFIX) else { continue };
-            let field = match short {
+            let (field, value) = match short {
                 "sidecarInjectorWebhook" => continue,
-                "ports" => &mut wishes.ports,
-                "egressIgnoredIPs" => &mut wishes.egress_ignored_ips,
-                "egressIgnoredPorts" => &mut wishes.egress_ignored_ports,
-                "cpuRequest" => &mut wishes.cpu_request,
-                "memoryRequest" => &mut wishes.memory_request,
-                "cpuLimit" => &mut wishes.cpu_limit,
-                "memoryLimit" => &mut wishes.memory_limit,
-                _ => bail!("annotation {name}: not served by this controller"),
+                "ports" => (&mut overrides.ports, list::<Port>(value)),
+                "egressIgnoredIPs" => (&mut overrides.egress_ignored_ips, list::<IpNet>(value)),
+                "egressIgnoredPorts" => (&mut overrides.egress_ignored_ports, list::<Port>(value)),
+                "cpuRequest" => (&mut overrides.cpu_request, Ok(value.clone())),
+                "memoryRequest" => (&mut overrides.memory_request, Ok(value.clone())),
+                "cpuLimit" => (&mut overrides.cpu_limit, Ok(value.clone())),
+                "memoryLimit" => (&mut overrides.memory_limit, Ok(value.clone())),
+                _ if UNSUPPORTED.contains(&short) => bail!("annotation {name}: not supported by this controller"),
+                _ => {
+                    overrides.warnings.push(format!("annotation {name} has no effect: App Mesh does not know it"));
+                    continue;
+                }
             };
-            let value = match short {
-                "ports" | "egressIgnoredPorts" => list::<u16>(value),
-                "egressIgnoredIPs" => list::<Addresses>(value),
-                _ => Ok(value.clone()),
-            };
-            *field = Some(value.with_context(|| format!("annotation {name}"))?);
+            *field = Some(value.map_err(|problem| anyhow!("annotation {name}: {problem}"))?);
         }
-        Ok(wishes)
+        Ok(overrides)
     }
 }
 
@@ -78,31 +99,10 @@ impl Mode {
     }
 }
 
-/// A list separated by commas, each entry checked, without blanks.
-fn list<T: FromStr<Err: Display>>(text: &str) -> anyhow::Result<String> {
-    let entries: Vec<_> = text.split(',').map(str::trim).filter(|entry| !entry.is_empty()).collect();
-    for entry in &entries {
-        if let Err(error) = entry.parse::<T>() {
-            bail!("{entry:?}: {error}");
-        }
-    }
-    Ok(entries.join(","))
-}
-
-/// An IP address or a CIDR block.
-struct Addresses;
-
-impl FromStr for Addresses {
-    type Err = anyhow::Error;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (address, bits) = text.split_once('/').unzip();
-        let address: IpAddr = address.unwrap_or(text).parse()?;
-        let longest = if address.is_ipv4() { 32 } else { 128 };
-        let bits: u8 = bits.map_or(Ok(longest), str::parse)?;
-        ensure!(bits <= longest, "no such prefix length");
-        Ok(Self)
-    }
+/// The list as the init container's variable has it.
+fn list<T: Item + Display>(text: &str) -> Result<String, String> {
+    let List(items) = text.parse::<List<T>>()?;
+    Ok(items.iter().map(T::to_string).collect::<Vec<_>>().join(","))
 }
 
 #[cfg(test)]
@@ -129,33 +129,55 @@ mod tests {
     }
 
     #[test]
-    fn wishes_are_read_or_refused() {
+    fn overrides_are_parsed_or_refused() {
         let some = |text: &str| Some(text.to_owned());
         for (annotations, expected) in [
-            (vec![("prometheus.io/scrape", "true"), (INJECT, "enabled")], Ok(Wishes::default())),
+            (vec![("prometheus.io/scrape", "true"), (INJECT, "enabled")], Ok(SidecarOverrides::default())),
             (
                 vec![("appmesh.k8s.aws/ports", "8080, 8081"), ("appmesh.k8s.aws/cpuRequest", "1")],
-                Ok(Wishes { ports: some("8080,8081"), cpu_request: some("1"), ..Wishes::default() }),
+                Ok(SidecarOverrides {
+                    ports: some("8080,8081"),
+                    cpu_request: some("1"),
+                    ..SidecarOverrides::default()
+                }),
             ),
             (
                 vec![("appmesh.k8s.aws/egressIgnoredIPs", "10.0.0.0/8,::1")],
-                Ok(Wishes { egress_ignored_ips: some("10.0.0.0/8,::1"), ..Wishes::default() }),
+                Ok(SidecarOverrides { egress_ignored_ips: some("10.0.0.0/8,::1/128"), ..SidecarOverrides::default() }),
             ),
             (
                 vec![("appmesh.k8s.aws/ports", "http")],
-                Err("annotation appmesh.k8s.aws/ports: \"http\": invalid digit found in string"),
+                Err("annotation appmesh.k8s.aws/ports: \"http\" is not a port (1 to 65535)"),
+            ),
+            (
+                vec![("appmesh.k8s.aws/ports", "8080,0")],
+                Err("annotation appmesh.k8s.aws/ports: \"0\" is not a port (1 to 65535)"),
+            ),
+            (
+                vec![("appmesh.k8s.aws/egressIgnoredPorts", "0")],
+                Err("annotation appmesh.k8s.aws/egressIgnoredPorts: \"0\" is not a port (1 to 65535)"),
             ),
             (
                 vec![("appmesh.k8s.aws/egressIgnoredIPs", "10.0.0.0/40")],
-                Err("annotation appmesh.k8s.aws/egressIgnoredIPs: \"10.0.0.0/40\": no such prefix length"),
+                Err("annotation appmesh.k8s.aws/egressIgnoredIPs: \"10.0.0.0/40\" is not an IP address or CIDR block"),
+            ),
+            (
+                vec![("appmesh.k8s.aws/mesh", "m"), ("appmesh.k8s.aws/virtualNode", "n")],
+                Ok(SidecarOverrides {
+                    warnings: vec![
+                        "annotation appmesh.k8s.aws/mesh has no effect: App Mesh does not know it".to_owned(),
+                        "annotation appmesh.k8s.aws/virtualNode has no effect: App Mesh does not know it".to_owned(),
+                    ],
+                    ..SidecarOverrides::default()
+                }),
             ),
             (
                 vec![("appmesh.k8s.aws/sidecarEnv", "A=1")],
-                Err("annotation appmesh.k8s.aws/sidecarEnv: not served by this controller"),
+                Err("annotation appmesh.k8s.aws/sidecarEnv: not supported by this controller"),
             ),
         ] {
-            let wishes = Wishes::of(&map(&annotations)).map_err(|error| format!("{error:#}"));
-            assert_eq!(wishes.as_ref().map_err(String::as_str), expected.as_ref().map_err(|error| *error));
+            let overrides = SidecarOverrides::of(&map(&annotations)).map_err(|error| format!("{error:#}"));
+            assert_eq!(overrides.as_ref().map_err(String::as_str), expected.as_ref().map_err(|error| *error));
         }
     }
 }

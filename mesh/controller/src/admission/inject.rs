@@ -8,7 +8,7 @@ use mesh_api::{MeshMember as _, MeshObject as _, VirtualNode};
 use serde_json::{Map, Value, json};
 
 use super::{
-    annotations::{Mode, Wishes},
+    annotations::{Mode, SidecarOverrides},
     membership::Surroundings,
 };
 use crate::{
@@ -75,8 +75,22 @@ pub struct Sidecar {
     pub xds_address: String,
 }
 
+/// A pod with its sidecar.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Injected {
+    /// The pod.
+    pub pod: Value,
+    /// What its author should know.
+    pub warnings: Vec<String>,
+}
+
 /// The pod with its sidecar; `None` if it is to have none. `ca` is the authority of the xDS server's certificate, PEM.
-pub fn inject(pod: &Value, surroundings: &Surroundings, sidecar: &Sidecar, ca: &str) -> anyhow::Result<Option<Value>> {
+pub fn inject(
+    pod: &Value,
+    surroundings: &Surroundings,
+    sidecar: &Sidecar,
+    ca: &str,
+) -> anyhow::Result<Option<Injected>> {
     let annotations = strings(&pod["metadata"]["annotations"]);
     let mode = Mode::of(&annotations, &surroundings.labels);
     if mode == Mode::Disabled || names(pod, "initContainers").contains(&SIDECAR) {
@@ -97,8 +111,9 @@ pub fn inject(pod: &Value, surroundings: &Surroundings, sidecar: &Sidecar, ca: &
         }
     }
     let mesh = mesh_of(node, surroundings)?;
-    let wishes = Wishes::of(&annotations)?;
-    add(pod, node, &mesh, &wishes, sidecar, ca).map(Some)
+    let overrides = SidecarOverrides::of(&annotations)?;
+    let pod = add(pod, node, &mesh, &overrides, sidecar, ca)?;
+    Ok(Some(Injected { pod, warnings: overrides.warnings }))
 }
 
 fn mesh_of(node: &VirtualNode, surroundings: &Surroundings) -> anyhow::Result<String> {
@@ -114,7 +129,7 @@ fn add(
     pod: &Value,
     node: &VirtualNode,
     mesh: &str,
-    wishes: &Wishes,
+    overrides: &SidecarOverrides,
     sidecar: &Sidecar,
     ca: &str,
 ) -> anyhow::Result<Value> {
@@ -122,8 +137,8 @@ fn add(
     let spec = pod.get_mut("spec").and_then(Value::as_object_mut).context("the pod has no spec")?;
     let init = list(spec, "initContainers")?;
     // After the pod's own init containers, which so keep the plain network, and before its containers.
-    init.push(proxyinit(node, wishes, sidecar));
-    init.push(envoy(node, mesh, wishes, sidecar, ca));
+    init.push(proxyinit(node, overrides, sidecar));
+    init.push(envoy(node, mesh, overrides, sidecar, ca));
     list(spec, "volumes")?.push(token());
     if node.spec.service_discovery.as_ref().is_some_and(|discovery| discovery.aws_cloud_map.is_some()) {
         list(spec, "readinessGates")?.push(json!({ "conditionType": GATE }));
@@ -136,18 +151,18 @@ fn add(
     Ok(pod)
 }
 
-fn proxyinit(node: &VirtualNode, wishes: &Wishes, sidecar: &Sidecar) -> Value {
+fn proxyinit(node: &VirtualNode, overrides: &SidecarOverrides, sidecar: &Sidecar) -> Value {
     let listeners = || node.spec.listeners.iter().flatten().map(|listener| listener.port_mapping.port.to_string());
-    let ports = wishes.ports.clone().unwrap_or_else(|| listeners().collect::<Vec<_>>().join(","));
-    let or = |wish: &Option<String>, default: &str| wish.clone().unwrap_or_else(|| default.to_owned());
+    let ports = overrides.ports.clone().unwrap_or_else(|| listeners().collect::<Vec<_>>().join(","));
+    let or = |given: &Option<String>, default: &str| given.clone().unwrap_or_else(|| default.to_owned());
     let variables = [
         ("APPMESH_START_ENABLED", "1".to_owned()),
         ("APPMESH_IGNORE_UID", ENVOY.to_string()),
         ("APPMESH_ENVOY_INGRESS_PORT", INGRESS_PORT.to_string()),
         ("APPMESH_ENVOY_EGRESS_PORT", EGRESS_PORT.to_string()),
         ("APPMESH_APP_PORTS", ports),
-        ("APPMESH_EGRESS_IGNORED_IP", or(&wishes.egress_ignored_ips, EGRESS_IGNORED_IPS)),
-        ("APPMESH_EGRESS_IGNORED_PORTS", or(&wishes.egress_ignored_ports, EGRESS_IGNORED_PORTS)),
+        ("APPMESH_EGRESS_IGNORED_IP", or(&overrides.egress_ignored_ips, EGRESS_IGNORED_IPS)),
+        ("APPMESH_EGRESS_IGNORED_PORTS", or(&overrides.egress_ignored_ports, EGRESS_IGNORED_PORTS)),
         ("APPMESH_ENABLE_IPV6", "0".to_owned()),
     ];
     json!({
@@ -167,7 +182,7 @@ fn proxyinit(node: &VirtualNode, wishes: &Wishes, sidecar: &Sidecar) -> Value {
     })
 }
 
-fn envoy(node: &VirtualNode, mesh: &str, wishes: &Wishes, sidecar: &Sidecar, ca: &str) -> Value {
+fn envoy(node: &VirtualNode, mesh: &str, overrides: &SidecarOverrides, sidecar: &Sidecar, ca: &str) -> Value {
     let bootstrap = bootstrap(mesh, &node.aws_name(), &sidecar.xds_address, ca);
     let ready = json!({ "path": "/ready", "port": STATS_PORT });
     json!({
@@ -192,7 +207,7 @@ fn envoy(node: &VirtualNode, mesh: &str, wishes: &Wishes, sidecar: &Sidecar, ca:
             "initialDelaySeconds": sidecar.readiness_probe_initial_delay,
             "periodSeconds": sidecar.readiness_probe_period
         },
-        "resources": resources(wishes, sidecar),
+        "resources": resources(overrides, sidecar),
         "securityContext": {
             "allowPrivilegeEscalation": false,
             "capabilities": { "drop": ["ALL"] },
@@ -210,14 +225,14 @@ fn escape(argument: &str) -> String {
     argument.replace('$', "$$")
 }
 
-fn resources(wishes: &Wishes, sidecar: &Sidecar) -> Value {
+fn resources(overrides: &SidecarOverrides, sidecar: &Sidecar) -> Value {
     let requests = quantities([
-        ("cpu", &wishes.cpu_request, &sidecar.sidecar_cpu_requests),
-        ("memory", &wishes.memory_request, &sidecar.sidecar_memory_requests),
+        ("cpu", &overrides.cpu_request, &sidecar.sidecar_cpu_requests),
+        ("memory", &overrides.memory_request, &sidecar.sidecar_memory_requests),
     ]);
     let limits = quantities([
-        ("cpu", &wishes.cpu_limit, &sidecar.sidecar_cpu_limits),
-        ("memory", &wishes.memory_limit, &sidecar.sidecar_memory_limits),
+        ("cpu", &overrides.cpu_limit, &sidecar.sidecar_cpu_limits),
+        ("memory", &overrides.memory_limit, &sidecar.sidecar_memory_limits),
     ]);
     let mut resources = json!({ "requests": requests });
     if !limits.is_empty() {
@@ -228,7 +243,7 @@ fn resources(wishes: &Wishes, sidecar: &Sidecar) -> Value {
 
 /// Those that are given, by the pod or else by the chart.
 fn quantities<'a>(of: [(&'a str, &'a Option<String>, &'a String); 2]) -> BTreeMap<&'a str, &'a String> {
-    let given = of.into_iter().map(|(name, wish, default)| (name, wish.as_ref().unwrap_or(default)));
+    let given = of.into_iter().map(|(name, own, default)| (name, own.as_ref().unwrap_or(default)));
     given.filter(|(_, quantity)| !quantity.is_empty()).collect()
 }
 
@@ -315,7 +330,8 @@ mod tests {
     #[test]
     fn a_pod_gets_its_sidecar() {
         let pod = inject(&front(json!({})), &surroundings("enabled"), &sidecar(&[]), "PEM\n");
-        let mut pod = pod.unwrap().unwrap();
+        let Injected { mut pod, warnings } = pod.unwrap().unwrap();
+        assert!(warnings.is_empty());
         let bootstrap = &mut pod["spec"]["initContainers"][1]["args"][1];
         *bootstrap = serde_json::from_str(bootstrap.as_str().unwrap()).unwrap();
         let golden = snapbox::file!["testdata/injected-pod.json"];
@@ -324,14 +340,17 @@ mod tests {
 
     #[test]
     fn the_pod_says_what_it_wants() {
-        let wishes = json!({
+        let overrides = json!({
             "appmesh.k8s.aws/ports": "9000",
             "appmesh.k8s.aws/egressIgnoredIPs": "10.1.0.0/16",
             "appmesh.k8s.aws/egressIgnoredPorts": "22,5432",
-            "appmesh.k8s.aws/memoryLimit": "64Mi"
+            "appmesh.k8s.aws/memoryLimit": "64Mi",
+            "appmesh.k8s.aws/virtualNode": "front"
         });
         let sidecar = sidecar(&["--sidecar-cpu-limits", "1"]);
-        let pod = inject(&front(wishes), &surroundings("enabled"), &sidecar, "").unwrap().unwrap();
+        let injected = inject(&front(overrides), &surroundings("enabled"), &sidecar, "").unwrap();
+        let Injected { pod, warnings } = injected.unwrap();
+        assert_eq!(warnings, ["annotation appmesh.k8s.aws/virtualNode has no effect: App Mesh does not know it"]);
         let variable = |name: &str| {
             let env = pod["spec"]["initContainers"][0]["env"].as_array().unwrap();
             env.iter().find(|variable| variable["name"] == name).unwrap()["value"].clone()
@@ -351,7 +370,7 @@ mod tests {
         before["spec"]["initContainers"] = json!([{ "name": "first" }]);
         before["spec"]["volumes"] = json!([{ "name": "data" }]);
         before["spec"]["securityContext"] = json!({ "fsGroup": 7, "runAsUser": 8 });
-        let after = inject(&before, &surroundings("enabled"), &sidecar(&[]), "").unwrap().unwrap();
+        let after = inject(&before, &surroundings("enabled"), &sidecar(&[]), "").unwrap().unwrap().pod;
         assert_eq!(names(&after, "initContainers"), ["first", "proxyinit", "envoy"]);
         assert_eq!(names(&after, "volumes"), ["data", "appmesh-token"]);
         assert_eq!(after["spec"]["securityContext"], before["spec"]["securityContext"]);
@@ -382,9 +401,9 @@ mod tests {
             ),
             (named, "enabled", Err("container name proxyinit is the sidecar's")),
             (
-                front(json!({ "appmesh.k8s.aws/appMeshCNI": "enabled" })),
+                front(json!({ "appmesh.k8s.aws/appmeshCNI": "enabled" })),
                 "enabled",
-                Err("annotation appmesh.k8s.aws/appMeshCNI: not served by this controller"),
+                Err("annotation appmesh.k8s.aws/appmeshCNI: not supported by this controller"),
             ),
         ] {
             let outcome = inject(&pod, &surroundings(label), &sidecar(&[]), "");
@@ -404,7 +423,7 @@ mod tests {
                 && let Ok(Some(injected)) = inject(&pod, &surroundings("enabled"), &sidecar(&[]), "PEM\n")
             {
                 let own = |pod: &Value| pod["spec"]["containers"].clone();
-                prop_assert_eq!(own(&injected), own(&pod));
+                prop_assert_eq!(own(&injected.pod), own(&pod));
             }
         }
     }

@@ -26,7 +26,7 @@ use crate::{
     store::{Snapshot, Store},
     tls::{Certificate, TlsListener},
 };
-use inject::Sidecar;
+use inject::{Injected, Sidecar};
 use validate::{Checked, Place, check, check_immutable};
 
 /// Bytes; two objects of the size that etcd takes, the new and the old one, fit.
@@ -49,6 +49,15 @@ pub struct Admission {
 type Request = AdmissionRequest<DynamicObject>;
 type Review = AdmissionReview<DynamicObject>;
 
+/// An admitted object.
+#[derive(Default)]
+struct Granted {
+    /// The object to store, if it is another than the request's.
+    object: Option<Value>,
+    /// What kubectl prints as warnings.
+    warnings: Vec<String>,
+}
+
 impl Admission {
     /// Answers until `stop`, and ends when the last answer is given.
     pub async fn serve(self, listener: TlsListener, stop: CancellationToken) -> anyhow::Result<()> {
@@ -63,10 +72,10 @@ impl Admission {
     }
 
     /// The object with its defaults.
-    async fn mutate(&self, request: &Request) -> anyhow::Result<Option<Value>> {
+    async fn mutate(&self, request: &Request) -> anyhow::Result<Granted> {
         let kind = request.kind.kind.as_str();
         let mut object = json!(request.object);
-        let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) else { return Ok(None) };
+        let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) else { return Ok(Granted::default()) };
         match request.operation {
             Operation::Create => {
                 let namespace = request.namespace.as_deref().unwrap_or_default();
@@ -79,9 +88,9 @@ impl Admission {
                 defaults::created(kind, spec, aws_name, mesh)?;
             }
             Operation::Update => defaults::updated(spec, &json!(request.old_object)),
-            _ => return Ok(None),
+            _ => return Ok(Granted::default()),
         }
-        Ok(Some(object))
+        Ok(Granted { object: Some(object), warnings: Vec::new() })
     }
 
     async fn mesh(&self, namespace: &str) -> anyhow::Result<MeshReference> {
@@ -126,12 +135,14 @@ impl Admission {
     }
 
     /// The pod with its sidecar.
-    async fn inject(&self, request: &Request) -> anyhow::Result<Option<Value>> {
+    async fn inject(&self, request: &Request) -> anyhow::Result<Granted> {
         let namespace = request.namespace.as_deref().context("a pod without namespace")?;
         let ca = Certificate::authority(&self.certificates)?;
         let pod = json!(request.object);
         membership::decide(&self.store, &self.client, namespace, |surroundings| {
-            inject::inject(&pod, surroundings, &self.sidecar, &ca)
+            let injected = inject::inject(&pod, surroundings, &self.sidecar, &ca)?;
+            Ok(injected
+                .map_or_else(Granted::default, |Injected { pod, warnings }| Granted { object: Some(pod), warnings }))
         })
         .await
     }
@@ -170,7 +181,7 @@ async fn mutate(State(admission): State<Arc<Admission>>, Json(review): Json<Revi
 }
 
 async fn validate(State(admission): State<Arc<Admission>>, Json(review): Json<Review>) -> Json<Review> {
-    answer(review, async |request| admission.validate(request).map(|()| None)).await
+    answer(review, async |request| admission.validate(request).map(|()| Granted::default())).await
 }
 
 async fn inject(State(admission): State<Arc<Admission>>, Json(review): Json<Review>) -> Json<Review> {
@@ -178,20 +189,19 @@ async fn inject(State(admission): State<Arc<Admission>>, Json(review): Json<Revi
 }
 
 /// The answer: granted, granted with changes, or refused with the reason that the user reads.
-async fn answer(review: Review, decide: impl AsyncFnOnce(&Request) -> anyhow::Result<Option<Value>>) -> Json<Review> {
+async fn answer(review: Review, decide: impl AsyncFnOnce(&Request) -> anyhow::Result<Granted>) -> Json<Review> {
     let request: Request = match review.try_into() {
         Ok(request) => request,
         Err(error) => return Json(AdmissionResponse::invalid(error).into_review()),
     };
     let response = AdmissionResponse::from(&request);
-    let patch = decide(&request).await.and_then(|changed| {
-        let Some(changed) = changed else { return Ok(None) };
+    let answered = decide(&request).await.and_then(|Granted { object, warnings }| {
+        let mut response = response.clone();
+        response.warnings = Some(warnings).filter(|warnings| !warnings.is_empty());
+        let Some(object) = object else { return Ok(response) };
         // Through JSON, for kube speaks of an older json-patch's type.
-        Ok(Some(serde_json::from_value(json!(json_patch::diff(&json!(request.object), &changed)))?))
-    });
-    let answered = patch.and_then(|patch| match patch {
-        Some(patch) => Ok(response.clone().with_patch(patch)?),
-        None => Ok(response.clone()),
+        let patch = serde_json::from_value(json!(json_patch::diff(&json!(request.object), &object)))?;
+        Ok(response.with_patch(patch)?)
     });
     let response = answered.unwrap_or_else(|error| {
         let (kind, name) = (&request.kind.kind, &request.name);
