@@ -7,10 +7,10 @@ use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::{
     Api, Client, Resource, ResourceExt,
-    api::ObjectMeta,
+    api::{ApiResource, ObjectMeta},
     runtime::{WatchStreamExt as _, reflector, watcher},
 };
-use mesh_api::{Mesh, VirtualNode, VirtualRouter, VirtualService};
+use mesh_api::{Mesh, MeshObject, VirtualNode, VirtualRouter, VirtualService};
 use serde::{
     Deserialize, Deserializer, Serialize,
     de::{DeserializeOwned, Error as _},
@@ -45,6 +45,23 @@ pub struct Snapshot {
     /// The fields that this controller does not serve, of the objects that have some, by uid. Admission refuses them, but
     /// not of what was there before it.
     pub unserved: BTreeMap<String, Vec<String>>,
+    /// The objects that do not parse. Nothing else of them is known, and the others do without them.
+    pub unreadable: Vec<Arc<Unreadable>>,
+}
+
+/// An object that does not parse as its kind: stored under an older schema, or past the webhook.
+#[derive(Clone, Debug)]
+pub struct Unreadable {
+    /// Its kind.
+    pub resource: ApiResource,
+    /// Type of the condition that says whether objects of the kind are in force.
+    pub condition_type: &'static str,
+    /// Its metadata.
+    pub metadata: ObjectMeta,
+    /// Its status as it stands.
+    pub status: Value,
+    /// Where it does not parse and why, such as `spec.listeners[0].portMapping.port: invalid value: …`.
+    pub error: String,
 }
 
 impl Store {
@@ -72,17 +89,13 @@ impl Store {
 
     /// All objects now.
     pub fn snapshot(&self) -> Snapshot {
-        let mut unserved = BTreeMap::new();
-        Snapshot {
-            meshes: read(&self.meshes, &mut unserved),
-            virtual_nodes: read(&self.virtual_nodes, &mut unserved),
-            virtual_routers: read(&self.virtual_routers, &mut unserved),
-            virtual_services: read(&self.virtual_services, &mut unserved),
-            pods: self.pods.state(),
-            namespaces: self.namespaces.state(),
-            unserved,
-        }
-        .sorted()
+        let mut snapshot =
+            Snapshot { pods: self.pods.state(), namespaces: self.namespaces.state(), ..Snapshot::default() };
+        snapshot.meshes = snapshot.read(&self.meshes);
+        snapshot.virtual_nodes = snapshot.read(&self.virtual_nodes);
+        snapshot.virtual_routers = snapshot.read(&self.virtual_routers);
+        snapshot.virtual_services = snapshot.read(&self.virtual_services);
+        snapshot.sorted()
     }
 
     /// A number that grows with every change of any object. A receiver sees the latest only, so a burst costs one look.
@@ -92,6 +105,26 @@ impl Store {
 }
 
 impl Snapshot {
+    /// The objects of one kind that parse. What they have beyond this controller, and the others, go into the snapshot.
+    fn read<K>(&mut self, store: &reflector::Store<Read<K>>) -> Vec<Arc<K>>
+    where
+        K: Resource<DynamicType = ()> + Clone + 'static,
+    {
+        let mut objects = Vec::new();
+        for read in store.state() {
+            match read.as_ref() {
+                Read::Readable { object, unserved } => {
+                    if !unserved.is_empty() {
+                        self.unserved.extend(object.uid().map(|uid| (uid, unserved.clone())));
+                    }
+                    objects.push(object.clone());
+                }
+                Read::Unreadable(unreadable) => self.unreadable.push(unreadable.clone()),
+            }
+        }
+        objects
+    }
+
     /// The same objects in the order that the lookups rely on.
     pub fn sorted(mut self) -> Self {
         sort(&mut self.meshes);
@@ -141,20 +174,49 @@ impl Snapshot {
     }
 }
 
-/// An object as this controller understands it, and what it does not.
+/// An object of the cluster, parsed if it can be: one that cannot must not keep the others from being listed. kube's
+/// DeserializeGuard is for that, but it goes through a representation that does not know serde_json's numbers of arbitrary
+/// precision.
 #[derive(Clone, Debug)]
-struct Read<K> {
-    object: Arc<K>,
-    unserved: Vec<String>,
+pub enum Read<K> {
+    /// As this controller understands it.
+    Readable {
+        /// The object.
+        object: Arc<K>,
+        /// The fields that it does not understand.
+        unserved: Vec<String>,
+    },
+    /// Only its metadata.
+    Unreadable(Arc<Unreadable>),
 }
 
-impl<'de, K: Serialize + DeserializeOwned> Deserialize<'de> for Read<K> {
+impl<K> Read<K> {
+    /// The object, if it parses.
+    pub fn object(self) -> Option<Arc<K>> {
+        match self {
+            Self::Readable { object, .. } => Some(object),
+            Self::Unreadable(_) => None,
+        }
+    }
+}
+
+impl<'de, K: MeshObject + Serialize + DeserializeOwned> Deserialize<'de> for Read<K> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let written = Value::deserialize(deserializer)?;
-        let object = K::deserialize(&written).map_err(D::Error::custom)?;
-        let understood = serde_json::to_value(&object).map_err(D::Error::custom)?;
-        let unserved = unserved::fields("spec", &written["spec"], &understood["spec"]);
-        Ok(Self { object: Arc::new(object), unserved })
+        match serde_path_to_error::deserialize::<_, K>(&written) {
+            Ok(object) => {
+                let understood = serde_json::to_value(&object).map_err(D::Error::custom)?;
+                let unserved = unserved::fields("spec", &written["spec"], &understood["spec"]);
+                Ok(Self::Readable { object: Arc::new(object), unserved })
+            }
+            Err(error) => Ok(Self::Unreadable(Arc::new(Unreadable {
+                resource: ApiResource::erase::<K>(&()),
+                condition_type: K::ACTIVE,
+                metadata: ObjectMeta::deserialize(&written["metadata"]).map_err(D::Error::custom)?,
+                status: written["status"].clone(),
+                error: error.to_string(),
+            }))),
+        }
     }
 }
 
@@ -179,23 +241,18 @@ impl<K: Resource<DynamicType = ()> + Clone> Resource for Read<K> {
     }
 
     fn meta(&self) -> &ObjectMeta {
-        self.object.meta()
+        match self {
+            Self::Readable { object, .. } => object.meta(),
+            Self::Unreadable(unreadable) => &unreadable.metadata,
+        }
     }
 
     fn meta_mut(&mut self) -> &mut ObjectMeta {
-        Arc::make_mut(&mut self.object).meta_mut()
+        match self {
+            Self::Readable { object, .. } => Arc::make_mut(object).meta_mut(),
+            Self::Unreadable(unreadable) => &mut Arc::make_mut(unreadable).metadata,
+        }
     }
-}
-
-/// The objects, and into `unserved` what is not understood of them.
-fn read<K>(store: &reflector::Store<Read<K>>, unserved: &mut BTreeMap<String, Vec<String>>) -> Vec<Arc<K>>
-where
-    K: Resource<DynamicType = ()> + Clone + 'static,
-{
-    let read = store.state();
-    let incomplete = read.iter().filter(|read| !read.unserved.is_empty());
-    unserved.extend(incomplete.filter_map(|read| Some((read.uid()?, read.unserved.clone()))));
-    read.iter().map(|read| read.object.clone()).collect()
 }
 
 fn key(object: &impl Resource) -> (&str, &str) {
@@ -251,16 +308,39 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    fn snapshot(specs: Value) -> Snapshot {
+        let (reader, mut writer) = reflector::store::<Read<VirtualNode>>();
+        for (name, spec) in specs.as_object().unwrap() {
+            let node = json!({"apiVersion": "appmesh.k8s.aws/v1beta2", "kind": "VirtualNode", "spec": spec,
+                "metadata": {"name": name, "namespace": "ns", "uid": format!("uid of {name}")}});
+            writer.apply_watcher_event(&watcher::Event::Apply(serde_json::from_value(node).unwrap()));
+        }
+        let mut snapshot = Snapshot::default();
+        snapshot.virtual_nodes = snapshot.read(&reader);
+        snapshot
+    }
+
     #[test]
     fn what_is_not_understood_of_an_object_is_kept_beside_it() {
-        let node = json!({"apiVersion": "appmesh.k8s.aws/v1beta2", "kind": "VirtualNode",
-            "metadata": {"name": "a", "namespace": "ns", "uid": "1"},
-            "spec": {"listeners": [{"portMapping": {"port": 1, "protocol": "http"}, "tls": {"mode": "STRICT"}}]}});
-        let (reader, mut writer) = reflector::store::<Read<VirtualNode>>();
-        writer.apply_watcher_event(&watcher::Event::Apply(serde_json::from_value(node).unwrap()));
-        let mut unserved = BTreeMap::new();
-        assert_eq!(read(&reader, &mut unserved)[0].name_any(), "a");
+        let snapshot = snapshot(json!({
+            "a": {"listeners": [{"portMapping": {"port": 1, "protocol": "http"}, "tls": {"mode": "STRICT"}}]}
+        }));
+        assert_eq!(snapshot.virtual_nodes[0].name_any(), "a");
         let expected = vec!["spec.listeners[0].tls: not served by this controller".to_owned()];
-        assert_eq!(unserved, BTreeMap::from([("1".to_owned(), expected)]));
+        assert_eq!(snapshot.unserved, BTreeMap::from([("uid of a".to_owned(), expected)]));
+    }
+
+    #[test]
+    fn an_object_that_does_not_parse_keeps_no_other_from_being_read() {
+        let snapshot = snapshot(json!({
+            "bad": {"listeners": [{"portMapping": {"port": "http", "protocol": "http"}}]},
+            "good": {"listeners": [{"portMapping": {"port": 1, "protocol": "http"}}]}
+        }));
+        let names: Vec<_> = snapshot.virtual_nodes.iter().map(|node| node.name_any()).collect();
+        assert_eq!(names, ["good"]);
+        let [bad] = &snapshot.unreadable[..] else { panic!("{:?}", snapshot.unreadable) };
+        assert_eq!((bad.metadata.name.as_deref(), bad.condition_type), (Some("bad"), "VirtualNodeActive"));
+        let expected = "spec.listeners[0].portMapping.port: invalid type: string \"http\", expected u16";
+        assert_eq!(bad.error, expected);
     }
 }

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client, ResourceExt as _, api::ListParams};
 use mesh_api::{Mesh, VirtualNode, selects};
 
-use crate::store::{Snapshot, Store};
+use crate::store::{Read, Snapshot, Store};
 
 /// What a decision about an object of one namespace rests on.
 #[derive(Clone, Debug, Default)]
@@ -37,8 +37,8 @@ impl Surroundings {
     /// As the API server has them.
     pub async fn asked(client: &Client, namespace: &str) -> anyhow::Result<Self> {
         let every = ListParams::default();
-        let meshes = Api::<Mesh>::all(client.clone());
-        let nodes = Api::<VirtualNode>::namespaced(client.clone(), namespace);
+        let meshes = Api::<Read<Mesh>>::all(client.clone());
+        let nodes = Api::<Read<VirtualNode>>::namespaced(client.clone(), namespace);
         let namespaces = Api::<Namespace>::all(client.clone());
         let (meshes, nodes, labels) =
             tokio::try_join!(meshes.list(&every), nodes.list(&every), namespaces.get_metadata(namespace))
@@ -46,8 +46,8 @@ impl Surroundings {
         Ok(Self {
             namespace: namespace.to_owned(),
             labels: labels.metadata.labels.unwrap_or_default(),
-            meshes: meshes.items.into_iter().map(Arc::new).collect(),
-            virtual_nodes: nodes.items.into_iter().map(Arc::new).collect(),
+            meshes: meshes.items.into_iter().filter_map(Read::object).collect(),
+            virtual_nodes: nodes.items.into_iter().filter_map(Read::object).collect(),
         })
     }
 

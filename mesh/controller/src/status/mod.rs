@@ -17,7 +17,7 @@ use futures::{StreamExt as _, future::BoxFuture, stream};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api, Client, Resource, ResourceExt as _,
-    api::{Patch, PatchParams},
+    api::{DynamicObject, Patch, PatchParams},
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
 use mesh_api::{Arn, Mesh, MeshMember, MeshObject, VirtualNode, VirtualRouter, VirtualService, arn::MeshResource};
@@ -34,9 +34,9 @@ use crate::{
     publish,
     registrar::{Leaving, Pods, Registrar},
     registration,
-    store::{Snapshot, Store},
+    store::{Snapshot, Store, Unreadable},
 };
-use patch::{finalizers_patch, status_patch};
+use patch::{INVALID, finalizers_patch, status_patch, unreadable_patch};
 use verdict::{Namespaces, Verdict};
 
 /// As events and managed fields tell who wrote them.
@@ -47,6 +47,8 @@ const MESH_MEMBERS: &str = "finalizers.appmesh.k8s.aws/mesh-members";
 const APPMESH_RESOURCES: &str = "finalizers.appmesh.k8s.aws/aws-appmesh-resources";
 /// Keeps an object until what Cloud Map knows of it is gone.
 const CLOUDMAP_RESOURCES: &str = "finalizers.appmesh.k8s.aws/aws-cloudmap-resources";
+/// Characters of an event's note; the API server takes 1 kB.
+const NOTE: usize = 1000;
 /// Objects settled at once.
 const CONCURRENCY: usize = 8;
 
@@ -119,6 +121,9 @@ impl Reporting {
         }
         for service in &snapshot.virtual_services {
             settling.push(Box::pin(self.virtual_service(service, &snapshot)));
+        }
+        for object in &snapshot.unreadable {
+            settling.push(Box::pin(self.unreadable(object)));
         }
         for pod in &snapshot.pods {
             settling.push(Box::pin(self.pod(pod, &pods)));
@@ -199,6 +204,36 @@ impl Reporting {
         report(&api, service, arn, &verdict, BTreeMap::new()).await
     }
 
+    /// Reports an object that does not parse, once: in its condition and by an event. One that is being deleted goes: what
+    /// it has in Cloud Map leaves because nobody asks for it any more.
+    async fn unreadable(&self, object: &Unreadable) -> anyhow::Result<()> {
+        let Unreadable { resource, metadata, .. } = object;
+        let named = DynamicObject { metadata: metadata.clone(), ..DynamicObject::new("", resource) };
+        let api: Api<DynamicObject> = match &metadata.namespace {
+            Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, resource),
+            None => Api::all_with(self.client.clone(), resource),
+        };
+        if metadata.deletion_timestamp.is_some() {
+            return release(&api, &named).await;
+        }
+        let Some(patch) = unreadable_patch(object) else { return Ok(()) };
+        let event = Event {
+            type_: EventType::Warning,
+            reason: INVALID.to_owned(),
+            note: Some(object.error.chars().take(NOTE).collect()),
+            action: "Read".to_owned(),
+            secondary: None,
+        };
+        let kind = &resource.kind;
+        if let Err(error) = self.events.publish(&event, &named.object_ref(resource)).await {
+            tracing::warn!(kind, name = metadata.name, %error, "cannot write an event");
+        }
+        tracing::warn!(kind, namespace = metadata.namespace, name = metadata.name, "does not parse: {}", object.error);
+        let patch: Patch<Value> = Patch::Merge(patch);
+        let written = api.patch_status(&named.name_any(), &by_us(), &patch).await;
+        settled(written.map(|_| ())).with_context(|| format!("status of {kind} {}", named.name_any()))
+    }
+
     async fn pod(&self, pod: &Pod, pods: &Pods) -> anyhow::Result<()> {
         let Some(patch) = gate::patch(pod, pods) else { return Ok(()) };
         let patch: Patch<Value> = Patch::Strategic(patch);
@@ -236,8 +271,7 @@ impl Reporting {
                 let event = Event {
                     type_: EventType::Warning,
                     reason: "PendingMembersDeletion".to_owned(),
-                    // An event's note may be 1 kB long.
-                    note: Some(note.chars().take(1000).collect()),
+                    note: Some(note.chars().take(NOTE).collect()),
                     action: "Delete".to_owned(),
                     secondary: None,
                 };
@@ -276,7 +310,7 @@ where
 /// Lets a deleted object go: removes the finalizers that are this controller's to remove.
 async fn release<K>(api: &Api<K>, object: &K) -> anyhow::Result<()>
 where
-    K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned,
+    K: Resource + Clone + std::fmt::Debug + DeserializeOwned,
 {
     let ours = [MESH_MEMBERS, APPMESH_RESOURCES, CLOUDMAP_RESOURCES];
     let others: Vec<_> = object.finalizers().iter().filter(|there| !ours.contains(&there.as_str())).cloned().collect();
@@ -301,11 +335,11 @@ where
 
 async fn write_finalizers<K>(api: &Api<K>, object: &K, finalizers: Vec<String>) -> anyhow::Result<()>
 where
-    K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned,
+    K: Resource + Clone + std::fmt::Debug + DeserializeOwned,
 {
     let patch = finalizers_patch(object, finalizers);
     let written = api.patch(&object.name_any(), &by_us(), &Patch::Merge(patch)).await;
-    settled(written.map(|_| ())).with_context(|| format!("finalizers of {} {}", K::kind(&()), object.name_any()))
+    settled(written.map(|_| ())).with_context(|| format!("finalizers of {}{}", api.resource_url(), object.name_any()))
 }
 
 async fn report<K>(

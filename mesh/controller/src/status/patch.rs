@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::verdict::Verdict;
+use crate::store::Unreadable;
 
 /// A merge patch of the status, `None` if it already says all that.
 pub fn status_patch<K: MeshObject + Serialize>(
@@ -48,6 +49,31 @@ pub fn status_patch<K: MeshObject + Serialize>(
         wanted["routeARNs"] = json!(routes);
     }
     changed.then(|| json!({ "status": wanted }))
+}
+
+/// Reason of the condition of an object that does not parse.
+pub const INVALID: &str = "Invalid";
+
+/// A merge patch of the status of an object that does not parse, `None` if it says so already.
+pub fn unreadable_patch(object: &Unreadable) -> Option<Value> {
+    let had: Vec<Condition> = serde_json::from_value(object.status["conditions"].clone()).unwrap_or_default();
+    let had = had.into_iter().find(|condition| condition.type_ == object.condition_type);
+    let message = Some(format!("this controller cannot parse the object: {}", object.error));
+    let same = |had: &&Condition| had.status == "False" && had.reason.as_deref() == Some(INVALID);
+    let had = had.as_ref().filter(same);
+    if had.is_some_and(|had| had.message == message) {
+        return None;
+    }
+    let since = had.and_then(|had| had.last_transition_time.clone()).unwrap_or_else(|| Time(Timestamp::now()));
+    let condition = Condition {
+        type_: object.condition_type.to_owned(),
+        status: "False".to_owned(),
+        last_transition_time: Some(since),
+        reason: Some(INVALID.to_owned()),
+        message,
+    };
+    let generation = object.metadata.generation;
+    Some(json!({ "status": { "conditions": [condition], "observedGeneration": generation } }))
 }
 
 fn routes_of(status: &Value) -> BTreeMap<String, String> {
@@ -110,6 +136,27 @@ mod tests {
         assert_ne!(turned["lastTransitionTime"], "2026-11-22T00:00:00Z");
         let same = condition(patch(status("False", json!({})), false).unwrap());
         assert_eq!(same["lastTransitionTime"], "2026-11-22T00:00:00Z");
+    }
+
+    #[test]
+    fn an_object_that_does_not_parse_says_so_once() {
+        let mut object = Unreadable {
+            resource: kube::api::ApiResource::erase::<VirtualRouter>(&()),
+            condition_type: "VirtualRouterActive",
+            metadata: kube::api::ObjectMeta { generation: Some(3), ..Default::default() },
+            status: json!({ "conditions": [{ "type": "VirtualRouterActive", "status": "True" }] }),
+            error: "spec.routes: invalid type".to_owned(),
+        };
+        let patch = unreadable_patch(&object).unwrap();
+        let condition = &patch["status"]["conditions"][0];
+        assert_eq!((&condition["status"], &condition["reason"]), (&json!("False"), &json!("Invalid")));
+        assert_eq!(condition["message"], "this controller cannot parse the object: spec.routes: invalid type");
+        assert_eq!(patch["status"]["observedGeneration"], 3);
+        object.status = patch["status"].clone();
+        assert_eq!(unreadable_patch(&object), None);
+        object.error = "spec.listeners: invalid type".to_owned();
+        let since = |patch: &Value| patch["status"]["conditions"][0]["lastTransitionTime"].clone();
+        assert_eq!(since(&unreadable_patch(&object).unwrap()), since(&patch), "another reason is no transition");
     }
 
     #[test]
