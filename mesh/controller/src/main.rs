@@ -19,11 +19,12 @@ mod routes;
 mod status;
 mod store;
 mod tls;
+mod translate_command;
 mod unserved;
 mod xds;
 
 use std::{
-    io::IsTerminal as _,
+    io::{IsTerminal as _, Write as _},
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     process::ExitCode,
@@ -58,7 +59,20 @@ use xds::{
 /// Needs a service account that may do what the chart's ClusterRole says, AWS credentials with AWSCloudMapFullAccess,
 /// and a certificate for the names of its two services.
 #[derive(Parser, Debug)]
-#[command(version)]
+#[command(version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    options: Option<Options>,
+}
+
+#[derive(clap::Subcommand, Debug)]
+enum Command {
+    Translate(translate_command::Translate),
+}
+
+#[derive(clap::Args, Debug)]
 struct Options {
     /// Region of the Cloud Map namespaces; the environment's (AWS_REGION) if absent
     #[arg(long, value_name = "REGION")]
@@ -93,7 +107,17 @@ struct Options {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let options = Options::parse();
+    let cli = Cli::parse();
+    if let Some(Command::Translate(translate)) = cli.command {
+        return match translate.run() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                let _ = writeln!(std::io::stderr(), "{error:#}");
+                ExitCode::FAILURE
+            }
+        };
+    }
+    let Some(options) = cli.options else { return ExitCode::FAILURE };
     let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
     log.with_env_filter(options.log_level.clone()).init();
     abort_on_panic();
