@@ -4,6 +4,7 @@
 
 pub mod apply;
 pub mod content;
+pub mod manifest;
 pub mod object;
 pub mod rollout;
 

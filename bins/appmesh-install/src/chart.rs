@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result};
 use common::Error;
+use common::kube::manifest;
 use flate2::read::GzDecoder;
 use serde::Deserialize;
 use serde_json::Value;
@@ -84,9 +85,9 @@ fn definitions_of(path: &str, content: &[u8]) -> Result<Vec<Value>> {
     if ![".yaml", ".yml", ".json"].iter().any(|end| path.ends_with(end)) {
         return Ok(Vec::new());
     }
-    let documents: Vec<Value> =
-        serde_saphyr::from_slice_multiple(content).with_context(|| format!("read {path} of the chart"))?;
-    Ok(documents.into_iter().filter(|document| document["kind"] == "CustomResourceDefinition").collect())
+    let content = manifest::read(path, &manifest::decode(path, content)?, &mut |_| None);
+    let objects = content.with_context(|| format!("read {path} of the chart"))?.objects;
+    Ok(objects.into_iter().filter(|object| object["kind"] == "CustomResourceDefinition").collect())
 }
 
 #[cfg(test)]

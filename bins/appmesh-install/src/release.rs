@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use common::kube::apply::{Manifest, differences};
+use common::kube::manifest;
 use common::kube::object::ObjectRef;
 use flate2::read::GzDecoder;
 use serde::Deserialize;
@@ -148,10 +149,9 @@ impl Release {
     /// # Errors
     /// The manifest is not YAML.
     pub fn manifests(&self, target: &Target) -> Result<Vec<Manifest>> {
-        let documents: Vec<Value> =
-            serde_saphyr::from_multiple(&self.manifest).context("read the release's manifest")?;
+        let content = manifest::read("the release's manifest", &self.manifest, &mut |_| None)?;
         let mut manifests = Vec::new();
-        for mut body in documents {
+        for mut body in content.objects {
             let Some(object) = ObjectRef::of(&body) else { continue };
             let metadata = &mut body["metadata"];
             metadata["labels"]["app.kubernetes.io/managed-by"] = "Helm".into();
