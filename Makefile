@@ -80,13 +80,13 @@ $(TWO)/ingress.json: $(TWO)/oidc.json $(ONE)/oidc.json | $(BIN)/sg-open
 
 # --- the applications: the front end names the back end's VirtualService, so it starts when that one has its ARN
 $(TWO)/colorapp-arn.json: $(TWO)/mesh.json $(TWO)/image-colorapp.json $(TWO)/namespace.json manifests/colorapp.yaml | $(BIN)/manifest-apply
-	cat $(filter %.json,$^) | $(BIN)/manifest-apply colorapp --file manifests/colorapp.yaml --no-wait $(to)
+	cat $(filter %.json,$^) | $(BIN)/manifest-apply colorapp --file manifests/colorapp.yaml --template --no-wait $(to)
 
 $(TWO)/colorapp.json: $(TWO)/colorapp-arn.json | $(BIN)/manifest-apply
 	$(BIN)/manifest-apply colorapp < $< $(to)
 
 $(ONE)/feapp.json: $(ONE)/mesh.json $(ONE)/image-feapp.json manifests/feapp.yaml $(TWO)/colorapp-arn.json | $(BIN)/manifest-apply
-	cat $(filter-out $(TWO)/%,$(filter %.json,$^)) | $(BIN)/manifest-apply feapp --file manifests/feapp.yaml --from $(TWO)/colorapp-arn.json $(to)
+	cat $(filter-out $(TWO)/%,$(filter %.json,$^)) | $(BIN)/manifest-apply feapp --file manifests/feapp.yaml --template --from $(TWO)/colorapp-arn.json $(to)
 
 .PHONY: probe
 probe: $(ONE)/feapp.json $(TWO)/colorapp.json $(TWO)/ingress.json | $(BIN)/color-probe ## Ask the front end COUNT times: red and blue must be even
@@ -99,9 +99,9 @@ destroy: clusters-named $(CLUSTER1:%=destroy-oidc/%) $(CLUSTER2:%=destroy-oidc/%
 
 .PHONY: destroy-feapp destroy-colorapp destroy-namespace destroy-ingress
 destroy-feapp: | $(BIN)/manifest-apply
-	$(BIN)/manifest-apply feapp -n --cluster $(CLUSTER1) $(region) --file manifests/feapp.yaml --delete > /dev/null
+	$(BIN)/manifest-apply feapp -n --cluster $(CLUSTER1) $(region) --file manifests/feapp.yaml --template --delete > /dev/null
 destroy-colorapp: destroy-feapp | $(BIN)/manifest-apply
-	$(BIN)/manifest-apply colorapp -n --cluster $(CLUSTER2) $(region) --file manifests/colorapp.yaml --delete > /dev/null
+	$(BIN)/manifest-apply colorapp -n --cluster $(CLUSTER2) $(region) --file manifests/colorapp.yaml --template --delete > /dev/null
 destroy-namespace: destroy-colorapp destroy-feapp | $(BIN)/cloudmap-ns
 	$(BIN)/cloudmap-ns -n --cluster $(CLUSTER2) $(region) --delete > /dev/null
 destroy-ingress: | $(BIN)/sg-open
@@ -141,9 +141,9 @@ plan-namespace: | $(BIN)/cloudmap-ns
 plan-ingress: | $(BIN)/sg-open
 	$(BIN)/sg-open --plan --from-cluster $(CLUSTER1) --port $(PORT) $(call was,$(TWO)/ingress.json,$(CLUSTER2)) > /dev/null
 plan-colorapp: | $(BIN)/manifest-apply
-	$(BIN)/manifest-apply colorapp --plan --file manifests/colorapp.yaml $(call was,$(TWO)/colorapp.json,$(CLUSTER2)) > /dev/null
+	$(BIN)/manifest-apply colorapp --plan --file manifests/colorapp.yaml --template $(call was,$(TWO)/colorapp.json,$(CLUSTER2)) > /dev/null
 plan-feapp: | $(BIN)/manifest-apply
-	$(BIN)/manifest-apply feapp --plan --file manifests/feapp.yaml --from $(TWO)/colorapp-arn.json $(call was,$(ONE)/feapp.json,$(CLUSTER1)) > /dev/null
+	$(BIN)/manifest-apply feapp --plan --file manifests/feapp.yaml --template --from $(TWO)/colorapp-arn.json $(call was,$(ONE)/feapp.json,$(CLUSTER1)) > /dev/null
 
 # --- this machine only
 LOCALCLOUD = $(BIN)/localcloud --state $(BUILD)/localcloud
@@ -156,7 +156,7 @@ demo: build ## Run the whole flow in two real clusters on this machine, no AWS a
 .PHONY: test
 test: lint ## Run the tests, the whole flow in the local cloud included
 	cargo build --release --workspace --all-targets
-	bin=$$($(BIN)/localcloud parts); ENVOY=$$bin/envoy cargo test --release --workspace
+	bin=$$($(BIN)/localcloud parts); ENVOY=$$bin/envoy KUBECTL=$$bin/kubectl cargo test --release --workspace
 
 .PHONY: test-faults
 test-faults: build ## Try every fault: what comes of it is in docs/faults.md

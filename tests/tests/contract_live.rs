@@ -81,7 +81,7 @@ const ROWS: &[Row] = &[
         tool: "manifest-apply",
         step: "c2/colorapp",
         name: "colorapp",
-        flow: "--file manifests/colorapp.yaml",
+        flow: "--file manifests/colorapp.yaml --template",
         key: "apps.colorapp",
         null: "--cluster c2 --file tests/contract/stuck.yaml",
         same: false,
@@ -332,8 +332,8 @@ fn what_readme_shows(live: &Live) -> usize {
         (root().join("charts"), "charts"),
         (live.build.clone(), "build"),
         (bin.join("colorapp"), "web"),
-        (root().join("tests/readme/web.yaml"), "web.yaml"),
-        (root().join("tests/readme/serviceaccount.yaml"), "serviceaccount.yaml"),
+        (root().join("tests/readme/web.yaml.j2"), "web.yaml.j2"),
+        (root().join("tests/readme/serviceaccount.yaml.j2"), "serviceaccount.yaml.j2"),
     ] {
         std::os::unix::fs::symlink(file, folder.join(name)).unwrap();
     }

@@ -2,18 +2,28 @@
 
 use crate::plan::order;
 use crate::template;
+use crate::words::Words;
 use anyhow::{Context, Result};
 use common::Error;
 use common::kube::apply::Manifest;
+use common::kube::manifest;
 use common::kube::object::{ObjectRef, Objects, unknown};
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+
+/// The endings of manifests in a folder, as kubectl knows them.
+const FORMATS: [&str; 3] = ["yaml", "yml", "json"];
+
+/// What makes a file a template.
+const HOW: &str = "{{ … }} is filled in with --template, or where a file's name ends in .j2";
 
 /// Where manifests come from and what is filled in.
 pub struct Source<'a> {
     /// Files, or folders of files.
     pub files: &'a [String],
+    /// All files are templates, whatever their names.
+    pub template: bool,
     /// Bare words and what replaces them.
     pub words: &'a BTreeMap<String, String>,
     /// The values of templates.
@@ -23,26 +33,43 @@ pub struct Source<'a> {
 }
 
 impl Source<'_> {
-    /// All objects of all files.
+    /// All objects of all files. What is no template is taken as it stands, but for the words.
     ///
     /// # Errors
-    /// A file cannot be read, is not YAML, names what the document lacks; a word occurs nowhere.
-    pub fn read(&self) -> Result<Vec<Value>> {
-        let (mut objects, mut used) = (Vec::new(), BTreeSet::new());
+    /// A file cannot be read, is no manifest, names what the document lacks; a word occurs nowhere.
+    pub fn read(&self) -> Result<manifest::Content> {
+        let (mut all, mut words) = (manifest::Content::default(), Words::new(self.words));
         for file in self.files {
             for path in expand(Path::new(file))? {
                 let name = path.display().to_string();
-                let text =
-                    std::fs::read_to_string(&path).map_err(|error| Error::input(format!("read {name}: {error}")))?;
-                let text = template::replace_words(&text, self.words, &mut used);
-                let text = template::fill(&name, &text, self.document, self.names_only)?;
-                objects.extend(template::objects(&name, &text)?);
+                let bytes = std::fs::read(&path).map_err(|error| Error::input(format!("read {name}: {error}")))?;
+                let mut text = manifest::decode(&name, &bytes)?;
+                let template = self.template || template::is_named_so(&path);
+                if template {
+                    text = template::fill(&name, &text, self.document, self.names_only)?;
+                } else if let Some(expression) = template::forgotten(&text, self.document) {
+                    all.remarks.push(format!("{name}: {{{{ {expression} }}}} stays as it is: {HOW}"));
+                }
+                let read = manifest::read(&name, &text, &mut |scalar| words.replace(scalar));
+                let read =
+                    read.map_err(|error| if template || !text.contains("{{") { error } else { hinted(error) })?;
+                all.objects.extend(read.objects);
+                all.remarks.extend(read.remarks);
             }
         }
-        match self.words.keys().find(|word| !used.contains(*word)) {
+        match words.missing() {
             Some(word) if !self.names_only => Err(Error::input(format!("the word {word} occurs in no file")).into()),
-            _ => Ok(objects),
+            _ => Ok(all),
         }
+    }
+}
+
+/// Braces that are not YAML may have been meant for a template.
+fn hinted(error: anyhow::Error) -> anyhow::Error {
+    match error.downcast::<Error>() {
+        Ok(error) if error.hint.is_none() => error.hint(HOW).into(),
+        Ok(error) => error.into(),
+        Err(error) => error,
     }
 }
 
@@ -105,7 +132,7 @@ fn nameless(body: &Value) -> Error {
     Error::input(format!("an object has no {missing}: {}", body["kind"].as_str().unwrap_or("of unknown kind")))
 }
 
-/// A file is itself; a folder its `.yaml`, `.yml` and `.json` files, by name.
+/// A file is itself; a folder its `.yaml`, `.yml` and `.json` files, templates of them included, by name.
 fn expand(path: &Path) -> Result<Vec<PathBuf>> {
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);
@@ -113,8 +140,10 @@ fn expand(path: &Path) -> Result<Vec<PathBuf>> {
     let entries = std::fs::read_dir(path).and_then(Iterator::collect::<std::io::Result<Vec<_>>>);
     let entries = entries.map_err(|error| Error::input(format!("read {}: {error}", path.display())))?;
     let mut files: Vec<PathBuf> = entries.into_iter().map(|entry| entry.path()).collect();
-    files
-        .retain(|file| file.extension().is_some_and(|kind| ["yaml", "yml", "json"].iter().any(|known| kind == *known)));
+    files.retain(|file| {
+        let format = template::without_ending(file).extension();
+        format.is_some_and(|format| FORMATS.iter().any(|known| format == *known))
+    });
     files.sort();
     if files.is_empty() {
         return Err(Error::input(format!("{} holds no .yaml, .yml or .json file", path.display())).into());
@@ -128,24 +157,61 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    fn write(folder: &Path, name: &str, text: &str) {
+        std::fs::write(folder.join(name), text).unwrap();
+    }
+
+    /// What is read of files: the objects and the remarks, or the error and its hint.
+    fn read(
+        files: &[String],
+        template: bool,
+        words: &[(&str, &str)],
+        document: &Value,
+        names_only: bool,
+    ) -> Result<(Vec<Value>, Vec<String>), (String, Option<String>)> {
+        let words = words.iter().map(|(word, value)| ((*word).to_owned(), (*value).to_owned())).collect();
+        let read = Source { files, template, words: &words, document, names_only }.read();
+        read.map(|read| (read.objects, read.remarks)).map_err(|error| {
+            let hint = error.downcast_ref::<Error>().and_then(|error| error.hint.clone());
+            (error.to_string(), hint)
+        })
+    }
+
     #[test]
     fn folders_are_read_by_name_and_words_must_occur() {
         let folder = tempfile::tempdir().unwrap();
-        let file = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
-        file("b.yaml", "{b: WORD}");
-        file("a.yml", "{a: '{{ n }}'}");
-        file("notes.txt", "no");
+        write(folder.path(), "c.json", r#"{"c": "x-WORD WORD"}"#);
+        write(folder.path(), "b.yaml", "{b: WORD}");
+        write(folder.path(), "a.yml.j2", "{a: '{{ n }}'}");
+        write(folder.path(), "notes.txt", "no");
+        write(folder.path(), "notes.j2", "no");
         let files = [folder.path().display().to_string()];
-        let read = |words: &[(&str, &str)], document: Value, names_only| {
-            let words = words.iter().map(|(word, value)| ((*word).to_owned(), (*value).to_owned())).collect();
-            Source { files: &files, words: &words, document: &document, names_only }.read()
+        let read = |words, document, names_only| {
+            read(&files, false, words, &document, names_only).map(|read| read.0).map_err(|error| error.0)
         };
-        assert_eq!(read(&[("WORD", "x")], json!({"n": 1}), false).unwrap(), [json!({"a": "1"}), json!({"b": "x"})]);
-        assert_eq!(
-            read(&[("W", "x")], json!({"n": 1}), false).unwrap_err().to_string(),
-            "the word W occurs in no file"
-        );
-        assert_eq!(read(&[("W", "x")], json!({}), true).unwrap(), [json!({"a": ""}), json!({"b": "WORD"})]);
+        let expected = vec![json!({"a": "1"}), json!({"b": 256}), json!({"c": "x-WORD 0400"})];
+        assert_eq!(read(&[("WORD", "0400")], json!({"n": 1}), false), Ok(expected));
+        assert_eq!(read(&[("W", "x")], json!({"n": 1}), false), Err("the word W occurs in no file".to_owned()));
+        let expected = vec![json!({"a": ""}), json!({"b": "WORD"}), json!({"c": "x-WORD WORD"})];
+        assert_eq!(read(&[("W", "x")], json!({}), true), Ok(expected));
+    }
+
+    #[test]
+    fn what_is_no_template_is_not_touched() {
+        let folder = tempfile::tempdir().unwrap();
+        let document = json!({"namespace": {"id": "ns-1"}, "n": 1});
+        let text = "a: |\n  {{namespace}} {{ n }} {% raw %} ${#x}\n  {# y #}\n# {{ z }} {%\nb: '{{ namespace.id }}'\n";
+        let (plain, flow) = (folder.path().join("a.yaml"), folder.path().join("b.yaml"));
+        write(folder.path(), "a.yaml", text);
+        write(folder.path(), "b.yaml", "a: {{ n }}");
+        let (plain, flow) = ([plain.display().to_string()], [flow.display().to_string()]);
+        let untouched = json!({"a": "{{namespace}} {{ n }} {% raw %} ${#x}\n{# y #}\n", "b": "{{ namespace.id }}"});
+        let remark = format!("{}: {{{{ namespace.id }}}} stays as it is: {HOW}", plain[0]);
+        assert_eq!(read(&plain, false, &[], &document, false), Ok((vec![untouched.clone()], vec![remark])));
+        assert_eq!(read(&plain, false, &[("n", "2")], &json!({}), true), Ok((vec![untouched], Vec::new())));
+        assert_eq!(read(&flow, true, &[], &document, false), Ok((vec![json!({"a": 1})], Vec::new())));
+        let (_, hint) = read(&flow, false, &[], &document, false).unwrap_err();
+        assert_eq!(hint.as_deref(), Some(HOW));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod files;
 mod plan;
 mod template;
+mod words;
 
 use anyhow::Result;
 use common::aws::AwsFlags;
@@ -20,26 +21,32 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
 
-/// Fills in manifests, applies them and waits until they work.
+/// Applies manifests, and templates of them, and waits until they work.
 ///
-/// Manifests are templates over the document: `{{ images.colorapp.uri }}`, and `{{ peer.… }}` over the other side's;
-/// a value that is missing is an error. --set replaces bare words, such as ECR_IMAGE_PREFIX, before that; both words
-/// and values are kept in the document, so they are no place for secrets. Objects are applied server-side, namespaces
-/// and custom resource definitions first, and waited for: rollouts, App Mesh conditions, load balancers; with --no-wait
-/// App Mesh conditions only, for their ARNs are what another cluster waits for. What somebody else made or another
-/// field manager holds is a conflict unless --adopt; what kubectl changed by hand about an object of ours is put right.
-/// --delete removes what was applied, in reverse order, and waits for finalizers; without --file it goes by the objects
-/// in the document.
+/// Manifests are read as kubectl reads them. A file is a template in Jinja's language with --template, or if its name
+/// ends in .j2, .jinja, .jinja2 or .tmpl, last or before .yaml: {{ images.colorapp.uri }} is filled in from the
+/// document, {{ peer.… }} from the other side's, and what is missing is an error; braces of others stand between
+/// {% raw %} and {% endraw %}. All other files are taken as they stand.
+///
+/// --set replaces a word, such as ECR_IMAGE_PREFIX, in the values of any file: where it stands as a whole, not as
+/// $WORD, ${WORD} or between double braces, and a number stays one unless it is in quotes. Words and what replaces them
+/// are kept in the document, so they are no place for secrets.
+///
+/// Objects are applied server-side, namespaces and custom resource definitions first, and waited for: rollouts, App
+/// Mesh conditions, load balancers; with --no-wait App Mesh conditions only, for their ARNs are what another cluster
+/// waits for. What somebody else made or another field manager holds is a conflict unless --adopt; what kubectl changed
+/// by hand about an object of ours is put right. --delete removes what was applied, in reverse order, and waits for
+/// finalizers; without --file it goes by the objects in the document.
 ///
 ///   Reads   cluster, and whatever the templates name
-///   Owns    apps.NAME {endpoint, files, from, namespace, objects, set, virtualServices}
+///   Owns    apps.NAME {endpoint, files, from, namespace, objects, set, template, virtualServices}
 ///   Calls   eks:DescribeCluster, unless --context or --kubeconfig is given; Kubernetes: get, watch, patch and delete of
 ///           the objects, list of pods, events and pods/log to say what is stuck
 ///   Exits   0 done, 1 failed, 2 usage, 3 input, 4 conflict, 5 retry
 ///
 /// Examples:
 ///   manifest-apply web -n --kubeconfig ~/.kube/config --file manifests/ --set VERSION=1.2.3
-///   manifest-apply feapp --file feapp.yaml --from cluster2.json < cluster1.json
+///   manifest-apply feapp --file feapp.yaml.j2 --from cluster2.json < cluster1.json
 #[derive(Debug, clap::Parser)]
 #[command(name = "manifest-apply", version, verbatim_doc_comment)]
 struct ManifestApply {
@@ -49,8 +56,11 @@ struct ManifestApply {
     /// A manifest, or a folder of manifests; repeatable
     #[arg(long, short, value_name = "FILE")]
     file: Vec<String>,
-    /// Replace a bare word in the manifests; repeatable
-    #[arg(long, value_name = "WORD=VALUE", value_parser = word)]
+    /// Take every file for a template, whatever its name
+    #[arg(long)]
+    template: bool,
+    /// Replace a word in the values of the manifests; repeatable
+    #[arg(long, value_name = "WORD=VALUE", value_parser = words::parse)]
     set: Vec<(String, String)>,
     /// The other side's document, for templates: {{ peer.… }}
     #[arg(long, value_name = "FILE")]
@@ -91,9 +101,12 @@ struct App {
     /// The objects, in the order they were applied; found, and what `--delete` without files goes by.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     objects: Vec<ObjectRef>,
-    /// Bare words of the manifests, and what replaces them.
+    /// Words of the manifests, and what replaces them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     set: BTreeMap<String, String>,
+    /// All files are templates, whatever their names.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    template: bool,
     /// ARNs of the App Mesh virtual services, by name; found, never wished for.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     virtual_services: BTreeMap<String, String>,
@@ -126,9 +139,11 @@ impl Tool for ManifestApply {
         let mut app = section.unwrap_or_default();
         if !self.file.is_empty() {
             app.files.clone_from(&self.file);
-            // The words of other files would occur nowhere.
+            // What was asked of other files: their words would occur nowhere.
             app.set.clear();
+            app.template = false;
         }
+        app.template |= self.template;
         app.set.extend(self.set.iter().cloned());
         app.from = self.from.clone().or(app.from);
         app.namespace = self.namespace.clone().or(app.namespace);
@@ -220,17 +235,11 @@ impl ManifestApply {
         }
         let document = Value::Object(document);
         let names_only = self.flags.delete;
-        Source { files: &app.files, words: &app.set, document: &document, names_only }.read()
-    }
-}
-
-fn word(text: &str) -> Result<(String, String), String> {
-    let of_a_word = |c: char| c.is_alphanumeric() || c == '_' || c == '-';
-    match text.split_once('=') {
-        Some((word, value)) if !word.is_empty() && word.chars().all(of_a_word) => {
-            Ok((word.to_owned(), value.to_owned()))
-        }
-        _ => Err("expected WORD=VALUE, a word of letters, digits, _ and -".to_owned()),
+        let source =
+            Source { files: &app.files, template: app.template, words: &app.set, document: &document, names_only };
+        let content = source.read()?;
+        content.remarks.iter().for_each(|remark| session.stderr.line(format_args!("{remark}")));
+        Ok(content.objects)
     }
 }
 

@@ -1,36 +1,33 @@
-//! From a file's text to objects: bare words, templates, YAML. Pure.
+//! Fills templates in from the document. Pure.
 
 use anyhow::Result;
 use common::Error;
+use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, ErrorKind, UndefinedBehavior};
 use serde_json::Value;
-use serde_saphyr::{MessageFormatter, UserMessageFormatter};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::path::Path;
 
 /// Instructions a template may take: far more than any manifest needs, and no endless loop has.
 const FUEL: u64 = 200_000;
 
-/// Replaces whole words: `ECR_IMAGE_PREFIX`, `colorapp-service-ARN`. Letters, digits, `_` and `-` make a word, so
-/// `colorapp` is not replaced within `colorapp-service-ARN`. Words that occur are added to `used`.
-pub fn replace_words(text: &str, words: &BTreeMap<String, String>, used: &mut BTreeSet<String>) -> String {
-    let of_a_word = |c: char| c.is_alphanumeric() || c == '_' || c == '-';
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while !rest.is_empty() {
-        let word_ends = rest.find(|c| !of_a_word(c)).unwrap_or(rest.len());
-        let (word, after) = rest.split_at(word_ends);
-        match words.get(word) {
-            Some(value) => {
-                used.insert(word.to_owned());
-                out.push_str(value);
-            }
-            None => out.push_str(word),
+/// The endings of a template's name, last of all (`web.yaml.j2`) or before the format's (`web.j2.yaml`).
+const ENDINGS: [&str; 4] = ["j2", "jinja", "jinja2", "tmpl"];
+
+/// Whether the name of a file says that it is a template.
+pub fn is_named_so(file: &Path) -> bool {
+    let ends = |name: &Path| name.extension().is_some_and(|ending| ENDINGS.iter().any(|known| ending == *known));
+    ends(file) || file.file_stem().is_some_and(|stem| ends(Path::new(stem)))
+}
+
+/// The name of a file without the ending that makes it a template: of `web.yaml.j2`, `web.yaml`.
+pub fn without_ending(file: &Path) -> &Path {
+    match file.file_stem() {
+        Some(stem) if file.extension().is_some_and(|ending| ENDINGS.iter().any(|known| ending == *known)) => {
+            Path::new(stem)
         }
-        let next_word = after.find(of_a_word).unwrap_or(after.len());
-        out.push_str(&after[..next_word]);
-        rest = &after[next_word..];
+        _ => file,
     }
-    out
 }
 
 /// Fills `{{ … }}` in from the document. Templates see values only: no file, no environment, no command.
@@ -41,6 +38,8 @@ pub fn fill(file: &str, text: &str, document: &Value, lenient: bool) -> Result<S
     let mut environment = Environment::new();
     environment.set_debug(true);
     environment.set_fuel(Some(FUEL));
+    // The last line of a file may be a block's.
+    environment.set_syntax(SyntaxConfig::builder().keep_trailing_newline(true).build()?);
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
     environment.set_undefined_behavior(if lenient { UndefinedBehavior::Chainable } else { UndefinedBehavior::Strict });
     environment.render_named_str(file, text, values(document)).map_err(|error| {
@@ -80,39 +79,22 @@ fn values(json: &Value) -> minijinja::Value {
     }
 }
 
+/// An expression in double braces, in a file that is no template, for which the document has a value: such as
+/// `images.web.uri`. A bare word, which may be anybody's, is none.
+pub fn forgotten<'a>(text: &'a str, document: &Value) -> Option<&'a str> {
+    let expressions = text.split("{{").skip(1).filter_map(|rest| Some(rest.split_once("}}")?.0.trim()));
+    let known = |path: &&str| {
+        let found = path.split('.').try_fold(document, |value, key| value.get(key));
+        path.contains('.') && found.is_some_and(|value| !value.is_object() && !value.is_array())
+    };
+    expressions.into_iter().find(known)
+}
+
 /// The expression that the document holds nothing for: minijinja quotes it, and else knows where it stands.
 fn undefined(error: &minijinja::Error) -> Option<&str> {
     let quoted = error.detail().and_then(|detail| detail.split_once("` is undefined")?.0.rsplit_once('`'));
     let standing = || error.template_source()?.get(error.range()?);
     quoted.map(|(_, name)| name).or_else(standing)
-}
-
-/// The objects of a YAML (or JSON) text of any number of documents; lists are taken apart, empty documents skipped.
-///
-/// # Errors
-/// It is not YAML, or a document is not an object.
-pub fn objects(file: &str, text: &str) -> Result<Vec<Value>> {
-    let documents: Vec<Value> = serde_saphyr::from_multiple(text).map_err(|error| {
-        let at = error.location().map_or(String::new(), |at| format!(":{}:{}", at.line(), at.column()));
-        // Without the lines around it, which may hold what is no log's business.
-        let what = UserMessageFormatter.format_message(error.without_snippet());
-        Error::input(format!("{file}{at}: not YAML: {}", what.replace(char::is_control, " ")))
-    })?;
-    let mut objects = Vec::new();
-    for (index, document) in documents.into_iter().enumerate() {
-        match document {
-            Value::Null => {}
-            Value::Object(mut object) => {
-                let list = object.get("kind").and_then(Value::as_str).is_some_and(|kind| kind.ends_with("List"));
-                match object.get_mut("items") {
-                    Some(Value::Array(items)) if list => objects.append(items),
-                    _ => objects.push(Value::Object(object)),
-                }
-            }
-            _ => return Err(Error::input(format!("{file}: document {} is not an object", index + 1)).into()),
-        }
-    }
-    Ok(objects)
 }
 
 #[cfg(test)]
@@ -124,35 +106,55 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn only_whole_words_are_replaced() {
-        let words: BTreeMap<String, String> =
-            [("ECR_IMAGE_PREFIX", "ecr/p"), ("colorapp-service-ARN", "arn:x"), ("app", "APP"), ("unused", "")]
-                .map(|(word, value)| (word.into(), value.into()))
-                .into();
-        let mut used = BTreeSet::new();
-        for (text, expected) in [
-            ("image: ECR_IMAGE_PREFIX/colorapp\n", "image: ecr/p/colorapp\n"),
-            ("virtualServiceARN: colorapp-service-ARN", "virtualServiceARN: arn:x"),
-            ("MY_ECR_IMAGE_PREFIX ECR_IMAGE_PREFIXES", "MY_ECR_IMAGE_PREFIX ECR_IMAGE_PREFIXES"),
-            ("{app: app, a: feapp}", "{APP: APP, a: feapp}"),
-            ("é app é", "é APP é"),
-            ("", ""),
+    fn a_template_is_known_by_its_name() {
+        for (name, template, without) in [
+            ("web.yaml.j2", true, "web.yaml"),
+            ("a/web.yml.jinja2", true, "web.yml"),
+            ("web.j2.yaml", true, "web.j2.yaml"),
+            ("web.tmpl.json", true, "web.tmpl.json"),
+            ("web.jinja", true, "web"),
+            ("web.yaml", false, "web.yaml"),
+            ("j2.yaml", false, "j2.yaml"),
+            ("templates.d/web.yaml", false, "templates.d/web.yaml"),
+            ("web", false, "web"),
         ] {
-            assert_eq!(replace_words(text, &words, &mut used), expected);
+            assert_eq!((is_named_so(Path::new(name)), without_ending(Path::new(name))), (template, Path::new(without)));
         }
-        assert_eq!(used.into_iter().collect::<Vec<_>>(), ["ECR_IMAGE_PREFIX", "app", "colorapp-service-ARN"]);
+    }
+
+    #[test]
+    fn a_template_keeps_its_end_and_what_is_raw() {
+        let fill = |text: &str| fill("f.yaml", text, &json!({"n": 1}), false).unwrap();
+        assert_eq!(fill("a: |\n  {{ n }}\n"), "a: |\n  1\n");
+        assert_eq!(
+            fill("a: '{% raw %}{{namespace}} ${#x}{% endraw %} {{ n }} {{ \"{{\" }}'"),
+            "a: '{{namespace}} ${#x} 1 {{'"
+        );
+    }
+
+    #[test]
+    fn only_what_the_document_has_was_forgotten() {
+        let document = json!({"images": {"web": {"uri": "u"}}, "namespace": {"id": "ns-1"}});
+        for (text, expected) in [
+            ("image: '{{ images.web.uri }}'", Some("images.web.uri")),
+            ("image: {{images.web.uri}}", Some("images.web.uri")),
+            ("{{namespace}} {{ images.web }} {{ images.app.uri }} {{ .Values.x }} {{ request.object }}", None),
+            ("{{ images.web.uri", None),
+        ] {
+            assert_eq!(forgotten(text, &document), expected, "{text}");
+        }
     }
 
     #[test]
     fn what_the_document_lacks_is_named() {
         let document = json!({"images": {"a": {"uri": "u"}}, "n": 1});
         let fill = |text: &str, lenient| fill("f.yaml", text, &document, lenient).map_err(|error| error.to_string());
-        assert_eq!(fill("x: {{ images.a.uri }}\n", false), Ok("x: u".into()));
+        assert_eq!(fill("x: {{ images.a.uri }}\n", false), Ok("x: u\n".into()));
         assert_eq!(fill("\nx: {{ images.b.uri }}", false), Err("f.yaml:2: the document has no images.b".into()));
         assert_eq!(fill("{{ peer.apps.c.arn }}", false), Err("f.yaml:1: the document has no peer".into()));
         let second = fill("a: {{ n }} {{ images.a.tag | upper }}", false);
         assert_eq!(second, Err("f.yaml:1: the document has no images.a.tag".into()));
-        assert_eq!(fill("x: {{ peer.apps.c.arn }}\n", true), Ok("x: ".into()));
+        assert_eq!(fill("x: {{ peer.apps.c.arn }}\n", true), Ok("x: \n".into()));
         assert_eq!(fill("{% if n == 1 %}one{% endif %}", false), Ok("one".into()));
         for forbidden in [
             "{% include '/etc/passwd' %}",
@@ -171,21 +173,13 @@ mod tests {
         }
     }
 
-    /// Loops within loops, and anchors within anchors: small texts that would grow without end.
-    const BOMBS: [&str; 2] = [
-        "{% for a in range(99999) %}{% for b in range(99999) %}{{ a }}{% endfor %}{% endfor %}",
-        "a: &a [x, x, x, x, x, x, x, x, x]\nb: &b [*a, *a, *a, *a, *a, *a, *a, *a, *a]\nc: &c [*b, *b, *b, *b, *b, *b, *b, *b, *b]\n\
-         d: &d [*c, *c, *c, *c, *c, *c, *c, *c, *c]\ne: &e [*d, *d, *d, *d, *d, *d, *d, *d, *d]\nf: &f [*e, *e, *e, *e, *e, *e, *e, *e, *e]\n\
-         g: &g [*f, *f, *f, *f, *f, *f, *f, *f, *f]\nh: [*g, *g, *g, *g, *g, *g, *g, *g, *g]\n",
-    ];
+    /// Loops within loops: a small text that would grow without end.
+    const LOOPS: &str = "{% for a in range(99999) %}{% for b in range(99999) %}{{ a }}{% endfor %}{% endfor %}";
 
     #[test]
     fn what_grows_without_end_is_refused() {
-        let [loops, anchors] = BOMBS;
-        let endless = fill("f.yaml", loops, &json!({}), false).unwrap_err().to_string();
+        let endless = fill("f.yaml", LOOPS, &json!({}), false).unwrap_err().to_string();
         assert_eq!(endless, "f.yaml:1: engine ran out of fuel");
-        let huge = objects("f.yaml", anchors).unwrap_err().to_string();
-        assert!(huge.starts_with("f.yaml:") && huge.contains("not YAML"), "{huge}");
     }
 
     ::tests::property! {
@@ -195,32 +189,13 @@ mod tests {
             "{% if n == 1 %}{{ images | tojson | upper }}{% endif %}---\nkind: List\nitems: [{a: 1}, &b {c: *b}]\n",
             "{% macro m(x) %}{{ x }}{% endmacro %}{{ m(images['a']['uri'][::-1]) }}",
             "{% include '/etc/passwd' %}{% import '/etc/passwd' as p %}{% set x %}{{ p }}{% endset %}",
-            BOMBS[0],
-            BOMBS[1],
+            LOOPS,
         ])) {
             let document = json!({"images": {"a": {"uri": "u"}}, "n": 1});
             for lenient in [false, true] {
                 let filled = fill("f.yaml", &text, &document, lenient).unwrap_or_default();
                 prop_assert!(!filled.contains("root:x:0:0"), "{}", filled);
-                let _refused_or_read = objects("f.yaml", &filled);
             }
-        }
-    }
-
-    #[test]
-    fn documents_become_objects() {
-        let names = |text: &str| -> Result<Vec<Value>, String> {
-            objects("f.yaml", text).map_err(|error| format!("{error:#}"))
-        };
-        assert_eq!(
-            names("---\n# only words\n---\na: 1\n---\nb: \"8080\"\n"),
-            Ok(vec![json!({"a": 1}), json!({"b": "8080"})])
-        );
-        assert_eq!(names("kind: List\nitems: [{a: 1}, {b: 2}]"), Ok(vec![json!({"a": 1}), json!({"b": 2})]));
-        assert_eq!(names("- 1"), Err("f.yaml: document 1 is not an object".into()));
-        for (text, place) in [("a: 1\na: 2", "2:1"), ("a:\n  b: 1\n c: 2", "3:2"), ("a: [1", "1:4")] {
-            let error = names(text).unwrap_err();
-            assert!(error.starts_with(&format!("f.yaml:{place}: not YAML: ")), "{error}");
         }
     }
 }

@@ -48,9 +48,9 @@ pub fn inputs(clusters: &Clusters) {
     let object = |name: &str, value: &str| config("inputs", name, &json!({"value": value})).to_string();
     clusters.file("folder/1.yaml", &format!("{}\n---\n{}\n", object("one", "WORD"), namespace("inputs")));
     clusters.file("folder/2.yml", "# nothing yet\n");
-    let folder = clusters.file("folder/3.json", &object("three", "{{ v }}"));
-    clusters.file("folder/notes.txt", "{{ no manifest");
-    let folder = folder.trim_end_matches("/3.json");
+    let folder = clusters.file("folder/3.json.j2", &object("three", "{{ v }}"));
+    clusters.file("folder/notes.txt.j2", "{{ no manifest");
+    let folder = folder.trim_end_matches("/3.json.j2");
     let more =
         clusters.file("more.yaml", &format!("kind: ConfigMapList\napiVersion: v1\nitems: [{}]\n", object("four", "x")));
     let apply = format!("manifest-apply inputs -n --cluster c2 --file {folder} --file {more}");
@@ -72,9 +72,12 @@ pub fn inputs(clusters: &Clusters) {
         ("a: {{ v\n", "FILE:1: syntax error"),
         ("a: 1\nb: [2\n", "FILE:2:4: not YAML"),
         ("a:\n  b: 1\n c: 2\n", "FILE:3:2: not YAML"),
-        ("a: 1\na: 2\n", "FILE:2:1: not YAML"),
         ("- a\n", "FILE: document 1 is not an object"),
         ("kind: ConfigMap\nmetadata: {name: a}\n", "an object has no apiVersion: ConfigMap"),
+        (
+            "kind: ConfigMap\nmetadata: {name: a, namespace: 2048}\n",
+            "FILE: ConfigMap a: metadata.namespace is a number",
+        ),
         // A template sees values and nothing else.
         ("a: {% include 'SECRET' %}\n", "FILE:1: "),
         ("{% import 'SECRET' as secret %}a: {{ secret }}\n", "FILE:1: "),
@@ -86,7 +89,7 @@ pub fn inputs(clusters: &Clusters) {
         ("a: !include SECRET\nb: *SECRET\n", "FILE:2:4: not YAML"),
     ];
     for (number, (text, expected)) in wrong.into_iter().enumerate() {
-        let file = clusters.file(&format!("wrong/{number}.yaml"), &text.replace("SECRET", &secret));
+        let file = clusters.file(&format!("wrong/{number}.yaml.j2"), &text.replace("SECRET", &secret));
         let refused = clusters.exits(3, &format!("manifest-apply x -n --cluster c2 --file {file}"), "");
         let error = refused.error();
         let message = error["message"].as_str().unwrap();

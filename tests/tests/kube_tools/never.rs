@@ -20,7 +20,8 @@ fn never(
 ) -> String {
     let file = clusters.manifest(name, objects);
     let start = if document.is_empty() { "-n " } else { "" };
-    let command = format!("manifest-apply {name} {start}--cluster {cluster} --file {file} --timeout {TIMEOUT}");
+    let command =
+        format!("manifest-apply {name} {start}--cluster {cluster} --file {file} --template --timeout {TIMEOUT}");
     let late = clusters.exits(5, &command, document);
     let error = late.error();
     assert_eq!(error["kind"], "retry", "{error}");

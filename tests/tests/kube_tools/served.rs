@@ -13,7 +13,7 @@ pub fn by_the_controller(clusters: &Clusters) {
     };
     let images = [push("colorapp"), push("feapp")].concat();
     let file = root().join("tests/tests/kube_tools/served.yaml").display().to_string();
-    let apply = format!("manifest-apply served --file {file}");
+    let apply = format!("manifest-apply served --file {file} --template");
     let made = clusters.done(&apply, &images);
     clusters.steady("manifest-apply served", &made.document);
 
