@@ -239,8 +239,8 @@ class CloudMap:
 
         def effect() -> None:
             health = attributes.get("AWS_INIT_HEALTH_STATUS", "HEALTHY")
+            service.revision += id_ not in service.instances
             service.instances[id_] = Instance(id_, attributes, p.get("CreatorRequestId"), health)
-            service.revision += 1
 
         targets = self._targets(service, id_)
         return {
@@ -253,8 +253,7 @@ class CloudMap:
         instance = state.instance(service, p["InstanceId"])
 
         def effect() -> None:
-            service.instances.pop(instance.id, None)
-            service.revision += 1
+            service.revision += service.instances.pop(instance.id, None) is not None
 
         return {"OperationId": state.start("DEREGISTER_INSTANCE", self._targets(service, instance.id), None, effect)}
 

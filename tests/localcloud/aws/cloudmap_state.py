@@ -12,11 +12,14 @@ import string
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-#: Seconds an operation stays PENDING. AWS takes about a minute for a namespace and seconds for an instance.
+#: Seconds an operation stays PENDING. AWS takes about a minute for a namespace, and for an instance seconds, or a minute
+#: and more where DNS records are made.
 PENDING = {"CREATE_NAMESPACE": 1.5, "DELETE_NAMESPACE": 1.0}
 PENDING_DEFAULT = 0.3
+_OF_INSTANCES = ("REGISTER_INSTANCE", "DEREGISTER_INSTANCE")
 
 _ALPHABET = string.ascii_lowercase + string.digits
 
@@ -63,7 +66,7 @@ class Instance:
 
 @dataclass
 class Service:
-    """`revision` counts the changes of its instances."""
+    """`revision` counts the instances that came and went."""
 
     id: str
     arn: str
@@ -94,13 +97,33 @@ class Operation:
     updated: float = field(default_factory=time.time)
 
 
+class InstanceDelay:
+    """Seconds that an instance takes to come or go, which a test may set: STATE/instance-delay holds them."""
+
+    def __init__(self, state: Path) -> None:
+        self._file = state / "instance-delay"
+
+    def __call__(self) -> float:
+        try:
+            return float(self._file.read_text())
+        except (OSError, ValueError):
+            return PENDING_DEFAULT
+
+
 class State:
     """One account and region."""
 
-    def __init__(self, account: str, region: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        account: str,
+        region: str,
+        clock: Callable[[], float] = time.monotonic,
+        instance_delay: Callable[[], float] = lambda: PENDING_DEFAULT,
+    ) -> None:
         self.account = account
         self.region = region
         self.clock = clock
+        self.instance_delay = instance_delay
         self.namespaces: dict[str, Namespace] = {}
         self.services: dict[str, Service] = {}
         self.operations: dict[str, Operation] = {}
@@ -137,7 +160,8 @@ class State:
                 raise Refused(
                     "ResourceInUse", f"The resource is changed by operation {other.id}, which is still in progress"
                 )
-        due = self.clock() + PENDING.get(type_, PENDING_DEFAULT)
+        pending = self.instance_delay() if type_ in _OF_INSTANCES else PENDING.get(type_, PENDING_DEFAULT)
+        due = self.clock() + pending
         operation = Operation(f"{random_id(32)}-{random_id(8)}", type_, targets, effect, due, key)
         self.operations[operation.id] = operation
         return operation.id

@@ -40,7 +40,7 @@ from authz import Authorizer, hosted_zone_refusal
 from call import Call, buffered, read, rewind, warm
 from clock import Clock
 from cloudmap import CloudMap
-from cloudmap_state import State
+from cloudmap_state import InstanceDelay, State
 from ecr import Ecr
 from faults import Faults
 from hostedzone import HostedZones
@@ -117,7 +117,8 @@ def applications(clusters: list[region.Cluster], ecr_port: int, state: Path, fau
     eks.install(clusters)
     ec2.install()
     zones = HostedZones(ACCOUNT, REGION)
-    cloudmap = CloudMap(State(ACCOUNT, REGION), zones, lambda call: hosted_zone_refusal(ACCOUNT, call))
+    instances = State(ACCOUNT, REGION, instance_delay=InstanceDelay(state))
+    cloudmap = CloudMap(instances, zones, lambda call: hosted_zone_refusal(ACCOUNT, call))
     handlers: dict[str, Handler] = {
         "servicediscovery": lambda call, _: cloudmap(call),
         "ecr": Ecr(ACCOUNT, REGION, tokens, ("127.0.0.1", ecr_port)),

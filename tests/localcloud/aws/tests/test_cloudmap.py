@@ -1,9 +1,11 @@
 """Cloud Map: what is asynchronous, what is in use, what is already there."""
 
+import tempfile
 import unittest
 from itertools import count
+from pathlib import Path
 
-from cloudmap_state import Refused, State
+from cloudmap_state import InstanceDelay, Refused, State
 from gate import Case, wait_for
 
 _number = count(1)
@@ -167,6 +169,10 @@ class CloudMap(Case):
         )
         self.assertEqual([i["InstanceId"] for i in found["Instances"]], ["10.0.2.8"])
         self.assertGreater(found["InstancesRevision"], revision)
+        again = {"AWS_INSTANCE_IPV4": "10.0.2.8", "color": "green"}
+        self.finish(self.api.register_instance(ServiceId=service["Id"], InstanceId="10.0.2.8", Attributes=again))
+        changed = self.api.discover_instances(NamespaceName=self.name, ServiceName="colorapp")
+        self.assertEqual(changed["InstancesRevision"], found["InstancesRevision"], "attributes do not count")
         self.assertEqual(
             self.refused(self.api.discover_instances, NamespaceName=self.name, ServiceName="none")[1], "ServiceNotFound"
         )
@@ -218,6 +224,21 @@ class Operations(unittest.TestCase):
         self.state.settle()
         self.assertEqual(self.done, ["a"])
         self.assertEqual(self.state.operations[id_].status, "SUCCESS")
+
+    def test_instances_can_be_as_slow_as_those_of_a_dns_namespace(self):
+        with tempfile.TemporaryDirectory() as folder:
+            self.state.instance_delay = InstanceDelay(Path(folder))
+            self.start("a", "quick")
+            self.now = 1
+            self.state.settle()
+            Path(folder, "instance-delay").write_text("60\n")
+            self.start("b", "slow")
+            self.now = 60
+            self.state.settle()
+            self.assertEqual(self.done, ["a"])
+            self.now = 61
+            self.state.settle()
+            self.assertEqual(self.done, ["a", "b"])
 
     def test_two_changes_of_one_thing_do_not_overlap(self):
         self.start("a")
