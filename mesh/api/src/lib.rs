@@ -1,8 +1,8 @@
 //! The App Mesh custom resources (`appmesh.k8s.aws/v1beta2`): their Rust types, from which the chart's CRDs are
 //! generated, and the names that the mesh derives from them.
 //!
-//! Field names and bounds are those of the App Mesh controller for Kubernetes. Only fields that crossmesh serves are
-//! typed; the schemas keep every other field of a spec, so that admission sees it and can refuse it by name.
+//! Field names and bounds are those of the App Mesh controller for Kubernetes. Only fields that crossmesh supports
+//! are typed; the schemas keep every other field of a spec, so that admission sees it and can refuse it by name.
 
 pub mod arn;
 mod condition;

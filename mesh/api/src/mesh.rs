@@ -17,6 +17,18 @@ use crate::{Condition, schema};
     category = "all",
     doc = "A service mesh: which namespaces belong to it",
     printcolumn(
+        name = "READY",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='MeshActive')].status",
+        description = "Whether the Mesh is in force"
+    ),
+    printcolumn(
+        name = "REASON",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='MeshActive')].reason",
+        description = "Why it is not, or what it waits for"
+    ),
+    printcolumn(
         name = "ARN",
         type_ = "string",
         json_path = ".status.meshARN",
@@ -51,7 +63,7 @@ pub struct EgressFilter {
 /// Value of [`EgressFilter`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-#[expect(missing_docs, reason = "told by the field that holds it, and a description would change the schema's shape")]
+#[expect(missing_docs, reason = "the field that holds it says it, and a description would change the schema's shape")]
 pub enum EgressFilterType {
     AllowAll,
     #[default]
@@ -68,7 +80,7 @@ pub struct MeshStatus {
     /// `MeshActive`
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conditions: Option<Vec<Condition>>,
-    /// `metadata.generation` this status speaks of.
+    /// `metadata.generation` that this status is of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 pub struct MeshReference {
     /// `metadata.name` of the Mesh.
     pub name: String,
-    /// `metadata.uid` of the Mesh, so that a new Mesh of the same name is told apart.
+    /// `metadata.uid` of the Mesh, so that a new Mesh of the same name is another.
     pub uid: String,
 }
 

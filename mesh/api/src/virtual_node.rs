@@ -17,6 +17,24 @@ use crate::{Condition, MeshReference, PortMapping, Protocol, Reference, schema};
     category = "all",
     doc = "A set of pods: how they are found, what they listen on, whom they call",
     printcolumn(
+        name = "READY",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='VirtualNodeActive')].status",
+        description = "Whether the VirtualNode is in force"
+    ),
+    printcolumn(
+        name = "REASON",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='VirtualNodeActive')].reason",
+        description = "Why it is not, or what it waits for"
+    ),
+    printcolumn(
+        name = "PODS",
+        type_ = "string",
+        json_path = ".status.pods",
+        description = "The pods that are ready, of those that the VirtualNode selects"
+    ),
+    printcolumn(
         name = "ARN",
         type_ = "string",
         json_path = ".status.virtualNodeARN",
@@ -34,7 +52,7 @@ pub struct VirtualNodeSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::label_selector")]
     pub pod_selector: Option<LabelSelector>,
-    /// What the pods listen on. One listener is served.
+    /// What the pods listen on. One listener is supported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listeners: Option<Vec<Listener>>,
     /// How callers find the pods; required with listeners.
@@ -178,7 +196,7 @@ pub struct AccessLog {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FileAccessLog {
-    /// `/dev/stdout` is served: the container's log.
+    /// `/dev/stdout` is supported: the container's log.
     #[schemars(length(min = 1, max = 255))]
     pub path: String,
 }
@@ -213,7 +231,10 @@ pub struct VirtualNodeStatus {
     /// `VirtualNodeActive`
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conditions: Option<Vec<Condition>>,
-    /// `metadata.generation` this status speaks of.
+    /// How many of the pods that it selects are ready, such as `2/3`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pods: Option<String>,
+    /// `metadata.generation` that this status is of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 }

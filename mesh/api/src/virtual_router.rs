@@ -18,6 +18,18 @@ use crate::{Condition, HttpRoute, MeshReference, PortMapping, schema};
     category = "all",
     doc = "Which requests go to which VirtualNodes, in what proportions",
     printcolumn(
+        name = "READY",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='VirtualRouterActive')].status",
+        description = "Whether the VirtualRouter is in force"
+    ),
+    printcolumn(
+        name = "REASON",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='VirtualRouterActive')].reason",
+        description = "Why it is not, or what it waits for"
+    ),
+    printcolumn(
         name = "ARN",
         type_ = "string",
         json_path = ".status.virtualRouterARN",
@@ -31,7 +43,7 @@ pub struct VirtualRouterSpec {
     /// Name in AWS's terms; `<name>_<namespace>` when absent. Immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub aws_name: Option<String>,
-    /// What callers speak. One listener is served.
+    /// The port that callers use. One listener is supported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1))]
     pub listeners: Option<Vec<VirtualRouterListener>>,
@@ -61,7 +73,7 @@ pub struct Route {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<i64>", range(min = 0, max = 1000))]
     pub priority: Option<u16>,
-    /// The only kind of route that is served; a route of another kind has none.
+    /// The only kind of route that is supported; a route of another kind has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http_route: Option<HttpRoute>,
 }
@@ -79,7 +91,7 @@ pub struct VirtualRouterStatus {
     /// `VirtualRouterActive`
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conditions: Option<Vec<Condition>>,
-    /// `metadata.generation` this status speaks of.
+    /// `metadata.generation` that this status is of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 }

@@ -16,6 +16,18 @@ use crate::{Condition, MeshReference, Reference, schema};
     category = "all",
     doc = "A name that nodes call, and who answers for it",
     printcolumn(
+        name = "READY",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='VirtualServiceActive')].status",
+        description = "Whether the VirtualService is in force"
+    ),
+    printcolumn(
+        name = "REASON",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='VirtualServiceActive')].reason",
+        description = "Why it is not, or what it waits for"
+    ),
+    printcolumn(
         name = "ARN",
         type_ = "string",
         json_path = ".status.virtualServiceARN",
@@ -77,7 +89,7 @@ pub struct VirtualServiceStatus {
     /// `VirtualServiceActive`
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conditions: Option<Vec<Condition>>,
-    /// `metadata.generation` this status speaks of.
+    /// `metadata.generation` that this status is of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 }
