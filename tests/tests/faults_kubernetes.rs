@@ -168,7 +168,7 @@ fn webhook_that_does_not_answer(cloud: &Cloud) -> Row {
     row.converges(
         silent.status.success().then_some(()).ok_or_else(|| String::from_utf8_lossy(&silent.stderr).into_owned()),
     );
-    scale(1);
+    scale(2);
     row.converges(install(&document, "").done(cloud).map(drop).map_err(|error| error.to_string()));
     row.converges(done(cloud, &apply));
     row.converges(done(cloud, &format!("{apply} --delete")));

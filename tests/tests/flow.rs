@@ -105,8 +105,10 @@ fn the_tutorial_from_nothing_to_red_and_blue_and_back() {
 
     // No document and no log holds a secret: whatever is read here is searched for them.
     for cluster in ["c1", "c2"] {
-        let logs = flow.sh(&format!("kubectl --context {cluster} -n appmesh-system logs deploy/appmesh-controller"));
-        assert!(logs.contains("serving"), "{logs}");
+        let logs = flow.sh(&format!(
+            "kubectl --context {cluster} -n appmesh-system logs -l app.kubernetes.io/name=appmesh-controller --tail=-1"
+        ));
+        assert!(logs.contains("ready webhook="), "{logs}");
         flow.sh(&format!("cat {}/*.json", flow.build.join(cluster).display()));
     }
     assert!(flow.cloud.sh("env").is_err(), "the search finds what is there");

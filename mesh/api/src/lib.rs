@@ -4,6 +4,8 @@
 //! Field names and bounds are those of the App Mesh controller for Kubernetes. Only fields that crossmesh supports
 //! are typed; the schemas keep every other field of a spec, so that admission sees it and can refuse it by name.
 
+#![expect(clippy::duplicated_attributes, reason = "each column of a kind has a type")]
+
 pub mod arn;
 mod condition;
 pub mod crds;

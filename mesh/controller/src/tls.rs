@@ -21,6 +21,9 @@ use tokio::{
     time::timeout,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use yasna::{ASN1Result, BERReader, Tag, parse_der, tags::TAG_UTCTIME};
+
+use crate::metrics::Metrics;
 
 /// A caller that has not finished its handshake by then is let go.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -30,18 +33,41 @@ pub struct Certificate {
     folder: PathBuf,
     /// ALPN protocol, `h2` or `http/1.1`.
     protocol: &'static str,
-    loaded: Mutex<Option<(SystemTime, Arc<ServerConfig>)>>,
+    loaded: Mutex<Option<(SystemTime, Loaded)>>,
+    metrics: Option<Metrics>,
+}
+
+/// What the files hold.
+#[derive(Clone)]
+struct Loaded {
+    config: Arc<ServerConfig>,
+    /// When the certificate ends, in seconds since 1970.
+    expiration: i64,
 }
 
 impl Certificate {
     /// Reads the files, so that a controller without a certificate fails when it starts.
+    ///
+    /// # Errors
+    /// A file is missing, or no certificate or key.
     pub fn load(folder: &Path, protocol: &'static str) -> anyhow::Result<Self> {
-        let certificate = Self { folder: folder.to_owned(), protocol, loaded: Mutex::default() };
+        let certificate = Self { folder: folder.to_owned(), protocol, loaded: Mutex::default(), metrics: None };
         certificate.current()?;
         Ok(certificate)
     }
 
+    /// Reports when the certificate ends.
+    pub fn with_metrics(self, metrics: Metrics) -> Self {
+        if let Some((_, loaded)) = &*self.loaded.lock().unwrap_or_else(PoisonError::into_inner) {
+            metrics.certificate_expiration.set(loaded.expiration);
+        }
+        Self { metrics: Some(metrics), ..self }
+    }
+
     /// The certificates of the authority that callers are to trust, as PEM.
+    ///
+    /// # Errors
+    /// The file cannot be read.
     pub fn authority(folder: &Path) -> anyhow::Result<String> {
         let path = folder.join("ca.crt");
         fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
@@ -54,25 +80,67 @@ impl Certificate {
         let changed = changed.with_context(|| format!("reading {}", path.display()))?;
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         match &*loaded {
-            Some((read, config)) if *read == changed => Ok(config.clone()),
+            Some((read, known)) if *read == changed => Ok(known.config.clone()),
             _ => {
-                let config = Arc::new(self.read()?);
+                let new = self.read()?;
                 tracing::info!(file = %path.display(), "read certificate");
-                *loaded = Some((changed, config.clone()));
+                if let Some(metrics) = &self.metrics {
+                    metrics.certificate_expiration.set(new.expiration);
+                }
+                let config = new.config.clone();
+                *loaded = Some((changed, new));
                 Ok(config)
             }
         }
     }
 
-    fn read(&self) -> anyhow::Result<ServerConfig> {
+    fn read(&self) -> anyhow::Result<Loaded> {
         let chain = self.folder.join("tls.crt");
         let key = self.folder.join("tls.key");
         let certificates: Result<Vec<_>, _> = CertificateDer::pem_file_iter(&chain).and_then(Iterator::collect);
         let certificates = certificates.with_context(|| format!("reading {}", chain.display()))?;
+        let expiration = expiration(&certificates).with_context(|| format!("reading {}", chain.display()))?;
         let key = PrivateKeyDer::from_pem_file(&key).with_context(|| format!("reading {}", key.display()))?;
         let mut config = ServerConfig::builder().with_no_client_auth().with_single_cert(certificates, key)?;
         config.alpn_protocols = vec![self.protocol.as_bytes().to_vec()];
-        Ok(config)
+        Ok(Loaded { config: Arc::new(config), expiration })
+    }
+}
+
+/// When the first certificate of a chain, which is the server's own, ends.
+fn expiration(chain: &[CertificateDer<'_>]) -> anyhow::Result<i64> {
+    let own = chain.first().context("no certificate")?;
+    parse_der(own, not_after).context("the certificate does not parse")
+}
+
+/// `tbsCertificate.validity.notAfter` of RFC 5280, 4.1, in seconds since 1970.
+fn not_after(certificate: BERReader<'_, '_>) -> ASN1Result<i64> {
+    certificate.read_sequence(|parts| {
+        let not_after = parts.next().read_sequence(|tbs| {
+            tbs.read_optional(|version| version.read_tagged(Tag::context(0), |number| number.read_i64()))?;
+            for _serial_signature_issuer in 0..3 {
+                tbs.next().read_der()?;
+            }
+            let not_after = tbs.next().read_sequence(|validity| {
+                validity.next().read_der()?;
+                time(validity.next())
+            })?;
+            while tbs.read_optional(|rest| rest.read_der())?.is_some() {}
+            Ok(not_after)
+        })?;
+        for _algorithm_signature in 0..2 {
+            parts.next().read_der()?;
+        }
+        Ok(not_after)
+    })
+}
+
+/// UTCTime until 2049, GeneralizedTime from then on.
+fn time(reader: BERReader<'_, '_>) -> ASN1Result<i64> {
+    if reader.lookahead_tag()? == TAG_UTCTIME {
+        Ok(reader.read_utctime()?.datetime().unix_timestamp())
+    } else {
+        Ok(reader.read_generalized_time()?.datetime().unix_timestamp())
     }
 }
 
@@ -85,6 +153,9 @@ pub struct TlsListener {
 
 impl TlsListener {
     /// Listens on `address`.
+    ///
+    /// # Errors
+    /// The address is in use, or not one of this machine's.
     pub async fn bind(address: SocketAddr, certificate: Certificate) -> anyhow::Result<Self> {
         let tcp = TcpListener::bind(address).await.with_context(|| format!("listening on {address}"))?;
         Ok(Self { tcp, certificate, handshakes: JoinSet::new() })
@@ -146,17 +217,20 @@ impl axum::serve::Listener for TlsListener {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rcgen::generate_simple_self_signed;
+    use rcgen::{CertificateParams, KeyPair, date_time_ymd};
     use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
     use tokio::io::AsyncReadExt as _;
     use tokio_rustls::TlsConnector;
 
-    /// Writes a new certificate into the folder and returns it.
-    fn issue(folder: &Path) -> CertificateDer<'static> {
-        let issued = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        fs::write(folder.join("tls.key"), issued.signing_key.serialize_pem()).unwrap();
-        fs::write(folder.join("tls.crt"), issued.cert.pem()).unwrap();
-        issued.cert.der().clone()
+    /// Writes a new certificate that ends with that year into the folder and returns it.
+    fn issue(folder: &Path, year: i32) -> CertificateDer<'static> {
+        let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+        params.not_after = date_time_ymd(year, 12, 31);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        fs::write(folder.join("tls.key"), key.serialize_pem()).unwrap();
+        fs::write(folder.join("tls.crt"), certificate.pem()).unwrap();
+        certificate.der().clone()
     }
 
     /// Whether a caller that trusts only this certificate can connect.
@@ -173,8 +247,9 @@ mod tests {
     async fn a_new_certificate_is_served_and_a_silent_caller_holds_up_nobody() {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let folder = tempfile::tempdir().unwrap();
-        let first = issue(folder.path());
-        let certificate = Certificate::load(folder.path(), "http/1.1").unwrap();
+        let first = issue(folder.path(), 2040);
+        let metrics = Metrics::new();
+        let certificate = Certificate::load(folder.path(), "http/1.1").unwrap().with_metrics(metrics.clone());
         let mut listener = TlsListener::bind(([127, 0, 0, 1], 0).into(), certificate).await.unwrap();
         let address = listener.tcp.local_addr().unwrap();
         tokio::spawn(async move {
@@ -185,8 +260,10 @@ mod tests {
         });
         let _silent = TcpStream::connect(address).await.unwrap();
         assert!(trusts(first.clone(), address).await);
-        let second = issue(folder.path());
+        assert_eq!(metrics.certificate_expiration.get(), 2_240_524_800);
+        let second = issue(folder.path(), 2050);
         assert!(trusts(second, address).await);
+        assert_eq!(metrics.certificate_expiration.get(), 2_556_057_600);
         assert!(!trusts(first, address).await, "the old certificate is no more");
     }
 

@@ -33,13 +33,22 @@ fn sibling(input: &Path, extension: &str) -> PathBuf {
     input.with_file_name(name)
 }
 
-#[test]
-fn manifests_become_envoy_configuration() {
+fn compare(extension: &str, options: &[&str]) {
     let assert = snapbox::Assert::new().action_env("SNAPSHOTS");
     let inputs = inputs();
     assert!(!inputs.is_empty());
     for input in inputs {
-        let golden = snapbox::Data::read_from(&sibling(&input, "envoy.json"), None);
-        assert.eq(translate(&input, &["--envoy"]), golden.raw());
+        let golden = snapbox::Data::read_from(&sibling(&input, extension), None);
+        assert.eq(translate(&input, options), golden.raw());
     }
+}
+
+#[test]
+fn manifests_become_a_model() {
+    compare("model.json", &[]);
+}
+
+#[test]
+fn manifests_become_envoy_configuration() {
+    compare("envoy.json", &["--envoy"]);
 }

@@ -9,7 +9,7 @@ use tests::{program, root};
 const SCOPE: Scope<'_> = Scope {
     cluster: "c1",
     get: &[
-        "-n appmesh-system sa,svc,deploy,role,rolebinding",
+        "-n appmesh-system sa,svc,deploy,pdb,role,rolebinding",
         "-n appmesh-system secret/appmesh-controller-webhook-server-cert",
         "clusterrole/appmesh-controller clusterrolebinding/appmesh-controller ns/appmesh-system",
         "mutatingwebhookconfigurations,validatingwebhookconfigurations",
@@ -199,7 +199,7 @@ fn served(clusters: &Clusters) -> String {
     format!("oci://{REGISTRY}/charts/appmesh-controller")
 }
 
-/// An object that admission did not see, as those that Amazon's controller left: what is not served of it is told.
+/// An object that admission did not see, as those that Amazon's controller left: its condition names what is not supported.
 pub fn there_before(clusters: &Clusters, mesh: &Installed) {
     let kubectl = "kubectl --context c1";
     let namespace =
@@ -210,18 +210,18 @@ pub fn there_before(clusters: &Clusters, mesh: &Installed) {
         "metadata": {"name": "router", "namespace": "before"},
         "spec": {"routes": [{"name": "all", "tcpRoute": {"action": {"weightedTargets": []}}}]}});
     let file = clusters.manifest("before", &[namespace, theirs, router]);
-    let told = "spec.routes[0].tcpRoute: not served by this controller";
+    let unsupported = "spec.routes[0].tcpRoute: not supported by this controller";
     clusters.sh(&format!(
         "{kubectl} delete validatingwebhookconfiguration appmesh-controller-webhook\n\
          until {kubectl} apply -f {file}; do :; done\n\
          {kubectl} -n before wait virtualrouter/router --timeout 60s \
-           --for jsonpath='{{.status.conditions[?(@.reason==\"NotServed\")].message}}'='{told}'"
+           --for jsonpath='{{.status.conditions[?(@.reason==\"Unsupported\")].message}}'='{unsupported}'"
     ));
     clusters.done(&mesh.command, &mesh.input);
     let refused = clusters.sh(&format!(
         "{kubectl} -n before patch virtualrouter router --type merge -p '{{\"spec\": {{\"routes\": [{{\"name\": \"b\", \"tcpRoute\": {{}}}}]}}}}' 2>&1 || true"
     ));
-    assert!(refused.contains(told), "{refused}");
+    assert!(refused.contains(unsupported), "{refused}");
     clusters.sh(&format!("{kubectl} delete -f {file}"));
 }
 
@@ -243,7 +243,7 @@ pub fn drift(clusters: &Clusters, mesh: &Installed) {
         // An upgrade to a chart of the same version with another default.
         Drift {
             hand: &format!(
-                "cp -r chart-1.13.3 other; sed -i 's/^replicaCount: 1/replicaCount: 2/' other/values.yaml\n\
+                "cp -r chart-1.13.3 other; sed -i 's/^replicaCount: 2/replicaCount: 3/' other/values.yaml\n\
                  helm --kube-context c1 -n appmesh-system upgrade appmesh-controller other --reset-then-reuse-values; {rollout}"
             ),
             would: &[&format!("{release}: revision …"), wait],
@@ -269,9 +269,9 @@ pub fn drift(clusters: &Clusters, mesh: &Installed) {
             touches: &["ServiceAccount appmesh-controller"],
         },
         Drift {
-            hand: &format!("{kubectl} scale deploy appmesh-controller --replicas=2; {rollout}"),
+            hand: &format!("{kubectl} scale deploy appmesh-controller --replicas=3; {rollout}"),
             would: &[
-                &format!("{release}: configure Deployment appmesh-system/appmesh-controller: spec.replicas 2 → 1"),
+                &format!("{release}: configure Deployment appmesh-system/appmesh-controller: spec.replicas 3 → 2"),
                 wait,
             ],
             touches: &["Deployment appmesh-controller"],

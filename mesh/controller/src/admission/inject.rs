@@ -1,23 +1,22 @@
-//! The sidecar: what a pod that is a VirtualNode's gets added.
+//! Adds the sidecar to a pod of a VirtualNode.
 
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, bail, ensure};
 use clap::Args;
+use kube::ResourceExt as _;
 use mesh_api::{MeshMember as _, MeshObject as _, VirtualNode};
 use serde_json::{Map, Value, json};
 
-use super::{
-    annotations::{Mode, SidecarOverrides},
-    membership::Surroundings,
-};
+use super::annotations::{Mode, SidecarOverrides};
 use crate::{
-    bootstrap::{STATS_PORT, TOKEN_FOLDER, bootstrap},
-    status::gate::GATE,
-    xds::{
-        auth::AUDIENCE,
-        config::{EGRESS_PORT, INGRESS_PORT},
+    cluster::{GATE, Object, Snapshot},
+    envoy::{
+        EGRESS_PORT, INGRESS_PORT,
+        bootstrap::{AUDIENCE, STATS_PORT, TOKEN_FOLDER, bootstrap},
     },
+    model::WorkloadName,
+    translate::membership,
 };
 
 /// User and group that Envoy runs as; what this user sends is not sent to Envoy again.
@@ -85,19 +84,25 @@ pub struct Injected {
 }
 
 /// The pod with its sidecar; `None` if it is to have none. `ca` is the authority of the xDS server's certificate, PEM.
+///
+/// # Errors
+/// It must have one and cannot, or an annotation of it cannot be supported.
 pub fn inject(
     pod: &Value,
-    surroundings: &Surroundings,
+    namespace: &str,
+    snapshot: &Snapshot,
     sidecar: &Sidecar,
     ca: &str,
 ) -> anyhow::Result<Option<Injected>> {
     let annotations = strings(&pod["metadata"]["annotations"]);
-    let mode = Mode::of(&annotations, &surroundings.labels);
+    let none = BTreeMap::new();
+    let mode = Mode::of(&annotations, snapshot.namespaces.get(namespace).unwrap_or(&none));
     if mode == Mode::Disabled || names(pod, "initContainers").contains(&SIDECAR) {
         return Ok(None);
     }
     let name = pod["metadata"]["name"].as_str().or_else(|| pod["metadata"]["generateName"].as_str());
-    let node = surroundings.virtual_node(name.unwrap_or_default(), &strings(&pod["metadata"]["labels"]))?;
+    let labels = strings(&pod["metadata"]["labels"]);
+    let node = membership::virtual_node_of_pod(snapshot, namespace, name.unwrap_or_default(), &labels)?;
     let Some(node) = node else {
         ensure!(mode != Mode::Enabled, "sidecarInject enabled but no matching VirtualNode or VirtualGateway found");
         return Ok(None);
@@ -106,29 +111,29 @@ pub fn inject(
         bail!("a pod in its node's network can't have a sidecar: it would redirect the traffic of the whole node");
     }
     for list in ["initContainers", "containers"] {
-        for taken in names(pod, list) {
-            ensure!(![INIT, SIDECAR].contains(&taken), "container name {taken} is the sidecar's");
+        for name in names(pod, list) {
+            ensure!(![INIT, SIDECAR].contains(&name), "container name {name} is the sidecar's");
         }
     }
-    let mesh = mesh_of(node, surroundings)?;
+    let workload = WorkloadName { mesh: mesh_of(node, snapshot)?, name: node.aws_name() };
     let overrides = SidecarOverrides::of(&annotations)?;
-    let pod = add(pod, node, &mesh, &overrides, sidecar, ca)?;
+    let pod = add(pod, node, &workload, &overrides, sidecar, ca)?;
     Ok(Some(Injected { pod, warnings: overrides.warnings }))
 }
 
-fn mesh_of(node: &VirtualNode, surroundings: &Surroundings) -> anyhow::Result<String> {
-    let name = node.metadata.name.as_deref().unwrap_or_default();
+fn mesh_of(node: &Object<VirtualNode>, snapshot: &Snapshot) -> anyhow::Result<String> {
+    let name = node.name_any();
     let reference = node.mesh_ref().with_context(|| {
         format!("VirtualNode {name} has no meshRef, for it was made before this webhook: delete it and make it again")
     })?;
-    let mesh = surroundings.meshes.iter().find(|mesh| mesh.metadata.uid.as_deref() == Some(&reference.uid));
+    let mesh = snapshot.mesh(&reference.name).filter(|mesh| mesh.metadata.uid.as_ref() == Some(&reference.uid));
     Ok(mesh.with_context(|| format!("mesh {} of VirtualNode {name} is gone", reference.name))?.aws_name())
 }
 
 fn add(
     pod: &Value,
     node: &VirtualNode,
-    mesh: &str,
+    workload: &WorkloadName,
     overrides: &SidecarOverrides,
     sidecar: &Sidecar,
     ca: &str,
@@ -138,7 +143,7 @@ fn add(
     let init = list(spec, "initContainers")?;
     // After the pod's own init containers, which so keep the plain network, and before its containers.
     init.push(proxyinit(node, overrides, sidecar));
-    init.push(envoy(node, mesh, overrides, sidecar, ca));
+    init.push(envoy(workload, overrides, sidecar, ca));
     list(spec, "volumes")?.push(token());
     if node.spec.service_discovery.as_ref().is_some_and(|discovery| discovery.aws_cloud_map.is_some()) {
         list(spec, "readinessGates")?.push(json!({ "conditionType": GATE }));
@@ -182,8 +187,8 @@ fn proxyinit(node: &VirtualNode, overrides: &SidecarOverrides, sidecar: &Sidecar
     })
 }
 
-fn envoy(node: &VirtualNode, mesh: &str, overrides: &SidecarOverrides, sidecar: &Sidecar, ca: &str) -> Value {
-    let bootstrap = bootstrap(mesh, &node.aws_name(), &sidecar.xds_address, ca);
+fn envoy(workload: &WorkloadName, overrides: &SidecarOverrides, sidecar: &Sidecar, ca: &str) -> Value {
+    let bootstrap = bootstrap(workload, &sidecar.xds_address, ca);
     let ready = json!({ "path": "/ready", "port": STATS_PORT });
     json!({
         "name": SIDECAR,
@@ -292,7 +297,7 @@ mod tests {
         Chart::parse_from(images.iter().chain(more)).sidecar
     }
 
-    fn surroundings(label: &str) -> Surroundings {
+    fn snapshot(label: &str) -> Snapshot {
         let mut mesh = Mesh::new("k8multi", from_value(json!({ "awsName": "k8multi" })).unwrap());
         mesh.metadata.uid = Some("1".to_owned());
         let mut node = VirtualNode::new(
@@ -307,11 +312,12 @@ mod tests {
             .unwrap(),
         );
         node.metadata.namespace = Some("k8multi".to_owned());
-        Surroundings {
-            namespace: "k8multi".to_owned(),
-            labels: BTreeMap::from([(super::super::annotations::INJECT.to_owned(), label.to_owned())]),
-            meshes: vec![Arc::new(mesh)],
-            virtual_nodes: vec![Arc::new(node)],
+        let labels = BTreeMap::from([(super::super::annotations::INJECT.to_owned(), label.to_owned())]);
+        Snapshot {
+            namespaces: [("k8multi".to_owned(), labels)].into(),
+            meshes: [Arc::new(Object::new(mesh))].into_iter().collect(),
+            virtual_nodes: [Arc::new(Object::new(node))].into_iter().collect(),
+            ..Snapshot::default()
         }
     }
 
@@ -329,7 +335,7 @@ mod tests {
 
     #[test]
     fn a_pod_gets_its_sidecar() {
-        let pod = inject(&front(json!({})), &surroundings("enabled"), &sidecar(&[]), "PEM\n");
+        let pod = inject(&front(json!({})), "k8multi", &snapshot("enabled"), &sidecar(&[]), "PEM\n");
         let Injected { mut pod, warnings } = pod.unwrap().unwrap();
         assert!(warnings.is_empty());
         let bootstrap = &mut pod["spec"]["initContainers"][1]["args"][1];
@@ -339,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn the_pod_says_what_it_wants() {
+    fn annotations_override_the_chart() {
         let overrides = json!({
             "appmesh.k8s.aws/ports": "9000",
             "appmesh.k8s.aws/egressIgnoredIPs": "10.1.0.0/16",
@@ -348,7 +354,7 @@ mod tests {
             "appmesh.k8s.aws/virtualNode": "front"
         });
         let sidecar = sidecar(&["--sidecar-cpu-limits", "1"]);
-        let injected = inject(&front(overrides), &surroundings("enabled"), &sidecar, "").unwrap();
+        let injected = inject(&front(overrides), "k8multi", &snapshot("enabled"), &sidecar, "").unwrap();
         let Injected { pod, warnings } = injected.unwrap();
         assert_eq!(warnings, ["annotation appmesh.k8s.aws/virtualNode has no effect: App Mesh does not know it"]);
         let variable = |name: &str| {
@@ -370,11 +376,11 @@ mod tests {
         before["spec"]["initContainers"] = json!([{ "name": "first" }]);
         before["spec"]["volumes"] = json!([{ "name": "data" }]);
         before["spec"]["securityContext"] = json!({ "fsGroup": 7, "runAsUser": 8 });
-        let after = inject(&before, &surroundings("enabled"), &sidecar(&[]), "").unwrap().unwrap().pod;
+        let after = inject(&before, "k8multi", &snapshot("enabled"), &sidecar(&[]), "").unwrap().unwrap().pod;
         assert_eq!(names(&after, "initContainers"), ["first", "proxyinit", "envoy"]);
         assert_eq!(names(&after, "volumes"), ["data", "appmesh-token"]);
         assert_eq!(after["spec"]["securityContext"], before["spec"]["securityContext"]);
-        assert_eq!(inject(&after, &surroundings("enabled"), &sidecar(&[]), "").unwrap(), None, "once is enough");
+        assert_eq!(inject(&after, "k8multi", &snapshot("enabled"), &sidecar(&[]), "").unwrap(), None, "once is enough");
     }
 
     #[test]
@@ -406,7 +412,7 @@ mod tests {
                 Err("annotation appmesh.k8s.aws/appmeshCNI: not supported by this controller"),
             ),
         ] {
-            let outcome = inject(&pod, &surroundings(label), &sidecar(&[]), "");
+            let outcome = inject(&pod, "k8multi", &snapshot(label), &sidecar(&[]), "");
             let outcome = outcome.map(|pod| pod.is_some()).map_err(|error| error.to_string());
             assert_eq!(outcome.as_ref().map_err(String::as_str), expected.as_ref().map_err(|error| *error), "{pod}");
         }
@@ -420,7 +426,7 @@ mod tests {
                 "volumes":[{"name":"v","emptyDir":{}}],"securityContext":{"fsGroup":1},"hostNetwork":false}}"#.to_vec(),
         ])) {
             if let Ok(pod) = serde_json::from_slice::<Value>(&text)
-                && let Ok(Some(injected)) = inject(&pod, &surroundings("enabled"), &sidecar(&[]), "PEM\n")
+                && let Ok(Some(injected)) = inject(&pod, "k8multi", &snapshot("enabled"), &sidecar(&[]), "PEM\n")
             {
                 let own = |pod: &Value| pod["spec"]["containers"].clone();
                 prop_assert_eq!(own(&injected.pod), own(&pod));

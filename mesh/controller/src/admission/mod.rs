@@ -1,10 +1,9 @@
-//! What the API server asks before it stores an object: defaults, refusals, the sidecar.
+//! Answers the API server before it stores an object: fills in defaults, refuses, injects the sidecar.
 
 mod annotations;
 mod defaults;
 pub mod inject;
-pub mod membership;
-pub mod validate;
+mod validate;
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -18,28 +17,30 @@ use kube::{
     },
 };
 use mesh_api::{Mesh, MeshMember, MeshObject, MeshReference, VirtualNode, VirtualRouter, VirtualService};
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    identity::Identity,
-    store::{Snapshot, Store},
+    cluster::{Cluster, Object, Objects, Snapshot, kinds::Selecting},
+    model::Account,
     tls::{Certificate, TlsListener},
+    translate::{Check, Place, membership},
 };
 use inject::{Injected, Sidecar};
-use validate::{Checked, Place, check, check_immutable};
+use validate::{check_immutable, parse};
 
 /// Bytes; two objects of the size that etcd takes, the new and the old one, fit.
 const LARGEST_REVIEW: usize = 8 << 20;
 
 /// The webhook.
 pub struct Admission {
-    /// The cluster's objects.
-    pub store: Store,
-    /// For what has not arrived in the store yet.
+    /// The cluster as it is known here.
+    pub cluster: Cluster,
+    /// For what has not arrived here yet.
     pub client: Client,
     /// The account whose ARNs may be backends.
-    pub identity: Identity,
+    pub account: Account,
     /// What a sidecar looks like.
     pub sidecar: Sidecar,
     /// Folder with the authority that sidecars are to trust.
@@ -60,6 +61,9 @@ struct Granted {
 
 impl Admission {
     /// Answers until `stop`, and ends when the last answer is given.
+    ///
+    /// # Errors
+    /// The listener breaks.
     pub async fn serve(self, listener: TlsListener, stop: CancellationToken) -> anyhow::Result<()> {
         let router = Router::new()
             .route("/mutate", routing::post(mutate))
@@ -81,7 +85,7 @@ impl Admission {
                 let namespace = request.namespace.as_deref().unwrap_or_default();
                 ensure!(
                     !request.name.is_empty(),
-                    "metadata.generateName: not served, for awsName is made from the name"
+                    "metadata.generateName: not supported, for awsName is made from the name"
                 );
                 let aws_name = default_aws_name(kind, &request.name, namespace);
                 let mesh = if kind == "Mesh" { None } else { Some(self.mesh(namespace).await?) };
@@ -94,14 +98,23 @@ impl Admission {
     }
 
     async fn mesh(&self, namespace: &str) -> anyhow::Result<MeshReference> {
-        membership::decide(&self.store, &self.client, namespace, |surroundings| {
-            let mesh = surroundings.mesh()?;
+        self.decide(namespace, |snapshot| {
+            let mesh = membership::mesh_of_namespace(snapshot, namespace)?;
             Ok(MeshReference { name: mesh.name_any(), uid: mesh.uid().unwrap_or_default() })
         })
         .await
     }
 
-    /// Refuses what can't be served.
+    /// Decides by what is known here; what that cannot grant is asked of the API server, for a Mesh made a moment ago may
+    /// not have arrived yet.
+    async fn decide<T>(&self, namespace: &str, decision: impl Fn(&Snapshot) -> anyhow::Result<T>) -> anyhow::Result<T> {
+        match decision(&self.cluster.snapshot()) {
+            Ok(granted) => Ok(granted),
+            Err(_) => decision(&Snapshot::ask(&self.client, namespace).await?),
+        }
+    }
+
+    /// Refuses what cannot be supported.
     fn validate(&self, request: &Request) -> anyhow::Result<()> {
         let kind = request.kind.kind.as_str();
         let Some(object) = &request.object else { return Ok(()) };
@@ -114,24 +127,24 @@ impl Admission {
             }
             check_immutable(kind, &object, &old)?;
         }
-        let snapshot = self.store.snapshot();
+        let snapshot = self.cluster.snapshot();
         match kind {
-            "Mesh" => check::<Mesh>(&object, Place { identity: &self.identity, mesh: None }),
+            "Mesh" => parse::<Mesh>(&object, Place { account: &self.account, mesh: None }).map(drop),
             "VirtualNode" => self.validate_member(&object, &snapshot, &snapshot.virtual_nodes),
             "VirtualRouter" => self.validate_member(&object, &snapshot, &snapshot.virtual_routers),
             "VirtualService" => self.validate_member(&object, &snapshot, &snapshot.virtual_services),
-            _ => bail!("{kind}: not served by this controller"),
+            _ => bail!("{kind}: not supported by this controller"),
         }
     }
 
-    fn validate_member<K>(&self, object: &Value, snapshot: &Snapshot, others: &[Arc<K>]) -> anyhow::Result<()>
+    fn validate_member<K>(&self, object: &Value, snapshot: &Snapshot, others: &Objects<K>) -> anyhow::Result<()>
     where
-        K: Checked + MeshMember,
+        K: Check + MeshMember + Selecting + Serialize + DeserializeOwned,
     {
         let mesh = object["spec"]["meshRef"]["name"].as_str().and_then(|mesh| snapshot.mesh(mesh));
         let mesh = mesh.map(|mesh| mesh.aws_name());
-        check::<K>(object, Place { identity: &self.identity, mesh: mesh.as_deref() })?;
-        check_unique(&serde_json::from_value::<K>(object.clone())?, others)
+        let object = parse::<K>(object, Place { account: &self.account, mesh: mesh.as_deref() })?;
+        check_unique::<K>(&object, others)
     }
 
     /// The pod with its sidecar.
@@ -139,8 +152,8 @@ impl Admission {
         let namespace = request.namespace.as_deref().context("a pod without namespace")?;
         let ca = Certificate::authority(&self.certificates)?;
         let pod = json!(request.object);
-        membership::decide(&self.store, &self.client, namespace, |surroundings| {
-            let injected = inject::inject(&pod, surroundings, &self.sidecar, &ca)?;
+        self.decide(namespace, |snapshot| {
+            let injected = inject::inject(&pod, namespace, snapshot, &self.sidecar, &ca)?;
             Ok(injected
                 .map_or_else(Granted::default, |Injected { pod, warnings }| Granted { object: Some(pod), warnings }))
         })
@@ -158,8 +171,8 @@ fn default_aws_name(kind: &str, name: &str, namespace: &str) -> String {
 }
 
 /// Refuses a name in AWS's terms that another object of the same kind and mesh has: each would undo what the other says.
-fn check_unique<K: MeshMember>(object: &K, others: &[Arc<K>]) -> anyhow::Result<()> {
-    let same = |other: &&Arc<K>| {
+fn check_unique<K: MeshMember>(object: &K, others: &Objects<K>) -> anyhow::Result<()> {
+    let same = |other: &&Arc<Object<K>>| {
         (other.name_any(), other.namespace()) != (object.name_any(), object.namespace())
             && other.meta().deletion_timestamp.is_none()
             && other.mesh_ref() == object.mesh_ref()
@@ -199,7 +212,7 @@ async fn answer(review: Review, decide: impl AsyncFnOnce(&Request) -> anyhow::Re
         let mut response = response.clone();
         response.warnings = Some(warnings).filter(|warnings| !warnings.is_empty());
         let Some(object) = object else { return Ok(response) };
-        // Through JSON, for kube speaks of an older json-patch's type.
+        // Through JSON, for kube uses an older json-patch's type.
         let patch = serde_json::from_value(json!(json_patch::diff(&json!(request.object), &object)))?;
         Ok(response.with_patch(patch)?)
     });

@@ -1,47 +1,32 @@
-//! What admission refuses. Bounds of single fields are the CRDs' schemas' matter.
-
-use std::collections::BTreeSet;
+//! Refuses objects for what is wrong with them by themselves. Bounds of single fields are the CRDs' schemas' matter.
 
 use anyhow::{Context as _, bail, ensure};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-use kube::core::Selector;
-use mesh_api::{
-    Arn, Backend, Mesh, PortMapping, Protocol, Route, VirtualNode, VirtualRouter, VirtualService,
-    VirtualServiceProvider, arn::MeshResource,
-};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use crate::{identity::Identity, problems, unserved};
+use crate::{
+    cluster::{Object, kinds::Selecting},
+    translate::{Check, Place, check},
+};
 
-/// Where Envoy writes what it writes down: in its container's log.
-pub const STDOUT: &str = "/dev/stdout";
-
-/// Where the object is to live.
-#[derive(Clone, Copy, Debug)]
-pub struct Place<'a> {
-    /// The account and region.
-    pub identity: &'a Identity,
-    /// The mesh of its namespace, in AWS's terms; none for a Mesh, or when the Mesh is gone.
-    pub mesh: Option<&'a str>,
-}
-
-/// What a kind asks of an object whose fields are all served: each problem as `path: what is wrong`.
-pub trait Checked: Serialize + DeserializeOwned {
-    /// The problems, none if the object is fine.
-    fn problems(&self, place: Place<'_>) -> Vec<String>;
-}
-
-/// Refuses an object with a field that is not served, or that makes no sense.
-pub fn check<K: Checked>(object: &Value, place: Place<'_>) -> anyhow::Result<()> {
-    let typed: K = serde_json::from_value(object.clone()).context("the object does not read")?;
-    let unserved = unserved::fields("spec", &object["spec"], &serde_json::to_value(&typed)?["spec"]);
-    let problems = if unserved.is_empty() { typed.problems(place) } else { unserved };
+/// Parses an object, unless a field of it is not supported or makes no sense.
+///
+/// # Errors
+/// It has such a field: each by its path.
+pub fn parse<K>(object: &Value, place: Place<'_>) -> anyhow::Result<Object<K>>
+where
+    K: Check + Selecting + Serialize + DeserializeOwned,
+{
+    let object = Object::<K>::parse(object).context("the object does not parse")?;
+    let problems: Vec<_> = check(&object, place).iter().map(ToString::to_string).collect();
     ensure!(problems.is_empty(), "{}", problems.join("; "));
-    Ok(())
+    Ok(object)
 }
 
 /// Refuses an update of what names the object.
+///
+/// # Errors
+/// The update changes that.
 pub fn check_immutable(kind: &str, object: &Value, old: &Value) -> anyhow::Result<()> {
     let changed = |field: &&str| object["spec"].get(*field) != old["spec"].get(*field);
     let changed: Vec<_> =
@@ -52,152 +37,22 @@ pub fn check_immutable(kind: &str, object: &Value, old: &Value) -> anyhow::Resul
     Ok(())
 }
 
-impl Checked for Mesh {
-    fn problems(&self, _: Place<'_>) -> Vec<String> {
-        selector("spec.namespaceSelector", self.spec.namespace_selector.as_ref()).into_iter().collect()
-    }
-}
-
-impl Checked for VirtualNode {
-    fn problems(&self, place: Place<'_>) -> Vec<String> {
-        let spec = &self.spec;
-        let mut problems = Vec::new();
-        problems.extend(selector("spec.podSelector", spec.pod_selector.as_ref()));
-        problems.extend(ports(spec.listeners.iter().flatten().map(|listener| listener.port_mapping)));
-        for (index, listener) in spec.listeners.iter().flatten().enumerate() {
-            let found = listener.health_check.iter().flat_map(problems::of_health_check);
-            problems.extend(found.map(|problem| format!("spec.listeners[{index}].healthCheck{problem}")));
-        }
-        match &spec.service_discovery {
-            None if spec.listeners.as_ref().is_some_and(|listeners| !listeners.is_empty()) => problems.push(format!(
-                "ServiceDiscovery missing for VirtualNode-{}. \
-                 ServiceDiscovery must be specified when a listener is specified.",
-                self.metadata.name.as_deref().unwrap_or_default()
-            )),
-            Some(discovery) if discovery.aws_cloud_map.is_some() == discovery.dns.is_some() => {
-                problems.push("spec.serviceDiscovery: needs one of awsCloudMap and dns".to_owned());
-            }
-            _ => {}
-        }
-        if spec.access_log().is_some_and(|path| path != STDOUT) {
-            problems.push(format!("spec.logging.accessLog.file.path: only {STDOUT} is served"));
-        }
-        for (index, backend) in spec.backends.iter().flatten().enumerate() {
-            let found = self::backend(backend, place);
-            problems.extend(found.map(|problem| format!("spec.backends[{index}].virtualService{problem}")));
-        }
-        problems
-    }
-}
-
-impl Checked for VirtualService {
-    fn problems(&self, _: Place<'_>) -> Vec<String> {
-        self.spec.provider.as_ref().and_then(provider).into_iter().collect()
-    }
-}
-
-impl Checked for VirtualRouter {
-    fn problems(&self, _: Place<'_>) -> Vec<String> {
-        let mut problems = Vec::new();
-        problems.extend(ports(self.spec.listeners.iter().flatten().map(|listener| listener.port_mapping)));
-        let mut names = BTreeSet::new();
-        for (index, route) in self.spec.routes.iter().flatten().enumerate() {
-            if !names.insert(&route.name) {
-                problems.push(format!("spec.routes[{index}].name: {} is the name of another route too", route.name));
-            }
-            problems.extend(self::route(route).into_iter().map(|problem| format!("spec.routes[{index}]{problem}")));
-        }
-        problems
-    }
-}
-
-fn selector(path: &str, selector: Option<&LabelSelector>) -> Option<String> {
-    let error = Selector::try_from(selector?.clone()).err()?;
-    Some(format!("{path}: {error}"))
-}
-
-fn ports(ports: impl Iterator<Item = PortMapping>) -> Vec<String> {
-    let problem = |(index, port): (usize, PortMapping)| match (index, port.protocol) {
-        (0, Protocol::Http) => None,
-        (0, _) => Some("spec.listeners[0].portMapping.protocol: only http is served".to_owned()),
-        _ => Some(format!("spec.listeners[{index}]: more than one listener is not served")),
-    };
-    ports.enumerate().filter_map(problem).collect()
-}
-
-fn backend(backend: &Backend, place: Place<'_>) -> Option<String> {
-    let service = &backend.virtual_service;
-    let arn = match (&service.virtual_service_ref, &service.virtual_service_arn) {
-        (Some(_), None) => return None,
-        (None, Some(arn)) => arn,
-        _ => return Some(": needs one of virtualServiceRef and virtualServiceARN".to_owned()),
-    };
-    let problem = match arn.parse::<Arn>() {
-        Err(error) => error.to_string(),
-        Ok(arn) => foreign(&arn, place)?,
-    };
-    Some(format!(".virtualServiceARN: {problem}"))
-}
-
-/// Why an ARN names no VirtualService that this account's Cloud Map namespaces could tell about.
-fn foreign(arn: &Arn, Place { identity, mesh }: Place<'_>) -> Option<String> {
-    let home = (identity.partition.as_str(), identity.region.as_str(), identity.account.as_str());
-    if !matches!(arn.resource, MeshResource::VirtualService(_)) {
-        return Some(format!("{arn} names no VirtualService"));
-    }
-    if (arn.partition.as_str(), arn.region.as_str(), arn.account.as_str()) != home {
-        return Some(format!(
-            "{arn} is not of account {} in {}, and others are not served",
-            identity.account, identity.region
-        ));
-    }
-    let mesh = mesh.filter(|mesh| *mesh != arn.mesh)?;
-    Some(format!("{arn} is not of mesh {mesh}"))
-}
-
-fn provider(provider: &VirtualServiceProvider) -> Option<String> {
-    match (&provider.virtual_node, &provider.virtual_router) {
-        (Some(node), None) if node.virtual_node_ref.is_none() => {
-            Some("spec.provider.virtualNode: virtualNodeRef is missing".to_owned())
-        }
-        (None, Some(router)) if router.virtual_router_ref.is_none() => {
-            Some("spec.provider.virtualRouter: virtualRouterRef is missing".to_owned())
-        }
-        (Some(_), Some(_)) | (None, None) => {
-            Some("spec.provider: needs one of virtualNode and virtualRouter".to_owned())
-        }
-        _ => None,
-    }
-}
-
-fn route(route: &Route) -> Vec<String> {
-    let Some(http) = &route.http_route else { return vec![": httpRoute is missing".to_owned()] };
-    let problems = problems::of_route(&http.match_, http.retry_policy.as_ref());
-    let mut problems: Vec<_> = problems.into_iter().map(|problem| format!(".httpRoute{problem}")).collect();
-    let targets = &http.action.weighted_targets;
-    for (index, _) in targets.iter().enumerate().filter(|(_, target)| target.virtual_node_ref.is_none()) {
-        problems.push(format!(".httpRoute.action.weightedTargets[{index}]: virtualNodeRef is missing"));
-    }
-    if targets.iter().all(|target| target.weight == 0) {
-        problems.push(".httpRoute.action.weightedTargets: the weights add up to 0".to_owned());
-    }
-    problems
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Account;
     use ::tests::hostile::spoiled;
+    use mesh_api::{Mesh, VirtualNode, VirtualRouter, VirtualService};
     use serde_json::json;
 
-    fn problems<K: Checked>(kind: &str, spec: Value) -> String {
-        let identity = Identity { partition: "aws".into(), region: "us-west-2".into(), account: "123456789012".into() };
-        let place = Place { identity: &identity, mesh: Some("k8multi") };
+    fn problems<K: Check + Selecting + Serialize + DeserializeOwned>(kind: &str, spec: Value) -> String {
+        let account = Account { partition: "aws".into(), region: "us-west-2".into(), account: "123456789012".into() };
+        let place = Place { account: &account, mesh: Some("k8multi") };
         let object = json!({
             "apiVersion": "appmesh.k8s.aws/v1beta2", "kind": kind,
             "metadata": { "name": "x", "namespace": "ns" }, "spec": spec
         });
-        check::<K>(&object, place).map_or_else(|error| error.to_string(), |()| String::new())
+        parse::<K>(&object, place).map_or_else(|error| error.to_string(), |_| String::new())
     }
 
     #[test]
@@ -205,8 +60,8 @@ mod tests {
         for (spec, expected) in [
             (json!({ "namespaceSelector": { "matchLabels": { "mesh": "m" } } }), ""),
             (json!({ "egressFilter": { "type": "ALLOW_ALL" } }), ""),
-            (json!({ "meshServiceDiscovery": {} }), "spec.meshServiceDiscovery: not served by this controller"),
-            (json!({ "meshOwner": "210987654321" }), "spec.meshOwner: not served by this controller"),
+            (json!({ "meshServiceDiscovery": {} }), "spec.meshServiceDiscovery: not supported by this controller"),
+            (json!({ "meshOwner": "210987654321" }), "spec.meshOwner: not supported by this controller"),
             (
                 json!({ "namespaceSelector": { "matchExpressions": [{ "key": "a", "operator": "Like" }] } }),
                 "spec.namespaceSelector: failed to parse value as expression: Invalid expression operator",
@@ -242,21 +97,21 @@ mod tests {
                     "healthCheck": { "protocol": "grpc", "intervalMillis": 5000, "timeoutMillis": 2000,
                         "healthyThreshold": 2, "unhealthyThreshold": 2 }
                 }]}),
-                "spec.listeners[0].healthCheck.protocol: only http and tcp are served".to_owned(),
+                "spec.listeners[0].healthCheck.protocol: only http and tcp are supported".to_owned(),
             ),
             (json!({ "logging": { "accessLog": { "file": { "path": "/dev/stdout" } } } }), String::new()),
             (
                 json!({ "logging": { "accessLog": { "file": { "path": "/tmp/log" } } } }),
-                "spec.logging.accessLog.file.path: only /dev/stdout is served".to_owned(),
+                "spec.logging.accessLog.file.path: only /dev/stdout is supported".to_owned(),
             ),
             (
                 json!({ "listeners": [{
                     "portMapping": { "port": 8080, "protocol": "http" },
                     "tls": { "mode": "STRICT" }, "timeout": { "http": {} }
                 }], "serviceDiscovery": cloud_map, "backendDefaults": {} }),
-                "spec.backendDefaults: not served by this controller; \
-                 spec.listeners[0].timeout: not served by this controller; \
-                 spec.listeners[0].tls: not served by this controller"
+                "spec.backendDefaults: not supported by this controller; \
+                 spec.listeners[0].timeout: not supported by this controller; \
+                 spec.listeners[0].tls: not supported by this controller"
                     .to_owned(),
             ),
             (
@@ -264,8 +119,8 @@ mod tests {
                     "listeners": [{ "portMapping": { "port": 8080, "protocol": "http2" } }, http],
                     "serviceDiscovery": cloud_map
                 }),
-                "spec.listeners[0].portMapping.protocol: only http is served; \
-                 spec.listeners[1]: more than one listener is not served"
+                "spec.listeners[0].portMapping.protocol: only http is supported; \
+                 spec.listeners[1]: more than one listener is not supported"
                     .to_owned(),
             ),
             (backend(arn("123456789012", "k8multi/virtualService/colorapp.k8multi.svc.cluster.local")), String::new()),
@@ -286,7 +141,7 @@ mod tests {
                 backend(arn("210987654321", "k8multi/virtualService/a")),
                 format!(
                     "spec.backends[0].virtualService.virtualServiceARN: {} is not of account 123456789012 in \
-                     us-west-2, and others are not served",
+                     us-west-2, and others are not supported",
                     arn("210987654321", "k8multi/virtualService/a")
                 ),
             ),
@@ -320,7 +175,7 @@ mod tests {
             ),
             (
                 json!({ "virtualRouter": { "virtualRouterARN": "arn" } }),
-                "spec.provider.virtualRouter.virtualRouterARN: not served by this controller",
+                "spec.provider.virtualRouter.virtualRouterARN: not supported by this controller",
             ),
             (json!({ "virtualNode": {} }), "spec.provider.virtualNode: virtualNodeRef is missing"),
         ] {
@@ -339,12 +194,12 @@ mod tests {
             (json!({ "name": "a", "httpRoute": http(prefix.clone(), json!([target(1), target(0)])) }), String::new()),
             (
                 json!({ "name": "a", "grpcRoute": {} }),
-                "spec.routes[0].grpcRoute: not served by this controller".to_owned(),
+                "spec.routes[0].grpcRoute: not supported by this controller".to_owned(),
             ),
             (json!({ "name": "a" }), "spec.routes[0]: httpRoute is missing".to_owned()),
             (
                 json!({ "name": "a", "httpRoute": http(json!({ "path": { "regex": "/.*" } }), json!([target(1)])) }),
-                format!("{path}.match.path.regex: not served by this controller"),
+                format!("{path}.match.path.regex: not supported by this controller"),
             ),
             (
                 json!({ "name": "a", "httpRoute": http(json!({}), json!([target(0), { "weight": 0 }])) }),
@@ -390,7 +245,7 @@ mod tests {
 
     /// What was fine is fine again as it was understood.
     #[track_caller]
-    fn stays<K: Checked>(kind: &str, spec: &Value) {
+    fn stays<K: Check + Selecting + Serialize + DeserializeOwned>(kind: &str, spec: &Value) {
         if problems::<K>(kind, spec.clone()).is_empty() {
             let object = json!({ "apiVersion": "appmesh.k8s.aws/v1beta2", "kind": kind, "metadata": {}, "spec": spec });
             let understood = json!(serde_json::from_value::<K>(object).unwrap());

@@ -1,43 +1,45 @@
-//! The readiness gate of pods: one is ready once others find it in Cloud Map. So a rollout goes on, and whoever waits for
-//! it, only when its pods can be called.
+//! Computes the readiness gate of pods: one is ready once others find it in Cloud Map. So a rollout goes on, and whoever
+//! waits for it, only when its pods can be called.
 
-use k8s_openapi::{api::core::v1::Pod, jiff::Timestamp};
-use kube::ResourceExt as _;
+use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::registrar::{Pods, Registration};
+use crate::cluster::{GATE, Pod};
 
-/// The condition that the pod waits for; Amazon's controller names it so.
-pub const GATE: &str = "conditions.appmesh.k8s.aws/aws-cloudmap-healthy";
+/// Whether a pod whose containers are ready is registered in Cloud Map.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Registration {
+    /// Whether callers find it; `None` as long as that is not known.
+    pub registered: Option<bool>,
+    /// Why not, if Cloud Map refuses it.
+    pub error: Option<String>,
+}
 
-/// A strategic merge patch of the status that says whether the pod is registered; `None` if it says so already, or if
-/// the pod does not wait for it.
-pub fn patch(pod: &Pod, pods: &Pods) -> Option<Value> {
-    let gates = pod.spec.as_ref().and_then(|spec| spec.readiness_gates.as_ref());
-    let waits = gates.is_some_and(|gates| gates.iter().any(|gate| gate.condition_type == GATE));
-    if !waits || pod.metadata.deletion_timestamp.is_some() {
+/// A strategic merge patch of the pod's status that says whether it is registered; `None` if it says so already, or if
+/// the pod does not wait for it. `registration` is `None` for a pod that is not to be registered, or not yet.
+pub fn patch(pod: &Pod, registration: Option<&Registration>) -> Option<Value> {
+    if !pod.gated || pod.metadata.deletion_timestamp.is_some() {
         return None;
     }
-    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
-    let had = conditions.and_then(|conditions| conditions.iter().find(|condition| condition.type_ == GATE));
-    let (status, reason, message) = match pods.get(&(pod.namespace().unwrap_or_default(), pod.name_any())) {
-        Some(Registration { there: Some(true), .. }) => ("True", "Registered", ""),
+    let present = pod.gate.as_ref();
+    let (ready, reason, message) = match registration {
+        Some(Registration { registered: Some(true), .. }) => (true, "Registered", ""),
         // A controller that has just started, or that AWS does not answer, takes no pod out of service.
-        Some(Registration { there: None, .. }) if had.is_some_and(|had| had.status == "True") => return None,
-        Some(Registration { trouble: Some(trouble), .. }) => ("False", "NotRegistered", trouble.as_str()),
+        Some(Registration { registered: None, .. }) if present.is_some_and(|present| present.ready) => return None,
+        Some(Registration { error: Some(error), .. }) => (false, "NotRegistered", error.as_str()),
         // Nothing to say yet.
-        _ if had.is_none() => return None,
-        Some(_) => ("False", "NotRegistered", ""),
-        None => ("False", "ContainersNotReady", ""),
+        _ if present.is_none() => return None,
+        Some(_) => (false, "NotRegistered", ""),
+        None => (false, "ContainersNotReady", ""),
     };
-    if let Some(had) = had
-        && (had.status.as_str(), had.reason.as_deref(), had.message.as_deref().unwrap_or_default())
-            == (status, Some(reason), message)
-    {
+    let same = present.filter(|present| present.ready == ready);
+    if same.is_some_and(|present| {
+        (present.reason.as_deref(), present.message.as_deref().unwrap_or_default()) == (Some(reason), message)
+    }) {
         return None;
     }
-    let since = had.filter(|had| had.status == status).and_then(|had| had.last_transition_time.clone());
-    let since = since.map_or_else(Timestamp::now, |since| since.0);
+    let since = same.and_then(|present| present.since.clone()).map_or_else(Timestamp::now, |since| since.0);
+    let status = if ready { "True" } else { "False" };
     let condition =
         json!({ "type": GATE, "status": status, "reason": reason, "message": message, "lastTransitionTime": since });
     Some(json!({ "status": { "conditions": [condition] } }))
@@ -50,67 +52,69 @@ mod tests {
 
     const SINCE: &str = "2026-11-22T00:00:00Z";
 
-    fn pod(gate: &str, had: Option<(&str, &str, &str)>) -> Pod {
-        let had = had.map(|(status, reason, message)| {
+    fn pod(gate: &str, present: Option<(&str, &str, &str)>) -> Pod {
+        let condition = present.map(|(status, reason, message)| {
             json!({ "type": GATE, "status": status, "reason": reason, "message": message, "lastTransitionTime": SINCE })
         });
         from_value(json!({
             "metadata": { "name": "red", "namespace": "k8multi" },
             "spec": { "containers": [], "readinessGates": [{ "conditionType": gate }] },
-            "status": { "conditions": had.into_iter().collect::<Vec<_>>() }
+            "status": { "conditions": condition.into_iter().collect::<Vec<_>>() }
         }))
         .unwrap()
     }
 
-    fn pods(there: Option<bool>, trouble: Option<&str>) -> Pods {
-        let registration = Registration { there, trouble: trouble.map(str::to_owned) };
-        Pods::from([(("k8multi".to_owned(), "red".to_owned()), registration)])
+    fn registration(registered: Option<bool>, error: Option<&str>) -> Option<Registration> {
+        Some(Registration { registered, error: error.map(str::to_owned) })
     }
 
     #[test]
     fn the_condition_follows_the_registration() {
-        let (yes, no, unknown) = (|| pods(Some(true), None), || pods(Some(false), None), || pods(None, None));
-        let denied = |there| pods(there, Some("AccessDenied: not you"));
+        let denied = |registered| registration(registered, Some("AccessDenied: not you"));
         let refused = ("False", "NotRegistered", "AccessDenied: not you");
         let registered = ("True", "Registered", "");
-        for (case, had, pods, expected) in [
-            ("not ready yet", None, Pods::new(), None),
-            ("under way", None, no(), None),
+        for (case, present, registration, expected) in [
+            ("not ready yet", None, None, None),
+            ("under way", None, registration(Some(false), None), None),
             ("refused", None, denied(Some(false)), Some(refused)),
             ("refused still", Some(refused), denied(Some(false)), None),
             ("refused from the first", None, denied(None), Some(refused)),
-            ("there", None, yes(), Some(registered)),
-            ("there still", Some(registered), yes(), None),
-            ("there, though others are refused", Some(registered), denied(Some(true)), None),
-            ("in the end", Some(refused), yes(), Some(registered)),
-            ("by a controller that has just started", Some(registered), unknown(), None),
+            ("registered", None, registration(Some(true), None), Some(registered)),
+            ("registered still", Some(registered), registration(Some(true), None), None),
+            ("registered, though others are refused", Some(registered), denied(Some(true)), None),
+            ("registered in the end", Some(refused), registration(Some(true), None), Some(registered)),
+            ("by a controller that has just started", Some(registered), registration(None, None), None),
             ("by one that has just started and is refused", Some(registered), denied(None), None),
-            ("removed", Some(registered), no(), Some(("False", "NotRegistered", ""))),
-            ("broken", Some(registered), Pods::new(), Some(("False", "ContainersNotReady", ""))),
+            ("removed", Some(registered), registration(Some(false), None), Some(("False", "NotRegistered", ""))),
+            ("broken", Some(registered), None, Some(("False", "ContainersNotReady", ""))),
         ] {
-            let patch = patch(&pod(GATE, had), &pods);
-            let told = patch.as_ref().map(|patch| {
+            let patch = patch(&pod(GATE, present), registration.as_ref());
+            let written = patch.as_ref().map(|patch| {
                 let condition = &patch["status"]["conditions"][0];
                 let text = |field: &str| condition[field].as_str().unwrap();
                 (text("status"), text("reason"), text("message"))
             });
-            assert_eq!(told, expected, "{case}");
+            assert_eq!(written, expected, "{case}");
         }
     }
 
     #[test]
     fn a_new_reason_is_no_transition() {
-        let had = Some(("False", "NotRegistered", "no"));
-        let since = |of| patch(&pod(GATE, had), &of).unwrap()["status"]["conditions"][0]["lastTransitionTime"].clone();
-        assert_eq!(since(pods(None, Some("still no"))), SINCE);
-        assert_ne!(since(pods(Some(true), None)), SINCE);
+        let pod = pod(GATE, Some(("False", "NotRegistered", "no")));
+        let since = |registration: Option<Registration>| {
+            let patch = patch(&pod, registration.as_ref()).unwrap();
+            patch["status"]["conditions"][0]["lastTransitionTime"].clone()
+        };
+        assert_eq!(since(registration(None, Some("still no"))), SINCE);
+        assert_ne!(since(registration(Some(true), None)), SINCE);
     }
 
     #[test]
-    fn only_pods_that_wait_are_told() {
-        assert_eq!(patch(&pod("example.com/other", None), &pods(Some(true), None)), None);
+    fn only_pods_that_wait_have_the_condition() {
+        let registered = registration(Some(true), None);
+        assert_eq!(patch(&pod("example.com/other", None), registered.as_ref()), None);
         let mut leaving = pod(GATE, None);
         leaving.metadata.deletion_timestamp = from_value(json!(SINCE)).unwrap();
-        assert_eq!(patch(&leaving, &pods(Some(true), None)), None);
+        assert_eq!(patch(&leaving, registered.as_ref()), None);
     }
 }

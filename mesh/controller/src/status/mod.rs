@@ -1,100 +1,190 @@
-//! What users read of their objects, and the objects' end: conditions, ARNs, finalizers,
-//! readiness gates. Only the leader writes.
+//! Writes what users read of their objects: conditions, ARNs, readiness gates and events, and lets objects go that are
+//! deleted. Only the leader writes, and only what differs.
 
-pub mod gate;
+mod condition;
+mod events;
+mod gate;
+mod kinds;
 mod patch;
-mod verdict;
+mod queue;
+#[cfg(test)]
+mod tests;
+mod writer;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use anyhow::Context as _;
-use backon::{BackoffBuilder as _, ExponentialBuilder};
-use futures::{StreamExt as _, future::BoxFuture, stream};
-use k8s_openapi::api::core::v1::Pod;
-use kube::{
-    Api, Client, Resource, ResourceExt as _,
-    api::{DynamicObject, Patch, PatchParams},
-    runtime::events::{Event, EventType, Recorder, Reporter},
-};
-use mesh_api::{Arn, Mesh, MeshMember, MeshObject, VirtualNode, VirtualRouter, VirtualService, arn::MeshResource};
-use serde::de::DeserializeOwned;
+use futures::future::BoxFuture;
+use kube::{Client, Resource as _, api::ApiResource, api::ObjectMeta, runtime::events::EventType};
+use mesh_api::{Arn, Mesh, VirtualNode, VirtualRouter, VirtualService};
+use serde::Serialize;
 use serde_json::Value;
-use tokio::{
-    sync::{Mutex, watch},
-    time::{Instant, sleep_until},
-};
+use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
+pub use condition::PodCounts;
+pub use gate::Registration;
+
 use crate::{
-    cloudmap::told,
-    publish,
-    registrar::{Leaving, Pods, Registrar},
-    registration,
-    store::{Snapshot, Store, Unreadable},
+    cluster::{Object, Pod, PodKey, Pods, Snapshot, Unreadable, kinds::with_kinds},
+    metrics::{Kind, KindAndReason, Metrics},
+    model::{ObjectKey, Problem, Reason, ServiceKey},
+    translate::{Report, Translation},
 };
-use patch::{INVALID, finalizers_patch, status_patch, unreadable_patch};
-use verdict::{Namespaces, Verdict};
+use condition::Summary;
+use events::Events;
+use kinds::{APPMESH_RESOURCES, CLOUDMAP_RESOURCES, MESH_MEMBERS, Reported};
+use patch::{Fields, Wanted};
+use queue::{Outcome, Queue};
+use writer::{Target, Writer, Written};
 
-/// As events and managed fields tell who wrote them.
+/// The name under which events and managed fields say who wrote them.
 const NAME: &str = "appmesh-controller";
-/// Keeps a Mesh until its members are gone.
-const MESH_MEMBERS: &str = "finalizers.appmesh.k8s.aws/mesh-members";
-/// Amazon's controller sets it; with no App Mesh API there is nothing to clean up behind it.
-const APPMESH_RESOURCES: &str = "finalizers.appmesh.k8s.aws/aws-appmesh-resources";
-/// Keeps an object until what Cloud Map knows of it is gone.
-const CLOUDMAP_RESOURCES: &str = "finalizers.appmesh.k8s.aws/aws-cloudmap-resources";
-/// Characters of an event's note; the API server takes 1 kB.
-const NOTE: usize = 1000;
-/// Objects settled at once.
-const CONCURRENCY: usize = 8;
+/// How long changes of a VirtualNode's pods are gathered: its status need not follow each pod of a rollout.
+const POD_COUNTS_DELAY: Duration = Duration::from_secs(1);
+/// How long an answer about Cloud Map's namespaces holds for one that is missing in it.
+const NAMESPACES_AGE: Duration = Duration::from_secs(1);
+/// Objects looked at at once. Those that wait for Cloud Map must not hold up the others.
+const OBJECTS_AT_ONCE: usize = 16;
+/// Pods looked at at once.
+const PODS_AT_ONCE: usize = 8;
 
-/// Writes what the leader finds out.
-pub struct Reporting {
-    client: Client,
-    store: Store,
-    registrar: Arc<Registrar>,
-    events: Recorder,
-    /// Cloud Map's namespaces as they were last asked for.
-    namespaces: Mutex<BTreeSet<String>>,
+/// Something of an object in Cloud Map.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CloudMapResource {
+    /// The service that a VirtualNode's pods are registered in.
+    Service(ServiceKey),
+    /// What is published of the VirtualService of this ARN, in any namespace.
+    Publication(Arn),
 }
 
-type Settling<'a> = BoxFuture<'a, anyhow::Result<()>>;
+/// Whether something is out of Cloud Map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removal {
+    /// Nothing is left of it but what other objects need.
+    Done,
+    /// Cloud Map is still removing it.
+    Pending,
+}
 
-impl Reporting {
-    /// `instance` is the pod's name, for events.
-    pub fn new(client: Client, store: Store, registrar: Arc<Registrar>, instance: String) -> Self {
-        let reporter = Reporter { controller: NAME.to_owned(), instance: Some(instance) };
-        let events = Recorder::new(client.clone(), reporter);
-        Self { client, store, registrar, events, namespaces: Mutex::default() }
+/// What status asks of Cloud Map. Errors are in words for people.
+pub trait CloudMap: Send + Sync {
+    /// The names of the namespaces that there are.
+    fn namespaces(&self) -> BoxFuture<'_, Result<BTreeSet<String>, String>>;
+
+    /// Removes what Cloud Map holds of an object that is being deleted, unless others need it. It is called again until
+    /// it is done.
+    fn remove<'a>(&'a self, resource: &'a CloudMapResource) -> BoxFuture<'a, Result<Removal, String>>;
+
+    /// Whether a pod is registered; `None` if it is not to be.
+    fn registration(&self, pod: &Pod) -> Option<Registration>;
+}
+
+/// Counts the pods of the VirtualNode of a namespace and name.
+pub type CountPods = Box<dyn Fn(&str, &str) -> PodCounts + Send + Sync>;
+
+/// The cluster and what was made of it.
+#[derive(Clone, Default)]
+struct View {
+    snapshot: Arc<Snapshot>,
+    translation: Arc<Translation>,
+}
+
+/// A status that was written here and may not have come back from the API server yet.
+struct Ahead {
+    version: u64,
+    status: Value,
+}
+
+/// When Cloud Map was last asked for its namespaces, and why it did not answer.
+struct Asked {
+    at: Instant,
+    error: Option<String>,
+}
+
+/// Writes status.
+pub struct Status {
+    writer: Writer,
+    events: Events,
+    pods: Pods,
+    cloud_map: Arc<dyn CloudMap>,
+    count_pods: CountPods,
+    metrics: Metrics,
+    view: Mutex<View>,
+    /// Problems that were counted before, so that they are counted as none once they are mended.
+    counted: Mutex<HashSet<KindAndReason>>,
+    ahead: Mutex<HashMap<ObjectKey, Ahead>>,
+    /// The namespaces of Cloud Map, as it last answered.
+    namespaces: Mutex<BTreeSet<String>>,
+    asked: tokio::sync::Mutex<Option<Asked>>,
+    objects: Queue<ObjectKey>,
+    gates: Queue<PodKey>,
+}
+
+impl Status {
+    /// `instance` is the name of this replica's pod.
+    pub fn new(
+        client: Client,
+        instance: String,
+        pods: Pods,
+        cloud_map: Arc<dyn CloudMap>,
+        count_pods: CountPods,
+        metrics: Metrics,
+    ) -> Self {
+        Self {
+            writer: Writer::new(client.clone()),
+            events: Events::new(client, instance),
+            pods,
+            cloud_map,
+            count_pods,
+            metrics,
+            view: Mutex::default(),
+            counted: Mutex::default(),
+            ahead: Mutex::default(),
+            namespaces: Mutex::default(),
+            asked: tokio::sync::Mutex::default(),
+            objects: Queue::default(),
+            gates: Queue::default(),
+        }
     }
 
-    /// Follows the cluster while `leader` says so, until `stop`.
-    pub async fn run(self, mut leader: watch::Receiver<bool>, stop: CancellationToken) {
+    /// Looks at the objects that have changed, or of which something else is reported. It must be called for every change of
+    /// an object but its status.
+    pub fn objects_changed(&self, snapshot: Arc<Snapshot>, translation: Arc<Translation>) {
+        let now = View { snapshot, translation };
+        self.count(&now);
+        let before = std::mem::replace(&mut *lock(&self.view), now.clone());
+        self.objects.push(kinds::changed(&before, &now), Duration::ZERO);
+    }
+
+    /// Looks at the VirtualNodes of these namespaces and names, whose pods have changed.
+    pub fn pods_changed(&self, virtual_nodes: impl IntoIterator<Item = (String, String)>) {
+        let kind = VirtualNode::kind(&());
+        let key = |(namespace, name)| ObjectKey { kind: kind.clone(), namespace, name };
+        self.objects.push(virtual_nodes.into_iter().map(key), POD_COUNTS_DELAY);
+    }
+
+    /// Looks at the readiness gates of pods that have changed themselves, or whose registration has.
+    pub fn gates_changed(&self, pods: impl IntoIterator<Item = PodKey>) {
+        self.gates.push(pods, Duration::ZERO);
+    }
+
+    /// Writes while `leader` says so, until `stop`: everything is looked at once, then what changes.
+    pub async fn run(&self, mut leader: watch::Receiver<bool>, stop: CancellationToken) {
         let work = async {
-            let (mut changed, mut registering) = (self.store.changed(), self.registrar.registering());
-            let mut pending = BTreeMap::new();
-            let (mut delays, mut retry) = (delays(), None);
-            changed.mark_changed();
-            loop {
+            while leader.wait_for(|leads| *leads).await.is_ok() {
+                let objects = || kinds::keys(&self.view().snapshot);
+                let gated = || self.pods.all().into_iter().filter(|pod| pod.gated).map(|pod| pod.key());
                 tokio::select! {
-                    alive = changed.changed() => if alive.is_err() { return },
-                    alive = registering.changed() => if alive.is_err() { return },
-                    alive = leader.changed() => if alive.is_err() { return },
-                    () = sleep_until(retry.unwrap_or_else(Instant::now)), if retry.is_some() => {}
+                    _ = leader.wait_for(|leads| !*leads) => {}
+                    () = self.objects.work(objects, OBJECTS_AT_ONCE, |key| self.look_at_object(key)) => {}
+                    () = self.gates.work(gated, PODS_AT_ONCE, |key| self.look_at_pod(key)) => {}
                 }
-                if !*leader.borrow_and_update() {
-                    retry = None;
-                    continue;
-                }
-                if self.settle_all(&mut pending).await {
-                    (delays, retry) = (self::delays(), None);
-                } else {
-                    retry = delays.next().map(|delay| Instant::now() + delay);
-                }
+                self.objects.close();
+                self.gates.close();
             }
         };
         tokio::select! {
@@ -103,270 +193,266 @@ impl Reporting {
         }
     }
 
-    /// Settles every object; `false` if something is to be looked at again though the cluster may not change.
-    async fn settle_all(&self, pending: &mut BTreeMap<String, String>) -> bool {
-        let snapshot = self.store.snapshot();
-        let namespaces = self.namespaces(&snapshot).await;
-        self.tell_pending(&snapshot, pending).await;
-        let pods = self.registrar.pods(&snapshot);
-        let mut settling: Vec<Settling<'_>> = Vec::new();
-        for mesh in &snapshot.meshes {
-            settling.push(Box::pin(self.mesh(mesh, &snapshot)));
-        }
-        for node in &snapshot.virtual_nodes {
-            settling.push(Box::pin(self.virtual_node(node, &snapshot, &namespaces)));
-        }
-        for router in &snapshot.virtual_routers {
-            settling.push(Box::pin(self.virtual_router(router, &snapshot)));
-        }
-        for service in &snapshot.virtual_services {
-            settling.push(Box::pin(self.virtual_service(service, &snapshot)));
-        }
-        for object in &snapshot.unreadable {
-            settling.push(Box::pin(self.unreadable(object)));
-        }
-        for pod in &snapshot.pods {
-            settling.push(Box::pin(self.pod(pod, &pods)));
-        }
-        let settled: Vec<_> = stream::iter(settling).buffer_unordered(CONCURRENCY).collect().await;
-        for error in settled.iter().filter_map(|settled| settled.as_ref().err()) {
-            tracing::warn!("not settled yet: {}", told(error));
-        }
-        let whole = namespaces.is_ok_and(|there| needed(&snapshot).all(|namespace| there.contains(namespace)));
-        whole && settled.iter().all(Result::is_ok)
+    async fn look_at_object(&self, key: ObjectKey) -> Outcome {
+        self.object(&key).await.unwrap_or_else(|error| {
+            tracing::warn!("{error:#}, trying again");
+            Outcome::Retry
+        })
     }
 
-    /// The names of Cloud Map's namespaces, asked again only while a node needs one that is not among them.
-    async fn namespaces(&self, snapshot: &Snapshot) -> Namespaces {
-        let mut known = self.namespaces.lock().await;
-        if !needed(snapshot).all(|namespace| known.contains(namespace)) {
-            *known = self.registrar.namespaces().await.map_err(|error| told(&error))?;
+    async fn look_at_pod(&self, (namespace, name): PodKey) -> Outcome {
+        let Some(pod) = self.pods.get(&namespace, &name) else { return Outcome::Done };
+        let Some(patch) = gate::patch(&pod, self.cloud_map.registration(&pod).as_ref()) else { return Outcome::Done };
+        match self.writer.pod(&pod, patch).await {
+            Ok(Written::Object(_) | Written::Gone) => Outcome::Done,
+            Ok(Written::Conflict) => Outcome::Retry,
+            Err(error) => {
+                tracing::warn!("{error:#}, trying again");
+                Outcome::Retry
+            }
         }
-        Ok(known.clone())
     }
 
-    async fn mesh(&self, mesh: &Mesh, snapshot: &Snapshot) -> anyhow::Result<()> {
-        let api = Api::all(self.client.clone());
-        if mesh.metadata.deletion_timestamp.is_some() {
-            let free = verdict::members(mesh, snapshot).is_empty();
-            return if free { release(&api, mesh).await } else { Ok(()) };
+    async fn object(&self, key: &ObjectKey) -> anyhow::Result<Outcome> {
+        let view = self.view();
+        macro_rules! settle {
+            ($($field:ident: $kind:ident,)+) => {$(
+                if key.kind == $kind::kind(&()) && let Some(object) = view.snapshot.$field.get(&key.namespace, &key.name) {
+                    return self.settle(key, object, &view).await;
+                }
+            )+};
         }
-        hold(&api, mesh, MESH_MEMBERS).await?;
-        let arn = self.registrar.identity().arn(&mesh.aws_name(), MeshResource::Mesh);
-        let verdict = verdict::of_mesh(mesh, snapshot, self.registrar.identity());
-        report(&api, mesh, Some(arn), &verdict, BTreeMap::new()).await
+        with_kinds!(settle);
+        if let Some(object) = view.snapshot.unreadable.iter().find(|object| kinds::unreadable_key(object) == *key) {
+            return self.unreadable(key, object).await;
+        }
+        self.events.forget(key);
+        lock(&self.ahead).remove(key);
+        Ok(Outcome::Done)
     }
 
-    async fn virtual_node(
+    async fn settle<K: Reported + Serialize>(
         &self,
-        node: &VirtualNode,
-        snapshot: &Snapshot,
-        namespaces: &Namespaces,
-    ) -> anyhow::Result<()> {
-        let api = self.api(node);
-        if node.metadata.deletion_timestamp.is_some() {
-            if node.finalizers().iter().any(|finalizer| finalizer == CLOUDMAP_RESOURCES) {
-                held(&api, node, registration::forget(&self.registrar, node).await).await?;
+        key: &ObjectKey,
+        object: &Object<K>,
+        view: &View,
+    ) -> anyhow::Result<Outcome> {
+        let resource = ApiResource::erase::<K>(&());
+        let target = Target { resource: &resource, metadata: object.meta() };
+        let Some(report) = view.translation.reports.get(key) else { return Ok(Outcome::Done) };
+        if object.meta().deletion_timestamp.is_some() {
+            return self.end(key, object, &target, report, view).await;
+        }
+        if let Some(patch) = K::FINALIZER.and_then(|finalizer| patch::added_finalizer(object.meta(), finalizer)) {
+            match self.writer.finalizers(&target, patch).await? {
+                Written::Object(_) => {}
+                Written::Conflict => return Ok(Outcome::Retry),
+                Written::Gone => return Ok(Outcome::Done),
             }
-            return release(&api, node).await;
         }
-        hold(&api, node, CLOUDMAP_RESOURCES).await?;
-        let arn = self.arn(node, snapshot, MeshResource::VirtualNode);
-        let verdict = verdict::virtual_node(node, snapshot, self.registrar.identity(), namespaces);
-        report(&api, node, arn, &verdict, BTreeMap::new()).await
-    }
-
-    async fn virtual_router(&self, router: &VirtualRouter, snapshot: &Snapshot) -> anyhow::Result<()> {
-        let api = self.api(router);
-        if router.metadata.deletion_timestamp.is_some() {
-            return release(&api, router).await;
+        let mut problems = report.problems.clone();
+        let mut outcome = Outcome::Done;
+        if let Some(namespace) = object.cloud_map_namespace()
+            && let Some(problem) = self.namespace_problem(namespace).await
+        {
+            problems.push(problem);
+            outcome = Outcome::Retry;
         }
-        let arn = self.arn(router, snapshot, MeshResource::VirtualRouter);
-        let routes = router.spec.routes.iter().flatten().filter_map(|route| {
-            let arn = self.arn(router, snapshot, |name| MeshResource::Route(name, route.name.clone()))?;
-            Some((route.name.clone(), arn.to_string()))
-        });
-        let verdict = verdict::virtual_router(router, snapshot, self.registrar.identity());
-        report(&api, router, arn, &verdict, routes.collect()).await
-    }
-
-    async fn virtual_service(&self, service: &VirtualService, snapshot: &Snapshot) -> anyhow::Result<()> {
-        let api = self.api(service);
-        if service.metadata.deletion_timestamp.is_some() {
-            if service.finalizers().iter().any(|finalizer| finalizer == CLOUDMAP_RESOURCES) {
-                held(&api, service, publish::forget(&self.registrar, service).await).await?;
-            }
-            return release(&api, service).await;
-        }
-        hold(&api, service, CLOUDMAP_RESOURCES).await?;
-        let arn = self.arn(service, snapshot, MeshResource::VirtualService);
-        let verdict = verdict::virtual_service(service, snapshot, self.registrar.identity());
-        report(&api, service, arn, &verdict, BTreeMap::new()).await
-    }
-
-    /// Reports an object that does not parse, once: in its condition and by an event. One that is being deleted goes: what
-    /// it has in Cloud Map leaves because nobody asks for it any more.
-    async fn unreadable(&self, object: &Unreadable) -> anyhow::Result<()> {
-        let Unreadable { resource, metadata, .. } = object;
-        let named = DynamicObject { metadata: metadata.clone(), ..DynamicObject::new("", resource) };
-        let api: Api<DynamicObject> = match &metadata.namespace {
-            Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, resource),
-            None => Api::all_with(self.client.clone(), resource),
+        let pods = object.selects_pods().then(|| (self.count_pods)(&key.namespace, &key.name));
+        problems.extend(pods.and_then(PodCounts::problem));
+        let wanted = Wanted {
+            condition_type: K::ACTIVE,
+            summary: Summary::of(&problems),
+            fields: Some(Fields { arn: (K::ARN_FIELD, report.arn.clone()), routes: report.routes.clone(), pods }),
         };
-        if metadata.deletion_timestamp.is_some() {
-            return release(&api, &named).await;
-        }
-        let Some(patch) = unreadable_patch(object) else { return Ok(()) };
-        let event = Event {
-            type_: EventType::Warning,
-            reason: INVALID.to_owned(),
-            note: Some(object.error.chars().take(NOTE).collect()),
-            action: "Read".to_owned(),
-            secondary: None,
-        };
-        let kind = &resource.kind;
-        if let Err(error) = self.events.publish(&event, &named.object_ref(resource)).await {
-            tracing::warn!(kind, name = metadata.name, %error, "cannot write an event");
-        }
-        tracing::warn!(kind, namespace = metadata.namespace, name = metadata.name, "does not parse: {}", object.error);
-        let patch: Patch<Value> = Patch::Merge(patch);
-        let written = api.patch_status(&named.name_any(), &by_us(), &patch).await;
-        settled(written.map(|_| ())).with_context(|| format!("status of {kind} {}", named.name_any()))
+        let written = self.write_status(key, &target, status_of(object)?, &wanted).await?;
+        Ok(if written == Outcome::Retry { written } else { outcome })
     }
 
-    async fn pod(&self, pod: &Pod, pods: &Pods) -> anyhow::Result<()> {
-        let Some(patch) = gate::patch(pod, pods) else { return Ok(()) };
-        let patch: Patch<Value> = Patch::Strategic(patch);
-        let written = self.api(pod).patch_status(&pod.name_any(), &by_us(), &patch).await;
-        settled(written.map(|_| ())).with_context(|| format!("readiness gate of pod {}", pod.name_any()))
-    }
-
-    fn api<K>(&self, object: &K) -> Api<K>
-    where
-        K: Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>,
-    {
-        Api::namespaced(self.client.clone(), object.meta().namespace.as_deref().unwrap_or_default())
-    }
-
-    fn arn(
+    /// Lets an object go that is being deleted, once what depends on it is gone.
+    async fn end<K: Reported + Serialize>(
         &self,
-        object: &impl MeshMember,
-        snapshot: &Snapshot,
-        resource: impl FnOnce(String) -> MeshResource,
-    ) -> Option<Arn> {
-        let mesh = verdict::mesh(object, snapshot).ok()?;
-        Some(self.registrar.identity().arn(&mesh.aws_name(), resource(object.aws_name())))
-    }
-
-    /// Tells once by an event which members a Mesh that is being deleted waits for.
-    async fn tell_pending(&self, snapshot: &Snapshot, told: &mut BTreeMap<String, String>) {
-        let mut pending = BTreeMap::new();
-        for mesh in snapshot.meshes.iter().filter(|mesh| mesh.metadata.deletion_timestamp.is_some()) {
-            let members = verdict::members(mesh, snapshot);
-            if members.is_empty() {
-                continue;
+        key: &ObjectKey,
+        object: &Object<K>,
+        target: &Target<'_>,
+        report: &Report,
+        view: &View,
+    ) -> anyhow::Result<Outcome> {
+        if K::FINALIZER == Some(MESH_MEMBERS) {
+            let members = kinds::members(object.meta().uid.as_deref(), &view.snapshot);
+            if !members.is_empty() {
+                self.report_members(key, target, &members).await;
+                return Ok(Outcome::Done);
             }
-            let note = format!("objects pending deletion: {}", members.join(", "));
-            if told.get(&mesh.name_any()) != Some(&note) {
-                let event = Event {
-                    type_: EventType::Warning,
-                    reason: "PendingMembersDeletion".to_owned(),
-                    note: Some(note.chars().take(NOTE).collect()),
-                    action: "Delete".to_owned(),
-                    secondary: None,
-                };
-                if let Err(error) = self.events.publish(&event, &mesh.object_ref(&())).await {
-                    tracing::warn!(mesh = mesh.name_any(), %error, "cannot write an event");
+        }
+        let is_held = object.meta().finalizers.iter().flatten().any(|finalizer| finalizer == CLOUDMAP_RESOURCES);
+        if let Some(resource) = object.cloud_map_resource(report.arn.as_ref()).filter(|_| is_held) {
+            match self.cloud_map.remove(&resource).await {
+                Ok(Removal::Done) => {}
+                Ok(Removal::Pending) => return Ok(Outcome::Retry),
+                Err(error) => {
+                    let summary = Summary::of(&[unavailable(error)]);
+                    let wanted = Wanted { condition_type: K::ACTIVE, summary, fields: None };
+                    self.write_status(key, target, status_of(object)?, &wanted).await?;
+                    return Ok(Outcome::Retry);
                 }
             }
-            pending.insert(mesh.name_any(), note);
         }
-        *told = pending;
+        self.release(target).await
+    }
+
+    /// Reports an object that does not parse. One that is being deleted goes: what it has in Cloud Map leaves because
+    /// nobody asks for it any more.
+    async fn unreadable(&self, key: &ObjectKey, object: &Unreadable) -> anyhow::Result<Outcome> {
+        let target = Target { resource: &object.resource, metadata: &object.metadata };
+        if object.metadata.deletion_timestamp.is_some() {
+            return self.release(&target).await;
+        }
+        let message = format!("this controller cannot parse the object: {}", object.error);
+        let problem = Problem { reason: Reason::Invalid, path: String::new(), message };
+        let condition_type = object.condition_type;
+        let wanted = Wanted { condition_type, summary: Summary::of(&[problem]), fields: None };
+        self.write_status(key, &target, object.status.clone(), &wanted).await
+    }
+
+    /// Removes the finalizers that are this controller's to remove.
+    async fn release(&self, target: &Target<'_>) -> anyhow::Result<Outcome> {
+        let ours = [MESH_MEMBERS, APPMESH_RESOURCES, CLOUDMAP_RESOURCES];
+        let Some(patch) = patch::removed_finalizers(target.metadata, &ours) else { return Ok(Outcome::Done) };
+        let written = self.writer.finalizers(target, patch).await?;
+        Ok(if written == Written::Conflict { Outcome::Retry } else { Outcome::Done })
+    }
+
+    /// Writes a status where it differs, and publishes an event where the condition does.
+    async fn write_status(
+        &self,
+        key: &ObjectKey,
+        target: &Target<'_>,
+        known: Value,
+        wanted: &Wanted,
+    ) -> anyhow::Result<Outcome> {
+        let present = self.newest_status(key, target.metadata, known);
+        let Some(change) = patch::status_patch(&present, target.metadata.generation, wanted) else {
+            return Ok(Outcome::Done);
+        };
+        match self.writer.status(target, change.patch).await? {
+            Written::Object(mut object) => {
+                let ahead =
+                    Ahead { version: version(&object["metadata"]["resourceVersion"]), status: object["status"].take() };
+                lock(&self.ahead).insert(key.clone(), ahead);
+            }
+            Written::Conflict => return Ok(Outcome::Retry),
+            Written::Gone => return Ok(Outcome::Done),
+        }
+        if change.condition_changed {
+            let Summary { active, message, .. } = &wanted.summary;
+            let reason = wanted.summary.reason();
+            tracing::info!(object = %key, active, reason, message, "condition has changed");
+            if wanted.summary.reason.is_some() {
+                let type_ = if *active { EventType::Normal } else { EventType::Warning };
+                self.events.publish((key, &target.reference()), type_, &reason, message).await;
+            }
+        }
+        Ok(Outcome::Done)
+    }
+
+    /// The status of an object as it was last written here or seen, whichever is newer.
+    fn newest_status(&self, key: &ObjectKey, metadata: &ObjectMeta, known: Value) -> Value {
+        let mut all_ahead = lock(&self.ahead);
+        let version = metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0);
+        match all_ahead.get(key) {
+            Some(ahead) if ahead.version > version => ahead.status.clone(),
+            Some(_) => {
+                all_ahead.remove(key);
+                known
+            }
+            None => known,
+        }
+    }
+
+    /// Reports once by an event which members a Mesh that is being deleted waits for.
+    async fn report_members(&self, key: &ObjectKey, target: &Target<'_>, members: &[ObjectKey]) {
+        const REASON: &str = "PendingMembersDeletion";
+        let members: Vec<_> = members.iter().map(ToString::to_string).collect();
+        let note = format!("objects pending deletion: {}", members.join(", "));
+        if !self.events.is_published(key, REASON, &note) {
+            self.events.publish((key, &target.reference()), EventType::Warning, REASON, &note).await;
+        }
+    }
+
+    /// Asks for Cloud Map's namespaces, but only while one is missing, and once for all that miss one.
+    async fn namespace_problem(&self, namespace: &str) -> Option<Problem> {
+        let is_known = || lock(&self.namespaces).contains(namespace);
+        if is_known() {
+            return None;
+        }
+        let mut asked = self.asked.lock().await;
+        if asked.as_ref().is_none_or(|asked| asked.at.elapsed() >= NAMESPACES_AGE) {
+            let answer = self.cloud_map.namespaces().await;
+            let answer = answer.map(|names| *lock(&self.namespaces) = names);
+            *asked = Some(Asked { at: Instant::now(), error: answer.err() });
+        }
+        if is_known() {
+            return None;
+        }
+        match asked.as_ref().and_then(|asked| asked.error.clone()) {
+            Some(error) => Some(unavailable(error)),
+            None => Some(Problem {
+                reason: Reason::CloudMapNamespaceNotFound,
+                path: "spec.serviceDiscovery.awsCloudMap.namespaceName".to_owned(),
+                message: format!("cloudMap namespace not found: {namespace}"),
+            }),
+        }
+    }
+
+    /// Counts objects and problems.
+    fn count(&self, View { snapshot, translation }: &View) {
+        let mut problems: HashMap<KindAndReason, i64> = HashMap::new();
+        let mut add = |kind: &str, reason: Reason| {
+            let labels = KindAndReason { kind: kind.to_owned(), reason: reason.to_string() };
+            *problems.entry(labels).or_default() += 1;
+        };
+        for (key, report) in &translation.reports {
+            let reasons: BTreeSet<_> = report.problems.iter().map(|problem| problem.reason).collect();
+            reasons.into_iter().for_each(|reason| add(&key.kind, reason));
+        }
+        for object in &snapshot.unreadable {
+            add(&object.resource.kind, Reason::Invalid);
+        }
+        macro_rules! count {
+            ($($field:ident: $kind:ident,)+) => {$(
+                let kind = $kind::kind(&()).into_owned();
+                let unreadable = snapshot.unreadable.iter().filter(|object| object.resource.kind == kind).count();
+                let objects = i64::try_from(snapshot.$field.iter().len() + unreadable).unwrap_or(i64::MAX);
+                self.metrics.objects.get_or_create(&Kind { kind }).set(objects);
+            )+};
+        }
+        with_kinds!(count);
+        let mut counted = lock(&self.counted);
+        counted.extend(problems.keys().cloned());
+        for labels in counted.iter() {
+            self.metrics.problems.get_or_create(labels).set(problems.get(labels).copied().unwrap_or(0));
+        }
+    }
+
+    fn view(&self) -> View {
+        lock(&self.view).clone()
     }
 }
 
-/// The name under which the API server records what was written.
-fn by_us() -> PatchParams {
-    PatchParams { field_manager: Some(NAME.to_owned()), ..PatchParams::default() }
+fn unavailable(error: String) -> Problem {
+    Problem { reason: Reason::CloudMapUnavailable, path: String::new(), message: error }
 }
 
-fn needed(snapshot: &Snapshot) -> impl Iterator<Item = &str> {
-    snapshot.virtual_nodes.iter().filter_map(|node| verdict::cloud_map_namespace(node))
+fn status_of<K: Serialize>(object: &Object<K>) -> anyhow::Result<Value> {
+    Ok(serde_json::to_value(&**object)?["status"].take())
 }
 
-/// Adds a finalizer if it is not there.
-async fn hold<K>(api: &Api<K>, object: &K, finalizer: &str) -> anyhow::Result<()>
-where
-    K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned,
-{
-    let mut finalizers = object.finalizers().to_vec();
-    if finalizers.iter().any(|there| there == finalizer) {
-        return Ok(());
-    }
-    finalizers.push(finalizer.to_owned());
-    write_finalizers(api, object, finalizers).await
+/// Resource versions of one kind are numbers that grow.
+fn version(written: &Value) -> u64 {
+    written.as_str().and_then(|version| version.parse().ok()).unwrap_or(0)
 }
 
-/// Lets a deleted object go: removes the finalizers that are this controller's to remove.
-async fn release<K>(api: &Api<K>, object: &K) -> anyhow::Result<()>
-where
-    K: Resource + Clone + std::fmt::Debug + DeserializeOwned,
-{
-    let ours = [MESH_MEMBERS, APPMESH_RESOURCES, CLOUDMAP_RESOURCES];
-    let others: Vec<_> = object.finalizers().iter().filter(|there| !ours.contains(&there.as_str())).cloned().collect();
-    if others.len() == object.finalizers().len() {
-        return Ok(());
-    }
-    write_finalizers(api, object, others).await
-}
-
-/// Tells in the status of a deleted object why it cannot go, and passes that on.
-async fn held<K>(api: &Api<K>, object: &K, forgotten: anyhow::Result<()>) -> anyhow::Result<()>
-where
-    K: MeshObject + Clone + std::fmt::Debug + DeserializeOwned + serde::Serialize,
-{
-    let Err(error) = forgotten else { return Ok(()) };
-    if error.is::<Leaving>() {
-        return Err(error);
-    }
-    report(api, object, None, &Verdict::unavailable(told(&error)), BTreeMap::new()).await?;
-    Err(error)
-}
-
-async fn write_finalizers<K>(api: &Api<K>, object: &K, finalizers: Vec<String>) -> anyhow::Result<()>
-where
-    K: Resource + Clone + std::fmt::Debug + DeserializeOwned,
-{
-    let patch = finalizers_patch(object, finalizers);
-    let written = api.patch(&object.name_any(), &by_us(), &Patch::Merge(patch)).await;
-    settled(written.map(|_| ())).with_context(|| format!("finalizers of {}{}", api.resource_url(), object.name_any()))
-}
-
-async fn report<K>(
-    api: &Api<K>,
-    object: &K,
-    arn: Option<Arn>,
-    verdict: &Verdict,
-    routes: BTreeMap<String, String>,
-) -> anyhow::Result<()>
-where
-    K: MeshObject + Clone + std::fmt::Debug + DeserializeOwned + serde::Serialize,
-{
-    let Some(patch) = status_patch(object, arn, verdict, routes) else { return Ok(()) };
-    let patch: Patch<Value> = Patch::Merge(patch);
-    let written = api.patch_status(&object.name_any(), &by_us(), &patch).await;
-    settled(written.map(|_| ())).with_context(|| format!("status of {} {}", K::kind(&()), object.name_any()))
-}
-
-/// An object that is gone or was changed meanwhile is not a failure: the change comes with a new look.
-fn settled(written: kube::Result<()>) -> anyhow::Result<()> {
-    match written {
-        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
-        written => Ok(written?),
-    }
-}
-
-fn delays() -> impl Iterator<Item = Duration> {
-    let backoff = ExponentialBuilder::default().with_min_delay(Duration::from_secs(1));
-    backoff.with_max_delay(Duration::from_secs(15)).with_jitter().without_max_times().build()
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,16 +1,15 @@
-//! Envoy's configuration, served over ADS to the sidecars of this cluster.
+//! Sends Envoys their configuration over ADS, state of the world and delta. A stream carries one workload's resources and
+//! no other's; each resource was encoded and versioned once, for all who are sent it.
 
 pub mod auth;
-pub mod config;
+pub mod cache;
+pub mod delta;
 #[cfg(test)]
-#[expect(clippy::print_stdout, reason = "a test that says what it saw")]
-mod live;
-mod proto;
+mod double;
 pub mod server;
-pub mod session;
-pub mod view;
+mod session;
+pub mod sotw;
 
-/// What a sidecar calls itself: `mesh/<mesh>/virtualNode/<awsName>`, as upstream's APPMESH_RESOURCE_ARN.
-pub fn node_id(mesh: &str, node: &str) -> String {
-    format!("mesh/{mesh}/virtualNode/{node}")
-}
+pub use cache::{Cache, Protocol, Snapshot};
+pub use server::{Ads, Identify};
+pub use session::Kind;

@@ -1,10 +1,9 @@
-//! ADS over gRPC and TLS. Every replica serves; a stream tells one VirtualNode's configuration and no other.
+//! Serves ADS over gRPC and TLS, state of the world and delta. Every replica serves all workloads.
 
 use std::{
-    collections::HashMap,
-    net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
@@ -13,55 +12,63 @@ use envoy_types::pb::envoy::service::discovery::v3::{
     aggregated_discovery_service_server::{AggregatedDiscoveryService, AggregatedDiscoveryServiceServer},
 };
 use futures::{Stream, stream};
-use mesh_api::{MeshMember as _, MeshObject as _};
-use tokio::{
-    sync::{mpsc, watch},
-    time::sleep,
-};
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use super::{
     auth::{Authenticate, Caller},
-    config::{self, Resources},
-    node_id,
-    session::Session,
-    view,
+    cache::{Cache, Subscription, Versioned},
+    delta::Delta,
+    session::{Answer, Kind, Session},
+    sotw::Sotw,
 };
-use crate::{discovery::Discovery, identity::Identity, store::Store, tls::TlsListener};
+use crate::{
+    metrics::{Metrics, ResourceType},
+    model::WorkloadName,
+    tls::TlsListener,
+};
 
-/// A burst of changes is one configuration.
-const DEBOUNCE: Duration = Duration::from_millis(50);
 /// How often the peer of a silent connection is asked whether it is there.
 const KEEPALIVE: Duration = Duration::from_secs(30);
+/// Responses that wait for a slow peer, before what follows from later changes waits too and becomes one.
+const RESPONSES: usize = 8;
 
-/// The configuration that a stream follows; `None` until all it needs is known.
-pub type Following = watch::Receiver<Option<Arc<Resources>>>;
-
-/// Its other end.
-type Told = watch::Sender<Option<Arc<Resources>>>;
-
-/// Knows what to tell whom.
-pub trait Configure: Send + Sync + 'static {
-    /// The configuration of the caller's VirtualNode. `node` is what the caller says it is.
-    fn follow(&self, caller: &Caller, node: &str) -> Result<Following, Status>;
+/// Knows the pods' workloads.
+pub trait Identify: Send + Sync + 'static {
+    /// The workload of the calling pod. `claimed` is the id that its Envoy shows, and must be the workload's name.
+    ///
+    /// # Errors
+    /// The pod is not known, of no workload, or of another than it claims.
+    fn workload(&self, caller: &Caller, claimed: &str) -> Result<WorkloadName, Status>;
 }
 
 /// The service.
-pub struct Ads<A, C> {
-    authenticate: Arc<A>,
-    configure: Arc<C>,
+pub struct Ads<A, I> {
+    authenticate: A,
+    identify: Arc<I>,
+    cache: Arc<Cache>,
+    metrics: Metrics,
     stop: CancellationToken,
 }
 
-impl<A: Authenticate, C: Configure> Ads<A, C> {
+impl<A: Authenticate, I: Identify> Ads<A, I> {
     /// Streams end with `stop`; Envoys then go to another replica.
-    pub fn new(authenticate: A, configure: Arc<C>, stop: CancellationToken) -> Self {
-        Self { authenticate: Arc::new(authenticate), configure, stop }
+    pub fn new(
+        authenticate: A,
+        identify: Arc<I>,
+        cache: Arc<Cache>,
+        metrics: Metrics,
+        stop: CancellationToken,
+    ) -> Self {
+        Self { authenticate, identify, cache, metrics, stop }
     }
 
     /// Serves until the end.
+    ///
+    /// # Errors
+    /// The server ends early.
     pub async fn serve(self, listener: TlsListener) -> anyhow::Result<()> {
         let stop = self.stop.clone();
         let connections = stream::unfold(listener, |mut listener| async {
@@ -75,12 +82,44 @@ impl<A: Authenticate, C: Configure> Ads<A, C> {
             .await
             .context("serving xDS")
     }
+
+    async fn open<S: Session + Send + 'static>(
+        &self,
+        request: Request<Streaming<S::Request>>,
+    ) -> Result<Response<Responses<S::Response>>, Status> {
+        let caller = self.authenticate.caller(request.metadata()).await?;
+        let mut requests = request.into_inner();
+        let first = requests.message().await?.ok_or_else(|| Status::invalid_argument("no request"))?;
+        let node = S::node(&first);
+        let workload = self.identify.workload(&caller, node).inspect_err(|status| {
+            let (pod, namespace) = (&caller.pod, &caller.namespace);
+            tracing::warn!(pod, namespace, node, reason = status.message(), "refused an Envoy");
+        })?;
+        let subscription = self.cache.subscribe(workload.clone(), caller.clone(), S::PROTOCOL);
+        let (sender, responses) = mpsc::channel(RESPONSES);
+        let connection = Connection {
+            session: S::new(),
+            subscription,
+            peer: Peer::new(caller, &workload, self.metrics.clone()),
+            since: Instant::now(),
+            unconfirmed: None,
+            sender,
+        };
+        let stop = self.stop.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = connection.serve(first, requests) => {}
+                () = stop.cancelled() => {}
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(responses))))
+    }
 }
 
-type Responses<T> = std::pin::Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 #[async_trait]
-impl<A: Authenticate, C: Configure> AggregatedDiscoveryService for Ads<A, C> {
+impl<A: Authenticate, I: Identify> AggregatedDiscoveryService for Ads<A, I> {
     type StreamAggregatedResourcesStream = Responses<DiscoveryResponse>;
     type DeltaAggregatedResourcesStream = Responses<DeltaDiscoveryResponse>;
 
@@ -88,169 +127,124 @@ impl<A: Authenticate, C: Configure> AggregatedDiscoveryService for Ads<A, C> {
         &self,
         request: Request<Streaming<DiscoveryRequest>>,
     ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
-        let caller = self.authenticate.caller(request.metadata()).await?;
-        let mut requests = request.into_inner();
-        let first = requests.message().await?.ok_or_else(|| Status::invalid_argument("no request"))?;
-        let node = first.node.as_ref().map(|node| node.id.clone()).unwrap_or_default();
-        let following = self.configure.follow(&caller, &node).inspect_err(|status| {
-            tracing::warn!(?caller, node, status = status.message(), "refused a sidecar");
-        })?;
-        tracing::info!(pod = caller.pod, namespace = caller.namespace, node, "a sidecar has connected");
-        let mut session = Session::default();
-        heard(&mut session, first, &caller);
-        let (sender, responses) = mpsc::channel(8);
-        let stream = ServedStream { session, caller, requests, following, sender };
-        let stop = self.stop.clone();
-        tokio::spawn(async move {
-            tokio::select! {
-                () = stream.serve() => {}
-                () = stop.cancelled() => {}
-            }
-        });
-        Ok(Response::new(Box::pin(ReceiverStream::new(responses))))
+        self.open::<Sotw>(request).await
     }
 
     async fn delta_aggregated_resources(
         &self,
-        _: Request<Streaming<DeltaDiscoveryRequest>>,
+        request: Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
-        Err(Status::unimplemented("state of the world only"))
+        self.open::<Delta>(request).await
     }
 }
 
-struct ServedStream {
-    session: Session,
+/// Who is at the other end, for logs and metrics. It is counted for as long as it is held.
+struct Peer {
     caller: Caller,
-    requests: Streaming<DiscoveryRequest>,
-    following: Following,
-    sender: mpsc::Sender<Result<DiscoveryResponse, Status>>,
+    workload: String,
+    metrics: Metrics,
 }
 
-impl ServedStream {
-    /// Until either side ends.
-    async fn serve(mut self) {
-        let first = self.following.borrow_and_update().clone();
-        first.into_iter().for_each(|target| self.session.aim(target));
-        loop {
-            for response in self.session.next() {
-                tracing::debug!(
-                    pod = self.caller.pod,
-                    kind = response.type_url,
-                    version = response.version_info,
-                    "sent"
-                );
-                if self.sender.send(Ok(response)).await.is_err() {
-                    return;
-                }
-            }
-            tokio::select! {
-                request = self.requests.message() => match request {
-                    Ok(Some(request)) => heard(&mut self.session, request, &self.caller),
-                    Ok(None) | Err(_) => {
-                        tracing::info!(pod = self.caller.pod, namespace = self.caller.namespace, "a sidecar has gone");
-                        return;
-                    }
-                },
-                alive = self.following.changed() => {
-                    if alive.is_err() { return }
-                    let target = self.following.borrow_and_update().clone();
-                    target.into_iter().for_each(|target| self.session.aim(target));
-                }
-            }
-        }
+impl Peer {
+    fn new(caller: Caller, workload: &WorkloadName, metrics: Metrics) -> Self {
+        let peer = Self { caller, workload: workload.to_string(), metrics };
+        peer.metrics.xds_streams.inc();
+        tracing::info!(
+            pod = peer.caller.pod,
+            namespace = peer.caller.namespace,
+            workload = peer.workload,
+            "an Envoy has connected"
+        );
+        peer
     }
 }
 
-fn heard(session: &mut Session, request: DiscoveryRequest, caller: &Caller) {
-    if let Some(rejected) = session.hear(request) {
-        let (kind, version) = (rejected.kind, rejected.version);
-        tracing::error!(
-            pod = caller.pod,
-            namespace = caller.namespace,
-            ?kind,
-            version,
-            message = rejected.message,
-            "Envoy rejects its configuration"
+impl Drop for Peer {
+    fn drop(&mut self) {
+        self.metrics.xds_streams.dec();
+        tracing::info!(
+            pod = self.caller.pod,
+            namespace = self.caller.namespace,
+            workload = self.workload,
+            "an Envoy has gone"
         );
     }
 }
 
-/// The configurations of this cluster's VirtualNodes, kept current for those that have streams.
-pub struct Configurations {
-    store: Store,
-    discovery: Discovery,
-    identity: Identity,
-    api_server: Option<IpAddr>,
-    /// By namespace and name of the VirtualNode.
-    nodes: Mutex<HashMap<(String, String), Told>>,
+struct Connection<S: Session> {
+    session: S,
+    subscription: Subscription,
+    peer: Peer,
+    since: Instant,
+    /// When the oldest change was seen that Envoy has not accepted all of.
+    unconfirmed: Option<Instant>,
+    sender: mpsc::Sender<Result<S::Response, Status>>,
 }
 
-impl Configurations {
-    /// `api_server` is the service address of the cluster's API server, where applications may always go.
-    pub fn new(store: Store, discovery: Discovery, identity: Identity, api_server: Option<IpAddr>) -> Arc<Self> {
-        Arc::new(Self { store, discovery, identity, api_server, nodes: Mutex::default() })
-    }
-
-    /// Follows the cluster and Cloud Map until `stop`.
-    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
-        let (mut changed, mut found) = (self.store.changed(), self.discovery.found());
+impl<S: Session> Connection<S> {
+    /// Serves until either side ends.
+    async fn serve(mut self, first: S::Request, mut requests: Streaming<S::Request>) {
+        self.receive(first);
         loop {
-            let alive = tokio::select! {
-                alive = changed.changed() => alive,
-                alive = found.changed() => alive,
-                () = stop.cancelled() => return,
-            };
-            if alive.is_err() {
-                return;
+            for update in self.session.state().responses() {
+                self.sent(update.kind, &update.version);
+                if self.sender.send(Ok(S::encode(update))).await.is_err() {
+                    return;
+                }
             }
-            sleep(DEBOUNCE).await;
-            changed.mark_unchanged();
-            found.mark_unchanged();
-            self.refresh();
+            self.confirm();
+            tokio::select! {
+                request = requests.message() => match request {
+                    Ok(Some(request)) => self.receive(request),
+                    Ok(None) | Err(_) => return,
+                },
+                target = self.subscription.next() => self.update(target),
+            }
         }
     }
 
-    fn refresh(&self) {
-        let snapshot = self.store.snapshot();
-        let found = self.discovery.found().borrow().clone();
-        let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
-        nodes.retain(|_, sender| sender.receiver_count() > 0);
-        for ((namespace, name), sender) in nodes.iter() {
-            let Some(node) = snapshot.virtual_node(namespace, name) else { continue };
-            let Some(view) = view::view(node, &snapshot, &found, &self.identity) else { continue };
-            let resources = config::resources(&view, &found, self.api_server);
-            sender.send_if_modified(|current| {
-                let news = current.as_deref() != Some(&resources);
-                if news {
-                    *current = Some(Arc::new(resources));
-                }
-                news
-            });
+    /// Reports how far Envoy is.
+    fn confirm(&mut self) {
+        let state = self.session.state();
+        self.subscription.report(state.progress());
+        if let Some(changed) = self.unconfirmed.take_if(|_| state.is_in_force()) {
+            self.peer.metrics.xds_convergence.observe(changed.elapsed().as_secs_f64());
+        }
+    }
+
+    fn sent(&self, kind: Kind, version: &str) {
+        tracing::debug!(pod = self.peer.caller.pod, r#type = kind.as_str(), version, "sent");
+        self.peer.metrics.xds_pushes.get_or_create(&label(kind)).inc();
+    }
+
+    fn update(&mut self, target: Arc<Versioned>) {
+        // What changed before Envoy connected is not this stream's to be measured by.
+        let changed = Some(target.snapshot.changed).filter(|changed| *changed > self.since);
+        self.unconfirmed = self.unconfirmed.or(changed);
+        self.session.state().update(target);
+    }
+
+    fn receive(&mut self, request: S::Request) {
+        let metrics = &self.peer.metrics;
+        match self.session.receive(request) {
+            Some(Answer::Accepted(kind)) => {
+                metrics.xds_acks.get_or_create(&label(kind)).inc();
+            }
+            Some(Answer::Rejected(rejection)) => {
+                metrics.xds_nacks.get_or_create(&label(rejection.kind)).inc();
+                // What comes after it is another change.
+                self.unconfirmed = None;
+                let (pod, namespace, workload) =
+                    (&self.peer.caller.pod, &self.peer.caller.namespace, &self.peer.workload);
+                let (r#type, version, reason) = (rejection.kind.as_str(), &rejection.version, &rejection.message);
+                tracing::error!(pod, namespace, workload, r#type, version, reason, "Envoy rejects its configuration");
+                self.subscription.report_rejection(rejection.message);
+            }
+            None => {}
         }
     }
 }
 
-impl Configure for Configurations {
-    fn follow(&self, caller: &Caller, claimed: &str) -> Result<Following, Status> {
-        let snapshot = self.store.snapshot();
-        let pod = snapshot.pod(&caller.namespace, &caller.pod);
-        let pod = pod.filter(|pod| pod.metadata.uid.as_ref() == Some(&caller.uid));
-        // The copy of the cluster may be a moment behind.
-        let pod = pod.ok_or_else(|| Status::unavailable("this pod is not known yet"))?;
-        let node = snapshot.virtual_node_of(pod);
-        let node = node.map_err(|error| Status::permission_denied(format!("{error:#}")))?;
-        let mesh = node.mesh_ref().and_then(|mesh| snapshot.mesh(&mesh.name));
-        let mesh = mesh.ok_or_else(|| Status::unavailable("the mesh of this VirtualNode is not known yet"))?;
-        let own = node_id(&mesh.aws_name(), &node.aws_name());
-        if own != claimed {
-            return Err(Status::permission_denied(format!("this pod is {own}, not {claimed}")));
-        }
-        let key = (caller.namespace.clone(), node.metadata.name.clone().unwrap_or_default());
-        let following = {
-            let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
-            nodes.entry(key).or_insert_with(|| watch::channel(None).0).subscribe()
-        };
-        self.refresh();
-        Ok(following)
-    }
+fn label(kind: Kind) -> ResourceType {
+    ResourceType { r#type: kind.as_str().to_owned() }
 }

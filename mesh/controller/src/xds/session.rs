@@ -1,28 +1,25 @@
-//! One Envoy's stream, state of the world: what to send next. Pure, so that the order can be tested.
+//! Decides what a stream is sent next, whichever variant of the protocol it uses. Pure, so that the order can be tested.
 //!
 //! A change is made before it is broken: new clusters first (CDS) and their endpoints (EDS), when Envoy has accepted both
 //! the listeners (LDS) and routes (RDS) that name them, and only when those are in force the clusters that nobody names
-//! any more are taken away.
+//! any more are removed.
+//!
+//! After a cluster has changed, Envoy waits for its endpoints, and after a listener has, for its routes, be they the same
+//! as before. So an endpoint assignment's version includes its cluster's, and a route configuration's the listeners'.
+//! This holds over a reconnect too, where Envoy shows the versions it has.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
-use envoy_types::pb::{
-    envoy::{
-        config::{
-            cluster::v3::Cluster, endpoint::v3::ClusterLoadAssignment, listener::v3::Listener,
-            route::v3::RouteConfiguration,
-        },
-        service::discovery::v3::{DiscoveryRequest, DiscoveryResponse},
-    },
-    google::protobuf::Any,
+use envoy_types::pb::envoy::config::{
+    cluster::v3::Cluster, endpoint::v3::ClusterLoadAssignment, listener::v3::Listener, route::v3::RouteConfiguration,
 };
 use prost::Name as _;
-use sha2::{Digest as _, Sha256};
 
-use super::config::Resources;
+use super::cache::{Progress, Protocol, Versioned};
+use crate::envoy::{Resource, Resources};
 
 /// A kind of resource, in the order in which a change is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,9 +35,11 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 4] = [Self::Cluster, Self::Endpoint, Self::Listener, Self::Route];
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Cluster, Self::Endpoint, Self::Listener, Self::Route];
 
-    fn of(type_url: &str) -> Option<Self> {
+    /// The kind that Envoy asks for.
+    pub fn of(type_url: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.type_url() == type_url)
     }
 
@@ -54,392 +53,484 @@ impl Kind {
         }
     }
 
-    /// What follows from this kind: after a cluster or listener has changed, Envoy waits for what it names, changed or
-    /// not.
-    fn needs_again(self) -> Option<Self> {
+    /// `cds`, `eds`, `lds` or `rds`.
+    pub fn as_str(self) -> &'static str {
         match self {
-            Self::Cluster => Some(Self::Endpoint),
-            Self::Listener => Some(Self::Route),
-            Self::Endpoint | Self::Route => None,
+            Self::Cluster => "cds",
+            Self::Endpoint => "eds",
+            Self::Listener => "lds",
+            Self::Route => "rds",
         }
+    }
+
+    /// Whether Envoy may ask for all there are.
+    fn is_wildcard(self) -> bool {
+        matches!(self, Self::Cluster | Self::Listener)
     }
 }
 
-/// The state of one stream.
-#[derive(Default)]
-pub struct Session {
-    target: Option<Arc<Resources>>,
-    subscriptions: [Subscription; 4],
-    /// Clusters that Envoy was told before and that its routes may still name, with their endpoints: Envoy may not have
-    /// those yet.
-    retained: Resources,
-    nonce: u64,
+/// One Envoy's stream.
+pub trait Session {
+    /// What Envoy sends.
+    type Request: Send + 'static;
+    /// What Envoy is sent.
+    type Response: Send + 'static;
+    /// The variant of the protocol.
+    const PROTOCOL: Protocol;
+
+    /// Starts a stream.
+    fn new() -> Self;
+    /// The id of the node that a request comes from.
+    fn node(request: &Self::Request) -> &str;
+    /// Takes in a request: a subscription, an answer to a response, or both. Kinds of resources that are not supported
+    /// and answers to older responses change nothing.
+    fn receive(&mut self, request: Self::Request) -> Option<Answer>;
+    /// Encodes a response.
+    fn encode(update: Update) -> Self::Response;
+    /// The state of the stream.
+    fn state(&mut self) -> &mut State;
 }
 
-#[derive(Default)]
-struct Subscription {
-    /// `None` until Envoy asks; empty asks for all.
-    names: Option<BTreeSet<String>>,
-    /// Version and nonce of the last response.
-    sent: Option<(String, String)>,
-    answer: Answer,
-    /// Send even the same again.
-    again: bool,
+/// What Envoy says of a response.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It has accepted it.
+    Accepted(Kind),
+    /// It keeps what it had.
+    Rejected(Rejection),
 }
 
-/// Envoy's answer to the last response.
-#[derive(Clone, Copy, Default, PartialEq)]
-enum Answer {
-    #[default]
-    Open,
-    Accepted,
-    Rejected,
-}
-
-/// Envoy does not take what it was sent, and keeps what it had.
+/// Why Envoy does not accept what it was sent.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Rejection {
     /// The kind of resource.
     pub kind: Kind,
-    /// The version that is not taken.
+    /// The version of all resources of the kind that the response was part of.
     pub version: String,
     /// Envoy's reason.
     pub message: String,
 }
 
-impl Session {
-    /// Takes what Envoy says: a subscription, an acknowledgement or, returned as a rejection, the opposite. Kinds that are
-    /// not served and answers to older responses change nothing.
-    pub fn hear(&mut self, request: DiscoveryRequest) -> Option<Rejection> {
-        let kind = Kind::of(&request.type_url)?;
-        let subscription = &mut self.subscriptions[kind as usize];
-        let last = subscription.sent.as_ref().map(|(_, nonce)| nonce.as_str());
-        if !request.response_nonce.is_empty() && last != Some(&request.response_nonce) {
-            return None;
-        }
-        let mut rejection = None;
-        if let Some(error) = request.error_detail {
-            subscription.answer = Answer::Rejected;
-            let version = subscription.sent.as_ref().map(|(version, _)| version.clone()).unwrap_or_default();
-            rejection = Some(Rejection { kind, version, message: error.message });
-        } else if !request.response_nonce.is_empty() {
-            subscription.answer = Answer::Accepted;
-        }
-        subscription.names = Some(request.resource_names.into_iter().collect());
-        rejection
-    }
+/// A response in the terms of both variants of the protocol.
+#[derive(Debug)]
+pub struct Update {
+    /// The kind of all its resources.
+    pub kind: Kind,
+    /// Unique in the stream.
+    pub nonce: String,
+    /// The version of all resources of the kind, those that are not in the response too.
+    pub version: Arc<str>,
+    /// The resources, each with its version.
+    pub resources: Vec<(Arc<Resource>, String)>,
+    /// What is to be removed.
+    pub removed: Vec<String>,
+}
 
-    /// From now on Envoy shall have these.
-    pub fn aim(&mut self, target: Arc<Resources>) {
-        let rejected = self.subscriptions[Kind::Cluster as usize].answer == Answer::Rejected;
-        if let Some(old) = self.target.replace(target.clone()).filter(|_| !rejected) {
-            self.retained.clusters.extend(old.clusters.clone());
-            self.retained.endpoints.extend(old.endpoints.clone());
-        }
-        self.retained.clusters.retain(|name, _| !target.clusters.contains_key(name));
-        self.retained.endpoints.retain(|name, _| !target.endpoints.contains_key(name));
-    }
+/// The state of one stream.
+pub struct State {
+    protocol: Protocol,
+    target: Option<Arc<Versioned>>,
+    /// Clusters that Envoy was sent before and that its routes may still name, with their endpoints: Envoy may not have
+    /// those yet.
+    retained: Retained,
+    /// Clusters to be removed as soon as no route names them any more.
+    has_removals: bool,
+    kinds: [Subscription; 4],
+    nonce: u64,
+}
 
-    /// What to send now. Empty while Envoy has to answer first, or has everything.
-    pub fn next(&mut self) -> Vec<DiscoveryResponse> {
-        let mut responses = Vec::new();
-        let Some(target) = self.target.clone() else { return responses };
-        if self.is_in_force(Kind::Listener) && self.is_in_force(Kind::Route) {
-            self.retained = Resources::default();
-        }
-        for kind in Kind::ALL {
-            responses.extend(self.respond(kind));
-            // Envoy asks for the endpoints of a new cluster at once, and accepts the clusters only when it has those.
-            let whole = self.is_in_force(Kind::Cluster) && self.asks_for(Kind::Endpoint, target.endpoints.keys());
-            if kind == Kind::Endpoint && !whole {
-                break;
-            }
-        }
-        responses
-    }
+#[derive(Default)]
+struct Retained {
+    clusters: Resources,
+    endpoints: Resources,
+}
 
-    fn respond(&mut self, kind: Kind) -> Option<DiscoveryResponse> {
-        let (version, resources) = self.wanted(kind)?;
-        let subscription = &mut self.subscriptions[kind as usize];
-        if !subscription.again && subscription.sent.as_ref().is_some_and(|(sent, _)| *sent == version) {
-            return None;
-        }
-        let by_name = matches!(kind, Kind::Endpoint | Kind::Route);
-        if by_name && resources.is_empty() {
-            return None;
-        }
-        self.nonce += 1;
-        let nonce = self.nonce.to_string();
-        *subscription = Subscription {
-            names: subscription.names.take(),
-            sent: Some((version.clone(), nonce.clone())),
-            answer: Answer::Open,
-            again: false,
-        };
-        if let Some(dependent) = kind.needs_again() {
-            self.subscriptions[dependent as usize].again = true;
-        }
-        Some(DiscoveryResponse {
-            version_info: version,
-            resources,
-            type_url: kind.type_url(),
-            nonce,
-            ..DiscoveryResponse::default()
-        })
-    }
+/// What Envoy asks for.
+#[derive(Clone, Debug, Default)]
+struct Names {
+    all: bool,
+    names: BTreeSet<String>,
+}
 
-    /// What Envoy asks for, as it should be; `None` if it does not ask.
-    fn wanted<'a>(&'a self, kind: Kind) -> Option<(String, Vec<Any>)> {
-        let names = self.subscriptions[kind as usize].names.as_ref()?;
-        let target = self.target.as_ref()?;
-        let of_kind = |resources: &'a Resources| match kind {
-            Kind::Cluster => &resources.clusters,
-            Kind::Endpoint => &resources.endpoints,
-            Kind::Listener => &resources.listeners,
-            Kind::Route => &resources.routes,
-        };
-        let asked = of_kind(target).iter().chain(of_kind(&self.retained));
-        let asked = asked.filter(|(name, _)| names.is_empty() || names.contains("*") || names.contains(*name));
-        let resources: BTreeMap<_, _> = asked.collect();
-        let mut hash = Sha256::new();
-        for (name, resource) in &resources {
-            for bytes in [name.as_bytes(), &resource.value] {
-                hash.update(bytes.len().to_le_bytes());
-                hash.update(bytes);
-            }
-        }
-        let version = hex::encode(&hash.finalize()[..8]);
-        Some((version, resources.into_values().cloned().collect()))
-    }
-
-    /// Whether Envoy has accepted what it should have.
-    fn is_in_force(&self, kind: Kind) -> bool {
-        let subscription = &self.subscriptions[kind as usize];
-        let current = self.wanted(kind).map(|(version, _)| version);
-        let sent = subscription.sent.as_ref().map(|(version, _)| version);
-        current.is_some() && current.as_ref() == sent && subscription.answer == Answer::Accepted && !subscription.again
-    }
-
-    fn asks_for<'a>(&self, kind: Kind, mut names: impl Iterator<Item = &'a String>) -> bool {
-        let asked = self.subscriptions[kind as usize].names.as_ref();
-        names.all(|name| asked.is_some_and(|asked| asked.contains(name)))
+impl Names {
+    fn contains(&self, name: &str) -> bool {
+        self.all || self.names.contains(name)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use ::tests::hostile::spoiled;
-    use envoy_types::pb::google::rpc::Status;
-    use proptest::{collection::vec, prelude::*};
-    use prost::Message as _;
+/// What Envoy was sent of one resource, or has brought along.
+#[derive(Debug, Default)]
+struct Sent {
+    /// Empty where it must be sent anew.
+    version: String,
+    nonce: u64,
+}
 
-    fn set(names: &[(&str, &str)]) -> BTreeMap<String, Any> {
-        let any = |value: &str| Any { type_url: String::new(), value: value.as_bytes().to_vec() };
-        names.iter().map(|(name, value)| ((*name).to_owned(), any(value))).collect()
+/// What Envoy asks for and was sent of one kind.
+struct Subscription {
+    /// `None` until Envoy asks.
+    names: Option<Names>,
+    sent: BTreeMap<String, Sent>,
+    /// The responses that Envoy has not answered yet, with the version of all resources of the kind.
+    open: BTreeMap<u64, Arc<str>>,
+    /// The nonce of the last response.
+    last: Option<u64>,
+    /// Resources that Envoy has rejected, or that were sent along with one: not sent again before the kind changes.
+    held: BTreeSet<String>,
+    /// Envoy has rejected the last response.
+    is_rejected: bool,
+    /// There may be something to send.
+    is_stale: bool,
+    progress: Progress,
+}
+
+impl Default for Subscription {
+    fn default() -> Self {
+        Self {
+            names: None,
+            sent: BTreeMap::new(),
+            open: BTreeMap::new(),
+            last: None,
+            held: BTreeSet::new(),
+            is_rejected: false,
+            is_stale: true,
+            progress: Progress::default(),
+        }
+    }
+}
+
+impl Subscription {
+    /// Whether Envoy has accepted all that it asks for.
+    fn is_in_force(&self) -> bool {
+        let waits = self.is_stale || self.is_rejected || !self.open.is_empty() || !self.held.is_empty();
+        self.names.is_some() && !waits
     }
 
-    /// A configuration whose route goes to these clusters.
-    fn to(clusters: &[(&str, &str)], endpoints: &str) -> Arc<Resources> {
-        let route: String = clusters.iter().map(|(name, _)| *name).collect();
-        let endpoints: Vec<_> = clusters.iter().map(|(name, _)| (*name, format!("{name}{endpoints}"))).collect();
-        let endpoints: Vec<_> = endpoints.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        Arc::new(Resources {
-            clusters: set(clusters),
-            endpoints: set(&endpoints),
-            listeners: set(&[("egress", "")]),
-            routes: set(&[("routes", &route)]),
-        })
+    fn asks_for<'a>(&self, mut names: impl Iterator<Item = &'a String>) -> bool {
+        names.all(|name| self.names.as_ref().is_some_and(|asked| asked.contains(name)))
     }
 
-    /// An Envoy that asks as the true one does; tells what it was sent, in order.
-    #[derive(Default)]
-    struct Envoy {
-        session: Session,
-        clusters: Vec<String>,
-        /// Clusters whose endpoints it has.
-        warm: BTreeSet<String>,
-        /// Accepted once all clusters are warm.
-        warming: Option<DiscoveryResponse>,
-        log: Vec<String>,
-        rejects: Option<Kind>,
+    /// The resource must be sent, whatever version Envoy has.
+    fn forget(&mut self, name: &str) {
+        if let Some(sent) = self.sent.get_mut(name) {
+            sent.version.clear();
+        }
+        self.is_stale = true;
+    }
+}
+
+impl State {
+    /// The state of a new stream.
+    pub fn new(protocol: Protocol) -> Self {
+        Self {
+            protocol,
+            target: None,
+            retained: Retained::default(),
+            has_removals: false,
+            kinds: <[Subscription; 4]>::default(),
+            nonce: 0,
+        }
     }
 
-    impl Envoy {
-        fn ask(&mut self, kind: Kind, names: &[String], answers: Option<&DiscoveryResponse>) -> Option<Rejection> {
-            let refused = Status { message: "no".to_owned(), ..Status::default() };
-            self.session.hear(DiscoveryRequest {
-                type_url: kind.type_url(),
-                resource_names: names.to_vec(),
-                response_nonce: answers.map(|response| response.nonce.clone()).unwrap_or_default(),
-                error_detail: (answers.is_some() && self.rejects == Some(kind)).then_some(refused),
-                ..DiscoveryRequest::default()
-            })
-        }
-
-        fn start(&mut self) {
-            self.ask(Kind::Cluster, &[], None);
-            self.ask(Kind::Listener, &[], None);
-        }
-
-        /// Goes on until nothing more is sent.
-        fn settle(&mut self, target: Arc<Resources>) -> Vec<String> {
-            self.session.aim(target);
-            loop {
-                let responses = self.session.next();
-                if responses.is_empty() {
-                    return std::mem::take(&mut self.log);
-                }
-                responses.iter().for_each(|response| self.take(response));
-            }
-        }
-
-        fn take(&mut self, response: &DiscoveryResponse) {
-            let kind = Kind::of(&response.type_url).unwrap();
-            let value = |any: &Any| String::from_utf8_lossy(&any.value).into_owned();
-            let values: Vec<_> = response.resources.iter().map(value).collect();
-            self.log.push(format!("{kind:?} {}", values.join(",")));
-            let clusters = self.clusters.clone();
-            match kind {
-                _ if self.rejects == Some(kind) => {
-                    assert!(self.ask(kind, &[], Some(response)).is_some());
-                }
-                Kind::Cluster => {
-                    self.ask(Kind::Endpoint, &values, None);
-                    self.clusters = values;
-                    self.warming = Some(response.clone());
-                }
-                Kind::Endpoint => {
-                    let has = |cluster: &&String| values.iter().any(|value| value.starts_with(*cluster));
-                    self.warm.extend(clusters.iter().filter(has).cloned());
-                    self.ask(kind, &clusters, Some(response));
-                }
-                Kind::Listener => {
-                    self.ask(kind, &[], Some(response));
-                    self.ask(Kind::Route, &["routes".to_owned()], None);
-                }
-                Kind::Route => {
-                    self.ask(kind, &["routes".to_owned()], Some(response));
+    /// From now on Envoy is to have this.
+    pub fn update(&mut self, target: Arc<Versioned>) {
+        if let Some(old) = self.target.take() {
+            for kind in Kind::ALL {
+                if old.snapshot.of(kind) != target.snapshot.of(kind) {
+                    self.changed(kind);
                 }
             }
-            if self.clusters.iter().all(|cluster| self.warm.contains(cluster))
-                && let Some(response) = self.warming.take()
-            {
-                self.ask(Kind::Cluster, &[], Some(&response));
-            }
+            self.retain(&old, &target);
         }
+        self.target = Some(target);
     }
 
-    #[test]
-    fn a_change_is_made_before_it_is_broken() {
-        let mut envoy = Envoy::default();
-        envoy.start();
-        assert_eq!(
-            envoy.settle(to(&[("red", "red")], "1")),
-            ["Cluster red", "Endpoint red1", "Listener ", "Route red"]
-        );
-        assert_eq!(envoy.settle(to(&[("red", "red")], "1")), Vec::<String>::new(), "the same again");
-        assert_eq!(envoy.settle(to(&[("red", "red")], "2")), ["Endpoint red2"], "endpoints alone");
-        assert_eq!(
-            envoy.settle(to(&[("blue", "blue")], "2")),
-            [
-                "Cluster blue,red",
-                "Endpoint red2",
-                "Endpoint blue2,red2",
-                "Route blue",
-                "Cluster blue",
-                "Endpoint blue2"
-            ],
-            "red goes last"
-        );
-        let again = ["Cluster blue!", "Endpoint blue2"];
-        assert_eq!(envoy.settle(to(&[("blue", "blue!")], "2")), again, "a cluster that changes is warmed anew");
-    }
-
-    #[test]
-    fn a_change_while_the_one_before_is_under_way() {
-        let mut envoy = Envoy::default();
-        envoy.start();
-        envoy.session.aim(to(&[("red", "red")], "1"));
-        let responses = envoy.session.next();
-        responses.iter().for_each(|response| envoy.take(response));
-        let sent = envoy.settle(to(&[("blue", "blue")], "1"));
-        assert!(sent.contains(&"Route blue".to_owned()), "{sent:?}");
-        assert_eq!(envoy.clusters, ["blue"]);
-    }
-
-    #[test]
-    fn nothing_is_sent_before_there_is_something() {
-        let mut envoy = Envoy::default();
-        envoy.start();
-        assert!(envoy.session.next().is_empty());
-    }
-
-    #[test]
-    fn what_is_rejected_is_not_sent_again_and_nothing_follows_it() {
-        let mut envoy = Envoy { rejects: Some(Kind::Cluster), ..Envoy::default() };
-        envoy.start();
-        assert_eq!(envoy.settle(to(&[("red", "red")], "1")), ["Cluster red"]);
-        envoy.rejects = None;
-        let sent = ["Cluster blue", "Endpoint blue1", "Listener ", "Route blue"];
-        assert_eq!(envoy.settle(to(&[("blue", "blue")], "1")), sent);
-    }
-
-    #[test]
-    fn answers_to_older_responses_are_not_heard() {
-        let mut envoy = Envoy::default();
-        envoy.start();
-        envoy.session.aim(to(&[("red", "red")], "1"));
-        let first = envoy.session.next();
-        envoy.session.aim(to(&[("blue", "blue")], "1"));
-        let second = envoy.session.next();
-        assert_eq!((first.len(), second.len()), (1, 1));
-        envoy.ask(Kind::Cluster, &[], first.first());
-        assert!(envoy.session.next().is_empty(), "clusters are not in force yet");
-    }
-
-    /// What Envoy may send, byte for byte.
-    fn requests() -> Vec<Vec<u8>> {
-        let request = |kind: Kind, nonce: &str, names: &[&str]| DiscoveryRequest {
-            type_url: kind.type_url(),
-            response_nonce: nonce.to_owned(),
-            resource_names: names.iter().map(|name| (*name).to_owned()).collect(),
-            ..DiscoveryRequest::default()
+    /// The resources of a kind are others than before.
+    fn changed(&mut self, kind: Kind) {
+        let dependent = match kind {
+            Kind::Cluster => Kind::Endpoint,
+            Kind::Listener => Kind::Route,
+            Kind::Endpoint | Kind::Route => kind,
         };
-        let refused = Some(Status { code: 13, message: "no".to_owned(), ..Status::default() });
-        [
-            request(Kind::Cluster, "", &[]),
-            request(Kind::Cluster, "1", &["*"]),
-            request(Kind::Endpoint, "2", &["a", "b"]),
-            request(Kind::Listener, "3", &[]),
-            DiscoveryRequest { error_detail: refused, ..request(Kind::Route, "4", &["routes"]) },
-        ]
-        .iter()
-        .map(prost::Message::encode_to_vec)
-        .collect()
+        self.kinds[dependent as usize].is_stale = true;
+        let subscription = &mut self.kinds[kind as usize];
+        subscription.is_stale = true;
+        subscription.is_rejected = false;
+        subscription.held.clear();
     }
 
-    ::tests::property! {
-        #[test]
-        fn spoiled_requests_are_answered_once_or_not_at_all(heard in vec((spoiled(requests()), 0..4_usize), 0..40)) {
-            let targets = [to(&[], ""), to(&[("a", "1")], "1"), to(&[("a", "2"), ("b", "1")], "2")];
-            let (mut session, mut nonce) = (Session::default(), 0);
-            for (bytes, target) in heard {
-                if let Ok(request) = DiscoveryRequest::decode(&bytes[..]) {
-                    session.hear(request);
+    /// Keeps what Envoy's routes may name until they don't.
+    fn retain(&mut self, old: &Versioned, target: &Versioned) {
+        let (old, target) = (&old.snapshot, &target.snapshot);
+        let sent = &self.kinds[Kind::Cluster as usize].sent;
+        // What Envoy has rejected it has no version of, and would reject again.
+        let had = |name: &String| sent.get(name).is_some_and(|sent| !sent.version.is_empty());
+        let Retained { clusters, endpoints } = &mut self.retained;
+        let copy = |(name, resource): (&String, &Arc<Resource>)| (name.clone(), resource.clone());
+        clusters.retain(|name, _| !target.clusters.contains_key(name));
+        let gone = old.clusters.iter().filter(|(name, _)| !target.clusters.contains_key(*name) && had(name));
+        clusters.extend(gone.map(copy));
+        endpoints.retain(|name, _| clusters.contains_key(name));
+        endpoints.extend(old.endpoints.iter().filter(|(name, _)| clusters.contains_key(*name)).map(copy));
+    }
+
+    /// What to send now. Empty while Envoy has to answer first, or has everything.
+    pub fn responses(&mut self) -> Vec<Update> {
+        let mut updates = Vec::new();
+        let Some(target) = self.target.clone() else { return updates };
+        loop {
+            let can_remove = self.are_routes_in_force(&target);
+            if can_remove && (self.has_removals || !self.retained.clusters.is_empty()) {
+                self.retained = Retained::default();
+                self.has_removals = false;
+                self.kinds[Kind::Cluster as usize].is_stale = true;
+            }
+            for kind in Kind::ALL {
+                updates.extend(self.respond(kind, &target, can_remove));
+                if kind == Kind::Endpoint && !self.are_clusters_in_force(&target) {
+                    break;
                 }
-                if let Some(target) = targets.get(target) {
-                    session.aim(target.clone());
-                }
-                let responses = session.next();
-                prop_assert!(responses.len() <= Kind::ALL.len());
-                for response in responses {
-                    let next: u64 = response.nonce.parse().unwrap();
-                    prop_assert!(next > nonce && Kind::of(&response.type_url).is_some());
-                    nonce = next;
-                }
-                prop_assert!(session.next().is_empty(), "nothing was heard since");
+            }
+            // Listeners and routes may be in force already.
+            let has_leftovers = self.has_removals || !self.retained.clusters.is_empty();
+            if !has_leftovers || !self.are_routes_in_force(&target) {
+                break;
             }
         }
+        for kind in Kind::ALL {
+            let version = self.version(kind, &target);
+            let subscription = &mut self.kinds[kind as usize];
+            if subscription.is_in_force() {
+                // Also what came to be so without a response, by an unsubscription or on an earlier stream.
+                subscription.progress = Progress { sent: version.clone(), acknowledged: version };
+            }
+        }
+        updates
+    }
+
+    /// Whether Envoy has accepted all that it is to have.
+    pub fn is_in_force(&self) -> bool {
+        let Some(target) = &self.target else { return false };
+        let endpoints = target.snapshot.endpoints.is_empty() || self.kinds[Kind::Endpoint as usize].is_in_force();
+        let is_all_there = endpoints && self.are_clusters_in_force(target) && self.are_routes_in_force(target);
+        is_all_there && !self.has_removals && self.retained.clusters.is_empty()
+    }
+
+    /// What Envoy was sent and has accepted, by kind.
+    pub fn progress(&self) -> [Progress; 4] {
+        Kind::ALL.map(|kind| self.kinds[kind as usize].progress.clone())
+    }
+
+    /// Envoy asks for the endpoints of a new cluster at once, and accepts the clusters only when it has those.
+    fn are_clusters_in_force(&self, target: &Versioned) -> bool {
+        let snapshot = &target.snapshot;
+        let endpoints = snapshot.endpoints.keys().filter(|name| snapshot.clusters.contains_key(*name));
+        self.kinds[Kind::Cluster as usize].is_in_force() && self.kinds[Kind::Endpoint as usize].asks_for(endpoints)
+    }
+
+    /// Whether nothing that Envoy does depends on former clusters any more.
+    fn are_routes_in_force(&self, target: &Versioned) -> bool {
+        let routes = &self.kinds[Kind::Route as usize];
+        let names = &target.snapshot.routes;
+        let is_routed = || names.is_empty() || routes.is_in_force() && routes.asks_for(names.keys());
+        self.kinds[Kind::Listener as usize].is_in_force() && is_routed()
+    }
+
+    fn respond(&mut self, kind: Kind, target: &Versioned, can_remove: bool) -> Option<Update> {
+        let subscription = &self.kinds[kind as usize];
+        let names = subscription.names.as_ref().filter(|_| subscription.is_stale)?;
+        let is_whole = self.protocol == Protocol::Sotw && kind.is_wildcard();
+        if is_whole && subscription.is_rejected {
+            return None;
+        }
+        // Who waits for the endpoints of a cluster that is no more must know that there are none. Routes go with what names
+        // them: Envoy ignores their removal.
+        let removes = is_whole || self.protocol == Protocol::Delta && kind != Kind::Route;
+        let wanted: BTreeMap<_, _> = self.wanted(kind, target).filter(|(name, _)| names.contains(name)).collect();
+        let is_news = |name: &str, resource: &Resource, parent: &str| {
+            let is_sent = |sent: &Sent| is_version(&sent.version, resource, parent);
+            !subscription.held.contains(name) && !subscription.sent.get(name).is_some_and(is_sent)
+        };
+        let news = wanted.iter().filter(|(name, (resource, parent))| is_news(name, resource, parent));
+        let news: Vec<_> = news.map(|(name, _)| (*name).clone()).collect();
+        let gone = subscription.sent.keys().filter(|name| removes && !wanted.contains_key(name));
+        let mut removed: Vec<_> = gone.cloned().collect();
+        // In the state of the world, clusters that may not go yet are retained, and thereby wanted.
+        let is_deferred = kind == Kind::Cluster && !is_whole && !can_remove && !removed.is_empty();
+        if is_deferred {
+            removed.clear();
+        }
+        // Envoy waits for a first response, if only to know that there is nothing.
+        let is_first = names.all && subscription.last.is_none() && (is_whole || subscription.sent.is_empty());
+        let is_due = is_first || !news.is_empty() || !removed.is_empty();
+        let is_part = |name: &String| is_due && (is_whole || news.binary_search(name).is_ok());
+        let resources = wanted.into_iter().filter(|(name, _)| is_part(name));
+        let resources = resources.map(|(_, (resource, parent))| (resource.clone(), version(resource, parent)));
+        let resources: Vec<_> = resources.collect();
+        let all = self.version(kind, target);
+        self.has_removals |= is_deferred;
+        let subscription = &mut self.kinds[kind as usize];
+        subscription.is_stale = false;
+        if !is_due {
+            return None;
+        }
+        self.nonce += 1;
+        for (resource, version) in &resources {
+            subscription.sent.insert(resource.name.clone(), Sent { version: version.clone(), nonce: self.nonce });
+        }
+        removed.iter().for_each(|name| drop(subscription.sent.remove(name)));
+        subscription.last = Some(self.nonce);
+        subscription.open.insert(self.nonce, all.clone());
+        subscription.progress.sent = all.clone();
+        self.forget_dependents(kind, &news, &removed);
+        Some(Update { kind, nonce: self.nonce.to_string(), version: all, resources, removed })
+    }
+
+    /// Envoy waits for the endpoints of the clusters that it is sent, also of those that it had rejected, and drops those
+    /// of the clusters that are removed; the same with listeners and routes.
+    fn forget_dependents(&mut self, kind: Kind, news: &[String], removed: &[String]) {
+        match kind {
+            Kind::Cluster => {
+                let endpoints = &mut self.kinds[Kind::Endpoint as usize];
+                for name in news {
+                    endpoints.forget(name);
+                }
+                removed.iter().for_each(|name| drop(endpoints.sent.remove(name)));
+            }
+            Kind::Listener => {
+                let routes = &mut self.kinds[Kind::Route as usize];
+                routes.sent.values_mut().for_each(|sent| sent.version.clear());
+                routes.is_stale = true;
+            }
+            Kind::Endpoint | Kind::Route => {}
+        }
+    }
+
+    /// What Envoy should have of a kind if it asks for all: by name the resource, and the version of what it depends on.
+    fn wanted<'a>(
+        &'a self,
+        kind: Kind,
+        target: &'a Versioned,
+    ) -> impl Iterator<Item = (&'a String, (&'a Arc<Resource>, &'a str))> {
+        let retained = match kind {
+            Kind::Cluster => Some(&self.retained.clusters),
+            Kind::Endpoint => Some(&self.retained.endpoints),
+            Kind::Listener | Kind::Route => None,
+        };
+        let clusters = [&target.snapshot.clusters, &self.retained.clusters];
+        let parent = move |name: &String| match kind {
+            Kind::Endpoint => clusters.iter().find_map(|clusters| clusters.get(name)).map(|it| it.version.as_str()),
+            Kind::Route => Some(&**target.version(Kind::Listener)),
+            Kind::Cluster | Kind::Listener => None,
+        };
+        let resources = target.snapshot.of(kind).iter().chain(retained.into_iter().flatten());
+        resources.map(move |(name, resource)| (name, (resource, parent(name).unwrap_or_default())))
+    }
+
+    /// The version of all resources of a kind; those that are only retained are counted.
+    fn version(&self, kind: Kind, target: &Versioned) -> Arc<str> {
+        let version = target.version(kind);
+        match self.retained.clusters.len() {
+            retained @ 1.. if kind == Kind::Cluster => format!("{version}+{retained}").into(),
+            _ => version.clone(),
+        }
+    }
+
+    /// Takes in what Envoy says of the response with this nonce.
+    pub fn answer(&mut self, kind: Kind, nonce: &str, error: Option<String>) -> Option<Answer> {
+        let nonce = nonce.parse().ok()?;
+        let subscription = &mut self.kinds[kind as usize];
+        let version = subscription.open.remove(&nonce)?;
+        let Some(message) = error else {
+            subscription.progress.acknowledged = version;
+            return Some(Answer::Accepted(kind));
+        };
+        for (name, sent) in subscription.sent.iter_mut().filter(|(_, sent)| sent.nonce == nonce) {
+            // Envoy may have accepted some of them, and is sent all of them again when there is something new.
+            sent.version.clear();
+            subscription.held.insert(name.clone());
+        }
+        subscription.is_rejected |= subscription.last == Some(nonce);
+        Some(Answer::Rejected(Rejection { kind, version: version.to_string(), message }))
+    }
+
+    /// Whether a request with this nonce is up to date: Envoy has seen all responses that it was sent.
+    pub fn is_current(&self, kind: Kind, nonce: &str) -> bool {
+        let last = self.kinds[kind as usize].last;
+        nonce.is_empty() || last.is_some_and(|last| nonce.parse() == Ok(last))
+    }
+
+    /// Envoy asks for these and no others.
+    pub fn subscribe_to(&mut self, kind: Kind, names: Vec<String>) {
+        let subscription = &mut self.kinds[kind as usize];
+        let before = subscription.names.take();
+        // Who asks for nothing by name asks for all, until there was a name.
+        let named_none = before.as_ref().is_none_or(|before| before.all && before.names.is_empty());
+        let mut names: BTreeSet<_> = names.into_iter().collect();
+        let all = kind.is_wildcard() && (names.remove("*") || names.is_empty() && named_none);
+        let names = Names { all, names };
+        subscription.sent.retain(|name, _| names.contains(name));
+        subscription.is_stale |= before.is_none_or(|before| before.all != all || before.names != names.names);
+        subscription.names = Some(names);
+    }
+
+    /// Envoy asks for these besides, and for those no more. `versions` is what it has from an earlier stream; it counts
+    /// in the first request for the kind only.
+    pub fn subscribe_more(
+        &mut self,
+        kind: Kind,
+        subscribe: Vec<String>,
+        unsubscribe: &[String],
+        versions: impl IntoIterator<Item = (String, String)>,
+    ) {
+        let subscription = &mut self.kinds[kind as usize];
+        let is_first = subscription.names.is_none();
+        let mut names = subscription.names.take().unwrap_or_default();
+        if is_first {
+            names.all = kind.is_wildcard() && subscribe.is_empty();
+            let brought = versions.into_iter().map(|(name, version)| (name, Sent { version, nonce: 0 }));
+            subscription.sent = brought.collect();
+        }
+        for name in subscribe {
+            let is_all = name == "*" && kind.is_wildcard();
+            if is_all && !is_first {
+                subscription.sent.values_mut().for_each(|sent| sent.version.clear());
+            } else if !is_all {
+                // Envoy may have dropped it since. Where there is none of this name, it is to know that.
+                let sent = subscription.sent.entry(name.clone()).or_default();
+                if !is_first {
+                    sent.version.clear();
+                }
+                names.names.insert(name);
+            }
+            names.all |= is_all;
+            subscription.is_stale = true;
+        }
+        for name in unsubscribe {
+            if name == "*" {
+                names.all = false;
+            } else {
+                names.names.remove(name);
+                // Asked for by name no more, it may still be one of all.
+                subscription.forget(name);
+            }
+        }
+        subscription.sent.retain(|name, _| names.contains(name));
+        subscription.is_stale |= is_first;
+        subscription.names = Some(names);
+    }
+}
+
+/// The version that Envoy is shown. `parent` is the version of what the resource depends on.
+fn version(resource: &Resource, parent: &str) -> String {
+    if parent.is_empty() { resource.version.clone() } else { format!("{}.{parent}", resource.version) }
+}
+
+/// Whether `sent` is what [`version`] makes of the resource.
+fn is_version(sent: &str, resource: &Resource, parent: &str) -> bool {
+    match sent.strip_prefix(&resource.version) {
+        Some("") => parent.is_empty(),
+        Some(rest) => !parent.is_empty() && rest.strip_prefix('.') == Some(parent),
+        None => false,
     }
 }

@@ -1,0 +1,498 @@
+//! Defines version 1 of the published document: JSON that says where the requests for one VirtualService go. It is also
+//! what the release before wrote and read, without a version, so its fields stay as they are. Fields that are not known
+//! are ignored: one that a reader must not ignore is named in `requires`.
+
+use std::{collections::BTreeMap, fmt::Display};
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{
+    self, CloudMapDiscovery, DnsDiscovery, HeaderName, HealthCheckProtocol, Invalid, PathMatch, QueryMatch, RetryOn,
+    RouteMatch, Routing, ServiceKey, Timeouts, Upstream, ValueMatch,
+};
+
+/// The largest weight of a target.
+const MAX_WEIGHT: u32 = 100;
+/// The methods that a route can ask for.
+const METHODS: [&str; 9] = ["CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"];
+
+/// Prints where requests go.
+pub fn encode(routing: &Routing) -> String {
+    // Structures and strings as keys: nothing that serde_json cannot print.
+    serde_json::to_string(&Document::from(routing)).unwrap_or_default()
+}
+
+/// Parses where requests go.
+///
+/// # Errors
+/// It does not parse, or Envoy would refuse it: where and why, such as `routes[0].prefix: does not begin with /`.
+pub fn decode(json: &str) -> Result<Routing, String> {
+    let mut parser = serde_json::Deserializer::from_str(json);
+    let document: Document = serde_path_to_error::deserialize(&mut parser).map_err(|error| error.to_string())?;
+    parser.end().map_err(|error| error.to_string())?;
+    document.try_into()
+}
+
+#[derive(Serialize, Deserialize)]
+struct Document {
+    listener: Port,
+    routes: Vec<Route>,
+    nodes: BTreeMap<String, Node>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Port {
+    port: u16,
+    protocol: Protocol,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Protocol {
+    Grpc,
+    Http,
+    Http2,
+    Tcp,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Route {
+    name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    prefix: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    path: Option<Path>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    method: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    headers: Vec<Header>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    query_parameters: Vec<QueryParameter>,
+    targets: Vec<Target>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    retry_policy: Option<RetryPolicy>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    timeout: Option<Timeout>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Path {
+    exact: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Header {
+    name: String,
+    #[serde(default, rename = "match", skip_serializing_if = "Option::is_none")]
+    value: Option<HeaderValue>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    invert: Option<bool>,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct HeaderValue {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    exact: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    prefix: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    suffix: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    range: Option<Range>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Range {
+    start: i64,
+    end: i64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct QueryParameter {
+    name: String,
+    #[serde(default, rename = "match", skip_serializing_if = "Option::is_none")]
+    value: Option<QueryValue>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct QueryValue {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    exact: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Target {
+    node: String,
+    weight: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RetryPolicy {
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    http_retry_events: Vec<HttpRetryEvent>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    tcp_retry_events: Vec<TcpRetryEvent>,
+    max_retries: u32,
+    per_retry_timeout: Duration,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[expect(clippy::enum_variant_names, reason = "the document's words")]
+enum HttpRetryEvent {
+    ServerError,
+    GatewayError,
+    ClientError,
+    StreamError,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum TcpRetryEvent {
+    ConnectionError,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Timeout {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    per_request: Option<Duration>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    idle: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Serialize, Deserialize)]
+struct Duration {
+    unit: Unit,
+    value: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Unit {
+    S,
+    Ms,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Node {
+    port: u16,
+    protocol: Protocol,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    discovery: Option<Discovery>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    dns: Option<Dns>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    health_check: Option<HealthCheck>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Discovery {
+    namespace: String,
+    service: String,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    attributes: BTreeMap<String, String>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Dns {
+    hostname: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    response_type: Option<DnsResponseType>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+enum DnsResponseType {
+    Loadbalancer,
+    Endpoints,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct HealthCheck {
+    healthy_threshold: u32,
+    interval_millis: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    path: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    port: Option<u16>,
+    protocol: Protocol,
+    timeout_millis: u32,
+    unhealthy_threshold: u32,
+}
+
+/// Names the place of what is wrong.
+fn at<T>(path: impl Display, value: Result<T, Invalid>) -> Result<T, String> {
+    value.map_err(|invalid| format!("{path}: {invalid}"))
+}
+
+impl TryFrom<Document> for Routing {
+    type Error = String;
+
+    fn try_from(Document { listener, routes, nodes }: Document) -> Result<Self, String> {
+        let upstream = |(name, node): (String, Node)| {
+            let upstream = upstream(node, &format!("nodes.{name}"))?;
+            Ok((name, upstream))
+        };
+        let upstreams: BTreeMap<_, _> = nodes.into_iter().map(upstream).collect::<Result<_, String>>()?;
+        let route = |(index, given)| route(given, &upstreams, &format!("routes[{index}]"));
+        let routes = routes.into_iter().enumerate().map(route).collect::<Result<_, String>>()?;
+        Ok(Self { listener: port(listener.port, listener.protocol, "listener")?, routes, upstreams })
+    }
+}
+
+fn route(given: Route, upstreams: &BTreeMap<String, Upstream>, path: &str) -> Result<model::Route, String> {
+    let path_match = match (given.prefix, given.path) {
+        (Some(prefix), None) => at(format!("{path}.prefix"), PathMatch::prefix(prefix))?,
+        (None, Some(Path { exact })) => at(format!("{path}.path.exact"), PathMatch::exact(exact))?,
+        (Some(_), Some(_)) | (None, None) => return Err(format!("{path}: needs one of path and prefix")),
+    };
+    let header = |(index, given)| header(given, &format!("{path}.headers[{index}]"));
+    let parameter = |(index, given): (usize, QueryParameter)| {
+        let exact = given.value.and_then(|value| value.exact);
+        at(format!("{path}.queryParameters[{index}].name"), QueryMatch::new(given.name, exact))
+    };
+    let target = |(index, Target { node, weight }): (usize, Target)| {
+        let path = format!("{path}.targets[{index}]");
+        if weight > MAX_WEIGHT {
+            return Err(format!("{path}.weight: {weight} is not 0 to {MAX_WEIGHT}"));
+        }
+        if !upstreams.contains_key(&node) {
+            return Err(format!("{path}.node: {node} is not one of the nodes"));
+        }
+        Ok(model::Target { upstream: node, weight })
+    };
+    if let Some(method) = given.method.as_ref().filter(|method| !METHODS.contains(&method.as_str())) {
+        return Err(format!("{path}.method: {method} is none of {}", METHODS.join(", ")));
+    }
+    let retry_policy = given.retry_policy.map(retry_policy).transpose();
+    let timeout = given.timeout.unwrap_or(Timeout { per_request: None, idle: None });
+    Ok(model::Route {
+        name: given.name,
+        route_match: RouteMatch {
+            path: path_match,
+            method: given.method,
+            headers: given.headers.into_iter().enumerate().map(header).collect::<Result<_, _>>()?,
+            query_parameters: given
+                .query_parameters
+                .into_iter()
+                .enumerate()
+                .map(parameter)
+                .collect::<Result<_, _>>()?,
+        },
+        targets: given.targets.into_iter().enumerate().map(target).collect::<Result<_, _>>()?,
+        retry_policy: at(format!("{path}.retryPolicy"), retry_policy)?,
+        timeouts: Timeouts { request_millis: timeout.per_request.map(millis), idle_millis: timeout.idle.map(millis) },
+    })
+}
+
+fn header(Header { name, value, invert }: Header, path: &str) -> Result<model::HeaderMatch, String> {
+    let name = at(format!("{path}.name"), HeaderName::new(name))?;
+    let value = match value.map(|HeaderValue { exact, prefix, suffix, range }| (exact, prefix, suffix, range)) {
+        None => ValueMatch::Present,
+        Some((Some(exact), None, None, None)) => ValueMatch::Exact(exact),
+        Some((None, Some(prefix), None, None)) => at(format!("{path}.match.prefix"), ValueMatch::prefix(prefix))?,
+        Some((None, None, Some(suffix), None)) => at(format!("{path}.match.suffix"), ValueMatch::suffix(suffix))?,
+        Some((None, None, None, Some(Range { start, end }))) => {
+            at(format!("{path}.match.range"), ValueMatch::range(start, end))?
+        }
+        Some(_) => return Err(format!("{path}.match: needs one of exact, prefix, range and suffix")),
+    };
+    Ok(model::HeaderMatch { name, value, invert: invert.unwrap_or_default() })
+}
+
+fn retry_policy(given: RetryPolicy) -> Result<model::RetryPolicy, Invalid> {
+    let http = given.http_retry_events.into_iter().map(|event| match event {
+        HttpRetryEvent::ServerError => RetryOn::ServerError,
+        HttpRetryEvent::GatewayError => RetryOn::GatewayError,
+        HttpRetryEvent::ClientError => RetryOn::ClientError,
+        HttpRetryEvent::StreamError => RetryOn::StreamError,
+    });
+    let tcp = given.tcp_retry_events.into_iter().map(|TcpRetryEvent::ConnectionError| RetryOn::ConnectionError);
+    model::RetryPolicy::new(http.chain(tcp).collect(), given.max_retries, millis(given.per_retry_timeout))
+}
+
+fn upstream(given: Node, path: &str) -> Result<Upstream, String> {
+    let discovery = match (given.discovery, given.dns) {
+        (_, Some(Dns { hostname, response_type })) => {
+            let endpoints = response_type == Some(DnsResponseType::Endpoints);
+            model::Discovery::Dns(at(format!("{path}.dns.hostname"), DnsDiscovery::new(hostname, endpoints))?)
+        }
+        (Some(Discovery { namespace, service, attributes }), None) => {
+            model::Discovery::CloudMap(CloudMapDiscovery { key: ServiceKey { namespace, service }, attributes })
+        }
+        (None, None) => model::Discovery::None,
+    };
+    let health_check =
+        given.health_check.map(|check| health_check(check, &format!("{path}.healthCheck"))).transpose()?;
+    Ok(Upstream { port: port(given.port, given.protocol, path)?, discovery, health_check })
+}
+
+fn health_check(given: HealthCheck, path: &str) -> Result<model::HealthCheck, String> {
+    let protocol = match given.protocol {
+        Protocol::Tcp => HealthCheckProtocol::Tcp,
+        Protocol::Http => {
+            let asked = given.path.unwrap_or_else(|| "/".to_owned());
+            at(format!("{path}.path"), HealthCheckProtocol::http(asked))?
+        }
+        Protocol::Grpc | Protocol::Http2 => return Err(format!("{path}.protocol: only http and tcp are supported")),
+    };
+    let check = model::HealthCheck {
+        protocol,
+        port: given.port.map(|port| numbered(port, path)).transpose()?,
+        healthy_threshold: given.healthy_threshold,
+        unhealthy_threshold: given.unhealthy_threshold,
+        interval_millis: given.interval_millis,
+        timeout_millis: given.timeout_millis,
+    };
+    at(path, check.checked())
+}
+
+fn port(port: u16, protocol: Protocol, path: &str) -> Result<model::Port, String> {
+    let protocol = match protocol {
+        Protocol::Grpc => model::Protocol::Grpc,
+        Protocol::Http => model::Protocol::Http,
+        Protocol::Http2 => model::Protocol::Http2,
+        Protocol::Tcp => model::Protocol::Tcp,
+    };
+    Ok(model::Port { port: numbered(port, path)?, protocol })
+}
+
+fn numbered(port: u16, path: &str) -> Result<u16, String> {
+    if port == 0 { Err(format!("{path}.port: is 0")) } else { Ok(port) }
+}
+
+fn millis(Duration { unit, value }: Duration) -> u64 {
+    match unit {
+        Unit::S => value.saturating_mul(1000),
+        Unit::Ms => value,
+    }
+}
+
+impl From<&Routing> for Document {
+    fn from(routing: &Routing) -> Self {
+        let model::Port { port, protocol } = routing.listener;
+        Self {
+            listener: Port { port, protocol: protocol.into() },
+            routes: routing.routes.iter().map(Route::from).collect(),
+            nodes: routing.upstreams.iter().map(|(name, upstream)| (name.clone(), upstream.into())).collect(),
+        }
+    }
+}
+
+impl From<model::Protocol> for Protocol {
+    fn from(protocol: model::Protocol) -> Self {
+        match protocol {
+            model::Protocol::Grpc => Self::Grpc,
+            model::Protocol::Http => Self::Http,
+            model::Protocol::Http2 => Self::Http2,
+            model::Protocol::Tcp => Self::Tcp,
+        }
+    }
+}
+
+impl From<&model::Route> for Route {
+    fn from(route: &model::Route) -> Self {
+        let RouteMatch { path, method, headers, query_parameters } = &route.route_match;
+        let (prefix, path) = match path.clone() {
+            PathMatch::Prefix(prefix) => (Some(prefix), None),
+            PathMatch::Exact(exact) => (None, Some(Path { exact })),
+        };
+        let target = |target: &model::Target| Target { node: target.upstream.clone(), weight: target.weight };
+        let Timeouts { request_millis, idle_millis } = route.timeouts;
+        let timeout = Timeout { per_request: request_millis.map(in_millis), idle: idle_millis.map(in_millis) };
+        Self {
+            name: route.name.clone(),
+            prefix,
+            path,
+            method: method.clone(),
+            headers: headers.iter().map(Header::from).collect(),
+            query_parameters: query_parameters.iter().map(QueryParameter::from).collect(),
+            targets: route.targets.iter().map(target).collect(),
+            retry_policy: route.retry_policy.as_ref().map(RetryPolicy::from),
+            timeout: (route.timeouts != Timeouts::default()).then_some(timeout),
+        }
+    }
+}
+
+impl From<&model::HeaderMatch> for Header {
+    fn from(header: &model::HeaderMatch) -> Self {
+        let empty = HeaderValue::default();
+        let value = match header.value.clone() {
+            ValueMatch::Present => None,
+            ValueMatch::Exact(exact) => Some(HeaderValue { exact: Some(exact), ..empty }),
+            ValueMatch::Prefix(prefix) => Some(HeaderValue { prefix: Some(prefix), ..empty }),
+            ValueMatch::Suffix(suffix) => Some(HeaderValue { suffix: Some(suffix), ..empty }),
+            ValueMatch::Range(start, end) => Some(HeaderValue { range: Some(Range { start, end }), ..empty }),
+        };
+        Self { name: header.name.as_str().to_owned(), value, invert: header.invert.then_some(true) }
+    }
+}
+
+impl From<&QueryMatch> for QueryParameter {
+    fn from(QueryMatch { name, exact }: &QueryMatch) -> Self {
+        let value = exact.as_ref().map(|exact| QueryValue { exact: Some(exact.clone()) });
+        Self { name: name.clone(), value }
+    }
+}
+
+impl From<&model::RetryPolicy> for RetryPolicy {
+    fn from(policy: &model::RetryPolicy) -> Self {
+        let (mut http_retry_events, mut tcp_retry_events) = (Vec::new(), Vec::new());
+        for event in &policy.on {
+            match event {
+                RetryOn::ServerError => http_retry_events.push(HttpRetryEvent::ServerError),
+                RetryOn::GatewayError => http_retry_events.push(HttpRetryEvent::GatewayError),
+                RetryOn::ClientError => http_retry_events.push(HttpRetryEvent::ClientError),
+                RetryOn::StreamError => http_retry_events.push(HttpRetryEvent::StreamError),
+                RetryOn::ConnectionError => tcp_retry_events.push(TcpRetryEvent::ConnectionError),
+            }
+        }
+        let per_retry_timeout = in_millis(policy.per_retry_timeout_millis);
+        Self { http_retry_events, tcp_retry_events, max_retries: policy.max_retries, per_retry_timeout }
+    }
+}
+
+impl From<&Upstream> for Node {
+    fn from(upstream: &Upstream) -> Self {
+        let (discovery, dns) = match upstream.discovery.clone() {
+            model::Discovery::None => (None, None),
+            model::Discovery::CloudMap(CloudMapDiscovery { key: ServiceKey { namespace, service }, attributes }) => {
+                (Some(Discovery { namespace, service, attributes }), None)
+            }
+            model::Discovery::Dns(DnsDiscovery { hostname, endpoints }) => {
+                (None, Some(Dns { hostname, response_type: endpoints.then_some(DnsResponseType::Endpoints) }))
+            }
+        };
+        let model::Port { port, protocol } = upstream.port;
+        let health_check = upstream.health_check.as_ref().map(HealthCheck::from);
+        Self { port, protocol: protocol.into(), discovery, dns, health_check }
+    }
+}
+
+impl From<&model::HealthCheck> for HealthCheck {
+    fn from(check: &model::HealthCheck) -> Self {
+        let (protocol, path) = match &check.protocol {
+            HealthCheckProtocol::Http(path) => (Protocol::Http, Some(path.clone())),
+            HealthCheckProtocol::Tcp => (Protocol::Tcp, None),
+        };
+        Self {
+            healthy_threshold: check.healthy_threshold,
+            interval_millis: check.interval_millis,
+            path,
+            port: check.port,
+            protocol,
+            timeout_millis: check.timeout_millis,
+            unhealthy_threshold: check.unhealthy_threshold,
+        }
+    }
+}
+
+fn in_millis(value: u64) -> Duration {
+    Duration { unit: Unit::Ms, value }
+}

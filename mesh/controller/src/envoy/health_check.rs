@@ -1,0 +1,32 @@
+//! Encodes active health checks.
+
+use std::time::Duration;
+
+use envoy_types::pb::envoy::config::core::v3::{
+    HealthCheck,
+    health_check::{HealthChecker, HttpHealthCheck, TcpHealthCheck},
+};
+
+use super::proto::{duration, number};
+use crate::model::{self, HealthCheckProtocol};
+
+/// Encodes one.
+pub fn encode(check: &model::HealthCheck) -> HealthCheck {
+    let interval = Duration::from_millis(check.interval_millis.into());
+    HealthCheck {
+        timeout: duration(Duration::from_millis(check.timeout_millis.into())),
+        interval: duration(interval),
+        // Envoy would ask once a minute while nobody calls.
+        no_traffic_interval: duration(interval),
+        healthy_threshold: number(check.healthy_threshold),
+        unhealthy_threshold: number(check.unhealthy_threshold),
+        alt_port: check.port.and_then(|port| number(port.into())),
+        health_checker: Some(match &check.protocol {
+            HealthCheckProtocol::Tcp => HealthChecker::TcpHealthCheck(TcpHealthCheck::default()),
+            HealthCheckProtocol::Http(path) => {
+                HealthChecker::HttpHealthCheck(HttpHealthCheck { path: path.clone(), ..HttpHealthCheck::default() })
+            }
+        }),
+        ..HealthCheck::default()
+    }
+}

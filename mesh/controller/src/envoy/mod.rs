@@ -1,0 +1,70 @@
+//! Encodes the model as Envoy's messages. Pure, and sorted: the same workload gives the same bytes, so that a version is a
+//! hash and all replicas agree on it. Names are those App Mesh gave, so that dashboards keep working.
+//!
+//! **Ingress**, port 15000: each listener of the workload goes to the application on loopback, by original destination.
+//!
+//! **Egress**, port 15001: HTTP on any port goes by its Host: a backend's name, alone or with its port, takes the routes
+//! of that VirtualService; each upstream is a cluster whose endpoints come by EDS. All else depends on the mesh's
+//! egressFilter. As in App Mesh, ALLOW_ALL lets it pass to where it was going, and DROP_ALL, the default, only
+//! - to AWS: HTTP by Host, TLS by server name;
+//! - to link-local addresses, where EKS gives credentials (metadata of the instance is never captured);
+//! - to the cluster's API server, by its service address, which clients in pods use without a server name;
+//! - to DNS over TCP.
+//!
+//! Other HTTP is answered with 404 and a text that says why, other connections are closed.
+
+mod access_log;
+pub mod bootstrap;
+mod cluster;
+pub mod descriptors;
+pub mod endpoint;
+mod health_check;
+mod listener;
+mod proto;
+mod resource;
+mod route;
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+pub use resource::{Resource, Resources};
+
+use crate::model::{Upstream, Workload};
+use cluster::Names;
+pub use listener::{EGRESS_PORT, INGRESS_PORT};
+
+/// The configuration of a workload's Envoys, but for the endpoints.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Configuration {
+    /// CDS
+    pub clusters: Resources,
+    /// LDS
+    pub listeners: Resources,
+    /// RDS
+    pub routes: Resources,
+    /// The upstreams whose endpoints come by EDS, by cluster.
+    pub upstreams: BTreeMap<String, Upstream>,
+}
+
+/// Encodes a workload. `api_server` is the service address of the cluster's API server, where applications may always go.
+pub fn encode(workload: &Workload, api_server: Option<IpAddr>) -> Configuration {
+    let mut configuration = Configuration::default();
+    let mut names = Names::default();
+    let mut clusters: Vec<_> =
+        workload.listeners.iter().map(|listener| cluster::application(workload, listener)).collect();
+    clusters.push(cluster::passthrough());
+    for backend in &workload.backends {
+        for (node, upstream) in backend.routing.iter().flat_map(|routing| &routing.upstreams) {
+            let name = names.add(&backend.mesh, node, upstream);
+            clusters.push(cluster::upstream(&name, upstream));
+            if cluster::is_eds(upstream) {
+                configuration.upstreams.insert(name, upstream.clone());
+            }
+        }
+    }
+    configuration.clusters = clusters.iter().map(|cluster| Resource::new(&cluster.name, cluster)).collect();
+    let listeners = [listener::ingress(workload), listener::egress(workload, api_server)];
+    configuration.listeners = listeners.iter().map(|listener| Resource::new(&listener.name, listener)).collect();
+    let routes = route::egress(workload, &names);
+    configuration.routes = [Resource::new(&routes.name, &routes)].into_iter().collect();
+    configuration
+}

@@ -1,0 +1,44 @@
+//! Holds where pods are reached: the instances of a Cloud Map service, with the ids and attributes that Amazon's controller
+//! gives them, so that either controller's callers find the other's pods.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::ClusterId;
+
+/// Attributes of an instance: up to 30, keys up to 255 and values up to 1024 characters, 5000 in all.
+pub type Attributes = BTreeMap<String, String>;
+
+/// Instances of a Cloud Map service, by id. One instance is shared by all who know it.
+pub type Instances = BTreeMap<String, Arc<Attributes>>;
+
+/// The pod's address.
+pub const IPV4: &str = "AWS_INSTANCE_IPV4";
+/// The pod's address, of the other family.
+pub const IPV6: &str = "AWS_INSTANCE_IPV6";
+/// The port of the VirtualNode's first listener.
+pub const PORT: &str = "AWS_INSTANCE_PORT";
+/// The pod's name.
+pub const POD: &str = "k8s.io/pod";
+/// The pod's namespace.
+pub const NAMESPACE: &str = "k8s.io/namespace";
+/// uid of the cluster that registered the instance. Upstream has no such attribute: it tells apart the same VirtualNode
+/// of two clusters. Instances of other clusters, or that name none, are never removed.
+pub const CLUSTER: &str = "appmesh.k8s.aws/cluster";
+/// ARN of the EKS cluster that registered the instance.
+pub const CLUSTER_ARN: &str = "appmesh.k8s.aws/clusterARN";
+
+/// Where callers reach an instance.
+pub fn address(attributes: &Attributes) -> Option<&str> {
+    attributes.get(IPV4).or_else(|| attributes.get(IPV6)).map(String::as_str)
+}
+
+/// The pod that an instance is, by namespace and name.
+pub fn pod_of(attributes: &Attributes) -> Option<(String, String)> {
+    Some((attributes.get(NAMESPACE)?.clone(), attributes.get(POD)?.clone()))
+}
+
+/// Whether an instance is of this cluster, or of one of the same ARN that is no more.
+pub fn is_of(attributes: &Attributes, cluster: &ClusterId) -> bool {
+    let same_arn = || cluster.arn.is_some() && attributes.get(CLUSTER_ARN) == cluster.arn.as_ref();
+    attributes.get(CLUSTER).is_some_and(|uid| *uid == cluster.uid || same_arn())
+}

@@ -1,0 +1,22 @@
+//! Holds a mesh as data, between Kubernetes, Envoy and Cloud Map: the translation makes it, everything else reads it.
+//!
+//! Values that Envoy would refuse cannot be made: what parses a manifest or a published document goes through the
+//! constructors here, which say what is wrong.
+
+pub mod endpoint;
+mod names;
+mod policy;
+mod problem;
+mod published;
+mod route;
+mod upstream;
+mod workload;
+
+pub use endpoint::{Attributes, Instances};
+pub use names::{Account, ClusterId, ObjectKey, ServiceKey, VirtualServiceKey, WorkloadName};
+pub use policy::{HealthCheck, HealthCheckProtocol, RetryOn, RetryPolicy, Timeouts};
+pub use problem::{Invalid, Problem, Reason};
+pub use published::Published;
+pub use route::{HeaderMatch, HeaderName, PathMatch, QueryMatch, Route, RouteMatch, Routing, Target, ValueMatch};
+pub use upstream::{CloudMapDiscovery, Discovery, DnsDiscovery, Upstream};
+pub use workload::{Backend, Egress, Listener, Port, Protocol, Workload};

@@ -1,0 +1,227 @@
+//! Describes where requests for a VirtualService go.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::{Invalid, Port, RetryPolicy, ServiceKey, Timeouts, Upstream};
+
+/// The longest name of a query's parameter, in bytes; Envoy's.
+const LONGEST_NAME: usize = 1024;
+
+/// What one VirtualService routes to, and all that a caller must know of the upstreams behind it. It is made from this
+/// cluster's objects or from what another cluster publishes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Routing {
+    /// What callers speak, and on which port.
+    pub listener: Port,
+    /// The first that matches takes the request.
+    pub routes: Vec<Route>,
+    /// The targets, by `awsName` of the VirtualNode.
+    pub upstreams: BTreeMap<String, Upstream>,
+}
+
+impl Routing {
+    /// The Cloud Map services of all upstreams.
+    pub fn services(&self) -> impl Iterator<Item = &ServiceKey> {
+        self.upstreams.values().filter_map(|upstream| upstream.discovery.cloud_map()).map(|discovery| &discovery.key)
+    }
+}
+
+/// One route.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Route {
+    /// Its name in its router.
+    pub name: String,
+    /// Which requests it takes.
+    #[serde(rename = "match")]
+    pub route_match: RouteMatch,
+    /// Where the requests go.
+    pub targets: Vec<Target>,
+    /// When a request is sent again; the default is twice, where the upstream cannot have begun with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_policy: Option<RetryPolicy>,
+    /// How long a request may take.
+    pub timeouts: Timeouts,
+}
+
+impl Route {
+    /// A route that takes every request.
+    pub fn of_everything(name: String, targets: Vec<Target>) -> Self {
+        Self { name, route_match: RouteMatch::default(), targets, retry_policy: None, timeouts: Timeouts::default() }
+    }
+}
+
+/// An upstream and its share of a route's requests.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Target {
+    /// Key in [`Routing::upstreams`].
+    pub upstream: String,
+    /// 0 to 100, relative to the other targets.
+    pub weight: u32,
+}
+
+/// Which requests a route takes: those that all of it fits.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RouteMatch {
+    /// The path, without its query.
+    pub path: PathMatch,
+    /// The method, such as `GET`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+    /// Headers, all of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<HeaderMatch>,
+    /// Parameters of the query, all of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub query_parameters: Vec<QueryMatch>,
+}
+
+/// What a path must be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum PathMatch {
+    /// What it begins with.
+    Prefix(String),
+    /// The whole of it.
+    Exact(String),
+}
+
+impl Default for PathMatch {
+    fn default() -> Self {
+        Self::Prefix("/".to_owned())
+    }
+}
+
+impl PathMatch {
+    /// What a path begins with.
+    ///
+    /// # Errors
+    /// It does not begin with `/`.
+    pub fn prefix(prefix: String) -> Result<Self, Invalid> {
+        rooted(prefix).map(Self::Prefix)
+    }
+
+    /// A whole path.
+    ///
+    /// # Errors
+    /// It does not begin with `/`.
+    pub fn exact(path: String) -> Result<Self, Invalid> {
+        rooted(path).map(Self::Exact)
+    }
+}
+
+fn rooted(path: String) -> Result<String, Invalid> {
+    if path.starts_with('/') { Ok(path) } else { Err(Invalid::new("does not begin with /")) }
+}
+
+/// What a header must be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct HeaderMatch {
+    /// Its name.
+    pub name: HeaderName,
+    /// What its value must be.
+    pub value: ValueMatch,
+    /// Whether the requests that do not fit are meant.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub invert: bool,
+}
+
+/// A header's name, a token of RFC 9110, 5.6.2.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct HeaderName(String);
+
+impl HeaderName {
+    /// A token.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn new(name: String) -> Result<Self, Invalid> {
+        let in_a_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        if name.is_empty() || !name.bytes().all(in_a_token) {
+            return Err(Invalid(format!("{name:?} is not a valid header name")));
+        }
+        Ok(Self(name))
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What a value must be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ValueMatch {
+    /// Any, as long as there is one.
+    Present,
+    /// The whole value.
+    Exact(String),
+    /// What it begins with.
+    Prefix(String),
+    /// What it ends with.
+    Suffix(String),
+    /// A whole number from the first to before the second.
+    Range(i64, i64),
+}
+
+impl ValueMatch {
+    /// What a value begins with.
+    ///
+    /// # Errors
+    /// It is empty.
+    pub fn prefix(text: String) -> Result<Self, Invalid> {
+        filled(text).map(Self::Prefix)
+    }
+
+    /// What a value ends with.
+    ///
+    /// # Errors
+    /// It is empty.
+    pub fn suffix(text: String) -> Result<Self, Invalid> {
+        filled(text).map(Self::Suffix)
+    }
+
+    /// A whole number from `start` to before `end`.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn range(start: i64, end: i64) -> Result<Self, Invalid> {
+        if start >= end {
+            return Err(Invalid(format!("no number is from {start} to before {end}")));
+        }
+        Ok(Self::Range(start, end))
+    }
+}
+
+fn filled(text: String) -> Result<String, Invalid> {
+    if text.is_empty() { Err(Invalid::new("is empty")) } else { Ok(text) }
+}
+
+/// What a parameter of the query must be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct QueryMatch {
+    /// Its name, 1 to 1024 bytes.
+    pub name: String,
+    /// What its value must be; absent, it must only be there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exact: Option<String>,
+}
+
+impl QueryMatch {
+    /// A parameter.
+    ///
+    /// # Errors
+    /// Envoy takes no such name.
+    pub fn new(name: String, exact: Option<String>) -> Result<Self, Invalid> {
+        if !(1..=LONGEST_NAME).contains(&name.len()) {
+            return Err(Invalid(format!("not 1 to {LONGEST_NAME} bytes")));
+        }
+        Ok(Self { name, exact })
+    }
+}

@@ -1,0 +1,91 @@
+//! Describes a workload: pods of one VirtualNode, as their Envoys see the mesh.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Routing, WorkloadName};
+
+/// What is spoken on a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the protocols' names say it all")]
+pub enum Protocol {
+    Grpc,
+    Http,
+    Http2,
+    Tcp,
+}
+
+impl Protocol {
+    /// As manifests spell it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Grpc => "grpc",
+            Self::Http => "http",
+            Self::Http2 => "http2",
+            Self::Tcp => "tcp",
+        }
+    }
+}
+
+/// A port and what is spoken on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Port {
+    /// 1 to 65535
+    pub port: u16,
+    /// What is spoken there.
+    pub protocol: Protocol,
+}
+
+/// Everything that the configuration of a workload's Envoys is made from, but for the endpoints.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Workload {
+    /// Its name, which its Envoys show.
+    pub name: WorkloadName,
+    /// What the application listens on.
+    pub listeners: Vec<Listener>,
+    /// Where the application may go besides its backends.
+    pub egress: Egress,
+    /// Whether Envoy writes each request and connection to its standard output.
+    pub access_log: bool,
+    /// What the application calls, each host once, sorted by host.
+    pub backends: Vec<Backend>,
+}
+
+/// A port that the application listens on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Listener {
+    /// The port.
+    #[serde(flatten)]
+    pub port: Port,
+}
+
+/// Where an application may go besides its backends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Egress {
+    /// Anywhere.
+    AllowAll,
+    /// To AWS, the cluster's API server and DNS.
+    #[default]
+    DropAll,
+}
+
+/// A VirtualService as a caller needs it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Backend {
+    /// `awsName` of its mesh.
+    pub mesh: String,
+    /// The host that is called, `awsName` of the VirtualService.
+    pub host: String,
+    /// Where requests go; `None` where nobody publishes it.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "shared")]
+    pub routing: Option<Arc<Routing>>,
+}
+
+fn shared<S: serde::Serializer>(routing: &Option<Arc<Routing>>, serializer: S) -> Result<S::Ok, S::Error> {
+    routing.as_deref().serialize(serializer)
+}

@@ -1,0 +1,375 @@
+//! Joins the parts: what changes in the cluster or in Cloud Map is translated once, and what follows from it goes to
+//! Envoys, Cloud Map and status.
+//!
+//! Two paths lead through here. A change of an object is translated with all others, and what it changes is passed on. A
+//! change of a pod, or of an instance of another cluster, touches the endpoints of the Cloud Map services it is in, and
+//! nothing else. Only workloads with a connected Envoy have a configuration, and only what they need of other clusters is
+//! looked up.
+
+mod endpoints;
+mod known;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant as StdInstant},
+};
+
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+
+pub use known::{Known, Registrations, Workloads};
+
+use crate::{
+    cloudmap::{Answer, Lookup, Pollers, Want, Writer, publication, service_key},
+    cluster::{Cluster, PodChange, PodKey},
+    envoy::{self, Configuration, Resource, Resources},
+    metrics::Metrics,
+    model::{Account, ClusterId, Instances, ServiceKey, Upstream, VirtualServiceKey, Workload, WorkloadName, endpoint},
+    status::Status,
+    translate::{AllPublished, Publication, Translated, translate},
+    xds::{Cache, Snapshot},
+};
+use endpoints::Touched;
+
+/// A burst of changes of objects is one translation.
+const DEBOUNCE: Duration = Duration::from_millis(50);
+/// Changes of pods, or answers, that are handled together at most.
+const BATCH: usize = 1024;
+
+/// What is joined.
+pub struct Pipeline {
+    /// The account whose mesh is served here.
+    pub account: Account,
+    /// This cluster.
+    pub id: ClusterId,
+    /// Service address of the cluster's API server.
+    pub api_server: Option<IpAddr>,
+    /// The cluster's objects and pods.
+    pub cluster: Cluster,
+    /// What connected Envoys have.
+    pub cache: Arc<Cache>,
+    /// Writes to Cloud Map.
+    pub writer: Arc<Writer>,
+    /// Reads from Cloud Map.
+    pub pollers: Pollers,
+    /// Writes to Kubernetes.
+    pub status: Arc<Status>,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// What is known, for those who only read it.
+    pub known: Known,
+    /// What was passed on.
+    pub passed: Passed,
+}
+
+/// Where changes come from.
+pub struct Inputs {
+    /// Pods.
+    pub pods: mpsc::UnboundedReceiver<PodChange>,
+    /// What was looked up.
+    pub answers: mpsc::Receiver<(Lookup, Answer)>,
+    /// Cloud Map services in which something was registered.
+    pub registered: mpsc::UnboundedReceiver<ServiceKey>,
+}
+
+/// What was passed on, so that only what differs is passed on again.
+#[derive(Default)]
+pub struct Passed {
+    published: AllPublished,
+    /// The services of this cluster's own pods.
+    services: BTreeSet<ServiceKey>,
+    publications: BTreeMap<ServiceKey, Publication>,
+    foreign: BTreeSet<ServiceKey>,
+    connected: BTreeSet<WorkloadName>,
+    lookups: BTreeSet<Lookup>,
+    configurations: HashMap<WorkloadName, (Arc<Workload>, Arc<Configuration>)>,
+    /// Encoded endpoints, by service: several workloads call the same upstream.
+    endpoints: HashMap<ServiceKey, Vec<(String, Upstream, Arc<Resource>)>>,
+}
+
+impl Pipeline {
+    /// Passes on everything that there is, so that the first Envoy that connects finds its workload known.
+    pub fn prepare(&mut self) {
+        self.objects_changed(StdInstant::now());
+    }
+
+    /// Passes on what changes, until `stop`.
+    pub async fn run(mut self, mut inputs: Inputs, stop: CancellationToken) {
+        let (mut objects, mut connections) = (self.cluster.changed(), self.cache.connections());
+        // Something may have changed since it was prepared.
+        objects.mark_changed();
+        let work = async {
+            let (mut pods, mut answers, mut registered) = (Vec::new(), Vec::new(), Vec::new());
+            // When a burst of changes of objects began.
+            let mut burst: Option<Instant> = None;
+            loop {
+                tokio::select! {
+                    biased;
+                    alive = connections.changed() => {
+                        if alive.is_err() { return }
+                        self.connections_changed();
+                    }
+                    count = inputs.pods.recv_many(&mut pods, BATCH) => {
+                        if count == 0 { return }
+                        self.pods_changed(pods.drain(..).map(|change| change.key).collect());
+                    }
+                    count = inputs.answers.recv_many(&mut answers, BATCH) => {
+                        if count == 0 { return }
+                        self.answered(answers.drain(..));
+                    }
+                    count = inputs.registered.recv_many(&mut registered, BATCH) => {
+                        if count == 0 { return }
+                        self.registered(registered.drain(..).collect());
+                    }
+                    alive = objects.changed(), if burst.is_none() => {
+                        if alive.is_err() { return }
+                        burst = Some(Instant::now());
+                    }
+                    () = sleep_until(burst.unwrap_or_else(Instant::now) + DEBOUNCE), if burst.is_some() => {
+                        objects.mark_unchanged();
+                        burst.take().into_iter().for_each(|began| self.objects_changed(began.into_std()));
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            () = work => {}
+            () = stop.cancelled() => {}
+        }
+    }
+
+    /// Translates the cluster and passes on what differs.
+    fn objects_changed(&mut self, changed: StdInstant) {
+        let started = StdInstant::now();
+        let snapshot = Arc::new(self.cluster.snapshot());
+        let translation = Arc::new(translate(&snapshot, &self.account, &self.passed.published));
+        self.metrics.translations.observe(started.elapsed().as_secs_f64());
+        let before = {
+            let mut known = self.known.write();
+            known.snapshot = snapshot.clone();
+            std::mem::replace(&mut known.translation, translation.clone())
+        };
+        self.status.objects_changed(snapshot, translation.clone());
+        let services = translation.registrants.services();
+        let before_services = std::mem::replace(&mut self.passed.services, services.clone());
+        if before.registrants != translation.registrants {
+            self.pods_changed(self.cluster.pods.all().iter().map(|pod| pod.key()).collect());
+        }
+        // After the pods, so that nothing looks as if it had none, and what moves to another service stays where it was
+        // until it is there.
+        let new = services.difference(&before_services).map(|service| (service.clone(), Some(self.want(service))));
+        self.writer.set(new.chain(before_services.difference(&services).map(|gone| (gone.clone(), None))));
+        self.publish(&translation.publications);
+        self.follow();
+        self.configure(self.passed.connected.clone(), changed);
+    }
+
+    /// Passes on the pods that have come, changed or gone.
+    fn pods_changed(&mut self, pods: BTreeSet<PodKey>) {
+        let changed = StdInstant::now();
+        let mut touched = Touched::default();
+        {
+            let mut known = self.known.write();
+            let registrants = known.translation.registrants.clone();
+            for key in &pods {
+                let pod = self.cluster.pods.get(&key.0, &key.1);
+                let (ready, memberships) = pod.as_ref().map_or_else(Default::default, |pod| {
+                    let memberships = registrants.memberships(pod, &self.account.region, &self.id);
+                    (pod.address().is_some(), memberships)
+                });
+                known.endpoints.set_pod(key, ready, memberships, &mut touched);
+            }
+        }
+        let registered = touched.services.intersection(&self.passed.services);
+        self.writer.set(registered.map(|service| (service.clone(), Some(self.want(service)))));
+        self.status.pods_changed(touched.nodes);
+        self.status.gates_changed(pods);
+        self.endpoints_changed(&touched.services, changed);
+    }
+
+    /// Takes in what was looked up.
+    fn answered(&mut self, answers: impl Iterator<Item = (Lookup, Answer)>) {
+        let changed = StdInstant::now();
+        let (mut services, mut published) = (BTreeSet::new(), false);
+        for (lookup, answer) in answers.filter(|(lookup, _)| self.passed.lookups.contains(lookup)) {
+            match (lookup, answer) {
+                (Lookup::Instances(key), Answer::Instances(instances)) => {
+                    self.known.write().endpoints.set_remote(&key, Some(instances));
+                    services.insert(key);
+                }
+                (Lookup::Published(key), Answer::Published(found)) => {
+                    published |= self.passed.published.insert(key, found.clone()) != Some(found);
+                }
+                (Lookup::Instances(_), Answer::Published(_)) | (Lookup::Published(_), Answer::Instances(_)) => {}
+            }
+        }
+        if published {
+            self.objects_changed(changed);
+        }
+        self.endpoints_changed(&services, changed);
+    }
+
+    /// Passes on that something was registered, and notices services that this cluster shares with others.
+    fn registered(&mut self, services: BTreeSet<ServiceKey>) {
+        let pods: BTreeSet<PodKey> = {
+            let known = self.known.read();
+            let instances = services.iter().flat_map(|service| known.endpoints.local(service).into_values());
+            instances.filter_map(|attributes| endpoint::pod_of(&attributes)).collect()
+        };
+        self.status.gates_changed(pods);
+        let foreign = self.writer.foreign();
+        if foreign != self.passed.foreign {
+            self.passed.foreign = foreign;
+            self.follow();
+        }
+    }
+
+    /// Configures workloads whose first Envoy has connected, and forgets those whose last has gone. One that has gone and
+    /// come again since has nothing in the cache any more, though it was connected before too.
+    fn connections_changed(&mut self) {
+        let new = self.cache.waiting();
+        self.passed.connected = self.cache.connected();
+        let Passed { connected, configurations, .. } = &mut self.passed;
+        configurations.retain(|name, _| connected.contains(name));
+        self.follow();
+        self.configure(new, StdInstant::now());
+    }
+
+    /// What Cloud Map is to hold of this cluster's pods in a service.
+    fn want(&self, service: &ServiceKey) -> Want {
+        Want { instances: self.known.read().endpoints.local(service), ..Want::default() }
+    }
+
+    /// Has Cloud Map hold what other clusters may read.
+    fn publish(&mut self, publications: &[Publication]) {
+        let mut wanted = BTreeMap::new();
+        for publication in publications {
+            for namespace in &publication.namespaces {
+                let key = VirtualServiceKey { namespace: namespace.clone(), arn: publication.arn.to_string() };
+                wanted.insert(service_key(&key), publication.clone());
+            }
+        }
+        let gone = self.passed.publications.keys().filter(|key| !wanted.contains_key(*key));
+        let changed = wanted.iter().filter(|(key, new)| self.passed.publications.get(*key) != Some(*new));
+        let changed = changed.map(|(key, Publication { arn, routing, .. })| {
+            let instances = publication(&arn.to_string(), &self.id, routing);
+            let after = routing.services().cloned().collect();
+            (key.clone(), Some(Want { api_only: true, instances, after }))
+        });
+        self.writer.set(gone.map(|key| (key.clone(), None)).chain(changed));
+        self.passed.publications = wanted;
+    }
+
+    /// Looks up what connected workloads need of other clusters, and nothing else.
+    fn follow(&mut self) {
+        let translation = self.known.read().translation.clone();
+        let Passed { connected, services, foreign, .. } = &self.passed;
+        let mut lookups = BTreeSet::new();
+        for translated in connected.iter().filter_map(|name| translation.workloads.get(name)) {
+            lookups.extend(translated.published.iter().cloned().map(Lookup::Published));
+            // What this cluster has registered itself is known here.
+            let elsewhere = translated.services.iter().filter(|key| !services.contains(*key) || foreign.contains(*key));
+            lookups.extend(elsewhere.cloned().map(Lookup::Instances));
+        }
+        if lookups == self.passed.lookups {
+            return;
+        }
+        for ended in self.passed.lookups.difference(&lookups) {
+            match ended {
+                Lookup::Instances(key) => self.known.write().endpoints.set_remote(key, None),
+                Lookup::Published(key) => drop(self.passed.published.remove(key)),
+            }
+        }
+        self.pollers.follow(&lookups);
+        self.passed.lookups = lookups;
+    }
+
+    /// Configures the workloads that call one of these services.
+    fn endpoints_changed(&mut self, services: &BTreeSet<ServiceKey>, changed: StdInstant) {
+        if services.is_empty() {
+            return;
+        }
+        self.passed.endpoints.retain(|key, _| !services.contains(key));
+        let translation = self.known.read().translation.clone();
+        let calls = |name: &&WorkloadName| {
+            translation.workloads.get(*name).is_some_and(|translated| !translated.services.is_disjoint(services))
+        };
+        let callers = self.passed.connected.iter().filter(calls).cloned().collect();
+        self.configure(callers, changed);
+    }
+
+    /// Gives connected workloads what they are to have now. One that needs something which has not been looked up yet
+    /// keeps what it has.
+    fn configure(&mut self, workloads: BTreeSet<WorkloadName>, changed: StdInstant) {
+        let known = self.known.clone();
+        let known = known.read();
+        for name in workloads {
+            let Some(Translated { workload, published, services }) = known.translation.workloads.get(&name) else {
+                continue;
+            };
+            let is_known = |key: &ServiceKey| self.passed.services.contains(key) || known.endpoints.is_looked_up(key);
+            if !published.iter().all(|key| self.passed.published.contains_key(key)) || !services.iter().all(is_known) {
+                continue;
+            }
+            let configuration = self.passed.configuration(&name, workload, self.api_server);
+            let upstreams = configuration.upstreams.iter();
+            let endpoints: Resources = upstreams
+                .map(|(cluster, upstream)| {
+                    let all = |service: &ServiceKey| known.endpoints.all(service);
+                    (cluster.clone(), self.passed.endpoints(cluster, upstream, all))
+                })
+                .collect();
+            let snapshot = Snapshot {
+                clusters: configuration.clusters.clone(),
+                endpoints,
+                listeners: configuration.listeners.clone(),
+                routes: configuration.routes.clone(),
+                changed,
+            };
+            self.cache.set(&name, Arc::new(snapshot));
+        }
+    }
+}
+
+impl Passed {
+    /// The configuration of a workload, encoded if it is another than before.
+    fn configuration(
+        &mut self,
+        name: &WorkloadName,
+        workload: &Arc<Workload>,
+        api_server: Option<IpAddr>,
+    ) -> Arc<Configuration> {
+        match self.configurations.get(name) {
+            Some((before, configuration)) if before == workload => configuration.clone(),
+            _ => {
+                let configuration = Arc::new(envoy::encode(workload, api_server));
+                self.configurations.insert(name.clone(), (workload.clone(), configuration.clone()));
+                configuration
+            }
+        }
+    }
+
+    /// The endpoints of a cluster, encoded if nobody else has asked for the same since they changed.
+    fn endpoints(
+        &mut self,
+        cluster: &str,
+        upstream: &Upstream,
+        instances: impl Fn(&ServiceKey) -> Instances,
+    ) -> Arc<Resource> {
+        let Some(discovery) = upstream.discovery.cloud_map() else {
+            return envoy::endpoint::encode(cluster, upstream, &Instances::new());
+        };
+        let encoded = self.endpoints.entry(discovery.key.clone()).or_default();
+        if let Some((_, _, resource)) = encoded.iter().find(|(name, of, _)| name == cluster && of == upstream) {
+            return resource.clone();
+        }
+        let resource = envoy::endpoint::encode(cluster, upstream, &instances(&discovery.key));
+        encoded.push((cluster.to_owned(), upstream.clone(), resource.clone()));
+        resource
+    }
+}

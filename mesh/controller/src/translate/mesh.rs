@@ -1,0 +1,22 @@
+//! Translates a Mesh: it has a name and an egress filter, which its workloads carry.
+
+use mesh_api::{Mesh, MeshObject as _, arn::MeshResource};
+
+use super::{
+    Context, Report, account,
+    problems::{Check, Place, Problems, check, selector},
+};
+use crate::cluster::Object;
+
+impl Check for Mesh {
+    fn check(&self, _: Place<'_>, problems: &mut Problems) {
+        selector("spec.namespaceSelector", self.spec.namespace_selector.as_ref(), problems);
+    }
+}
+
+/// What is reported of a Mesh.
+pub fn report(mesh: &Object<Mesh>, context: Context<'_>) -> Report {
+    let arn = account::arn(context.account, &mesh.aws_name(), MeshResource::Mesh);
+    let problems = check(mesh, Place { account: context.account, mesh: None });
+    Report { arn: Some(arn), problems, ..Report::default() }
+}

@@ -1,0 +1,171 @@
+//! Translates Kubernetes' objects into the model, once for all that follows from them: Envoy's configuration, Cloud Map,
+//! status. Pure: it asks nobody, and the same objects give the same translation.
+//!
+//! Every problem is reported with its object and path. Admission refuses by the problems found here, conditions report
+//! them, and what has one is left out of the model while the rest goes on.
+
+mod account;
+pub mod membership;
+mod mesh;
+mod problems;
+mod references;
+mod registration;
+mod virtual_node;
+mod virtual_router;
+mod virtual_service;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use kube::Resource;
+use mesh_api::{Arn, Mesh, MeshMember, MeshObject as _, VirtualNode, VirtualRouter, VirtualService};
+
+use serde_json::{Map, Value, json};
+
+pub use account::arn;
+pub use problems::{Check, Place, Problems, check};
+pub use registration::{Membership, Registrants};
+
+use crate::{
+    cluster::{Object, Snapshot},
+    model::{
+        Account, ObjectKey, Problem, Published, Reason, Routing, ServiceKey, VirtualServiceKey, Workload, WorkloadName,
+    },
+};
+
+/// Every VirtualService of another cluster that was looked up so far.
+pub type AllPublished = BTreeMap<VirtualServiceKey, Published>;
+
+/// What comes of the cluster's objects.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Translation {
+    /// The workloads, each VirtualNode with a mesh.
+    pub workloads: BTreeMap<WorkloadName, Translated>,
+    /// The workload of each VirtualNode, by namespace and name.
+    pub virtual_nodes: HashMap<(String, String), WorkloadName>,
+    /// The VirtualNodes whose pods are registered in Cloud Map.
+    pub registrants: Arc<Registrants>,
+    /// What this cluster publishes for others.
+    pub publications: Vec<Publication>,
+    /// What is reported of each object.
+    pub reports: BTreeMap<ObjectKey, Report>,
+}
+
+impl Translation {
+    /// What a person may want to see of it: the workloads, what is published, and what is wrong with each object.
+    pub fn json(&self) -> Value {
+        let workloads =
+            self.workloads.iter().map(|(name, translated)| (name.to_string(), json!(translated.workload.as_ref())));
+        let publications = self.publications.iter().map(|publication| {
+            let value = json!({ "namespaces": publication.namespaces, "routing": publication.routing.as_ref() });
+            (publication.arn.to_string(), value)
+        });
+        let problems = self.reports.iter().filter(|(_, report)| !report.problems.is_empty());
+        let problems = problems.map(|(object, report)| (object.to_string(), json!(report.problems)));
+        json!({
+            "workloads": workloads.collect::<Map<_, _>>(),
+            "publications": publications.collect::<Map<_, _>>(),
+            "problems": problems.collect::<Map<_, _>>(),
+        })
+    }
+}
+
+/// A workload, and what must be known before its Envoys can be configured.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Translated {
+    /// The workload.
+    pub workload: Arc<Workload>,
+    /// The VirtualServices of other clusters that it calls.
+    pub published: BTreeSet<VirtualServiceKey>,
+    /// The Cloud Map services of its upstreams.
+    pub services: BTreeSet<ServiceKey>,
+}
+
+/// A VirtualService for other clusters.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Publication {
+    /// Its ARN.
+    pub arn: Arn,
+    /// The Cloud Map namespaces it is published in: those of its upstreams.
+    pub namespaces: BTreeSet<String>,
+    /// Where its requests go.
+    pub routing: Arc<Routing>,
+}
+
+/// What is reported of an object.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Report {
+    /// Its ARN, if its mesh is known.
+    pub arn: Option<Arn>,
+    /// The ARNs of a VirtualRouter's routes, by name.
+    pub routes: BTreeMap<String, Arn>,
+    /// What is wrong with it.
+    pub problems: Vec<Problem>,
+}
+
+/// What a translation is made from.
+#[derive(Clone, Copy)]
+struct Context<'a> {
+    snapshot: &'a Snapshot,
+    account: &'a Account,
+    published: &'a AllPublished,
+}
+
+/// Translates the cluster.
+pub fn translate(snapshot: &Snapshot, account: &Account, published: &AllPublished) -> Translation {
+    let context = Context { snapshot, account, published };
+    let mut translation = Translation::default();
+    let mut report = |key: ObjectKey, report: Report| drop(translation.reports.insert(key, report));
+    for mesh in snapshot.meshes.iter() {
+        report(object_key::<Mesh>(mesh), mesh::report(mesh, context));
+    }
+    for router in snapshot.virtual_routers.iter() {
+        report(object_key::<VirtualRouter>(router), virtual_router::report(router, context));
+    }
+    let services = virtual_service::translate(context);
+    for service in snapshot.virtual_services.iter() {
+        report(object_key::<VirtualService>(service), virtual_service::report(service, &services, context));
+    }
+    for node in snapshot.virtual_nodes.iter() {
+        report(object_key::<VirtualNode>(node), virtual_node::report(node, &services, context));
+        let Some(translated) = virtual_node::translate(node, &services, context) else { continue };
+        let name = translated.workload.name.clone();
+        let meta = &node.metadata;
+        let key = (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default());
+        translation.virtual_nodes.insert(key, name.clone());
+        translation.workloads.insert(name, translated);
+    }
+    translation.registrants = Arc::new(registration::registrants(snapshot));
+    translation.publications = virtual_service::publications(&services);
+    translation
+}
+
+/// The Mesh of an object, or why there is none.
+fn mesh_of<'a>(object: &Object<impl MeshMember>, snapshot: &'a Snapshot) -> Result<&'a Object<Mesh>, Problem> {
+    let problem = |reason, message| Problem { reason, path: "spec.meshRef".to_owned(), message };
+    let Some(reference) = object.mesh_ref() else {
+        let message = "is missing, for the object was made before the webhook: delete it and make it again";
+        return Err(problem(Reason::MeshUnknown, message.to_owned()));
+    };
+    let mesh = snapshot.mesh(&reference.name).filter(|mesh| mesh.metadata.uid.as_ref() == Some(&reference.uid));
+    mesh.map(AsRef::as_ref).ok_or_else(|| {
+        problem(Reason::MeshNotFound, format!("mesh {} of uid {} is gone", reference.name, reference.uid))
+    })
+}
+
+/// The `awsName` of an object's Mesh, by name alone: also while admission has not seen the new Mesh of that name.
+fn mesh_name(object: &Object<impl MeshMember>, snapshot: &Snapshot) -> Option<String> {
+    Some(snapshot.mesh(&object.mesh_ref()?.name)?.aws_name())
+}
+
+/// Names an object.
+pub fn object_key<K: Resource<DynamicType = ()>>(object: &K) -> ObjectKey {
+    let meta = object.meta();
+    ObjectKey {
+        kind: K::kind(&()),
+        namespace: meta.namespace.clone().unwrap_or_default(),
+        name: meta.name.clone().unwrap_or_default(),
+    }
+}

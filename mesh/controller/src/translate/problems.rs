@@ -1,0 +1,99 @@
+//! Collects what is wrong with objects.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use kube::core::Selector;
+use mesh_api::PortMapping;
+
+use crate::{
+    cluster::Object,
+    model::{Account, Invalid, Port, Problem, Protocol, Reason},
+};
+
+/// What is wrong with one object, as far as it was found.
+#[derive(Debug, Default)]
+pub struct Problems(Vec<Problem>);
+
+impl Problems {
+    /// Notes a problem.
+    pub fn add(&mut self, reason: Reason, path: impl Into<String>, message: impl Into<String>) {
+        self.0.push(Problem { reason, path: path.into(), message: message.into() });
+    }
+
+    /// Notes that a value makes no sense.
+    pub fn invalid(&mut self, path: impl Into<String>, message: impl Into<String>) {
+        self.add(Reason::Invalid, path, message);
+    }
+
+    /// The value, or notes why there is none.
+    pub fn take<T>(&mut self, path: impl Into<String>, value: Result<T, Invalid>) -> Option<T> {
+        value.map_err(|Invalid(message)| self.invalid(path, message)).ok()
+    }
+
+    /// All of them.
+    pub fn into_vec(self) -> Vec<Problem> {
+        self.0
+    }
+}
+
+/// Where an object is to live.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// The account and region.
+    pub account: &'a Account,
+    /// `awsName` of the mesh of its namespace; none for a Mesh, or when the Mesh is gone.
+    pub mesh: Option<&'a str>,
+}
+
+/// A kind whose objects can be checked one by one.
+pub trait Check {
+    /// Notes what makes no sense in an object whose fields are all supported.
+    fn check(&self, place: Place<'_>, problems: &mut Problems);
+}
+
+/// What is wrong with an object by itself, whatever else there is: admission refuses it for that.
+pub fn check<K: Check>(object: &Object<K>, place: Place<'_>) -> Vec<Problem> {
+    let mut problems = Problems::default();
+    if object.unsupported.is_empty() {
+        object.check(place, &mut problems);
+    }
+    // What is beyond this controller makes the rest look wrong, such as a route without a match.
+    for path in &object.unsupported {
+        problems.add(Reason::Unsupported, path, "not supported by this controller");
+    }
+    problems.into_vec()
+}
+
+/// Notes a selector that does not parse.
+pub fn selector(path: &str, selector: Option<&LabelSelector>, problems: &mut Problems) {
+    if let Some(Err(error)) = selector.map(|selector| Selector::try_from(selector.clone())) {
+        problems.invalid(path, error.to_string());
+    }
+}
+
+/// Notes listeners beyond the first, and protocols other than http.
+pub fn listeners(ports: impl Iterator<Item = PortMapping>, problems: &mut Problems) {
+    for (index, port) in ports.enumerate() {
+        if index > 0 {
+            let message = "more than one listener is not supported";
+            problems.add(Reason::Unsupported, format!("spec.listeners[{index}]"), message);
+        } else if port.protocol != mesh_api::Protocol::Http {
+            problems.add(Reason::Unsupported, "spec.listeners[0].portMapping.protocol", "only http is supported");
+        }
+    }
+}
+
+/// A port mapping in the model.
+pub fn port(mapping: PortMapping) -> Port {
+    let protocol = match mapping.protocol {
+        mesh_api::Protocol::Grpc => Protocol::Grpc,
+        mesh_api::Protocol::Http => Protocol::Http,
+        mesh_api::Protocol::Http2 => Protocol::Http2,
+        mesh_api::Protocol::Tcp => Protocol::Tcp,
+    };
+    Port { port: mapping.port, protocol }
+}
+
+/// A duration in milliseconds.
+pub fn millis(duration: mesh_api::Duration) -> u64 {
+    u64::try_from(std::time::Duration::from(duration).as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,141 @@
+//! Translates pods: ready pods of a VirtualNode are instances of its Cloud Map service.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use kube::ResourceExt as _;
+use mesh_api::{MeshObject as _, VirtualNode};
+
+use super::virtual_node::cloud_map;
+use crate::{
+    cluster::{Object, Pod, Snapshot},
+    model::{
+        Attributes, CloudMapDiscovery, ClusterId, ServiceKey,
+        endpoint::{CLUSTER, CLUSTER_ARN, IPV4, IPV6, NAMESPACE, POD, PORT},
+    },
+};
+
+/// Attributes of one instance and characters of all its keys and values, limits of RegisterInstance.
+const MAX_ATTRIBUTES: usize = 30;
+const MAX_CHARACTERS: usize = 5000;
+
+/// The VirtualNodes of a cluster, as pods find the ones that select them.
+#[derive(Clone, Debug, Default)]
+pub struct Registrants {
+    nodes: Vec<Registrant>,
+    /// Those that demand a label, by namespace, key and value: few have to be asked for each pod.
+    by_label: HashMap<(String, String, String), Vec<usize>>,
+    /// The others, by namespace.
+    others: HashMap<String, Vec<usize>>,
+}
+
+/// A VirtualNode, whose pods are instances if it is found through Cloud Map.
+#[derive(Clone, Debug)]
+pub struct Registrant {
+    node: Arc<Object<VirtualNode>>,
+    mesh: String,
+    discovery: Option<CloudMapDiscovery>,
+}
+
+impl PartialEq for Registrant {
+    fn eq(&self, other: &Self) -> bool {
+        let same_node = Arc::ptr_eq(&self.node, &other.node)
+            || (self.node.metadata.namespace == other.node.metadata.namespace
+                && self.node.metadata.name == other.node.metadata.name
+                && self.node.spec == other.node.spec);
+        same_node && self.mesh == other.mesh
+    }
+}
+
+/// Registrants are the same if their VirtualNodes are.
+impl PartialEq for Registrants {
+    fn eq(&self, other: &Self) -> bool {
+        self.nodes == other.nodes
+    }
+}
+
+/// A pod of a VirtualNode.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Membership {
+    /// Namespace and name of the VirtualNode.
+    pub node: (String, String),
+    /// What is registered of it, if it is ready: where, by which id and with which attributes.
+    pub instance: Option<(ServiceKey, String, Arc<Attributes>)>,
+}
+
+/// Gathers the VirtualNodes that stay.
+pub fn registrants(snapshot: &Snapshot) -> Registrants {
+    let mut registrants = Registrants::default();
+    for node in snapshot.virtual_nodes.iter().filter(|node| node.metadata.deletion_timestamp.is_none()) {
+        let Some(mesh) = super::mesh_name(node, snapshot) else { continue };
+        let namespace = node.namespace().unwrap_or_default();
+        let labels = node.spec.pod_selector.as_ref().and_then(|selector| selector.match_labels.as_ref());
+        let index = registrants.nodes.len();
+        match labels.and_then(|labels| labels.first_key_value()) {
+            Some((key, value)) => {
+                let label = (namespace, key.clone(), value.clone());
+                registrants.by_label.entry(label).or_default().push(index);
+            }
+            None => registrants.others.entry(namespace).or_default().push(index),
+        }
+        registrants.nodes.push(Registrant { node: node.clone(), mesh, discovery: cloud_map(node) });
+    }
+    registrants
+}
+
+impl Registrants {
+    /// The Cloud Map services of all of them. A VirtualNode without ready pods has its service all the same, so that
+    /// callers find it empty and not missing.
+    pub fn services(&self) -> BTreeSet<ServiceKey> {
+        self.nodes.iter().filter_map(|node| node.discovery.as_ref()).map(|discovery| discovery.key.clone()).collect()
+    }
+
+    /// The VirtualNodes that a pod is of, and what is registered of it.
+    pub fn memberships(&self, pod: &Pod, region: &str, cluster: &ClusterId) -> Vec<Membership> {
+        let namespace = pod.metadata.namespace.clone().unwrap_or_default();
+        let labels = pod.labels().iter();
+        let demanded = labels
+            .filter_map(|(key, value)| self.by_label.get(&(namespace.clone(), key.clone(), value.clone())))
+            .chain(self.others.get(&namespace));
+        let mut candidates: Vec<_> = demanded.flatten().copied().collect();
+        candidates.sort_unstable();
+        candidates.dedup();
+        let selecting = candidates.into_iter().filter_map(|index| self.nodes.get(index));
+        let selecting = selecting.filter(|registrant| registrant.node.selects(pod.labels()));
+        let membership = |registrant: &Registrant| Membership {
+            node: (namespace.clone(), registrant.node.name_any()),
+            instance: registrant.instance(pod, region, cluster),
+        };
+        selecting.map(membership).collect()
+    }
+}
+
+impl Registrant {
+    fn instance(&self, pod: &Pod, region: &str, cluster: &ClusterId) -> Option<(ServiceKey, String, Arc<Attributes>)> {
+        let discovery = self.discovery.as_ref()?;
+        let ip = pod.address()?;
+        let (namespace, name) = pod.key();
+        let mut attributes = Attributes::from([
+            (if ip.contains(':') { IPV6 } else { IPV4 }.to_owned(), ip.to_owned()),
+            (POD.to_owned(), name),
+            (NAMESPACE.to_owned(), namespace),
+            ("REGION".to_owned(), region.to_owned()),
+            ("appmesh.k8s.aws/mesh".to_owned(), self.mesh.clone()),
+            ("appmesh.k8s.aws/virtualNode".to_owned(), self.node.aws_name()),
+            (CLUSTER.to_owned(), cluster.uid.clone()),
+        ]);
+        attributes.extend(cluster.arn.clone().map(|arn| (CLUSTER_ARN.to_owned(), arn)));
+        if let Some(listener) = self.node.spec.listeners.iter().flatten().next() {
+            attributes.insert(PORT.to_owned(), listener.port_mapping.port.to_string());
+        }
+        for (key, value) in discovery.attributes.iter().chain(pod.labels()) {
+            let characters: usize = attributes.iter().map(|(key, value)| key.len() + value.len()).sum();
+            if attributes.len() < MAX_ATTRIBUTES && characters + key.len() + value.len() <= MAX_CHARACTERS {
+                attributes.entry(key.clone()).or_insert_with(|| value.clone());
+            }
+        }
+        Some((discovery.key.clone(), ip.to_owned(), Arc::new(attributes)))
+    }
+}

@@ -1,0 +1,227 @@
+//! Translates a VirtualNode: the workload that its pods are, and the upstream that they are to others.
+
+use std::collections::BTreeSet;
+
+use kube::ResourceExt as _;
+use mesh_api::{
+    Arn, Backend, DnsResponseType, EgressFilterType, HealthCheckPolicy, MeshObject as _, Protocol, ServiceDiscovery,
+    VirtualNode, arn::MeshResource,
+};
+
+use super::{
+    Context, Report, Translated, account,
+    problems::{Check, Place, Problems, check, listeners, port, selector},
+    references,
+    virtual_service::{Service, Services},
+};
+use crate::{
+    cluster::Object,
+    model::{
+        self, CloudMapDiscovery, Discovery, DnsDiscovery, Egress, HealthCheck, HealthCheckProtocol, Listener, Port,
+        Published, Reason, ServiceKey, Upstream, VirtualServiceKey, Workload, WorkloadName,
+    },
+};
+
+/// The only file that Envoy writes requests to: its container's log.
+const STDOUT: &str = "/dev/stdout";
+
+impl Check for VirtualNode {
+    fn check(&self, place: Place<'_>, problems: &mut Problems) {
+        let spec = &self.spec;
+        selector("spec.podSelector", spec.pod_selector.as_ref(), problems);
+        listeners(spec.listeners.iter().flatten().map(|listener| listener.port_mapping), problems);
+        for (index, listener) in spec.listeners.iter().flatten().enumerate() {
+            if let Some(policy) = &listener.health_check {
+                health_check(policy, &format!("spec.listeners[{index}].healthCheck"), problems);
+            }
+        }
+        match &spec.service_discovery {
+            None if spec.listeners.as_ref().is_some_and(|listeners| !listeners.is_empty()) => problems.invalid(
+                "",
+                format!(
+                    "ServiceDiscovery missing for VirtualNode-{}. \
+                     ServiceDiscovery must be specified when a listener is specified.",
+                    self.metadata.name.as_deref().unwrap_or_default()
+                ),
+            ),
+            Some(discovery) if discovery.aws_cloud_map.is_some() == discovery.dns.is_some() => {
+                problems.invalid("spec.serviceDiscovery", "needs one of awsCloudMap and dns");
+            }
+            _ => {}
+        }
+        if spec.access_log().is_some_and(|path| path != STDOUT) {
+            let path = "spec.logging.accessLog.file.path";
+            problems.add(Reason::Unsupported, path, format!("only {STDOUT} is supported"));
+        }
+        for (index, backend) in spec.backends.iter().flatten().enumerate() {
+            self::backend(backend, place, &format!("spec.backends[{index}].virtualService"), problems);
+        }
+    }
+}
+
+/// The workload of a VirtualNode; `None` while its mesh is not known.
+pub fn translate(node: &Object<VirtualNode>, services: &Services, context: Context<'_>) -> Option<Translated> {
+    let mesh = context.snapshot.mesh(&node.spec.mesh_ref.as_ref()?.name)?;
+    let own = node.namespace().unwrap_or_default();
+    let (mut backends, mut published) = (Vec::new(), BTreeSet::new());
+    for backend in node.spec.backends.iter().flatten() {
+        let backend = &backend.virtual_service;
+        if let Some(reference) = &backend.virtual_service_ref {
+            let (namespace, name) = references::seen_from(&own, reference);
+            backends.extend(services.get(namespace, name).map(Service::backend));
+        } else if let Some(arn) = backend.virtual_service_arn.as_ref().and_then(|arn| arn.parse::<Arn>().ok()) {
+            let MeshResource::VirtualService(host) = &arn.resource else { continue };
+            if let Some(service) = services.by_arn(&arn) {
+                backends.push(service.backend());
+                continue;
+            }
+            let key = published_key(node, &arn);
+            let routing = key.as_ref().and_then(|key| context.published.get(key)).and_then(Published::routing).cloned();
+            backends.push(model::Backend { mesh: arn.mesh.clone(), host: host.clone(), routing });
+            published.extend(key);
+        }
+    }
+    backends.sort_by(|a, b| a.host.cmp(&b.host));
+    backends.dedup_by(|a, b| a.host == b.host);
+    let routings = backends.iter().filter_map(|backend| backend.routing.as_ref());
+    let services: BTreeSet<ServiceKey> = routings.flat_map(|routing| routing.services()).cloned().collect();
+    let egress = match mesh.spec.egress_filter.map(|filter| filter.type_).unwrap_or_default() {
+        EgressFilterType::AllowAll => Egress::AllowAll,
+        EgressFilterType::DropAll => Egress::DropAll,
+    };
+    let listeners = node.spec.listeners.iter().flatten().map(|listener| Listener { port: port(listener.port_mapping) });
+    let workload = Workload {
+        name: WorkloadName { mesh: mesh.aws_name(), name: node.aws_name() },
+        listeners: listeners.collect(),
+        egress,
+        access_log: node.spec.access_log() == Some(STDOUT),
+        backends,
+    };
+    Some(Translated { workload: workload.into(), published, services })
+}
+
+/// A VirtualNode as its callers see it. One without a listener is called on the port that the caller uses.
+pub fn upstream(node: &Object<VirtualNode>, caller: Port) -> Upstream {
+    let listener = node.spec.listeners.iter().flatten().next();
+    let port = listener.map_or(caller, |listener| port(listener.port_mapping));
+    let policy = listener.and_then(|listener| listener.health_check.as_ref());
+    let health_check = policy.and_then(|policy| health_check(policy, "", &mut Problems::default()));
+    let ServiceDiscovery { dns, .. } = node.spec.service_discovery.clone().unwrap_or_default();
+    let dns = dns.and_then(|dns| {
+        let endpoints = dns.response_type == Some(DnsResponseType::Endpoints);
+        DnsDiscovery::new(dns.hostname, endpoints).ok()
+    });
+    let discovery = match (cloud_map(node), dns) {
+        (_, Some(dns)) => Discovery::Dns(dns),
+        (Some(discovery), None) => Discovery::CloudMap(discovery),
+        (None, None) => Discovery::None,
+    };
+    Upstream { port, discovery, health_check }
+}
+
+/// Where in Cloud Map a node's pods are registered.
+pub fn cloud_map(node: &VirtualNode) -> Option<CloudMapDiscovery> {
+    let discovery = node.spec.service_discovery.as_ref()?.aws_cloud_map.as_ref()?;
+    let attributes = discovery.attributes.iter().flatten();
+    Some(CloudMapDiscovery {
+        key: ServiceKey { namespace: discovery.namespace_name.clone(), service: discovery.service_name.clone() },
+        attributes: attributes.map(|attribute| (attribute.key.clone(), attribute.value.clone())).collect(),
+    })
+}
+
+/// Where a node looks for a VirtualService of another cluster: in the Cloud Map namespace that it is registered in itself.
+fn published_key(node: &VirtualNode, arn: &Arn) -> Option<VirtualServiceKey> {
+    Some(VirtualServiceKey { namespace: cloud_map(node)?.key.namespace, arn: arn.to_string() })
+}
+
+/// What is reported of a VirtualNode.
+pub fn report(node: &Object<VirtualNode>, services: &Services, context: Context<'_>) -> Report {
+    let Context { snapshot, account, published } = context;
+    let mesh = match super::mesh_of(node, snapshot) {
+        Ok(mesh) => mesh.aws_name(),
+        Err(problem) => return Report { problems: vec![problem], ..Report::default() },
+    };
+    let mut problems = Problems::default();
+    let own = node.namespace().unwrap_or_default();
+    for (index, backend) in node.spec.backends.iter().flatten().enumerate() {
+        let path = format!("spec.backends[{index}].virtualService");
+        let backend = &backend.virtual_service;
+        if let Some(reference) = &backend.virtual_service_ref {
+            let (namespace, name) = references::seen_from(&own, reference);
+            if snapshot.virtual_services.get(namespace, name).is_none() {
+                let path = format!("{path}.virtualServiceRef");
+                references::missing(Reason::BackendNotFound, "virtualservice", (namespace, name), path, &mut problems);
+            }
+        }
+        let Some(arn) = backend.virtual_service_arn.as_ref().and_then(|arn| arn.parse::<Arn>().ok()) else { continue };
+        if services.by_arn(&arn).is_some() {
+            continue;
+        }
+        let path = format!("{path}.virtualServiceARN");
+        match published_key(node, &arn).and_then(|key| published.get(&key)) {
+            Some(Published::Nobody) => {
+                let message =
+                    format!("no cluster publishes {arn}: is its ARN right, and its cluster's controller at work?");
+                problems.add(Reason::BackendNotPublished, path, message);
+            }
+            Some(Published::NotUnderstood(why, _)) => problems.add(Reason::BackendNotUnderstood, path, why),
+            Some(Published::Routing(_)) | None => {}
+        }
+    }
+    Report {
+        arn: Some(account::arn(account, &mesh, MeshResource::VirtualNode(node.aws_name()))),
+        problems: [check(node, Place { account, mesh: Some(&mesh) }), problems.into_vec()].concat(),
+        ..Report::default()
+    }
+}
+
+fn health_check(policy: &HealthCheckPolicy, path: &str, problems: &mut Problems) -> Option<HealthCheck> {
+    let protocol = match policy.protocol {
+        Protocol::Tcp => Some(HealthCheckProtocol::Tcp),
+        Protocol::Http => {
+            let asked = policy.path.clone().unwrap_or_else(|| "/".to_owned());
+            problems.take(format!("{path}.path"), HealthCheckProtocol::http(asked))
+        }
+        Protocol::Grpc | Protocol::Http2 => {
+            problems.add(Reason::Unsupported, format!("{path}.protocol"), "only http and tcp are supported");
+            None
+        }
+    };
+    let check = HealthCheck {
+        protocol: protocol?,
+        port: policy.port,
+        healthy_threshold: policy.healthy_threshold,
+        unhealthy_threshold: policy.unhealthy_threshold,
+        interval_millis: policy.interval_millis,
+        timeout_millis: policy.timeout_millis,
+    };
+    problems.take(path, check.checked())
+}
+
+fn backend(backend: &Backend, place: Place<'_>, path: &str, problems: &mut Problems) {
+    let service = &backend.virtual_service;
+    let arn = match (&service.virtual_service_ref, &service.virtual_service_arn) {
+        (Some(_), None) => return,
+        (None, Some(arn)) => arn,
+        _ => return problems.invalid(path, "needs one of virtualServiceRef and virtualServiceARN"),
+    };
+    let path = format!("{path}.virtualServiceARN");
+    match arn.parse::<Arn>() {
+        Err(error) => problems.invalid(path, error.to_string()),
+        Ok(arn) => foreign(&arn, place, path, problems),
+    }
+}
+
+/// Notes an ARN that names no VirtualService which this account's Cloud Map namespaces could tell about.
+fn foreign(arn: &Arn, Place { account, mesh }: Place<'_>, path: String, problems: &mut Problems) {
+    let home = (account.partition.as_str(), account.region.as_str(), account.account.as_str());
+    if !matches!(arn.resource, MeshResource::VirtualService(_)) {
+        problems.invalid(path, format!("{arn} names no VirtualService"));
+    } else if (arn.partition.as_str(), arn.region.as_str(), arn.account.as_str()) != home {
+        let (account, region) = (&account.account, &account.region);
+        let message = format!("{arn} is not of account {account} in {region}, and others are not supported");
+        problems.add(Reason::Unsupported, path, message);
+    } else if let Some(mesh) = mesh.filter(|mesh| *mesh != arn.mesh) {
+        problems.invalid(path, format!("{arn} is not of mesh {mesh}"));
+    }
+}

@@ -1,0 +1,178 @@
+//! Translates VirtualServices: the hosts that are called, where their requests go, and what is published of them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use kube::ResourceExt as _;
+use mesh_api::{Arn, MeshObject as _, VirtualNode, VirtualService, VirtualServiceProvider, arn::MeshResource};
+
+use super::{
+    Context, Publication, Report, account,
+    problems::{Check, Place, Problems, check, port},
+    references, virtual_node, virtual_router,
+};
+use crate::{
+    cluster::{Object, Snapshot},
+    model::{Backend, Reason, Route, Routing, Target},
+};
+
+impl Check for VirtualService {
+    fn check(&self, _: Place<'_>, problems: &mut Problems) {
+        let Some(provider) = &self.spec.provider else { return };
+        match (&provider.virtual_node, &provider.virtual_router) {
+            (Some(node), None) if node.virtual_node_ref.is_none() => {
+                problems.invalid("spec.provider.virtualNode", "virtualNodeRef is missing");
+            }
+            (None, Some(router)) if router.virtual_router_ref.is_none() => {
+                problems.invalid("spec.provider.virtualRouter", "virtualRouterRef is missing");
+            }
+            (Some(_), Some(_)) | (None, None) => {
+                problems.invalid("spec.provider", "needs one of virtualNode and virtualRouter");
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A VirtualService of this cluster.
+pub struct Service {
+    arn: Arn,
+    host: String,
+    /// Where its requests go; nowhere if it has no provider, or one that does not exist.
+    routing: Option<Arc<Routing>>,
+    /// Whether it stays: only then it is for other clusters, and found by its ARN.
+    stays: bool,
+    /// The VirtualService whose host it is, if that is another.
+    rival: Option<String>,
+}
+
+impl Service {
+    /// What a caller needs of it.
+    pub fn backend(&self) -> Backend {
+        Backend { mesh: self.arn.mesh.clone(), host: self.host.clone(), routing: self.routing.clone() }
+    }
+}
+
+/// The VirtualServices of this cluster that have a mesh.
+#[derive(Default)]
+pub struct Services {
+    by_name: BTreeMap<(String, String), Service>,
+    by_arn: HashMap<Arn, (String, String)>,
+}
+
+impl Services {
+    /// The one of that name.
+    pub fn get(&self, namespace: &str, name: &str) -> Option<&Service> {
+        self.by_name.get(&(namespace.to_owned(), name.to_owned()))
+    }
+
+    /// The one of that ARN. Of several it is the oldest, and none that is being deleted.
+    pub fn by_arn(&self, arn: &Arn) -> Option<&Service> {
+        self.by_name.get(self.by_arn.get(arn)?)
+    }
+}
+
+/// Translates all of them.
+pub fn translate(Context { snapshot, account, .. }: Context<'_>) -> Services {
+    let mut services = Services::default();
+    let mut oldest_first: Vec<_> = snapshot.virtual_services.iter().collect();
+    oldest_first.sort_by_key(|service| service.metadata.creation_timestamp.as_ref().map(|time| time.0));
+    for service in oldest_first {
+        let Some(mesh) = super::mesh_name(service, snapshot) else { continue };
+        let host = service.aws_name();
+        let arn = account::arn(account, &mesh, MeshResource::VirtualService(host.clone()));
+        let name = (service.namespace().unwrap_or_default(), service.name_any());
+        let mut stays = service.metadata.deletion_timestamp.is_none();
+        let mut rival = None;
+        if stays {
+            let first = services.by_arn.entry(arn.clone()).or_insert_with(|| name.clone());
+            if *first != name {
+                (stays, rival) = (false, Some(format!("virtualservice {}/{}", first.0, first.1)));
+            }
+        }
+        let routing = routing(service, snapshot).map(Arc::new);
+        services.by_name.insert(name, Service { arn, host, routing, stays, rival });
+    }
+    services
+}
+
+/// What other clusters may read of them.
+pub fn publications(services: &Services) -> Vec<Publication> {
+    let published = services.by_name.values().filter(|service| service.stays);
+    let publication = |service: &Service| {
+        let routing = service.routing.clone()?;
+        let namespaces: BTreeSet<_> = routing.services().map(|key| key.namespace.clone()).collect();
+        Some(Publication { arn: service.arn.clone(), namespaces, routing })
+    };
+    published.filter_map(publication).collect()
+}
+
+/// Where the requests of a VirtualService go.
+fn routing(service: &VirtualService, snapshot: &Snapshot) -> Option<Routing> {
+    let own = service.namespace().unwrap_or_default();
+    let VirtualServiceProvider { virtual_node, virtual_router } = service.spec.provider.as_ref()?;
+    if let Some(reference) = virtual_node.as_ref().and_then(|provider| provider.virtual_node_ref.as_ref()) {
+        let (namespace, name) = references::seen_from(&own, reference);
+        return to_node(snapshot.virtual_nodes.get(namespace, name)?);
+    }
+    let (namespace, name) = references::seen_from(&own, virtual_router.as_ref()?.virtual_router_ref.as_ref()?);
+    virtual_router::routing(snapshot.virtual_routers.get(namespace, name)?, snapshot)
+}
+
+fn to_node(node: &Object<VirtualNode>) -> Option<Routing> {
+    let listener = port(node.spec.listeners.as_ref()?.first()?.port_mapping);
+    let name = node.aws_name();
+    let targets = vec![Target { upstream: name.clone(), weight: 1 }];
+    Some(Routing {
+        listener,
+        routes: vec![Route::of_everything(name.clone(), targets)],
+        upstreams: BTreeMap::from([(name, virtual_node::upstream(node, listener))]),
+    })
+}
+
+/// What is reported of a VirtualService. One whose VirtualRouter has a problem has it too.
+pub fn report(service: &Object<VirtualService>, services: &Services, context: Context<'_>) -> Report {
+    let Context { snapshot, account, .. } = context;
+    let mesh = match super::mesh_of(service, snapshot) {
+        Ok(mesh) => mesh.aws_name(),
+        Err(problem) => return Report { problems: vec![problem], ..Report::default() },
+    };
+    let mut problems = Problems::default();
+    let own = service.namespace().unwrap_or_default();
+    let VirtualServiceProvider { virtual_node, virtual_router } = service.spec.provider.clone().unwrap_or_default();
+    if let Some(reference) = virtual_node.and_then(|node| node.virtual_node_ref) {
+        let node = references::seen_from(&own, &reference);
+        if snapshot.virtual_nodes.get(node.0, node.1).is_none() {
+            let path = "spec.provider.virtualNode.virtualNodeRef".to_owned();
+            references::missing(Reason::ProviderNotFound, "virtualnode", node, path, &mut problems);
+        }
+    } else if let Some(reference) = virtual_router.and_then(|router| router.virtual_router_ref) {
+        let (namespace, name) = references::seen_from(&own, &reference);
+        let path = "spec.provider.virtualRouter.virtualRouterRef".to_owned();
+        match snapshot.virtual_routers.get(namespace, name) {
+            None => {
+                references::missing(Reason::ProviderNotFound, "virtualrouter", (namespace, name), path, &mut problems)
+            }
+            Some(router) => {
+                let found = virtual_router::report(router, context).problems;
+                let found: Vec<_> = found.iter().map(ToString::to_string).collect();
+                if !found.is_empty() {
+                    let message = format!("virtualrouter {namespace}/{name}: {}", found.join("; "));
+                    problems.add(Reason::ProviderNotActive, path, message);
+                }
+            }
+        }
+    }
+    if let Some(rival) = services.get(&own, &service.name_any()).and_then(|service| service.rival.as_ref()) {
+        let message =
+            format!("{} is the host of {rival} too, which is older: requests go by that one", service.aws_name());
+        problems.add(Reason::HostConflict, "spec.awsName", message);
+    }
+    Report {
+        arn: Some(account::arn(account, &mesh, MeshResource::VirtualService(service.aws_name()))),
+        problems: [check(service, Place { account, mesh: Some(&mesh) }), problems.into_vec()].concat(),
+        ..Report::default()
+    }
+}

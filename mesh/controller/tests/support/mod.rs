@@ -1,0 +1,31 @@
+//! Helps the tests of the xDS server: certificates, and waiting for a fact.
+
+use std::{fs, path::Path, time::Duration};
+
+use backon::{ConstantBuilder, Retryable as _};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use tokio::time::Instant;
+
+/// Writes a certificate for localhost and its authority as the chart's secret has them; returns the authority.
+pub fn certificates(folder: &Path) -> String {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    // Of a name of its own, or what it signs looks signed by itself.
+    params.distinguished_name.push(DnType::CommonName, "authority");
+    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let certificate = CertificateParams::new(["localhost".to_owned()]).unwrap().signed_by(&key, &authority).unwrap();
+    fs::write(folder.join("tls.crt"), certificate.pem()).unwrap();
+    fs::write(folder.join("tls.key"), key.serialize_pem()).unwrap();
+    fs::write(folder.join("ca.crt"), authority.pem()).unwrap();
+    authority.pem()
+}
+
+/// Waits until it holds; returns how long that took.
+pub async fn wait_for(what: &str, holds: impl AsyncFn() -> bool) -> Duration {
+    let since = Instant::now();
+    let check = || async { if holds().await { Ok(()) } else { Err(()) } };
+    let often = ConstantBuilder::default().with_delay(Duration::from_millis(20)).with_max_times(1000);
+    assert!(check.retry(often).await.is_ok(), "not in time: {what}");
+    since.elapsed()
+}
