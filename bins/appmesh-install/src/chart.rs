@@ -13,13 +13,19 @@ use std::io::Read;
 /// How much of the SHA-256 goes into the revision's description, in hexadecimal digits.
 const DIGEST: usize = 40;
 
+/// Annotation of a chart that names the value which takes the cluster's name. Amazon's chart has such a value too, but
+/// what its controller does with it needs a permission that the role has not.
+const CLUSTER_NAME: &str = "crossmesh/cluster-name";
+
 /// The content of a chart.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Chart {
     /// From `Chart.yaml`.
     pub name: String,
     /// From `Chart.yaml`.
     pub version: String,
+    /// The value that takes the cluster's name, if it has one.
+    pub cluster_name: Option<String>,
     /// `templates/…`, by their path in the chart.
     pub templates: BTreeMap<String, Vec<u8>>,
     /// The custom resource definitions under `crds/`.
@@ -32,6 +38,8 @@ pub struct Chart {
 struct Metadata {
     name: String,
     version: String,
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
 }
 
 impl Chart {
@@ -59,7 +67,7 @@ impl Chart {
 
     fn from_files(files: BTreeMap<String, Vec<u8>>) -> Result<Self> {
         let metadata = files.get("Chart.yaml").ok_or_else(|| Error::failed("the chart has no Chart.yaml"))?;
-        let metadata: Metadata = serde_saphyr::from_slice(metadata).context("read Chart.yaml")?;
+        let mut metadata: Metadata = serde_saphyr::from_slice(metadata).context("read Chart.yaml")?;
         let mut hash = Sha256::new();
         let mut definitions = Vec::new();
         let mut templates = BTreeMap::new();
@@ -77,7 +85,8 @@ impl Chart {
         }
         let mut digest = hex::encode(hash.finalize());
         digest.truncate(DIGEST);
-        Ok(Self { name: metadata.name, version: metadata.version, templates, definitions, digest })
+        let cluster_name = metadata.annotations.remove(CLUSTER_NAME);
+        Ok(Self { name: metadata.name, version: metadata.version, cluster_name, templates, definitions, digest })
     }
 }
 
@@ -121,7 +130,7 @@ mod tests {
         let chart = Chart::read(tgz(&files).as_slice()).unwrap();
         assert_eq!((chart.name.as_str(), chart.version.as_str()), ("mesh", "1.2.3"));
         assert_eq!(chart.templates, [("templates/a.yaml".to_owned(), b"x".to_vec())].into());
-        assert_eq!(chart.definitions.len(), 1);
+        assert_eq!((chart.definitions.len(), &chart.cluster_name), (1, &None));
         assert_eq!(chart.digest.len(), DIGEST);
 
         let again = Chart::read(tgz(&files).as_slice()).unwrap();
@@ -130,6 +139,15 @@ mod tests {
         assert_eq!(again.digest, chart.digest);
         assert_eq!(only_definitions.digest, chart.digest);
         assert_ne!(other.digest, chart.digest);
+    }
+
+    #[test]
+    fn our_chart_takes_the_clusters_name() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../charts/appmesh-controller");
+        let read = |name: &str| std::fs::read_to_string(format!("{folder}/{name}")).unwrap();
+        let chart = Chart::read(tgz(&[("Chart.yaml", &read("Chart.yaml"))]).as_slice()).unwrap();
+        let values: Value = serde_saphyr::from_str(&read("values.yaml")).unwrap();
+        assert_eq!(values[chart.cluster_name.unwrap()], "", "a value that there is");
     }
 
     #[test]

@@ -23,7 +23,7 @@ use serde_json::{Map, Value};
 use source::ChartFlags;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use values::{ImageFlag, Setting};
+use values::{Facts, ImageFlag, Setting};
 
 /// Installs the App Mesh controller's chart and waits until its webhook answers.
 ///
@@ -149,8 +149,14 @@ impl Tool for AppmeshInstall {
             let (archive, content) = helm.fetch(source).await?;
             definitions.clone_from(&content.definitions);
             let region = self.aws.region.clone().or(session.doc.read(&["cluster", "region"])?);
-            let (facts, given) =
-                ((region, target.service_account.as_str(), role.as_deref()), std::mem::take(&mut mesh.values));
+            let cluster = session.doc.read(&["cluster", "name"])?;
+            let facts = Facts {
+                region,
+                cluster_name: content.cluster_name.clone().zip(cluster),
+                service_account: &target.service_account,
+                role: role.as_deref(),
+            };
+            let given = std::mem::take(&mut mesh.values);
             mesh.values = values::resolve(&session.doc, facts, given, &self.image, &self.set)?;
             mesh.chart = self.chart.chart.clone().or(mesh.chart);
             mesh.chart_name = Some(content.name.clone());

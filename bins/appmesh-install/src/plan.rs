@@ -242,7 +242,7 @@ mod tests {
 
     fn chart(version: &str) -> Chart {
         let (name, digest) = ("mesh".to_owned(), "d".to_owned());
-        Chart { name, version: version.into(), templates: [].into(), definitions: Vec::new(), digest }
+        Chart { name, version: version.into(), digest, ..Chart::default() }
     }
 
     fn release(status: &str, ours: bool) -> Release {

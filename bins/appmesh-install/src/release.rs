@@ -218,8 +218,8 @@ mod tests {
             name: "mesh".into(),
             version: "1.0.0".into(),
             templates: [("templates/a".to_owned(), b"x".to_vec())].into(),
-            definitions: Vec::new(),
             digest: "d".into(),
+            ..Chart::default()
         };
         let values: Map<String, Value> = serde_json::from_str(r#"{"region": "us-west-2", "n": 1.50}"#).unwrap();
         let mut elsewhere = values.clone();

@@ -87,19 +87,33 @@ fn typed(text: &str) -> Value {
     }
 }
 
+/// What is known besides the document's values.
+pub struct Facts<'a> {
+    /// The cluster's region.
+    pub region: Option<String>,
+    /// The chart's value that takes the cluster's name, and the name.
+    pub cluster_name: Option<(String, String)>,
+    /// The controller's service account.
+    pub service_account: &'a str,
+    /// ARN of its role.
+    pub role: Option<&'a str>,
+}
+
 /// The tutorial's values, over them the `given` ones, the images of the document and the settings.
 ///
 /// # Errors
 /// The document has no such image, or what stands on the way of a value is not an object.
 pub fn resolve(
     document: &Document,
-    (region, service_account, role): (Option<String>, &str, Option<&str>),
+    facts: Facts<'_>,
     given: Map<String, Value>,
     images: &[ImageFlag],
     settings: &[Setting],
 ) -> Result<Map<String, Value>> {
+    let Facts { region, cluster_name, service_account, role } = facts;
     let mut values = Map::new();
     values.extend(region.map(|region| ("region".to_owned(), region.into())));
+    values.extend(cluster_name.map(|(key, name)| (key, name.into())));
     values.insert("serviceAccount".to_owned(), json!({"create": false, "name": service_account}));
     merge(&mut values, given);
     for ImageFlag { prefix, image } in images {
@@ -169,10 +183,12 @@ mod tests {
         let given = given.as_object().cloned().unwrap();
         let resolve = |image: &str| {
             let (images, settings) = ([image_flag(image).unwrap()], [setting("n=2").unwrap()]);
-            resolve(&document, (Some("r1".to_owned()), "sa", Some("arn")), given.clone(), &images, &settings)
+            let cluster_name = Some(("clusterName".to_owned(), "c1".to_owned()));
+            let facts = Facts { region: Some("r1".to_owned()), cluster_name, service_account: "sa", role: Some("arn") };
+            resolve(&document, facts, given.clone(), &images, &settings)
         };
-        let expected = json!({"image": {"pullPolicy": "Always", "repository": "r", "tag": "v1"}, "n": 2,
-            "podAnnotations": {"a": "b", ROLE: "arn"}, "region": "given", "serviceAccount": {"create": false, "name": "sa"}});
+        let expected = json!({"clusterName": "c1", "image": {"pullPolicy": "Always", "repository": "r", "tag": "v1"},
+            "n": 2, "podAnnotations": {"a": "b", ROLE: "arn"}, "region": "given", "serviceAccount": {"create": false, "name": "sa"}});
         assert_eq!(Value::Object(resolve("image=c").unwrap()), expected);
         assert_eq!(resolve("image=d").unwrap_err().to_string(), "the document has no images.d");
     }
