@@ -511,7 +511,9 @@ impl Node {
             Node::Mapping(fields) => {
                 out.push('\n');
                 for (key, value) in fields {
-                    out.push_str(&format!("{margin}{key}:"));
+                    // In YAML 1.2, which the parser goes by, a colon may be of an alias's name.
+                    let space = if key.starts_with('*') { " " } else { "" };
+                    out.push_str(&format!("{margin}{key}{space}:"));
                     value.write(indent + 2, out);
                 }
             }

@@ -161,14 +161,11 @@ mod tests {
         std::fs::write(folder.join(name), text).unwrap();
     }
 
-    /// What is read of files: the objects and the remarks, or the error and its hint.
-    fn read(
-        files: &[String],
-        template: bool,
-        words: &[(&str, &str)],
-        document: &Value,
-        names_only: bool,
-    ) -> Result<(Vec<Value>, Vec<String>), (String, Option<String>)> {
+    /// The objects and the remarks, or the error and its hint.
+    type Outcome = Result<(Vec<Value>, Vec<String>), (String, Option<String>)>;
+
+    /// What is read of files.
+    fn read(files: &[String], template: bool, words: &[(&str, &str)], document: &Value, names_only: bool) -> Outcome {
         let words = words.iter().map(|(word, value)| ((*word).to_owned(), (*value).to_owned())).collect();
         let read = Source { files, template, words: &words, document, names_only }.read();
         read.map(|read| (read.objects, read.remarks)).map_err(|error| {

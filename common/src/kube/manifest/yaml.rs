@@ -426,7 +426,7 @@ mod tests {
         assert!(read(&deep).is_err());
         let chain: Vec<String> = (1..5000).map(|n| format!("a{n}: &a{n} [*a{}]", n - 1)).collect();
         assert_eq!(read(&format!("a0: &a0 []\n{}", chain.join("\n"))), Err("nested deeper than 128 levels".to_owned()));
-        let nines = |of: &str| vec![of; 9].join(", ");
+        let nines = |of: &str| [of; 9].join(", ");
         let bomb: Vec<String> = (1..9).map(|n| format!("a{n}: &a{n} [{}]", nines(&format!("*a{}", n - 1)))).collect();
         assert_eq!(read(&format!("a0: &a0 x\n{}", bomb.join("\n"))), Err("excessive aliasing".to_owned()));
     }
