@@ -137,7 +137,7 @@ pub fn installed(clusters: &Clusters) -> Installed {
     let command = format!("appmesh-install {IMAGES} --chart https://aws.github.io/eks-charts");
     let plan = clusters.done(&format!("{command} --plan"), &old.document);
     let expected = [
-        "configure CustomResourceDefinition meshes.appmesh.k8s.aws: spec.versions[0].additionalPrinterColumns[0].description \
+        "configure CustomResourceDefinition meshes.appmesh.k8s.aws: spec.versions[0].additionalPrinterColumns[2].description \
          The ARN of this Mesh → The App Mesh name of this Mesh",
         "recover release appmesh-controller: revision 2 was left pending-upgrade",
     ];
