@@ -146,8 +146,8 @@ impl Clusters {
         said["answer"].take()
     }
 
-    /// Every object of the scope and its version: `Service app` and its resourceVersion. Of a Deployment the
-    /// generation, as its controller reports at any time.
+    /// Every object of the scope and its version: `Service app` and its resourceVersion. Of what a
+    /// controller reports in at any time, the generation.
     #[track_caller]
     pub fn versions(&self, scope: &Scope<'_>) -> BTreeMap<String, String> {
         let columns =
@@ -159,7 +159,8 @@ impl Clusters {
         let version = |line: &str| {
             let words: Vec<&str> = line.split_whitespace().collect();
             let [kind, name, version, generation] = words[..] else { panic!("{line}") };
-            let version = if kind == "Deployment" { generation } else { version };
+            let reported = ["Deployment", "PodDisruptionBudget"].contains(&kind);
+            let version = if reported { generation } else { version };
             (format!("{kind} {name}"), version.to_owned())
         };
         lines.lines().map(version).collect()
