@@ -16,7 +16,6 @@ mod object;
 mod port;
 mod reference;
 mod schema;
-mod selector;
 mod virtual_node;
 mod virtual_router;
 mod virtual_service;
@@ -33,7 +32,6 @@ pub use mesh::{EgressFilter, EgressFilterType, Mesh, MeshSpec, MeshStatus};
 pub use object::{MeshMember, MeshObject};
 pub use port::{PortMapping, Protocol};
 pub use reference::{MeshReference, Reference};
-pub use selector::selects;
 pub use virtual_node::{
     AccessLog, AwsCloudMapAttribute, AwsCloudMapServiceDiscovery, Backend, DnsResponseType, DnsServiceDiscovery,
     FileAccessLog, HealthCheckPolicy, Listener, Logging, ServiceDiscovery, VirtualNode, VirtualNodeSpec,

@@ -185,9 +185,10 @@ mod tests {
             (json!({"podSelector": {"matchLabels": {"app": "front"}}}), true),
             (json!({"podSelector": {"matchLabels": {"app": "front", "version": "v1"}}}), false),
             (
-                json!({"podSelector": {"matchExpressions": [{"key": "app", "operator": "In", "values": ["front"]}]}}),
+                json!({"podSelector": {"matchExpressions": [{"key": "app", "operator": "In", "values": ["front", "back"]}]}}),
                 true,
             ),
+            (json!({"podSelector": {"matchExpressions": [{"key": "app", "operator": "DoesNotExist"}]}}), false),
             (json!({"podSelector": {"matchExpressions": [{"key": "app", "operator": "Resembles"}]}}), false),
         ] {
             assert_eq!(parsed(spec.clone()).object().unwrap().selects(&labels), expected, "{spec}");

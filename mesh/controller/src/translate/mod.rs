@@ -117,19 +117,20 @@ struct Context<'a> {
 pub fn translate(snapshot: &Snapshot, account: &Account, published: &AllPublished) -> Translation {
     let context = Context { snapshot, account, published };
     let mut translation = Translation::default();
-    let mut report = |key: ObjectKey, report: Report| drop(translation.reports.insert(key, report));
     for mesh in snapshot.meshes.iter() {
-        report(object_key::<Mesh>(mesh), mesh::report(mesh, context));
+        translation.reports.insert(object_key::<Mesh>(mesh), mesh::report(mesh, context));
     }
     for router in snapshot.virtual_routers.iter() {
-        report(object_key::<VirtualRouter>(router), virtual_router::report(router, context));
+        translation.reports.insert(object_key::<VirtualRouter>(router), virtual_router::report(router, context));
     }
     let services = virtual_service::translate(context);
     for service in snapshot.virtual_services.iter() {
-        report(object_key::<VirtualService>(service), virtual_service::report(service, &services, context));
+        // After the routers, for it has their problems too.
+        let report = virtual_service::report(service, &services, &translation.reports, context);
+        translation.reports.insert(object_key::<VirtualService>(service), report);
     }
     for node in snapshot.virtual_nodes.iter() {
-        report(object_key::<VirtualNode>(node), virtual_node::report(node, &services, context));
+        translation.reports.insert(object_key::<VirtualNode>(node), virtual_node::report(node, &services, context));
         let Some(translated) = virtual_node::translate(node, &services, context) else { continue };
         let name = translated.workload.name.clone();
         let meta = &node.metadata;

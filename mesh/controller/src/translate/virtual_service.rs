@@ -6,16 +6,18 @@ use std::{
 };
 
 use kube::ResourceExt as _;
-use mesh_api::{Arn, MeshObject as _, VirtualNode, VirtualService, VirtualServiceProvider, arn::MeshResource};
+use mesh_api::{
+    Arn, MeshObject as _, VirtualNode, VirtualRouter, VirtualService, VirtualServiceProvider, arn::MeshResource,
+};
 
 use super::{
-    Context, Publication, Report, account,
+    Context, Publication, Report, account, object_key,
     problems::{Check, Place, Problems, check, port},
     references, virtual_node, virtual_router,
 };
 use crate::{
     cluster::{Object, Snapshot},
-    model::{Backend, Reason, Route, Routing, Target},
+    model::{Backend, ObjectKey, Reason, Route, Routing, Target},
 };
 
 impl Check for VirtualService {
@@ -132,8 +134,13 @@ fn to_node(node: &Object<VirtualNode>) -> Option<Routing> {
     })
 }
 
-/// What is reported of a VirtualService. One whose VirtualRouter has a problem has it too.
-pub fn report(service: &Object<VirtualService>, services: &Services, context: Context<'_>) -> Report {
+/// What is reported of a VirtualService. One whose VirtualRouter has a problem has it too: `reports` has the routers'.
+pub fn report(
+    service: &Object<VirtualService>,
+    services: &Services,
+    reports: &BTreeMap<ObjectKey, Report>,
+    context: Context<'_>,
+) -> Report {
     let Context { snapshot, account, .. } = context;
     let mesh = match super::mesh_of(service, snapshot) {
         Ok(mesh) => mesh.aws_name(),
@@ -156,8 +163,9 @@ pub fn report(service: &Object<VirtualService>, services: &Services, context: Co
                 references::missing(Reason::ProviderNotFound, "virtualrouter", (namespace, name), path, &mut problems)
             }
             Some(router) => {
-                let found = virtual_router::report(router, context).problems;
-                let found: Vec<_> = found.iter().map(ToString::to_string).collect();
+                let report = reports.get(&object_key::<VirtualRouter>(router));
+                let found = report.into_iter().flat_map(|report| &report.problems);
+                let found: Vec<_> = found.map(ToString::to_string).collect();
                 if !found.is_empty() {
                     let message = format!("virtualrouter {namespace}/{name}: {}", found.join("; "));
                     problems.add(Reason::ProviderNotActive, path, message);

@@ -57,11 +57,10 @@ impl Session for Delta {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::xds::double::{Envoy, routed, to};
+    use crate::xds::double::{Envoy, answers_at_most_once, routed, to};
     use ::tests::hostile::spoiled;
     use envoy_types::pb::google::rpc::Status;
-    use proptest::{collection::vec, prelude::*};
-    use prost::Message as _;
+    use proptest::collection::vec;
 
     #[test]
     fn a_change_is_made_before_it_is_broken() {
@@ -227,22 +226,7 @@ mod tests {
     ::tests::property! {
         #[test]
         fn spoiled_requests_are_answered_once_or_not_at_all(heard in vec((spoiled(requests()), 0..4_usize), 0..40)) {
-            let targets = [to(&[], ""), to(&[("a", "1")], "1"), to(&[("a", "2"), ("b", "1")], "2")];
-            let (mut session, mut nonce) = (Delta::new(), 0);
-            for (bytes, target) in heard {
-                if let Ok(request) = DeltaDiscoveryRequest::decode(&bytes[..]) {
-                    session.receive(request);
-                }
-                if let Some(target) = targets.get(target) {
-                    session.state().update(target.clone());
-                }
-                for update in session.state().responses() {
-                    let next: u64 = update.nonce.parse().unwrap();
-                    prop_assert!(next > nonce);
-                    nonce = next;
-                }
-                prop_assert!(session.state().responses().is_empty(), "nothing was heard since");
-            }
+            answers_at_most_once::<Delta>(heard)?;
         }
     }
 }

@@ -14,6 +14,7 @@ use envoy_types::pb::{
     google::{protobuf::Any, rpc::Status},
 };
 use proptest::{collection::vec, prelude::*};
+use prost::Message;
 
 use super::{
     cache::{Snapshot, Versioned},
@@ -22,6 +23,33 @@ use super::{
     sotw::Sotw,
 };
 use crate::envoy::{Resource, Resources};
+
+/// Holds a session to what it owes any client, whatever that sends: each response has a nonce of its own, and there is
+/// none where nothing was heard. Each pair of `heard` is a request byte for byte, and which snapshot follows it.
+///
+/// # Errors
+/// The session does otherwise.
+pub fn answers_at_most_once<S: Session<Request: Message + Default>>(
+    heard: Vec<(Vec<u8>, usize)>,
+) -> Result<(), TestCaseError> {
+    let targets = [to(&[], ""), to(&[("a", "1")], "1"), to(&[("a", "2"), ("b", "1")], "2")];
+    let (mut session, mut nonce) = (S::new(), 0);
+    for (bytes, target) in heard {
+        if let Ok(request) = S::Request::decode(&bytes[..]) {
+            session.receive(request);
+        }
+        if let Some(target) = targets.get(target) {
+            session.state().update(target.clone());
+        }
+        for update in session.state().responses() {
+            let next: u64 = update.nonce.parse().unwrap();
+            prop_assert!(next > nonce);
+            nonce = next;
+        }
+        prop_assert!(session.state().responses().is_empty(), "nothing was heard since");
+    }
+    Ok(())
+}
 
 /// What Envoy says, in the terms of both variants of the protocol.
 #[derive(Default)]
