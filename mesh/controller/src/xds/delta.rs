@@ -160,22 +160,33 @@ mod tests {
         assert_eq!(envoy.session.receive(ask(nonces[0], true)), None, "an answer counts once");
     }
 
+    /// Subscribes; returns what is sent then, by name.
+    fn ask(session: &mut Delta, kind: Kind, subscribe: &[&str], unsubscribe: &[&str]) -> Vec<String> {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        session.receive(DeltaDiscoveryRequest {
+            type_url: kind.type_url(),
+            resource_names_subscribe: names(subscribe),
+            resource_names_unsubscribe: names(unsubscribe),
+            ..DeltaDiscoveryRequest::default()
+        });
+        let words = |update: Update| {
+            let names = update.resources.iter().map(|(it, _)| it.name.clone());
+            names.chain(update.removed.iter().map(|name| format!("-{name}"))).collect::<Vec<_>>().join(" ")
+        };
+        session.state().responses().into_iter().map(words).collect()
+    }
+
+    #[test]
+    fn a_subscription_does_not_repeat_what_is_rejected() {
+        let mut envoy = Envoy::<Delta>::new();
+        envoy.take(&to(&[("blue", "1"), ("red", "1")], "1"));
+        envoy.rejects = Some(Kind::Endpoint);
+        assert_eq!(envoy.take(&to(&[("blue", "1"), ("red", "1")], "2")), ["eds blue=2 red=2"]);
+        assert_eq!(ask(&mut envoy.session, Kind::Endpoint, &["green"], &[]), ["-green"]);
+    }
+
     #[test]
     fn subscriptions_change_by_name() {
-        let ask = |session: &mut Delta, kind: Kind, subscribe: &[&str], unsubscribe: &[&str]| {
-            let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-            session.receive(DeltaDiscoveryRequest {
-                type_url: kind.type_url(),
-                resource_names_subscribe: names(subscribe),
-                resource_names_unsubscribe: names(unsubscribe),
-                ..DeltaDiscoveryRequest::default()
-            });
-            let words = |update: Update| {
-                let names = update.resources.iter().map(|(it, _)| it.name.clone());
-                names.chain(update.removed.iter().map(|name| format!("-{name}"))).collect::<Vec<_>>().join(" ")
-            };
-            session.state().responses().into_iter().map(words).collect::<Vec<_>>()
-        };
         let mut session = Delta::new();
         session.state().update(to(&[("blue", "1"), ("red", "1")], "1"));
         assert_eq!(ask(&mut session, Kind::Endpoint, &["red"], &[]), ["red"]);
