@@ -141,6 +141,17 @@ async fn a_change_is_sent_to_those_that_need_it() {
     assert_eq!(refused.unwrap_err().code(), tonic::Code::PermissionDenied);
     assert_eq!(metrics.xds_streams.get(), 0);
 
+    let greedy = DeltaDiscoveryRequest {
+        node: Some(Node { id: workload("front").to_string(), ..Node::default() }),
+        type_url: Kind::Endpoint.type_url(),
+        resource_names_subscribe: (0..20_000).map(|n| n.to_string()).collect(),
+        ..DeltaDiscoveryRequest::default()
+    };
+    let mut request = Request::new(tokio_stream::iter([greedy]));
+    request.metadata_mut().insert("authorization", "front".parse().unwrap());
+    let mut responses = connect().await.delta_aggregated_resources(request).await.unwrap().into_inner();
+    assert_eq!(responses.message().await.unwrap_err().code(), tonic::Code::ResourceExhausted);
+
     let mut clients = JoinSet::new();
     for _ in 0..CLIENTS {
         for name in ["front", "back"] {

@@ -34,6 +34,8 @@ use crate::{
 const KEEPALIVE: Duration = Duration::from_secs(30);
 /// Responses that wait for a slow peer, before what follows from later changes waits too and becomes one.
 const RESPONSES: usize = 8;
+/// How many names a peer may ask for. An Envoy asks for the few that it was sent; nobody may ask for all memory.
+const NAMES: usize = 10_000;
 
 /// Knows the pods' workloads.
 pub trait Identify: Send + Sync + 'static {
@@ -186,6 +188,12 @@ impl<S: Session> Connection<S> {
     async fn serve(mut self, first: S::Request, mut requests: Streaming<S::Request>) {
         self.receive(first);
         loop {
+            if self.session.state().names() > NAMES {
+                let status = Status::resource_exhausted(format!("more than {NAMES} names"));
+                // Whoever has gone need not know.
+                let _ = self.sender.send(Err(status)).await;
+                return;
+            }
             for update in self.session.state().responses() {
                 self.sent(update.kind, &update.version);
                 if self.sender.send(Ok(S::encode(update))).await.is_err() {

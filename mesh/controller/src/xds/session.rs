@@ -316,6 +316,11 @@ impl State {
         is_all_there && !self.has_removals && self.retained.clusters.is_empty()
     }
 
+    /// How many resources Envoy asks for by name.
+    pub fn names(&self) -> usize {
+        self.kinds.iter().filter_map(|subscription| subscription.names.as_ref()).map(|names| names.names.len()).sum()
+    }
+
     /// What Envoy was sent and has accepted, by kind.
     pub fn progress(&self) -> [Progress; 4] {
         Kind::ALL.map(|kind| self.kinds[kind as usize].progress.clone())
