@@ -1,11 +1,17 @@
 //! Watches: keeps local copies of the cluster's objects current.
 
-use std::{fmt::Debug, sync::Arc};
+use std::{
+    collections::HashMap,
+    fmt::Debug,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    sync::Arc,
+};
 
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{
     Api, Client, Resource, ResourceExt,
+    api::ObjectMeta,
     runtime::{WatchStreamExt as _, reflector, watcher},
 };
 use mesh_api::{Mesh, VirtualNode, VirtualRouter, VirtualService};
@@ -63,7 +69,7 @@ impl Cluster {
         self.copies.snapshot()
     }
 
-    /// A number that grows with every change of any object but the pods. A receiver sees the latest only, so a burst costs
+    /// A number that grows with every change of any object but the pods, unless only its status changes. A receiver sees the latest only, so a burst costs
     /// one look.
     pub fn changed(&self) -> watch::Receiver<u64> {
         self.generation.clone()
@@ -81,17 +87,50 @@ where
         .modify(|object: &mut K| object.managed_fields_mut().clear())
         .reflect(writer);
     let generation = generation.clone();
+    let mut seen = HashMap::new();
     let counted = changes.for_each(move |event| {
         match event {
-            // The copy holds what was listed only once the list is complete.
-            Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => {}
-            Ok(_) => generation.send_modify(|generation| *generation += 1),
+            Ok(event) if is_change(&event, &mut seen) => generation.send_modify(|generation| *generation += 1),
+            Ok(_) => {}
             Err(error) => report::<K>(&error),
         }
         std::future::ready(())
     });
     tokio::spawn(until(stop.clone(), counted));
     reader
+}
+
+/// Whether an event changes more than the status of an object. Most changes of status are written here, and nothing
+/// follows from them. `seen` keeps what else there is of each object, by uid.
+fn is_change<K: ResourceExt>(event: &watcher::Event<K>, seen: &mut HashMap<String, u64>) -> bool {
+    match event {
+        watcher::Event::Init => {
+            seen.clear();
+            false
+        }
+        watcher::Event::InitApply(object) => {
+            seen.insert(object.uid().unwrap_or_default(), digest(object.meta()));
+            // The copy holds what was listed only once the list is complete.
+            false
+        }
+        watcher::Event::InitDone => true,
+        watcher::Event::Apply(object) => {
+            let digest = digest(object.meta());
+            seen.insert(object.uid().unwrap_or_default(), digest) != Some(digest)
+        }
+        watcher::Event::Delete(object) => {
+            seen.remove(&object.uid().unwrap_or_default());
+            true
+        }
+    }
+}
+
+/// Of all that is not status: a change of the spec is another generation.
+fn digest(metadata: &ObjectMeta) -> u64 {
+    let ObjectMeta { generation, labels, annotations, finalizers, .. } = metadata;
+    let mut hasher = DefaultHasher::new();
+    (generation, labels, annotations, finalizers, metadata.deletion_timestamp.is_some()).hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Keeps the pods and passes on what changes. `listed` hears once that all have been read.
@@ -150,5 +189,44 @@ async fn until(stop: CancellationToken, work: impl Future<Output = ()>) {
     tokio::select! {
         () = work => {}
         () = stop.cancelled() => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mesh_api::Condition;
+    use serde_json::{Value, from_value, json};
+    use watcher::Event;
+
+    #[test]
+    fn a_change_of_status_alone_is_none() {
+        let node = |metadata: Value, reason: &str| {
+            let mut node = json!({"apiVersion": "appmesh.k8s.aws/v1beta2", "kind": "VirtualNode", "spec": {},
+                "metadata": {"name": "a", "uid": "1", "generation": 1}});
+            json_patch::merge(&mut node["metadata"], &metadata);
+            let mut node: VirtualNode = from_value(node).unwrap();
+            let (type_, reason) = ("VirtualNodeActive".to_owned(), Some(reason.to_owned()));
+            let (status, last_transition_time, message) = ("True".to_owned(), None, None);
+            let condition = Condition { type_, status, last_transition_time, reason, message };
+            node.status.get_or_insert_default().conditions = Some(vec![condition]);
+            node
+        };
+        let mut seen = HashMap::new();
+        for (event, expected) in [
+            (Event::Init, false),
+            (Event::InitApply(node(json!({}), "NoPods")), false),
+            (Event::InitDone, true),
+            (Event::Apply(node(json!({}), "Active")), false),
+            (Event::Apply(node(json!({"resourceVersion": "2"}), "Active")), false),
+            (Event::Apply(node(json!({"generation": 2}), "Active")), true),
+            (Event::Apply(node(json!({"generation": 2, "labels": {"a": "b"}}), "Active")), true),
+            (Event::Apply(node(json!({"generation": 2, "finalizers": ["a"]}), "Active")), true),
+            (Event::Apply(node(json!({"generation": 2, "finalizers": ["a"]}), "NoPods")), false),
+            (Event::Apply(node(json!({"generation": 1, "uid": "2"}), "NoPods")), true),
+            (Event::Delete(node(json!({"generation": 1, "uid": "2"}), "NoPods")), true),
+        ] {
+            assert_eq!(is_change(&event, &mut seen), expected, "{event:?}");
+        }
     }
 }
