@@ -154,7 +154,6 @@ impl Pipeline {
             known.snapshot = snapshot.clone();
             std::mem::replace(&mut known.translation, translation.clone())
         };
-        self.status.objects_changed(snapshot, translation.clone());
         let services = translation.registrants.services();
         let before_services = std::mem::replace(&mut self.passed.services, services.clone());
         if before.registrants != translation.registrants {
@@ -165,6 +164,8 @@ impl Pipeline {
         let new = services.difference(&before_services).map(|service| (service.clone(), Some(self.want(service))));
         self.writer.set(new.chain(before_services.difference(&services).map(|gone| (gone.clone(), None))));
         self.publish(&translation.publications);
+        // After the writer, which status asks to remove what is wanted no more.
+        self.status.objects_changed(snapshot, translation);
         self.follow();
         self.configure(self.passed.connected.clone(), changed);
     }
