@@ -118,9 +118,9 @@ async fn a_service_that_others_use_or_made_stays() {
     fake.register(&made, "10.0.0.9", &attributes(&[]));
     fake.deregister(&made, "10.0.0.9");
     let cluster = Cluster::new(&fake, true);
-    for key in [&shared, &made] {
-        cluster.set(key, pods(&["10.0.0.1"]));
-        cluster.finds(key, &["10.0.0.1"]).await;
+    for (key, pod) in [(&shared, "10.0.0.1"), (&made, "10.0.0.3")] {
+        cluster.set(key, pods(&[pod]));
+        cluster.finds(key, &[pod]).await;
     }
     fake.register(&shared, "10.0.0.2", &attributes(&[(CLUSTER, "there")]));
     for key in [&shared, &made] {
