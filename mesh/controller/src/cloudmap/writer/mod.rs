@@ -187,11 +187,11 @@ impl State {
         }
         entry.registered = Arc::new(registered);
         entry.shared = shared;
-        self.tell(key);
+        self.notify(key);
         self.wake_waiting(key);
     }
 
-    fn tell(&mut self, key: &ServiceKey) {
+    fn notify(&mut self, key: &ServiceKey) {
         self.subscribers.retain(|subscriber| subscriber.send(key.clone()).is_ok());
     }
 }
@@ -318,7 +318,7 @@ impl Writer {
                 entry.registered = Arc::default();
                 entry.compare = None;
             }
-            state.tell(&key);
+            state.notify(&key);
             state.at_once(&key);
         }
     }

@@ -58,8 +58,8 @@ pub fn plan(
     changes
 }
 
-/// Cloud Map adds attributes of its own, such as AWS_INIT_HEALTH_STATUS.
-fn same(wanted: &Attributes, present: &Attributes) -> bool {
+/// Whether an instance has the attributes that are wanted. Cloud Map adds some of its own, such as AWS_INIT_HEALTH_STATUS.
+pub fn same(wanted: &Attributes, present: &Attributes) -> bool {
     let given = present.iter().filter(|(key, _)| wanted.contains_key(*key) || !key.starts_with("AWS_"));
     wanted.iter().eq(given)
 }

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     COMPARE, Registered, Slot, State, Subject, Want, Writer,
-    plan::{Change, Pending, Wanted, plan},
+    plan::{Change, Pending, Wanted, plan, same},
 };
 use crate::{
     cloudmap::{
@@ -114,6 +114,9 @@ impl Writer {
         if present.seen.is_none() {
             let create = want.as_ref().filter(|_| leading);
             present.seen = self.observe(key, create.map(|want| want.api_only), &present.pending).await?;
+            if let (Some(seen), Some(want)) = (&mut present.seen, &want) {
+                share(&want.instances, &mut seen.instances);
+            }
         }
         let Some(seen) = &present.seen else {
             return Ok(if want.is_none() { Progress::Gone } else { Progress::Settled });
@@ -323,6 +326,15 @@ impl Writer {
             false => Registered::default(),
         };
         state.report(key, registered, shared);
+    }
+}
+
+/// Keeps one copy of the attributes of an instance that is as it is wanted.
+fn share(wanted: &Instances, seen: &mut Instances) {
+    for (id, attributes) in wanted {
+        if let Some(seen) = seen.get_mut(id).filter(|seen| same(attributes, seen)) {
+            *seen = attributes.clone();
+        }
     }
 }
 
