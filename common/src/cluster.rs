@@ -4,6 +4,7 @@ use crate::aws::{AwsFlags, Call, OrAbsent};
 use crate::{Document, Error, Session};
 use anyhow::{Context, Result};
 use aws_sdk_eks::config::Region;
+use aws_sdk_eks::operation::describe_cluster::DescribeClusterOutput;
 use aws_sdk_eks::types::{Cluster as Described, ClusterStatus};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -123,15 +124,32 @@ impl Session {
             config = config.region(Region::new(region.to_owned()));
         }
         let eks = aws_sdk_eks::Client::from_conf(config.build());
-        let answer = eks.describe_cluster().name(name).send().await;
-        let answer = answer.or_absent(|error| error.is_resource_not_found_exception());
-        let Some(answer) = answer.call("eks:DescribeCluster", name).context(format!("look up cluster {name}"))? else {
+        let Some(described) = describe(&eks, name).await? else {
             let region = eks.config().region().map(Region::to_string).unwrap_or_default();
             let none = Error::failed(format!("there is no cluster {name} in region {region} of this account"));
             return Err(none.hint(format!("aws eks list-clusters --region {region}")).into());
         };
-        answer.cluster.context("eks:DescribeCluster answered without a cluster").and_then(facts)
+        facts(described)
     }
+
+    /// Whether there is a cluster of that name, in whatever state, in the session's region of the caller's account.
+    ///
+    /// # Errors
+    /// AWS refuses or does not answer.
+    pub async fn has_cluster(&self, flags: &AwsFlags, name: &str) -> Result<bool> {
+        let eks = aws_sdk_eks::Client::new(self.aws(flags).await?);
+        Ok(describe(&eks, name).await?.is_some())
+    }
+}
+
+/// `None` if there is no cluster of that name.
+async fn describe(eks: &aws_sdk_eks::Client, name: &str) -> Result<Option<Described>> {
+    let answer = eks.describe_cluster().name(name).send().await;
+    let answer = answer.or_absent(|error| error.is_resource_not_found_exception());
+    let answer = answer.call("eks:DescribeCluster", name).context(format!("look up cluster {name}"))?;
+    let described =
+        |answer: DescribeClusterOutput| answer.cluster.context("eks:DescribeCluster answered without a cluster");
+    answer.map(described).transpose()
 }
 
 fn facts(cluster: Described) -> Result<Cluster> {

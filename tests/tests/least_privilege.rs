@@ -46,8 +46,8 @@ fn place(action: &str) -> (&'static str, &'static [&'static str]) {
         }
         ("iam", _) => ("Roles", &["arn:aws:iam::*:role/*-appmesh-controller"]),
         ("route53", "GetHostedZone" | "DeleteHostedZone") => ("HostedZones", &["arn:aws:route53:::hostedzone/*"]),
-        ("servicediscovery", "DeleteNamespace" | "ListTagsForResource") => {
-            ("Namespaces", &["arn:aws:servicediscovery:*:*:namespace/*"])
+        ("servicediscovery", "DeleteNamespace" | "DeleteService" | "ListTagsForResource") => {
+            ("CloudMap", &["arn:aws:servicediscovery:*:*:namespace/*", "arn:aws:servicediscovery:*:*:service/*"])
         }
         ("route53" | "servicediscovery", _) => ("Everywhere", &["*"]),
         _ => panic!("{action}: in no statement"),
@@ -283,6 +283,20 @@ impl Account {
         self.lacks("servicediscovery:GetOperation", "cloudmap-ns", &two);
         let made = self.done("cloudmap-ns", &two);
         self.lacks("servicediscovery:ListTagsForResource", "cloudmap-ns", &made);
+        let document: Value = serde_json::from_str(&made).unwrap();
+        self.boto3(&format!(
+            "c = boto3.client('servicediscovery')\n\
+             t = [{{'Key': 'managed-by', 'Value': 'appmesh-controller'}}]\n\
+             s = c.create_service(Name='left', NamespaceId={}, Type='HTTP', Tags=t)['Service']['Id']\n\
+             a = {{'appmesh.k8s.aws/cluster': 'gone'}}\n\
+             o = c.register_instance(ServiceId=s, InstanceId='1', Attributes=a)['OperationId']\n\
+             while c.get_operation(OperationId=o)['Operation']['Status'] != 'SUCCESS': pass",
+            document["namespace"]["id"]
+        ));
+        self.lacks("servicediscovery:ListInstances", "cloudmap-ns --forget-cluster gone", &made);
+        self.lacks("servicediscovery:DeregisterInstance", "cloudmap-ns --forget-cluster gone", &made);
+        self.done("cloudmap-ns --forget-cluster gone", &made);
+        self.lacks("servicediscovery:DeleteService", "cloudmap-ns --delete", &made);
         self.lacks("servicediscovery:ListServices", "cloudmap-ns --delete", &made);
         self.lacks("servicediscovery:DeleteNamespace", "cloudmap-ns --delete", &made);
         self.done("cloudmap-ns --delete", &made);

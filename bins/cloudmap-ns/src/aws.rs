@@ -1,20 +1,24 @@
 //! The Cloud Map and Route 53 calls, one function each.
 
-use crate::plan::Namespace;
+use crate::forget::{Gone, Left};
+use crate::plan::{Namespace, Service};
 use anyhow::{Context, Result};
 use aws_config::SdkConfig;
 use aws_sdk_servicediscovery::Client;
 use aws_sdk_servicediscovery::operation::create_private_dns_namespace::CreatePrivateDnsNamespaceError;
 use aws_sdk_servicediscovery::operation::delete_namespace::DeleteNamespaceError;
+use aws_sdk_servicediscovery::operation::deregister_instance::DeregisterInstanceError;
 use aws_sdk_servicediscovery::types::{
     NamespaceFilter, NamespaceFilterName, NamespaceSummary, NamespaceType, Operation, ServiceFilter, ServiceFilterName,
-    Tag,
+    ServiceSummary, Tag,
 };
 use common::aws::{Call, MANAGED_BY, OrAbsent, foreign};
 use std::collections::BTreeMap;
 
 /// Tag of a namespace we made: its VPC, for Cloud Map itself does not tell.
 const VPC_TAG: &str = "crossmesh:vpc";
+/// Value of the tag [`MANAGED_BY`] of the services that the App Mesh controller makes.
+const CONTROLLER: &str = "appmesh-controller";
 
 pub struct CloudMap {
     cloud_map: Client,
@@ -57,7 +61,15 @@ impl CloudMap {
             (None, Some(zone)) => self.vpcs(zone).await?,
             (None, None) => Vec::new(),
         };
-        Ok(Namespace { id: summary.id.unwrap_or_default(), arn, hosted_zone, vpcs, foreign, services: Vec::new() })
+        Ok(Namespace {
+            id: summary.id.unwrap_or_default(),
+            arn,
+            hosted_zone,
+            vpcs,
+            foreign,
+            services: Vec::new(),
+            left: Vec::new(),
+        })
     }
 
     async fn tags(&self, arn: &str) -> Result<BTreeMap<String, String>> {
@@ -75,14 +87,62 @@ impl CloudMap {
         Ok(vpcs.into_iter().filter_map(|vpc| vpc.vpc_id).collect())
     }
 
-    /// Names of the services of a namespace.
-    pub async fn services(&self, namespace: &str) -> Result<Vec<String>> {
+    /// The services of a namespace.
+    pub async fn services(&self, namespace: &str) -> Result<Vec<Service>> {
+        let mut services = Vec::new();
+        for summary in self.list_services(namespace).await? {
+            let (Some(id), Some(arn), Some(name)) = (summary.id, summary.arn, summary.name) else { continue };
+            let empty = summary.instance_count == Some(0);
+            let left_behind = empty && self.tags(&arn).await?.get(MANAGED_BY.0).is_some_and(|it| it == CONTROLLER);
+            services.push(Service { id, name, left_behind });
+        }
+        Ok(services)
+    }
+
+    /// What a cluster has left in a namespace.
+    pub async fn left_by(&self, gone: &Gone, namespace: &str) -> Result<Vec<Left>> {
+        let mut left = Vec::new();
+        for summary in self.list_services(namespace).await? {
+            let (Some(id), Some(service)) = (summary.id, summary.name) else { continue };
+            let pages = self.cloud_map.list_instances().service_id(&id).into_paginator().send();
+            let pages = pages.collect::<Result<Vec<_>, _>>().await.or_absent(|error| error.is_service_not_found());
+            let pages = pages.call("servicediscovery:ListInstances", &service)?.unwrap_or_default();
+            let instances = pages.into_iter().flat_map(|page| page.instances.unwrap_or_default());
+            let left_behind = instances.filter(|one| one.attributes.as_ref().is_some_and(|it| gone.registered(it)));
+            let instances: Vec<_> = left_behind.filter_map(|instance| instance.id).collect();
+            if !instances.is_empty() {
+                left.push(Left { service, id, instances });
+            }
+        }
+        Ok(left)
+    }
+
+    /// Id of the operation; `None` when the instance is gone.
+    pub async fn deregister(&self, service: &str, instance: &str) -> Result<Option<String>> {
+        let answer = self.cloud_map.deregister_instance().service_id(service).instance_id(instance).send().await;
+        match answer.as_ref().err().and_then(|error| error.as_service_error()) {
+            Some(DeregisterInstanceError::DuplicateRequest(same)) => return Ok(same.duplicate_operation_id.clone()),
+            Some(DeregisterInstanceError::InstanceNotFound(_) | DeregisterInstanceError::ServiceNotFound(_)) => {
+                return Ok(None);
+            }
+            _ => {}
+        }
+        Ok(answer.call("servicediscovery:DeregisterInstance", instance)?.operation_id)
+    }
+
+    /// One that is gone is no error.
+    pub async fn delete_service(&self, id: &str) -> Result<()> {
+        let answer = self.cloud_map.delete_service().id(id).send().await;
+        let answer = answer.or_absent(|error| error.is_service_not_found());
+        answer.call("servicediscovery:DeleteService", id).map(drop)
+    }
+
+    async fn list_services(&self, namespace: &str) -> Result<Vec<ServiceSummary>> {
         let filter = ServiceFilter::builder().name(ServiceFilterName::NamespaceId).values(namespace).build()?;
         let pages = self.cloud_map.list_services().filters(filter).into_paginator();
         let pages =
             pages.send().collect::<Result<Vec<_>, _>>().await.call("servicediscovery:ListServices", namespace)?;
-        let services = pages.into_iter().flat_map(|page| page.services.unwrap_or_default());
-        Ok(services.filter_map(|service| service.name).collect())
+        Ok(pages.into_iter().flat_map(|page| page.services.unwrap_or_default()).collect())
     }
 
     /// Id of the operation, ours or the one that is doing the same already.

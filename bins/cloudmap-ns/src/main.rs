@@ -1,13 +1,16 @@
 //! `cloudmap-ns`: see [`CloudmapNs`].
 
 mod aws;
+mod forget;
 mod plan;
 
 use anyhow::Result;
 use aws::CloudMap;
 use aws_sdk_servicediscovery::types::OperationStatus;
 use common::aws::AwsFlags;
+use common::cluster::Cluster;
 use common::{Error, Flags, Found, Kind, Session, Tool, classify};
+use forget::Gone;
 use plan::{Change, Namespace, Want};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -21,15 +24,21 @@ const DEFAULT_NAME: &str = "svc2.svc.local";
 ///
 /// Names may repeat, the VPC decides: a namespace of the same name in another VPC is not this one.
 /// One that is in this VPC already is used, whoever made it; --delete removes only what this tool
-/// made or took over, and never a service that somebody registered in it. The VPC of a namespace that
-/// others made is asked of its Route 53 hosted zone.
+/// made or took over, with empty services that an App Mesh controller left in it, and never while
+/// somebody else has a service there. The VPC of a namespace that others made is asked of its
+/// Route 53 hosted zone.
+///
+/// A cluster that was deleted as a whole leaves its pods and what it published in the namespace.
+/// --forget-cluster removes them, and changes nothing else.
 ///
 ///   Reads   cluster; with --from the other cluster's document, whose VPC must be the same
 ///   Owns    namespace {arn, hostedZone, id, name, vpc}
 ///   Calls   eks:DescribeCluster servicediscovery:ListNamespaces
 ///           servicediscovery:ListTagsForResource servicediscovery:CreatePrivateDnsNamespace
 ///           servicediscovery:TagResource servicediscovery:GetOperation
-///           servicediscovery:ListServices servicediscovery:DeleteNamespace route53:GetHostedZone,
+///           servicediscovery:ListServices servicediscovery:DeleteService
+///           servicediscovery:DeleteNamespace route53:GetHostedZone, with --forget-cluster
+///           servicediscovery:ListInstances servicediscovery:DeregisterInstance,
 ///           and for Cloud Map route53:CreateHostedZone route53:ListHostedZonesByName
 ///           route53:DeleteHostedZone ec2:DescribeVpcs ec2:DescribeRegions
 ///   Exits   0 done, 1 failed, 2 usage, 3 input, 4 conflict, 5 retry
@@ -37,6 +46,7 @@ const DEFAULT_NAME: &str = "svc2.svc.local";
 /// Examples:
 ///   cloudmap-ns -n --cluster prod --name prod.internal
 ///   oidc-assoc -n --cluster c2 | cloudmap-ns --from c1.json | jq -r .namespace.id
+///   cloudmap-ns -n --cluster c2 --forget-cluster c1 --plan
 #[derive(Debug, clap::Parser)]
 #[command(name = "cloudmap-ns", version, verbatim_doc_comment)]
 struct CloudmapNs {
@@ -49,6 +59,9 @@ struct CloudmapNs {
     /// Take over a namespace that others made, so that --delete removes it
     #[arg(long)]
     adopt: bool,
+    /// Remove what a cluster that is gone has registered there: its name, its ARN, or the uid of its kube-system
+    #[arg(long, value_name = "CLUSTER", conflicts_with = "delete")]
+    forget_cluster: Option<String>,
     #[command(flatten)]
     aws: AwsFlags,
     #[command(flatten)]
@@ -108,17 +121,24 @@ impl Tool for CloudmapNs {
             let peer = session.peer_cluster(&self.aws, &session.peer(file)?).await?;
             plan::one_vpc((&cluster.name, &cluster.vpc), (&peer.name, &peer.vpc))?;
         }
+        let gone = match &self.forget_cluster {
+            Some(given) => Some(self.gone(session, given, &cluster).await?),
+            None => None,
+        };
         let name = self.name.clone().or(section.name).unwrap_or_else(|| DEFAULT_NAME.to_owned());
-        let namespace = Want { name, vpc: cluster.vpc, adopt: self.adopt };
+        let namespace = Want { name, vpc: cluster.vpc, adopt: self.adopt, gone };
         Ok(Wish { namespace, account: cluster.account })
     }
 
     async fn observe(&self, session: &Session, want: &Wish) -> Result<Vec<Namespace>> {
         let cloud_map = CloudMap::new(session.aws(&self.aws).await?);
         let mut namespaces = cloud_map.namespaces(&want.namespace.name, &want.account).await?;
-        if self.flags.delete {
-            for namespace in &mut namespaces {
+        for namespace in &mut namespaces {
+            if self.flags.delete {
                 namespace.services = cloud_map.services(&namespace.id).await?;
+            }
+            if let Some(gone) = &want.namespace.gone {
+                namespace.left = cloud_map.left_by(gone, &namespace.id).await?;
             }
         }
         Ok(namespaces)
@@ -162,6 +182,17 @@ impl Tool for CloudmapNs {
                 Some(operation) => finish(session, &cloud_map, &what, &operation).await,
                 None => Ok(()),
             },
+            Change::Deregister { id, instances, .. } => {
+                let mut operations = Vec::new();
+                for instance in &instances {
+                    operations.extend(cloud_map.deregister(&id, instance).await?);
+                }
+                for operation in operations {
+                    finish(session, &cloud_map, &what, &operation).await?;
+                }
+                Ok(())
+            }
+            Change::DeleteService { id, .. } => cloud_map.delete_service(&id).await,
         }
     }
 
@@ -172,6 +203,19 @@ impl Tool for CloudmapNs {
             None => (None, None, None),
         };
         Section { arn, hosted_zone, id, name: Some(want.namespace.name), vpc: Some(want.namespace.vpc) }
+    }
+}
+
+impl CloudmapNs {
+    /// The cluster to forget.
+    async fn gone(&self, session: &Session, given: &str, cluster: &Cluster) -> Result<Gone> {
+        let gone = Gone::new(given, cluster)?;
+        if session.has_cluster(&self.aws, &gone.name).await? {
+            let message = format!("cluster {} is there, and its controller registers what it needs", gone.name);
+            let hint = "delete its App Mesh objects (kubectl delete): then its controller removes what it registered";
+            return Err(Error::conflict(message).hint(hint).into());
+        }
+        Ok(gone)
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Names repeat: there may be one `svc2.svc.local` per VPC, so the VPC decides which one is meant.
 
+use crate::forget::{Gone, Left};
 use anyhow::Result;
 use common::Error;
 use common::aws::permit;
@@ -16,6 +17,8 @@ pub struct Want {
     pub vpc: String,
     /// Take over a namespace that others made.
     pub adopt: bool,
+    /// Change nothing but what this cluster has left in it.
+    pub gone: Option<Gone>,
 }
 
 /// A private DNS namespace of that name, in whatever VPC.
@@ -31,8 +34,21 @@ pub struct Namespace {
     pub vpcs: Vec<String>,
     /// Whose it is, if not ours.
     pub foreign: Option<String>,
-    /// Names of its services; looked up for `--delete` only.
-    pub services: Vec<String>,
+    /// Its services; looked up for `--delete` only.
+    pub services: Vec<Service>,
+    /// What a cluster that is gone has left in it; looked up for `--forget-cluster` only.
+    pub left: Vec<Left>,
+}
+
+/// A service of a namespace.
+#[derive(Debug, Clone)]
+pub struct Service {
+    /// `srv-…`
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// Whether an App Mesh controller made it and nothing is registered in it: it was left behind.
+    pub left_behind: bool,
 }
 
 /// One step.
@@ -42,6 +58,8 @@ pub enum Change {
     Create { name: String, vpc: String },
     Adopt { id: String, arn: String },
     Delete { name: String, id: String },
+    Deregister { cluster: String, service: String, id: String, instances: Vec<String> },
+    DeleteService { service: String, id: String },
 }
 
 impl fmt::Display for Change {
@@ -50,6 +68,10 @@ impl fmt::Display for Change {
             Change::Create { name, vpc } => write!(f, "create namespace {name} in {vpc}"),
             Change::Adopt { id, .. } => write!(f, "take over namespace {id}"),
             Change::Delete { name, id } => write!(f, "delete namespace {name} ({id})"),
+            Change::Deregister { cluster, service, instances, .. } => {
+                write!(f, "deregister what cluster {cluster} has left in {service}: {}", instances.join(", "))
+            }
+            Change::DeleteService { service, id } => write!(f, "delete service {service} ({id})"),
         }
     }
 }
@@ -59,8 +81,16 @@ pub fn of_vpc<'a>(want: &Want, have: &'a [Namespace]) -> Option<&'a Namespace> {
     have.iter().find(|namespace| namespace.vpcs.contains(&want.vpc))
 }
 
-/// One that others made in this VPC is used as it is.
+/// One that others made in this VPC is used as it is. Who forgets a cluster changes nothing else.
 pub fn plan(want: &Want, have: &[Namespace]) -> Vec<Change> {
+    if let Some(gone) = &want.gone {
+        let left = of_vpc(want, have).into_iter().flat_map(|namespace| namespace.left.iter().cloned());
+        let deregister = |Left { service, id, instances }| {
+            let (cluster, service) = (gone.given.clone(), format!("{service}.{}", want.name));
+            Change::Deregister { cluster, service, id, instances }
+        };
+        return left.map(deregister).collect();
+    }
     match of_vpc(want, have) {
         None => vec![Change::Create { name: want.name.clone(), vpc: want.vpc.clone() }],
         Some(found) if want.adopt && found.foreign.is_some() => {
@@ -70,17 +100,25 @@ pub fn plan(want: &Want, have: &[Namespace]) -> Vec<Change> {
     }
 }
 
-/// Only what carries our tag is deleted, and only when nobody is registered in it.
+/// Only what carries our tag is deleted, and only when nobody is registered in it. Services that App Mesh controllers
+/// left behind go with it.
 pub fn plan_delete(want: &Want, have: &[Namespace]) -> Vec<Change> {
-    let unused = of_vpc(want, have).filter(|namespace| namespace.foreign.is_none() && namespace.services.is_empty());
-    let delete = |namespace: &Namespace| Change::Delete { name: want.name.clone(), id: namespace.id.clone() };
-    unused.map(delete).into_iter().collect()
+    let unused =
+        |found: &&Namespace| found.foreign.is_none() && found.services.iter().all(|service| service.left_behind);
+    let Some(found) = of_vpc(want, have).filter(unused) else { return Vec::new() };
+    let service = |service: &Service| Change::DeleteService {
+        service: format!("{}.{}", service.name, want.name),
+        id: service.id.clone(),
+    };
+    let namespace = Change::Delete { name: want.name.clone(), id: found.id.clone() };
+    found.services.iter().map(service).chain([namespace]).collect()
 }
 
 /// Why `--delete` leaves the namespace.
 pub fn left_alone(want: &Want, have: &[Namespace]) -> Vec<String> {
     let Some(found) = of_vpc(want, have) else { return Vec::new() };
-    let why = match (&found.foreign, &found.services[..]) {
+    let used = found.services.iter().filter(|service| !service.left_behind).map(|service| service.name.as_str());
+    let why = match (&found.foreign, &used.collect::<Vec<_>>()[..]) {
         (Some(whose), _) => whose.clone(),
         (None, []) => return Vec::new(),
         (None, services) => format!("still has services, which their makers must delete: {}", services.join(", ")),
@@ -132,6 +170,7 @@ pub fn failure(what: &str, code: &str, message: &str) -> Error {
 mod tests {
     use super::*;
     use common::Kind;
+    use common::cluster::Cluster;
 
     type Words = &'static [&'static str];
     /// What is there → what is made, remarked, deleted, left.
@@ -144,8 +183,13 @@ mod tests {
             hosted_zone: None,
             vpcs: [vpc].into_iter().filter(|vpc| !vpc.is_empty()).map(str::to_owned).collect(),
             foreign: Some("managed by bob".to_owned()).filter(|_| !ours),
-            services: services.iter().map(|service| (*service).to_owned()).collect(),
+            services: services.iter().map(|name| service(name, false)).collect(),
+            left: Vec::new(),
         }
+    }
+
+    fn service(name: &str, left_behind: bool) -> Service {
+        Service { id: format!("srv-{name}"), name: name.to_owned(), left_behind }
     }
 
     fn words(changes: Vec<Change>) -> Vec<String> {
@@ -203,7 +247,7 @@ mod tests {
                 LEFT,
             ),
         ];
-        let want = Want { name: "n".into(), vpc: "vpc-1".into(), adopt: false };
+        let want = Want { name: "n".into(), vpc: "vpc-1".into(), adopt: false, gone: None };
         for (case, have, make, remark, delete, left) in cases {
             assert_eq!(words(plan(&want, &have)), make, "{case}");
             assert_eq!(remarks(&want, &have), remark, "{case}");
@@ -213,11 +257,52 @@ mod tests {
     }
 
     #[test]
+    fn services_that_controllers_left_behind_go_with_the_namespace() {
+        let want = Want { name: "n".into(), vpc: "vpc-1".into(), adopt: false, gone: None };
+        let mut have = [Namespace {
+            services: vec![service("a", true), service("b", true)],
+            ..namespace("ns-1", "vpc-1", true, &[])
+        }];
+        assert_eq!(
+            words(plan_delete(&want, &have)),
+            ["delete service a.n (srv-a)", "delete service b.n (srv-b)", "delete namespace n (ns-1)"]
+        );
+        assert_eq!(left_alone(&want, &have), [""; 0]);
+        have[0].services.push(service("c", false));
+        assert_eq!(words(plan_delete(&want, &have)), [""; 0]);
+        assert_eq!(
+            left_alone(&want, &have),
+            ["namespace n (ns-1): still has services, which their makers must delete: c"]
+        );
+    }
+
+    #[test]
     fn only_what_others_made_is_taken_over() {
-        let want = Want { name: "n".into(), vpc: "vpc-1".into(), adopt: true };
+        let want = Want { name: "n".into(), vpc: "vpc-1".into(), adopt: true, gone: None };
         assert_eq!(words(plan(&want, &[namespace("ns-1", "vpc-1", false, &[])])), ["take over namespace ns-1"]);
         assert_eq!(words(plan(&want, &[namespace("ns-1", "vpc-1", true, &[])])), [""; 0]);
         assert_eq!(words(plan(&want, &[namespace("ns-2", "vpc-2", false, &[])])), ["create namespace n in vpc-1"]);
+    }
+
+    #[test]
+    fn who_forgets_a_cluster_changes_nothing_else() {
+        let gone = Gone::new("uid", &Cluster::default()).unwrap();
+        let want = Want { name: "n".into(), vpc: "vpc-1".into(), adopt: true, gone: Some(gone) };
+        let left = |service: &str, instances: &[&str]| Left {
+            service: service.to_owned(),
+            id: format!("srv-{service}"),
+            instances: instances.iter().map(|id| (*id).to_owned()).collect(),
+        };
+        let left = vec![left("front", &["10.0.1.5", "10.0.1.6"]), left("back", &["10.0.1.7"])];
+        let have = vec![Namespace { left, ..namespace("ns-1", "vpc-1", false, &[]) }];
+        assert_eq!(
+            words(plan(&want, &have)),
+            [
+                "deregister what cluster uid has left in front.n: 10.0.1.5, 10.0.1.6",
+                "deregister what cluster uid has left in back.n: 10.0.1.7",
+            ]
+        );
+        assert_eq!(words(plan(&want, &[])), [""; 0], "no namespace is made");
     }
 
     #[test]

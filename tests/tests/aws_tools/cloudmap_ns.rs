@@ -144,3 +144,60 @@ pub fn deletion(region: &Region, two: &str) {
     region.deletes("cloudmap-ns -n --cluster c2", "{\n  \"v\": 1\n}\n", &[], &[DELETE]);
     assert_eq!(ids(region, "svc2.svc.local"), [Value::Null; 0]);
 }
+
+/// A cluster that was deleted as a whole has left pods and what it published.
+pub fn forgetting(region: &Region, two: &str) {
+    let made = region.done("cloudmap-ns", two);
+    let document = made.json();
+    let id = text(&document, "/namespace/id");
+    let arn = text(&document, "/cluster/arn").replace("/c2", "/c0");
+    let service = |name: &str, manager: &str| {
+        let tags = json!([{"Key": "managed-by", "Value": manager}]);
+        let made = json!({"Name": name, "NamespaceId": id, "Type": "HTTP", "Tags": tags});
+        region.aws("servicediscovery", "create_service", made)["Service"]["Id"].clone()
+    };
+    let register = |service: &Value, instance: &str, attributes: Value| {
+        let instance = json!({"ServiceId": service, "InstanceId": instance, "Attributes": attributes});
+        operation(region, "register_instance", instance);
+    };
+    let instances = |service: &Value| {
+        let listed = region.aws("servicediscovery", "list_instances", json!({"ServiceId": service}));
+        let listed = listed["Instances"].as_array().unwrap().iter();
+        listed.map(|instance| instance["Id"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let (published, shared) = (service("published", "appmesh-controller"), service("shared", "appmesh-controller"));
+    let theirs = service("theirs", "terraform");
+    let of_c0 = || json!({"appmesh.k8s.aws/cluster": "uid-0", "appmesh.k8s.aws/clusterARN": arn});
+    register(&published, "uid-0.0.0", of_c0());
+    register(&shared, "10.0.0.5", of_c0());
+    register(&shared, "10.0.2.5", json!({"appmesh.k8s.aws/cluster": "uid-2"}));
+    register(&theirs, "10.0.0.6", of_c0());
+
+    const FORGET: &str = "cloudmap-ns --forget-cluster";
+    const DEREGISTER: &str = "servicediscovery:DeregisterInstance";
+    let deregister = |service: &str, instance: &str| {
+        format!("deregister what cluster c0 has left in {service}.svc2.svc.local: {instance}")
+    };
+    let changes = [("published", "uid-0.0.0"), ("shared", "10.0.0.5"), ("theirs", "10.0.0.6")];
+    let changes = changes.map(|(service, instance)| deregister(service, instance));
+    let changes: Vec<_> = changes.iter().map(String::as_str).collect();
+    region.restores(&format!("{FORGET} c0"), &made.document, &changes, &[DEREGISTER; 3]);
+    assert_eq!((instances(&shared), instances(&theirs)), (vec!["10.0.2.5".to_owned()], vec![]));
+
+    let there = "cluster c2 is there, and its controller registers what it needs";
+    region.refuses(&format!("{FORGET} c2"), &made.document, there, "delete its App Mesh objects");
+    register(&theirs, "10.0.0.6", of_c0());
+    register(&theirs, "10.0.0.7", json!({"appmesh.k8s.aws/cluster": "uid-0"}));
+    region.done(&format!("{FORGET} {arn}"), &made.document);
+    assert_eq!(instances(&theirs), ["10.0.0.7"], "without an ARN it is known by its uid alone");
+    region.done(&format!("{FORGET} uid-0"), &made.document);
+    assert_eq!(instances(&theirs), [""; 0]);
+    region.done(&format!("{FORGET} uid-2"), &made.document);
+    let left = format!("namespace svc2.svc.local ({id}): still has services, which their makers must delete: theirs");
+    region.deletes("cloudmap-ns", &made.document, &[&left], &[]);
+    region.aws("servicediscovery", "delete_service", json!({"Id": theirs}));
+    const DELETE_SERVICE: &str = "servicediscovery:DeleteService";
+    region.deletes("cloudmap-ns", &made.document, &[], &[DELETE_SERVICE, DELETE_SERVICE, DELETE]);
+    region.steady(&format!("{FORGET} c0"), &region.done(&format!("{FORGET} c0"), two).document);
+    assert_eq!(ids(region, "svc2.svc.local"), [Value::Null; 0], "forgetting makes no namespace");
+}

@@ -29,6 +29,7 @@ fn drift_conflicts_and_deletion() {
     cloudmap_ns::of_others(&region, &two);
     cloudmap_ns::elsewhere(&region, &one, &two, &apart);
     cloudmap_ns::deletion(&region, &two);
+    cloudmap_ns::forgetting(&region, &two);
     sg_open::drift(&region, &one, &two);
     sg_open::of_others(&region, &one, &two);
     sg_open::node_groups(&region, &one, &two);
