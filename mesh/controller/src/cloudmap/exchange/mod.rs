@@ -9,7 +9,7 @@
 //! | `appmesh.k8s.aws/virtualService` | ARN of the VirtualService |
 //! | `appmesh.k8s.aws/cluster` | uid of the cluster that publishes |
 //! | `appmesh.k8s.aws/clusterARN` | ARN of that EKS cluster, if it is known |
-//! | `version` | of the document; absent is 0, what the release before wrote: version 1 without the attributes below it |
+//! | `version` | of the document; absent is 0, the release before's, which has no `requires` and no `published` either |
 //! | `requires` | features that a reader must understand, separated by commas; absent is none |
 //! | `published` | time of this content, RFC 3339 |
 //! | `part` | `<index>/<count>` |
