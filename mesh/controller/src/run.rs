@@ -180,7 +180,7 @@ async fn run(options: Options) -> anyhow::Result<()> {
         known,
         passed: Passed::default(),
     };
-    let inputs = Inputs { pods, answers, registered };
+    let inputs = Inputs { pods, answers, registered, leader: leader.clone() };
     pipeline.prepare();
 
     work.spawn(ended(pipeline.run(inputs, stop.clone())));

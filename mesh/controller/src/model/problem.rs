@@ -61,6 +61,8 @@ pub enum Reason {
     CloudMapNamespaceNotFound,
     /// Cloud Map does not answer.
     CloudMapUnavailable,
+    /// The VirtualService of a backend's ARN could not be looked up yet.
+    BackendUnavailable,
     /// No cluster publishes the VirtualService of a backend's ARN.
     BackendNotPublished,
     /// What another cluster publishes needs a newer controller here.
@@ -79,7 +81,14 @@ impl Reason {
 
     /// Whether the object is in force all the same: it is right, and something else is not there yet.
     pub fn waits(self) -> bool {
-        matches!(self, Self::BackendNotPublished | Self::BackendNotUnderstood | Self::NoPods | Self::PodsNotReady)
+        matches!(
+            self,
+            Self::BackendUnavailable
+                | Self::BackendNotPublished
+                | Self::BackendNotUnderstood
+                | Self::NoPods
+                | Self::PodsNotReady
+        )
     }
 }
 

@@ -9,6 +9,8 @@ use super::Routing;
 pub enum Published {
     /// Nobody publishes it.
     Nobody,
+    /// It could not be looked up yet: why.
+    Unavailable(String),
     /// Where its requests go.
     Routing(Arc<Routing>),
     /// It needs a newer controller here, or is broken: why, and the last that was understood.
@@ -20,7 +22,7 @@ impl Published {
     pub fn routing(&self) -> Option<&Arc<Routing>> {
         match self {
             Self::Routing(routing) | Self::NotUnderstood(_, Some(routing)) => Some(routing),
-            Self::Nobody | Self::NotUnderstood(_, None) => None,
+            Self::Nobody | Self::Unavailable(_) | Self::NotUnderstood(_, None) => None,
         }
     }
 }

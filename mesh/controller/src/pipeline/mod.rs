@@ -17,7 +17,7 @@ use std::{
 };
 
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
@@ -34,7 +34,7 @@ use crate::{
     translate::{AllPublished, Publication, Translated, translate},
     xds::{Cache, Snapshot},
 };
-use endpoints::Touched;
+use endpoints::{NodeKey, Touched};
 
 /// A burst of changes of objects is one translation.
 const DEBOUNCE: Duration = Duration::from_millis(50);
@@ -75,6 +75,8 @@ pub struct Inputs {
     pub answers: mpsc::Receiver<(Lookup, Answer)>,
     /// Cloud Map services in which something was registered.
     pub registered: mpsc::UnboundedReceiver<ServiceKey>,
+    /// Whether this replica leads.
+    pub leader: watch::Receiver<bool>,
 }
 
 /// What was passed on, so that only what differs is passed on again.
@@ -86,6 +88,7 @@ pub struct Passed {
     publications: BTreeMap<ServiceKey, Publication>,
     foreign: BTreeSet<ServiceKey>,
     connected: BTreeSet<WorkloadName>,
+    leads: bool,
     lookups: BTreeSet<Lookup>,
     configurations: HashMap<WorkloadName, (Arc<Workload>, Arc<Configuration>)>,
     /// Encoded endpoints, by service: several workloads call the same upstream.
@@ -103,6 +106,7 @@ impl Pipeline {
         let (mut objects, mut connections) = (self.cluster.changed(), self.cache.connections());
         // Something may have changed since it was prepared.
         objects.mark_changed();
+        self.passed.leads = *inputs.leader.borrow_and_update();
         let work = async {
             let (mut pods, mut answers, mut registered) = (Vec::new(), Vec::new(), Vec::new());
             // When a burst of changes of objects began.
@@ -113,6 +117,11 @@ impl Pipeline {
                     alive = connections.changed() => {
                         if alive.is_err() { return }
                         self.connections_changed();
+                    }
+                    // A sender that is gone leads no more, and ends with this.
+                    Ok(()) = inputs.leader.changed() => {
+                        self.passed.leads = *inputs.leader.borrow_and_update();
+                        self.follow();
                     }
                     count = inputs.pods.recv_many(&mut pods, BATCH) => {
                         if count == 0 { return }
@@ -188,6 +197,9 @@ impl Pipeline {
         }
         let registered = touched.services.intersection(&self.passed.services);
         self.writer.set(registered.map(|service| (service.clone(), Some(self.want(service)))));
+        if self.passed.leads && self.call_elsewhere(&touched.nodes) {
+            self.follow();
+        }
         self.status.pods_changed(touched.nodes);
         self.status.gates_changed(pods);
         self.endpoints_changed(&touched.services, changed);
@@ -266,11 +278,29 @@ impl Pipeline {
         self.passed.publications = wanted;
     }
 
-    /// Looks up what connected workloads need of other clusters, and nothing else.
+    /// Whether one of these VirtualNodes calls a VirtualService of another cluster.
+    fn call_elsewhere(&self, nodes: &BTreeSet<NodeKey>) -> bool {
+        let translation = &self.known.read().translation;
+        let workloads = nodes.iter().filter_map(|node| translation.workloads.get(translation.virtual_nodes.get(node)?));
+        workloads.into_iter().any(|translated| !translated.published.is_empty())
+    }
+
+    /// Looks up what connected workloads need of other clusters, and nothing else. The leader reports of all VirtualNodes
+    /// with pods whether somebody publishes what they call, though their Envoys may be connected to another replica.
     fn follow(&mut self) {
         let translation = self.known.read().translation.clone();
         let Passed { connected, services, foreign, .. } = &self.passed;
         let mut lookups = BTreeSet::new();
+        if self.passed.leads {
+            let known = self.known.read();
+            let with_pods = translation
+                .virtual_nodes
+                .iter()
+                .filter(|((namespace, name), _)| known.endpoints.count(namespace, name).total > 0);
+            let workloads = with_pods.filter_map(|(_, workload)| translation.workloads.get(workload));
+            lookups
+                .extend(workloads.flat_map(|translated| translated.published.iter().cloned().map(Lookup::Published)));
+        }
         for translated in connected.iter().filter_map(|name| translation.workloads.get(name)) {
             lookups.extend(translated.published.iter().cloned().map(Lookup::Published));
             // What this cluster has registered itself is known here.

@@ -78,12 +78,12 @@ mod tests {
     #[test]
     fn the_first_reason_decides() {
         use Reason::{
-            BackendNotFound, BackendNotPublished, BackendNotUnderstood, CloudMapNamespaceNotFound, CloudMapUnavailable,
-            HostConflict, Invalid, MeshNotFound, MeshUnknown, NoPods, NoWeight, PodsNotReady, ProviderNotActive,
-            ProviderNotFound, TargetNotFound, Unsupported,
+            BackendNotFound, BackendNotPublished, BackendNotUnderstood, BackendUnavailable, CloudMapNamespaceNotFound,
+            CloudMapUnavailable, HostConflict, Invalid, MeshNotFound, MeshUnknown, NoPods, NoWeight, PodsNotReady,
+            ProviderNotActive, ProviderNotFound, TargetNotFound, Unsupported,
         };
         type Case<'a> = (&'a [(Reason, &'a str)], &'a str, &'a str, &'a str);
-        let cases: [Case<'_>; 22] = [
+        let cases: [Case<'_>; 23] = [
             (&[], "True", "Active", ""),
             (&[(Invalid, "spec.a")], "False", "Invalid", "spec.a: invalid"),
             (&[(Unsupported, "a"), (Invalid, "b"), (Invalid, "c")], "False", "Invalid", "b: invalid; c: invalid"),
@@ -99,6 +99,7 @@ mod tests {
             (&[(CloudMapNamespaceNotFound, "")], "False", "CloudMapNamespaceNotFound", "cloudmapnamespacenotfound"),
             (&[(CloudMapUnavailable, "")], "False", "CloudMapUnavailable", "cloudmapunavailable"),
             (&[(BackendNotPublished, "")], "True", "BackendNotPublished", "backendnotpublished"),
+            (&[(BackendUnavailable, "")], "True", "BackendUnavailable", "backendunavailable"),
             (&[(BackendNotUnderstood, "")], "True", "BackendNotUnderstood", "backendnotunderstood"),
             (&[(NoPods, "")], "True", "NoPods", "nopods"),
             (&[(PodsNotReady, "")], "True", "PodsNotReady", "podsnotready"),

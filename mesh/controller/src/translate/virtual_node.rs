@@ -164,6 +164,13 @@ pub fn report(node: &Object<VirtualNode>, services: &Services, context: Context<
                     format!("no cluster publishes {arn}: is its ARN right, and its cluster's controller at work?");
                 problems.add(Reason::BackendNotPublished, path, message);
             }
+            Some(Published::Unavailable(why)) => {
+                problems.add(
+                    Reason::BackendUnavailable,
+                    path,
+                    format!("{arn} cannot be looked up in Cloud Map: {why}"),
+                );
+            }
             Some(Published::NotUnderstood(why, _)) => problems.add(Reason::BackendNotUnderstood, path, why),
             Some(Published::Routing(_)) | None => {}
         }

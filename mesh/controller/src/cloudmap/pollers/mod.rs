@@ -57,6 +57,14 @@ impl Lookup {
             Self::Published(_) => Answer::Published(Published::Nobody),
         }
     }
+
+    /// The answer while nothing but failures is known, so that no Envoy waits for ever.
+    fn unavailable(&self, why: &str) -> Answer {
+        match self {
+            Self::Instances(_) => Answer::Instances(Instances::new()),
+            Self::Published(_) => Answer::Published(Published::Unavailable(why.to_owned())),
+        }
+    }
 }
 
 impl fmt::Display for Lookup {
@@ -103,8 +111,7 @@ pub struct Pollers {
 
 impl Pollers {
     /// Pollers that look nothing up yet, and where their answers come out: each lookup's first, and each that is another
-    /// than the one before. A lookup that fails keeps its last answer, and answers that there is nothing if there never was
-    /// one, so that no Envoy waits for ever.
+    /// than the one before. A lookup that fails keeps its last answer, and answers that if there never was one.
     pub fn new(
         cloudmap: CloudMap,
         cluster: ClusterId,
@@ -183,9 +190,10 @@ impl Poller {
                     if failed.as_ref() != Some(&error) {
                         tracing::warn!(of = %self.lookup, error, "cannot read Cloud Map, trying again");
                     }
+                    let first = self.answered.is_none().then(|| self.lookup.unavailable(&error));
                     failed = Some(error);
                     self.read = None;
-                    self.answered.is_none().then(|| self.lookup.empty())
+                    first
                 }
             };
             interval = match (&failed, &news) {

@@ -119,11 +119,15 @@ async fn what_is_not_understood_leaves_what_was() {
 #[tokio::test]
 async fn a_lookup_that_fails_answers_once_and_then_keeps_its_answer() {
     let fake = Fake::new(&[]);
+    let (_other, mut routes) = following(&fake, Lookup::Published(virtual_service()));
+    let why = "Cloud Map namespace not found: n";
+    assert_eq!(published(&mut routes).await, Published::Unavailable(why.to_owned()));
     let (_pollers, mut answers) = following(&fake, Lookup::Instances(front()));
     assert_eq!(ids(&mut answers).await, [""; 0], "there is no such namespace");
     fake.register(&front(), "10.0.0.1", &of("there"));
     fake.namespace("n");
     assert_eq!(ids(&mut answers).await, ["10.0.0.1"]);
+    assert_eq!(published(&mut routes).await, Published::Nobody);
     fake.refuse("DiscoverInstancesRevision", Some("AccessDeniedException"));
     fake.calls();
     let refused = || fake.calls().contains(&"DiscoverInstancesRevision front".to_owned());
