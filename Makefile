@@ -160,7 +160,7 @@ test: lint ## Run the tests, the whole flow in the local cloud included
 
 .PHONY: test-faults
 test-faults: build ## Try every fault: what comes of it is in docs/faults.md
-	cargo test --release --workspace --test 'faults_*' -- --ignored --test-threads 1
+	cargo test --release --workspace --test cloud faults_ -- --ignored --test-threads 1
 
 # What libFuzzer is guided by: counters at every edge, and what is compared there. All of it is stable, but it concerns
 # every crate, so this has a target folder of its own.

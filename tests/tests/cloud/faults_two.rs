@@ -1,6 +1,5 @@
 //! Two at once: the same tool twice, a tool and its `--delete`, two `make all`, a `make destroy` during a `make all`. Nothing
 //! is corrupted: both end well, or one says what stood in its way, and the next run ends as if it had been alone.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may stop at the first surprise")]
 
 use serde_json::{Value, json};
 use std::io::{Error, Result};

@@ -3,7 +3,6 @@
 //!
 //! The policy is made from the tools' own `--help`. The local cloud enforces IAM, and one serves the whole file; it
 //! needs Linux and root.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may stop at the first surprise")]
 
 use serde_json::{Value, json};
 use std::cell::RefCell;

@@ -1,6 +1,5 @@
 //! AWS misbehaves: every operation that the tools call is throttled, fails, stalls, answers half or not at all. What passes
 //! is retried, within bounds, and ends as if nothing had been; what does not pass ends with exit code 5 and the operation.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may stop at the first surprise")]
 
 use serde_json::{Value, json};
 use std::collections::BTreeSet;

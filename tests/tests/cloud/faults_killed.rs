@@ -2,7 +2,6 @@
 //! and the world of a run that nobody disturbed, and nothing is made twice.
 //!
 //! The short test takes some points of the tools that write to AWS; the others, which take minutes, all of them.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may stop at the first surprise")]
 
 use serde_json::json;
 use std::io::Result;

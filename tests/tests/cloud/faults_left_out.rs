@@ -1,6 +1,5 @@
 //! Every step of the flow carries weight: without it the flow fails, and the last error names the true reason. Done after
 //! all, the flow ends well.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may stop at the first surprise")]
 
 use std::fmt::Write as _;
 use std::os::unix::fs::PermissionsExt;

@@ -1,6 +1,6 @@
 //! manifest-apply in cluster 2, which has no App Mesh: a namespace for every subject.
 
-use crate::clusters::{Clusters, Conflict, Drift, Scope};
+use super::clusters::{Clusters, Conflict, Drift, Scope};
 use serde_json::{Value, json};
 
 /// An image that is there and does nothing.

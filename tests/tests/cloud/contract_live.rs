@@ -3,7 +3,6 @@
 //! shows is run.
 //!
 //! One cloud serves the whole file, so this is one test. It needs Linux and root.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may stop at the first surprise")]
 
 use serde_json::Value;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};

@@ -3,13 +3,8 @@
 //!
 //! One cloud serves the whole file, so this is one test; each subject has a repository of its own. It needs Linux and
 //! root.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may stop at the first surprise")]
 
-#[path = "aws_tools/region.rs"]
-#[allow(dead_code, reason = "the tools that ask only AWS use the rest")]
-mod region;
-
-use region::Region;
+use super::aws_tools::region::Region;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,7 +1,7 @@
 //! What never works: told within the timeout, by the object and in the cluster's own words.
 
-use crate::clusters::Clusters;
-use crate::manifest_apply::{PAUSE, deployment, namespace};
+use super::clusters::Clusters;
+use super::manifest_apply::{PAUSE, deployment, namespace};
 use serde_json::{Value, json};
 use std::thread;
 use tests::program;

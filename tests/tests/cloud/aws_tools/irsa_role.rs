@@ -1,6 +1,6 @@
 //! irsa-role: the role and everything on it.
 
-use crate::region::{Region, with};
+use super::region::{Region, with};
 use serde_json::{Value, json};
 
 const CLOUD_MAP: &str = "arn:aws:iam::aws:policy/AWSCloudMapFullAccess";

@@ -1,6 +1,6 @@
 //! App Mesh as people have it in one cluster, served by the controller: what each field does, and what is written down.
 
-use crate::clusters::Clusters;
+use super::clusters::Clusters;
 use serde_json::Value;
 use tests::{program, root};
 
@@ -12,7 +12,7 @@ pub fn by_the_controller(clusters: &Clusters) {
         clusters.done(&push, "").document
     };
     let images = [push("colorapp"), push("feapp")].concat();
-    let file = root().join("tests/tests/kube_tools/served.yaml").display().to_string();
+    let file = root().join("tests/tests/cloud/kube_tools/served.yaml").display().to_string();
     let apply = format!("manifest-apply served --file {file} --template");
     let made = clusters.done(&apply, &images);
     clusters.steady("manifest-apply served", &made.document);

@@ -1,6 +1,5 @@
 //! Kubernetes misbehaves: the tool's error says which object and why, in words from the cluster, within its timeout; and
 //! once the trouble is over, the same command ends well.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may stop at the first surprise")]
 
 use serde_json::{Value, json};
 use std::collections::BTreeSet;

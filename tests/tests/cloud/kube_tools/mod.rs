@@ -3,7 +3,6 @@
 //!
 //! One cloud serves the whole file, so this is one test; each subject has a namespace of its own and runs beside the
 //! others. It needs Linux and root.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may stop at the first surprise")]
 
 mod appmesh_install;
 mod clusters;

@@ -1,6 +1,6 @@
 //! cloudmap-ns: the namespace of a VPC.
 
-use crate::region::{Region, until, with};
+use super::region::{Region, until, with};
 use serde_json::{Value, json};
 
 const CREATE: &str = "servicediscovery:CreatePrivateDnsNamespace";

@@ -1,6 +1,6 @@
 //! oidc-assoc: the identity provider of an issuer.
 
-use crate::region::{Region, with};
+use super::region::{Region, with};
 use serde_json::{Value, json};
 
 fn oidc(document: &str) -> (String, String, Value) {

@@ -1,6 +1,6 @@
 //! sg-open: rules from security group to security group.
 
-use crate::region::Region;
+use super::region::Region;
 use serde_json::{Value, json};
 
 const OPEN: &str = "ec2:AuthorizeSecurityGroupIngress";

@@ -3,7 +3,6 @@
 //! one error line that names the cause and says what to do; and make keeps the last good files.
 //!
 //! One cloud serves the whole file, so this is one test. It needs Linux and root.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may stop at the first surprise")]
 
 use serde_json::{Value, json};
 use std::collections::BTreeMap;

@@ -1,6 +1,6 @@
 //! appmesh-install in cluster 1: a chart from everywhere, killed half way, drifted, deleted, and in the way of others.
 
-use crate::clusters::{Clusters, Conflict, Drift, Scope};
+use super::clusters::{Clusters, Conflict, Drift, Scope};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
@@ -97,7 +97,7 @@ pub fn installed(clusters: &Clusters) -> Installed {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {"name": "hook", "annotations": {"helm.sh/hook": "pre-install,pre-upgrade"}},
-        "spec": {"containers": [{"name": "pause", "image": crate::manifest_apply::PAUSE}], "restartPolicy": "Never"},
+        "spec": {"containers": [{"name": "pause", "image": super::manifest_apply::PAUSE}], "restartPolicy": "Never"},
     });
     let hooked = chart(clusters, "0.0.8", |file, text| match file {
         "services.yaml" => format!("{}\n---\n{hook}\n", older(file, text)),

@@ -2,7 +2,6 @@
 //!
 //! One cloud serves the whole file, so this is one test whose steps build on each other, as a user's would. It needs
 //! Linux and root, as the local cloud does.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may stop at the first surprise")]
 
 use serde_json::Value;
 use std::path::PathBuf;
