@@ -4,7 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test stops at what it did not expect")]
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, Permissions};
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt as _;
@@ -13,84 +13,34 @@ use std::process::{Command, Output};
 use std::thread;
 use std::time::Duration;
 
-use nix::errno::Errno;
-use nix::sched::{CloneFlags, setns, unshare};
-use nix::unistd::{Uid, setfsuid};
-use nlink::netlink::addr::{Ipv4Address, Ipv6Address};
-use nlink::netlink::link::VethLink;
 use nlink::netlink::nftables::Family;
-use nlink::netlink::{Connection, Nftables, Route};
+use nlink::netlink::{Connection, Nftables};
+use tests::pod::{APPLICATION, ENVOY, Pod, as_user};
 
-const ENVOY: u32 = 1337;
-const APPLICATION: u32 = 0;
 const NODE: [&str; 3] = ["10.77.0.1:80", "10.77.0.9:80", "[fd77::1]:80"];
 const POD: [&str; 2] = ["10.77.0.2:8080", "[fd77::2]:8080"];
 
-/// A network namespace of this test's thread.
-struct Namespace(File);
+/// A pod with an application on 8080 and 9090 and an Envoy on 15000 and 15001.
+struct World<'a>(&'a Pod);
 
-impl Namespace {
-    /// Makes one and stays in it.
-    fn new() -> nix::Result<Self> {
-        unshare(CloneFlags::CLONE_NEWNET)?;
-        Ok(Self(File::open("/proc/thread-self/ns/net").unwrap()))
-    }
-
-    fn enter(&self) {
-        setns(&self.0, CloneFlags::CLONE_NEWNET).unwrap();
-    }
-}
-
-/// A pod joined to its node: in the pod an application on 8080 and 9090 and an Envoy on 15000 and 15001.
-struct World {
-    node: Namespace,
-    pod: Namespace,
-}
-
-impl World {
-    fn new() -> nix::Result<Self> {
-        let world = Self { node: Namespace::new()?, pod: Namespace::new()? };
-        let runtime = runtime();
-        runtime.block_on(async {
-            let route = Connection::<Route>::new().unwrap();
-            let veth = VethLink::new("eth0", "pod").peer_netns_fd(&world.node.0);
-            route.add_link(veth).await.unwrap();
-        });
-        runtime.block_on(address("eth0", &["10.77.0.2"], "fd77::2"));
+impl<'a> World<'a> {
+    fn new(pod: &'a Pod) -> Self {
         serve("[::]:8080", "application");
         serve("[::]:9090", "application");
         serve("[::]:15000", "envoy ingress");
         serve("[::]:15001", "envoy egress");
-        world.node.enter();
-        runtime.block_on(address("pod", &["10.77.0.1", "10.77.0.9"], "fd77::1"));
-        serve("[::]:80", "node");
-        serve("[::]:22", "node");
-        world.pod.enter();
-        Ok(world)
+        let on_the_node = || ["[::]:80", "[::]:22"].map(|on| serve(on, "node"));
+        pod.on_the_node(on_the_node).unwrap();
+        Self(pod)
     }
 
     fn node_asks(&self, to: &str) -> String {
-        self.node.enter();
-        let answer = ask(to, APPLICATION);
-        self.pod.enter();
-        answer
+        self.0.on_the_node(|| ask(to, APPLICATION)).unwrap()
     }
 }
 
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
-}
-
-async fn address(link: &str, v4: &[&str], v6: &str) {
-    let route = Connection::<Route>::new().unwrap();
-    for address in v4 {
-        let address = Ipv4Address::new(link, address.parse().unwrap(), 24);
-        route.add_address(address).await.unwrap();
-    }
-    let address = Ipv6Address::new(link, v6.parse().unwrap(), 64).nodad();
-    route.add_address(address).await.unwrap();
-    route.set_link_up("lo").await.unwrap();
-    route.set_link_up(link).await.unwrap();
 }
 
 /// Answers every connection with one word, as long as the test runs.
@@ -106,10 +56,7 @@ fn serve(on: &str, word: &'static str) {
 /// Who answers a connection to this address that a process of this user makes.
 fn ask(to: &str, uid: u32) -> String {
     let to: SocketAddr = to.parse().unwrap();
-    // A socket belongs to the file system user of the thread which makes it; a process's is its user.
-    let before = setfsuid(Uid::from_raw(uid));
-    let connection = TcpStream::connect_timeout(&to, Duration::from_secs(5));
-    setfsuid(before);
+    let connection = as_user(uid, || TcpStream::connect_timeout(&to, Duration::from_secs(5)));
     let mut answer = String::new();
     match connection.and_then(|mut stream| stream.read_to_string(&mut answer)) {
         Ok(_) => answer,
@@ -157,20 +104,8 @@ fn ruleset() -> Vec<String> {
     })
 }
 
-/// Runs a test in namespaces of its own, which end with its thread.
-fn in_a_world(name: &'static str, test: impl FnOnce(&World) + Send + 'static) {
-    let ran = thread::spawn(move || match World::new() {
-        Ok(world) => test(&world),
-        // Straight to stderr: what a passing test prints through the macros is not shown.
-        Err(Errno::EPERM) => {
-            let line = format!("{name}: SKIPPED, a network namespace can be made by root only\n");
-            std::io::stderr().write_all(line.as_bytes()).unwrap();
-        }
-        Err(error) => panic!("unshare: {error}"),
-    });
-    if let Err(panic) = ran.join() {
-        std::panic::resume_unwind(panic);
-    }
+fn in_a_world(name: &'static str, test: impl FnOnce(&World<'_>) + Send + 'static) {
+    Pod::with(name, |pod| test(&World::new(pod)));
 }
 
 #[test]
@@ -215,10 +150,8 @@ fn traffic_of_the_pod_goes_through_envoy() {
 fn dns_is_left_alone() {
     in_a_world("dns_is_left_alone", |world| {
         captured(&UPSTREAM);
-        world.node.enter();
-        let server = UdpSocket::bind("10.77.0.1:53").unwrap();
+        let server = world.0.on_the_node(|| UdpSocket::bind("10.77.0.1:53")).unwrap().unwrap();
         server.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-        world.pod.enter();
         let client = UdpSocket::bind("0.0.0.0:0").unwrap();
         client.send_to(b"colorapp?", "10.77.0.1:53").unwrap();
         let mut question = [0; 16];

@@ -6,151 +6,43 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr},
     path::Path,
-    process::Stdio,
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
 };
 
 use appmesh_controller::{
     envoy::{self, EGRESS_PORT, bootstrap},
-    metrics::{Metrics, ResourceType},
     model::{
         Backend, CloudMapDiscovery, Discovery, DnsDiscovery, Egress, HeaderMatch, HeaderName, HealthCheck,
         HealthCheckProtocol, Listener, PathMatch, Port, Protocol, QueryMatch, RetryOn, RetryPolicy, Route, RouteMatch,
-        Routing, ServiceKey, Target, Timeouts, Upstream, ValueMatch, Workload, WorkloadName,
+        Routing, ServiceKey, Target, Timeouts, Upstream, ValueMatch, Workload,
     },
-    tls::{Certificate, TlsListener},
-    xds::{
-        self, Ads, Cache, Identify, Snapshot,
-        auth::{Authenticate, Caller},
-        cache::{StreamState, Versions},
-    },
+    xds::{self, Snapshot},
 };
 use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
-    process::{Child, Command},
-    task::JoinHandle,
     time::Instant,
 };
 use tokio_rustls::TlsConnector;
-use tokio_util::sync::CancellationToken;
-use tonic::{Status, async_trait, metadata::MetadataMap};
 
+#[path = "support/controller.rs"]
+mod controller;
 mod support;
 
+use controller::{Controller, envoy, workload_name};
 use support::{certificates, wait_for};
 
-const TOKEN: &str = "token-of-front";
 const HOST: &str = "colorapp.k8multi.svc.cluster.local";
 const TCP_8080: Port = Port { port: 8080, protocol: Protocol::Http };
 
 /// Envoy's ports are the same in each test.
 static PORTS: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
-
-fn workload_name() -> WorkloadName {
-    WorkloadName { mesh: "k8multi".to_owned(), name: "front_k8multi".to_owned() }
-}
-
-/// Knows one token.
-struct OneToken;
-
-#[async_trait]
-impl Authenticate for OneToken {
-    async fn caller(&self, metadata: &MetadataMap) -> Result<Caller, Status> {
-        match metadata.get("authorization").map(|value| value.as_bytes()) {
-            Some(value) if value == format!("Bearer {TOKEN}").as_bytes() => {
-                Ok(Caller { namespace: "k8multi".to_owned(), pod: "front".to_owned(), uid: String::new() })
-            }
-            other => Err(Status::unauthenticated(format!("{other:?}"))),
-        }
-    }
-}
-
-/// Knows one workload.
-struct OneWorkload;
-
-impl Identify for OneWorkload {
-    fn workload(&self, _: &Caller, claimed: &str) -> Result<WorkloadName, Status> {
-        let name = workload_name();
-        if name.to_string() == claimed { Ok(name) } else { Err(Status::permission_denied(claimed)) }
-    }
-}
-
-/// A controller, as far as an Envoy sees it.
-struct Controller {
-    cache: Arc<Cache>,
-    metrics: Metrics,
-    snapshot: Arc<Mutex<Option<Arc<Snapshot>>>>,
-    address: SocketAddr,
-    stop: CancellationToken,
-    server: JoinHandle<anyhow::Result<()>>,
-}
-
-impl Controller {
-    async fn start(folder: &Path, port: u16, snapshot: Option<Arc<Snapshot>>) -> Self {
-        let (cache, metrics, stop) = (Arc::new(Cache::default()), Metrics::new(), CancellationToken::new());
-        let certificate = Certificate::load(folder, "h2").unwrap();
-        let listener = TlsListener::bind((Ipv4Addr::LOCALHOST, port).into(), certificate).await.unwrap();
-        let address = axum::serve::Listener::local_addr(&listener).unwrap();
-        let ads = Ads::new(OneToken, Arc::new(OneWorkload), cache.clone(), metrics.clone(), stop.clone());
-        let server = tokio::spawn(ads.serve(listener));
-        let snapshot = Arc::new(Mutex::new(snapshot));
-        let (mut connections, waiting, current) = (cache.connections(), cache.clone(), snapshot.clone());
-        tokio::spawn(async move {
-            while connections.changed().await.is_ok() {
-                let snapshot = current.lock().unwrap().clone();
-                for workload in waiting.waiting() {
-                    snapshot.iter().for_each(|snapshot| waiting.set(&workload, snapshot.clone()));
-                }
-            }
-        });
-        Self { cache, metrics, snapshot, address, stop, server }
-    }
-
-    fn set(&self, snapshot: Snapshot) {
-        let snapshot = Arc::new(snapshot);
-        *self.snapshot.lock().unwrap() = Some(snapshot.clone());
-        self.cache.set(&workload_name(), snapshot);
-    }
-
-    fn streams(&self) -> Vec<StreamState> {
-        self.cache.streams()
-    }
-
-    /// Waits until Envoy has accepted everything.
-    async fn settled(&self) {
-        let has_all = |stream: &StreamState| stream.resources.values().all(Versions::is_current);
-        wait_for("all is accepted", async || self.streams().first().is_some_and(has_all)).await;
-    }
-
-    /// Responses so far, of clusters, endpoints, listeners and routes.
-    fn pushes(&self) -> [u64; 4] {
-        let label = |kind: &str| ResourceType { r#type: kind.to_owned() };
-        ["cds", "eds", "lds", "rds"].map(|kind| self.metrics.xds_pushes.get_or_create(&label(kind)).get())
-    }
-
-    /// Sets a snapshot and returns how many responses it took.
-    async fn pushes_of(&self, snapshot: Snapshot) -> [u64; 4] {
-        self.settled().await;
-        let before = self.pushes();
-        self.set(snapshot);
-        self.settled().await;
-        let after = self.pushes();
-        [0, 1, 2, 3].map(|kind| after[kind] - before[kind])
-    }
-
-    async fn stop(self) {
-        self.stop.cancel();
-        self.server.await.unwrap().unwrap();
-    }
-}
 
 /// A server that answers anything with its colour.
 async fn app(color: &'static str) -> u16 {
@@ -432,28 +324,6 @@ async fn connects_again(controller: Controller, folder: &Path, is_delta: bool, r
     }
     assert_eq!(tally(HOST, 5).await, BTreeMap::from([("200 blue".to_owned(), 5)]));
     controller
-}
-
-fn envoy(folder: &Path, protocol: xds::Protocol, xds: SocketAddr, ca: &str) -> Option<Child> {
-    let token = folder.join("token");
-    fs::write(&token, TOKEN).unwrap();
-    let mut bootstrap = bootstrap::bootstrap(&workload_name(), &format!("localhost:{}", xds.port()), ca);
-    let api_type = match protocol {
-        xds::Protocol::Sotw => "GRPC",
-        xds::Protocol::Delta => "DELTA_GRPC",
-    };
-    bootstrap["dynamic_resources"]["ads_config"]["api_type"] = api_type.into();
-    let bootstrap =
-        bootstrap.to_string().replace(&format!("{}/token", bootstrap::TOKEN_FOLDER), &token.to_string_lossy());
-    let log = fs::File::create(folder.join("envoy.log")).unwrap();
-    let named = std::env::var_os("ENVOY");
-    let mut command = Command::new(named.as_deref().unwrap_or("envoy".as_ref()));
-    command.args(["--use-dynamic-base-id", "--concurrency", "1", "--config-yaml", &bootstrap]);
-    match command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).kill_on_drop(true).spawn() {
-        Ok(child) => Some(child),
-        Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => None,
-        Err(error) => panic!("{error}"),
-    }
 }
 
 async fn stat(name: &str) -> u64 {
