@@ -148,11 +148,6 @@ fn add(
     if node.spec.service_discovery.as_ref().is_some_and(|discovery| discovery.aws_cloud_map.is_some()) {
         list(spec, "readinessGates")?.push(json!({ "conditionType": GATE }));
     }
-    let security = spec.entry("securityContext").or_insert_with(|| json!({}));
-    if let Some(security) = security.as_object_mut() {
-        // So that Envoy's user may read the token.
-        security.entry("fsGroup").or_insert(ENVOY.into());
-    }
     Ok(pod)
 }
 
@@ -252,6 +247,9 @@ fn quantities<'a>(of: [(&'a str, &'a Option<String>, &'a String); 2]) -> BTreeMa
     given.filter(|(_, quantity)| !quantity.is_empty()).collect()
 }
 
+/// The token of the pod's service account for the xDS server. Where containers of several users share a pod, as here, the
+/// kubelet lets all of them read it, and only Envoy's container mounts it: no fsGroup is needed, which would open the pod's
+/// own volumes.
 fn token() -> Value {
     json!({ "name": TOKEN_VOLUME, "projected": { "sources": [{
         "serviceAccountToken": { "audience": AUDIENCE, "expirationSeconds": TOKEN_LIFE, "path": "token" }
