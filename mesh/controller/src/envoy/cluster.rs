@@ -26,6 +26,7 @@ use prost::Name as _;
 
 use super::{
     health_check,
+    http::http1,
     proto::{ads, any, duration, endpoints, number},
 };
 use crate::model::{Discovery, Listener, Port, Protocol, Upstream, Workload};
@@ -125,7 +126,7 @@ pub fn upstream(name: &str, upstream: &Upstream) -> Cluster {
 /// Encodes wherever a connection was going.
 pub fn passthrough() -> Cluster {
     let same = UseDownstreamHttpConfig {
-        http_protocol_options: Some(Default::default()),
+        http_protocol_options: Some(http1()),
         http2_protocol_options: Some(Default::default()),
         ..UseDownstreamHttpConfig::default()
     };
@@ -157,7 +158,7 @@ type ProtocolOptions = HashMap<String, Any>;
 fn protocol_options(protocol: Protocol) -> ProtocolOptions {
     let config = match protocol {
         Protocol::Tcp => return ProtocolOptions::new(),
-        Protocol::Http => ProtocolConfig::HttpProtocolOptions(Default::default()),
+        Protocol::Http => ProtocolConfig::HttpProtocolOptions(http1()),
         Protocol::Http2 | Protocol::Grpc => ProtocolConfig::Http2ProtocolOptions(Default::default()),
     };
     let config = ExplicitHttpConfig { protocol_config: Some(config) };

@@ -5,25 +5,26 @@ use std::{net::IpAddr, time::Duration};
 use envoy_types::pb::envoy::{
     config::{
         core::v3::{CidrRange, TrafficDirection},
-        listener::v3::{Filter, FilterChain, FilterChainMatch, Listener},
+        listener::v3::{
+            Filter, FilterChain, FilterChainMatch, Listener, ListenerFilter, ListenerFilterChainMatchPredicate,
+            listener_filter_chain_match_predicate::{MatchSet, Rule},
+        },
     },
     extensions::filters::{
-        http::router::v3::Router,
         listener::{http_inspector::v3::HttpInspector, original_dst::v3::OriginalDst, tls_inspector::v3::TlsInspector},
         network::{
-            http_connection_manager::v3::{
-                HttpConnectionManager, Rds,
-                http_connection_manager::{RouteSpecifier, UpgradeConfig},
-            },
+            http_connection_manager::v3::{Rds, http_connection_manager::RouteSpecifier},
             tcp_proxy::v3::{TcpProxy, tcp_proxy},
         },
     },
+    r#type::v3::Int32Range,
 };
 
 use super::{
     access_log,
     cluster::{PASSTHROUGH, application_name},
-    proto::{address, ads, duration, http_filter, listener_filter, network_filter, number, yes},
+    http::{Direction, connection_manager},
+    proto::{address, ads, duration, listener_filter, network_filter, number},
     route::{AWS, EGRESS_ROUTES, to_application},
 };
 use crate::model::{self, Egress, Protocol, Workload};
@@ -38,7 +39,11 @@ const LINK_LOCAL: [(&str, u32); 2] = [("169.254.0.0", 16), ("fd00:ec2::", 32)];
 const DNS_PORT: u16 = 53;
 /// What an HTTP connection begins with, in the words of Envoy's HTTP inspector.
 const HTTP: [&str; 3] = ["http/1.0", "http/1.1", "h2c"];
-/// How long a client may stay silent until its protocol counts as unknown: server-first protocols pay it once.
+/// First and last ports of protocols in which the server speaks first, so that there is nothing to read before it does:
+/// FTP, SSH, Telnet and SMTP; POP3; IMAP; message submission; MySQL.
+const SERVER_FIRST: [(u16, u16); 5] = [(21, 25), (110, 110), (143, 143), (587, 587), (3306, 3306)];
+/// How long a client may stay silent until its protocol counts as unknown: server-first protocols on other ports wait so
+/// long, unless the pod's annotation egressIgnoredPorts names them.
 const INSPECTION_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Encodes what comes to the application.
@@ -47,7 +52,10 @@ pub fn ingress(workload: &Workload) -> Listener {
         let name = application_name(workload, listener);
         let filter = match listener.port.protocol {
             Protocol::Tcp => tcp(workload, &name),
-            _ => http(workload, &name, RouteSpecifier::RouteConfig(to_application(&name))),
+            _ => {
+                let routes = RouteSpecifier::RouteConfig(to_application(&name));
+                connection_manager(workload, &name, routes, Direction::Inbound)
+            }
         };
         let destination_port = number(listener.port.port.into());
         filter_chain(&name, FilterChainMatch { destination_port, ..FilterChainMatch::default() }, filter)
@@ -69,7 +77,12 @@ pub fn egress(workload: &Workload, api_server: Option<IpAddr>) -> Listener {
         application_protocols: HTTP.map(str::to_owned).to_vec(),
         ..FilterChainMatch::default()
     };
-    let mut filter_chains = vec![filter_chain("http", is_http, http(workload, "egress", RouteSpecifier::Rds(by_host)))];
+    let direction = match workload.egress {
+        Egress::AllowAll => Direction::OutboundToAnywhere,
+        Egress::DropAll => Direction::Outbound,
+    };
+    let http = connection_manager(workload, "egress", RouteSpecifier::Rds(by_host), direction);
+    let mut filter_chains = vec![filter_chain("http", is_http, http)];
     if workload.egress == Egress::DropAll {
         filter_chains.extend(allowed(workload, api_server));
     }
@@ -79,8 +92,8 @@ pub fn egress(workload: &Workload, api_server: Option<IpAddr>) -> Listener {
         default_filter_chain: (workload.egress == Egress::AllowAll).then(anything),
         listener_filters: vec![
             listener_filter(&OriginalDst {}),
-            listener_filter(&TlsInspector::default()),
-            listener_filter(&HttpInspector {}),
+            but_server_first(listener_filter(&TlsInspector::default())),
+            but_server_first(listener_filter(&HttpInspector {})),
         ],
         listener_filters_timeout: duration(INSPECTION_TIMEOUT),
         continue_on_listener_filters_timeout: true,
@@ -120,19 +133,14 @@ fn filter_chain(name: &str, matches: FilterChainMatch, filter: Filter) -> Filter
     }
 }
 
-fn http(workload: &Workload, stat_prefix: &str, routes: RouteSpecifier) -> Filter {
-    network_filter(&HttpConnectionManager {
-        access_log: access_log::of(workload),
-        stat_prefix: stat_prefix.to_owned(),
-        route_specifier: Some(routes),
-        http_filters: vec![http_filter(&Router::default())],
-        upgrade_configs: vec![UpgradeConfig {
-            upgrade_type: "websocket".to_owned(),
-            enabled: yes(),
-            ..UpgradeConfig::default()
-        }],
-        ..HttpConnectionManager::default()
-    })
+/// A listener filter that reads nothing from connections to a port where the server speaks first.
+fn but_server_first(filter: ListenerFilter) -> ListenerFilter {
+    let to = |(first, last): (u16, u16)| ListenerFilterChainMatchPredicate {
+        rule: Some(Rule::DestinationPortRange(Int32Range { start: first.into(), end: i32::from(last) + 1 })),
+    };
+    let rules = SERVER_FIRST.map(to).into();
+    let any = ListenerFilterChainMatchPredicate { rule: Some(Rule::OrMatch(MatchSet { rules })) };
+    ListenerFilter { filter_disabled: Some(any), ..filter }
 }
 
 fn tcp(workload: &Workload, cluster: &str) -> Filter {
@@ -140,6 +148,8 @@ fn tcp(workload: &Workload, cluster: &str) -> Filter {
         access_log: access_log::of(workload),
         stat_prefix: cluster.to_owned(),
         cluster_specifier: Some(tcp_proxy::ClusterSpecifier::Cluster(cluster.to_owned())),
+        // Both ends know how long a connection may be silent; Envoy would close it after an hour.
+        idle_timeout: duration(Duration::ZERO),
         ..TcpProxy::default()
     })
 }

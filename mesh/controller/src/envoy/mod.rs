@@ -19,6 +19,7 @@ mod cluster;
 pub mod descriptors;
 pub mod endpoint;
 mod health_check;
+mod http;
 mod listener;
 mod proto;
 mod resource;

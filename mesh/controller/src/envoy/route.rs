@@ -13,7 +13,7 @@ use envoy_types::pb::envoy::{
             retry_policy::{RetryHostPredicate, retry_host_predicate},
             route::Action,
             route_action::ClusterSpecifier,
-            route_match::PathSpecifier,
+            route_match::{ConnectMatcher, PathSpecifier},
             weighted_cluster::ClusterWeight,
         },
     },
@@ -188,8 +188,12 @@ fn forward(to: ClusterSpecifier) -> RouteAction {
 }
 
 fn pass() -> Action {
-    let timeout = duration(Duration::ZERO);
-    Action::Route(RouteAction { timeout, ..forward(ClusterSpecifier::Cluster(PASSTHROUGH.to_owned())) })
+    let forever = duration(Duration::ZERO);
+    Action::Route(RouteAction {
+        timeout: forever,
+        idle_timeout: forever,
+        ..forward(ClusterSpecifier::Cluster(PASSTHROUGH.to_owned()))
+    })
 }
 
 fn refuse(status: u32, why: &str) -> Action {
@@ -210,7 +214,14 @@ fn other_hosts(workload: &Workload) -> Vec<VirtualHost> {
         ..VirtualHost::default()
     };
     match workload.egress {
-        Egress::AllowAll => vec![host("passthrough", &["*"], pass())],
+        Egress::AllowAll => {
+            let mut passthrough = host("passthrough", &["*"], pass());
+            // A proxy outside of the mesh is asked for a tunnel.
+            let connect = PathSpecifier::ConnectMatcher(ConnectMatcher {});
+            let connect = RouteMatch { path_specifier: Some(connect), ..RouteMatch::default() };
+            passthrough.routes.push(Route { r#match: Some(connect), action: Some(pass()), ..Route::default() });
+            vec![passthrough]
+        }
         Egress::DropAll => {
             let model::WorkloadName { mesh, name } = &workload.name;
             let why = format!("no backend of VirtualNode {name} has this host, and mesh {mesh} drops other egress");
