@@ -6,6 +6,8 @@ pub mod apply;
 pub mod content;
 pub mod manifest;
 pub mod object;
+pub mod readiness;
+pub mod reference;
 pub mod rollout;
 
 use crate::aws::{AwsFlags, no_credentials};

@@ -8,7 +8,8 @@ use backon::{ExponentialBuilder, Retryable};
 use common::kube::apply::{Manifest, Observed};
 use common::kube::content;
 use common::kube::object::{ObjectRef, Objects, refused};
-use common::kube::rollout::{self, APP_MESH};
+use common::kube::readiness::{APP_MESH, unready};
+use common::kube::rollout::stuck;
 use common::{Error, Found, Session};
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -93,8 +94,8 @@ pub async fn recover(session: &Session, client: &Client, target: &Target, revisi
 pub async fn silent(objects: &Objects, target: &Target, release: &Release) -> Result<Option<String>> {
     for object in &workloads(target, release)? {
         let Some(live) = objects.get(object).await? else { return Ok(Some(format!("{object} does not exist"))) };
-        if let Some(reason) = rollout::unready(&live) {
-            let stuck = rollout::stuck(&objects.client(), &live).await;
+        if let Some(reason) = unready(&live) {
+            let stuck = stuck(&objects.client(), &live).await;
             let reasons: Vec<String> = [Some(reason), stuck].into_iter().flatten().collect();
             return Ok(Some(format!("{object}: {}", reasons.join(": "))));
         }

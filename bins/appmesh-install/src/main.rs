@@ -193,12 +193,9 @@ impl Tool for AppmeshInstall {
     }
 
     fn remarks(want: &Want, have: &Have) -> Vec<String> {
-        if want.adopt {
-            return Vec::new();
-        }
-        let release = have.release.iter().filter(|release| !release.ours());
+        let release = have.release.iter().filter(|release| !want.adopt && !release.ours());
         let release = release.map(|it| format!("release {}: {}, used as it is", want.target.release, it.origin()));
-        apply::remarks(&want.manifests, &have.objects, MANAGER).into_iter().chain(release).collect()
+        apply::remarks(&want.manifests, &have.objects, MANAGER, want.adopt).into_iter().chain(release).collect()
     }
 
     fn left_alone(want: &Want, have: &Have) -> Vec<String> {

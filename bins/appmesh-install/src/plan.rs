@@ -263,7 +263,7 @@ mod tests {
             let mut live = manifest.body.clone();
             live["metadata"]["managedFields"] = json!([{"manager": manager}]);
             live["status"] = json!({"conditions": [{"type": "Established", "status": "True"}]});
-            Observed { applied: Some(live.clone()), live: Some(live), claims: Vec::new() }
+            Observed { applied: Some(live.clone()), live: Some(live), ..Observed::default() }
         };
         manifests.iter().map(observed).collect()
     }
@@ -367,7 +367,7 @@ mod tests {
                 field: (*field).to_owned(),
             };
             let (live, applied) = (Some(object(replicas)), Some(object(1)));
-            vec![Observed { live, applied, claims: claims.iter().map(claim).collect() }]
+            vec![Observed { live, applied, claims: claims.iter().map(claim).collect(), ..Observed::default() }]
         };
         let wait = "wait for the controller";
         type Case<'a> = (Vec<Observed>, bool, bool, &'a [&'a str]);

@@ -32,11 +32,12 @@ use std::process::ExitCode;
 /// $WORD, ${WORD} or between double braces, and a number stays one unless it is in quotes. Words and what replaces them
 /// are kept in the document, so they are no place for secrets.
 ///
-/// Objects are applied server-side, namespaces and custom resource definitions first, and waited for: rollouts, App
-/// Mesh conditions, load balancers; with --no-wait App Mesh conditions only, for their ARNs are what another cluster
-/// waits for. What somebody else made or another field manager holds is a conflict unless --adopt; what kubectl changed
-/// by hand about an object of ours is put right. --delete removes what was applied, in reverse order, and waits for
-/// finalizers; without --file it goes by the objects in the document.
+/// Objects are applied server-side, namespaces and custom resource definitions first, and waited for: rollouts as far
+/// as kubectl rollout status does, Jobs, Pods, App Mesh conditions, load balancers; with --no-wait App Mesh conditions
+/// only, for their ARNs are what another cluster waits for. What somebody else made or another field manager holds is a
+/// conflict unless --adopt; what kubectl changed by hand about an object of ours is put right, and what a controller
+/// sets, such as an autoscaler the replicas, is left to it. --delete removes what was applied, in reverse order, and
+/// waits for finalizers; without --file it goes by the objects in the document.
 ///
 ///   Reads   cluster, and whatever the templates name
 ///   Owns    apps.NAME {endpoint, files, from, namespace, objects, set, template, virtualServices}
@@ -191,7 +192,7 @@ impl Tool for ManifestApply {
     }
 
     fn remarks(want: &Want, have: &Have) -> Vec<String> {
-        if want.adopt { Vec::new() } else { apply::remarks(&want.manifests, &have.objects, MANAGER) }
+        apply::remarks(&want.manifests, &have.objects, MANAGER, want.adopt)
     }
 
     fn left_alone(want: &Want, have: &Have) -> Vec<String> {

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use common::kube::apply::{self, Manifest, Observed, Step};
 use common::kube::object::ObjectRef;
-use common::kube::rollout::{self, APP_MESH};
+use common::kube::readiness::{self, APP_MESH};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -105,7 +105,7 @@ pub fn virtual_services(manifests: &[Manifest], have: &Have) -> BTreeMap<String,
 pub fn endpoint(have: &Have) -> Option<String> {
     let services = have.objects.iter().filter_map(|observed| observed.live.as_ref());
     services.filter(|live| live["kind"] == "Service").find_map(|service| {
-        let host = rollout::load_balancer(service)?;
+        let host = readiness::load_balancer(service)?;
         let port = service.pointer("/spec/ports/0")?;
         let secure = port["port"] == 443 || port["name"] == "https";
         Some(format!("{}://{host}:{}", if secure { "https" } else { "http" }, port["port"]))

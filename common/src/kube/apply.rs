@@ -1,7 +1,7 @@
 //! What server-side apply would change about an object, and whether it may. Pure.
 
-use super::object::ObjectRef;
-use super::rollout::unready;
+use super::readiness::unready;
+use super::reference::ObjectRef;
 use crate::Error;
 use anyhow::Result;
 use serde_json::Value;
@@ -27,6 +27,9 @@ const HANDS: [&str; 7] = [
     "kubectl-taint",
 ];
 
+/// The manager of Kubernetes' own controllers, the horizontal autoscaler among them.
+const CONTROLLERS: &str = "kube-controller-manager";
+
 /// kubectl apply: whoever keeps a file will set the value again.
 const FROM_A_FILE: &str = "kubectl-client-side-apply";
 
@@ -39,6 +42,8 @@ pub struct Observed {
     pub applied: Option<Value>,
     /// The fields that others hold with other values.
     pub claims: Vec<Claim>,
+    /// The fields that a controller sets to other values, which an apply leaves to it, one line each.
+    pub left: Vec<String>,
 }
 
 /// Another manager's hold on a field.
@@ -167,15 +172,65 @@ pub fn plan(manifests: &[Manifest], have: &[Observed], manager: &str, adopt: boo
     Ok(steps)
 }
 
-/// Objects that others made, that need no change and are not adopted, one line each.
-pub fn remarks(manifests: &[Manifest], have: &[Observed], manager: &str) -> Vec<String> {
-    let found = manifests.iter().zip(have).filter_map(|(Manifest { object, .. }, observed)| {
+/// Fields that are left to a controller, and objects that others made, need no change and are not adopted; one line each.
+pub fn remarks(manifests: &[Manifest], have: &[Observed], manager: &str, adopt: bool) -> Vec<String> {
+    let mut found = Vec::new();
+    for (Manifest { object, .. }, observed) in manifests.iter().zip(have) {
+        found.extend(observed.left.iter().map(|left| format!("{object}: {left}")));
         match observed.decide(manager, false) {
-            Decision::Keep(Some(maker)) => Some(format!("{object}: made by {maker}, used as it is")),
-            _ => None,
+            Decision::Keep(Some(maker)) if !adopt => found.push(format!("{object}: made by {maker}, used as it is")),
+            _ => {}
         }
-    });
-    found.collect()
+    }
+    found
+}
+
+/// A manifest without the fields that a controller sets on the live object, such as the replicas that an autoscaler
+/// chose, and where that makes a difference, a line each. To apply them would start a fight that nobody wins.
+pub fn yielded(want: &Value, live: &Value) -> (Value, Vec<String>) {
+    let (mut yielded, mut left) = (want.clone(), Vec::new());
+    for entry in live.pointer("/metadata/managedFields").and_then(Value::as_array).into_iter().flatten() {
+        let manager = entry["manager"].as_str().unwrap_or_default();
+        // kubectl scale is a hand, which does not set the value again.
+        let sets = match entry["subresource"].as_str() {
+            Some("scale") => !manager.starts_with("kubectl"),
+            None => manager == CONTROLLERS,
+            _ => false,
+        };
+        if !sets {
+            continue;
+        }
+        let mut fields = Vec::new();
+        leaves(&entry["fieldsV1"], &mut Vec::new(), &mut fields);
+        for path in fields {
+            let Some(wanted) = remove(&mut yielded, &path) else { continue };
+            let set = path.iter().try_fold(live, |value, name| value.get(name));
+            if set != Some(&wanted) {
+                let value = if live["kind"] == "Secret" { "as it is".to_owned() } else { brief(set) };
+                left.push(format!("{} stays {value}, for {manager} sets it", path.join(".")));
+            }
+        }
+    }
+    (yielded, left)
+}
+
+/// The paths to the fields of an entry of `managedFields`. Items of lists are no business of a scaler.
+fn leaves<'a>(fields: &'a Value, path: &mut Vec<&'a str>, found: &mut Vec<Vec<&'a str>>) {
+    for (key, inner) in fields.as_object().into_iter().flatten() {
+        let Some(name) = key.strip_prefix("f:") else { continue };
+        path.push(name);
+        match inner.as_object().filter(|inner| !inner.is_empty()) {
+            Some(_) => leaves(inner, path, found),
+            None => found.push(path.clone()),
+        }
+        path.pop();
+    }
+}
+
+fn remove(object: &mut Value, path: &[&str]) -> Option<Value> {
+    let (last, parents) = path.split_last()?;
+    let parent = parents.iter().try_fold(object, |value, name| value.get_mut(name))?;
+    parent.as_object_mut()?.remove(*last)
 }
 
 impl Observed {
@@ -376,7 +431,8 @@ mod tests {
         for (manager, spec, claims, adopt, expected) in cases {
             let case = format!("{manager} {spec} {claims:?} {adopt}");
             let applied = Some(json!({"kind": "Deployment", "metadata": {"resourceVersion": "2"}, "spec": one}));
-            let decision = Observed { live: Some(live(manager, spec)), applied, claims }.decide(US, adopt);
+            let decision =
+                Observed { live: Some(live(manager, spec)), applied, claims, left: Vec::new() }.decide(US, adopt);
             let text = match decision {
                 Decision::Keep(None) => "keep".to_owned(),
                 Decision::Keep(Some(maker)) => format!("keep {maker}"),
@@ -392,6 +448,51 @@ mod tests {
         deleted["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
         let going = Observed { live: Some(deleted), ..Observed::default() };
         assert_eq!(going.decide(US, false), Decision::Replace);
+    }
+
+    #[test]
+    fn a_scaler_is_not_fought() {
+        let (scaled, revised) =
+            (json!({"f:spec": {"f:replicas": {}}}), json!({"f:metadata": {"f:annotations": {".": {}, "f:r/v": {}}}}));
+        let want =
+            json!({"metadata": {"annotations": {"r/v": "1", "mine": "2"}}, "spec": {"replicas": 2, "paused": true}});
+        let live = |replicas: i64, manager: &str, subresource: &Value, fields: &Value| {
+            let entry =
+                json!({"manager": manager, "operation": "Update", "subresource": subresource, "fieldsV1": fields});
+            json!({"metadata": {"annotations": {"r/v": "7"}, "managedFields": [entry]}, "spec": {"replicas": replicas}})
+        };
+        let (scale, object) = (json!("scale"), json!(null));
+        let stays = |manager: &str| vec![format!("spec.replicas stays 5, for {manager} sets it")];
+        for (live, path, left) in [
+            (live(5, CONTROLLERS, &scale, &scaled), "/spec/replicas", stays(CONTROLLERS)),
+            (live(5, CONTROLLERS, &object, &scaled), "/spec/replicas", stays(CONTROLLERS)),
+            (live(5, "keda", &scale, &scaled), "/spec/replicas", stays("keda")),
+            (live(2, CONTROLLERS, &scale, &scaled), "/spec/replicas", vec![]),
+            (
+                live(2, CONTROLLERS, &object, &revised),
+                "/metadata/annotations/r~1v",
+                vec![format!("metadata.annotations.r/v stays 7, for {CONTROLLERS} sets it")],
+            ),
+        ] {
+            let (mut yielded, found) = yielded(&want, &live);
+            assert_eq!((yielded.pointer(path), &found), (None, &left), "{live}");
+            // Put back, nothing else is missing.
+            let (parent, name) = path.rsplit_once('/').unwrap_or_default();
+            if let (Some(parent), Some(value)) = (yielded.pointer_mut(parent), want.pointer(path)) {
+                parent[name.replace("~1", "/")] = value.clone();
+            }
+            assert_eq!(yielded, want, "{live}");
+        }
+        for (manager, subresource, fields) in [
+            ("kubectl", &scale, &scaled),
+            ("keda", &object, &scaled),
+            (CONTROLLERS, &json!("status"), &scaled),
+            (CONTROLLERS, &object, &json!({"f:spec": {"f:other": {}}})),
+            (US, &object, &scaled),
+        ] {
+            let live = live(5, manager, subresource, fields);
+            assert_eq!(yielded(&want, &live), (want.clone(), vec![]), "{live}");
+        }
     }
 
     #[test]
@@ -473,7 +574,7 @@ mod tests {
         let still = Some(live(US, &json!({})));
         let have = [
             Observed { live: Some(ending), ..Observed::default() },
-            Observed { live: still.clone(), applied: still, claims: Vec::new() },
+            Observed { live: still.clone(), applied: still, ..Observed::default() },
         ];
         let expected = ["wait for the end of Namespace a", "create Namespace a", "create ConfigMap a/a"];
         assert_eq!(words(plan(&manifests, &have, US, false)), expected);
@@ -482,7 +583,7 @@ mod tests {
     #[test]
     fn what_is_there_is_only_changed_where_it_differs() {
         let manifests = [manifest("apps/v1", "Deployment"), manifest("v1", "ConfigMap")];
-        let ready = json!({"availableReplicas": 1, "updatedReplicas": 1});
+        let ready = json!({"availableReplicas": 1, "updatedReplicas": 1, "replicas": 1});
         let observed = |index: usize, manager: &str, status: &Value, spec: &Value| {
             let mut live = live(manager, &json!({}));
             live["apiVersion"] = manifests[index].body["apiVersion"].clone();
@@ -490,7 +591,7 @@ mod tests {
             live["status"] = status.clone();
             let mut applied = live.clone();
             applied["spec"] = spec.clone();
-            Observed { live: Some(live), applied: Some(applied), claims: Vec::new() }
+            Observed { live: Some(live), applied: Some(applied), ..Observed::default() }
         };
         let (same, other) = (json!({}), json!({"x": 1}));
         let cases: [(&str, &Value, &Value, bool, &[&str]); 7] = [
@@ -506,7 +607,10 @@ mod tests {
             let have = [observed(0, US, status, &same), observed(1, manager, &json!({}), spec)];
             assert_eq!(words(plan(&manifests, &have, US, adopt)), expected, "{manager} {status} {spec} {adopt}");
         }
-        let have = [observed(0, US, &ready, &same), observed(1, "helm", &json!({}), &same)];
-        assert_eq!(remarks(&manifests, &have, US), ["ConfigMap a: made by helm, used as it is"]);
+        let mut have = [observed(0, US, &ready, &same), observed(1, "helm", &json!({}), &same)];
+        have[0].left = vec!["x stays 1".to_owned()];
+        let left = "Deployment a: x stays 1";
+        assert_eq!(remarks(&manifests, &have, US, false), [left, "ConfigMap a: made by helm, used as it is"]);
+        assert_eq!(remarks(&manifests, &have, US, true), [left]);
     }
 }

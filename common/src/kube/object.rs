@@ -1,5 +1,7 @@
-//! Kubernetes objects of any kind: read, applied server-side and deleted by one field manager.
+//! Reads, applies server-side and deletes Kubernetes objects of any kind, as one field manager.
 
+use super::apply::{Claim, Manifest, Observed, yielded};
+pub use super::reference::ObjectRef;
 use super::{UNKNOWN_CALLER, kind};
 use crate::aws::MANAGED_BY;
 use crate::{Error, Found, Kind, Session};
@@ -10,8 +12,6 @@ use kube::discovery::{ApiResource, Scope, pinned_kind};
 use kube::error::DiscoveryError;
 use kube::runtime::{WatchStreamExt, watcher::watch_object};
 use kube::{Client, core::Status};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,8 +19,6 @@ use std::future::ready;
 use std::pin::pin;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
-
-use super::apply::{Claim, Manifest, Observed, Step};
 
 /// How long a webhook may not know of what was created a moment ago: it reads from a cache that follows the API server
 /// by a watch, so seconds are plenty.
@@ -31,67 +29,6 @@ const FIXED: [&str; 5] = ["immutable", "updates to", "may not change", "cannot c
 
 /// The label that Kubernetes recommends for the tool an object comes from.
 const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
-
-/// Names one object.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct ObjectRef {
-    /// `GROUP/VERSION`, or `v1` for the core group.
-    pub api_version: String,
-    /// Such as `Deployment`.
-    pub kind: String,
-    /// Absent for kinds that belong to the whole cluster.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub namespace: Option<String>,
-    /// Its name.
-    pub name: String,
-}
-
-impl ObjectRef {
-    /// A reference to an object of the whole cluster.
-    pub fn new(api_version: &str, kind: &str, name: &str) -> Self {
-        Self { api_version: api_version.into(), kind: kind.into(), namespace: None, name: name.into() }
-    }
-
-    /// The same in a namespace.
-    #[must_use]
-    pub fn within(mut self, namespace: &str) -> Self {
-        self.namespace = Some(namespace.into());
-        self
-    }
-
-    /// What a manifest or a live object names. `None` when it lacks `apiVersion`, `kind` or `metadata.name`.
-    pub fn of(object: &Value) -> Option<Self> {
-        let text = |pointer| object.pointer(pointer).and_then(Value::as_str).filter(|text: &&str| !text.is_empty());
-        Some(Self {
-            api_version: text("/apiVersion")?.to_owned(),
-            kind: text("/kind")?.to_owned(),
-            namespace: text("/metadata/namespace").map(str::to_owned),
-            name: text("/metadata/name")?.to_owned(),
-        })
-    }
-
-    /// The group of the API, empty for the core.
-    pub fn group(&self) -> &str {
-        self.api_version.rsplit_once('/').map_or("", |(group, _)| group)
-    }
-
-    /// `NAMESPACE/NAME`, or the name alone.
-    pub fn place(&self) -> String {
-        self.namespace.iter().chain([&self.name]).map(String::as_str).collect::<Vec<_>>().join("/")
-    }
-
-    fn version(&self) -> &str {
-        self.api_version.rsplit_once('/').map_or(self.api_version.as_str(), |(_, version)| version)
-    }
-}
-
-/// `Deployment k8multi/front`
-impl fmt::Display for ObjectRef {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.kind, self.place())
-    }
-}
 
 /// The objects of a cluster, as one field manager sees them.
 pub struct Objects {
@@ -141,9 +78,10 @@ impl Objects {
         if live.pointer("/metadata/deletionTimestamp").is_some() {
             return Ok(Observed { live: Some(live), ..Observed::default() });
         }
-        let mut observed = Observed { live: Some(live), ..Observed::default() };
+        let (want, left) = yielded(want, &live);
+        let mut observed = Observed { live: Some(live), left, ..Observed::default() };
         // What others made is compared without our label, which is no reason to change it.
-        let want = if observed.managed_by(self.manager) { marked(want) } else { want.clone() };
+        let want = if observed.managed_by(self.manager) { marked(&want) } else { want };
         let dry = PatchParams::apply(self.manager).validation_strict().dry_run();
         let applied = match self.patch(session, object, &want, &dry, Duration::ZERO).await? {
             Ok(applied) => applied,
@@ -179,36 +117,16 @@ impl Objects {
     }
 
     /// Applies `want` server-side. Fields that other managers hold are taken over: whether that may be is the plan's
-    /// decision.
+    /// decision. Those that a controller sets are left to it.
     ///
     /// # Errors
     /// The API server's, with an admission webhook's words.
     pub async fn apply(&self, session: &Session, object: &ObjectRef, want: &Value) -> Result<()> {
+        let live = self.get(object).await?;
+        let want = &live.map_or_else(|| want.clone(), |live| yielded(want, &live).0);
         let params = PatchParams::apply(self.manager).validation_strict().force();
         let applied = self.patch(session, object, &marked(want), &params, SETTLING).await?;
         applied.map(drop).map_err(|status| refused(kube::Error::Api(status))).with_context(|| format!("apply {object}"))
-    }
-
-    /// Takes a step of [`apply::plan`](super::apply::plan) for these manifests.
-    ///
-    /// # Errors
-    /// As those of [`Objects::apply`] and the waits.
-    pub async fn step(&self, session: &Session, manifests: &[Manifest], step: Step) -> Result<()> {
-        let apply = async |object: &ObjectRef| {
-            let manifest = manifests.iter().find(|manifest| manifest.object == *object);
-            let manifest = manifest.with_context(|| format!("{object} has no manifest"))?;
-            self.apply(session, object, &manifest.body).await
-        };
-        match step {
-            Step::Create(object) => {
-                apply(&object).await?;
-                session.made(object.to_string());
-                Ok(())
-            }
-            Step::Configure(object, _) | Step::Adopt(object, _) => apply(&object).await,
-            Step::AwaitEnd(object) => self.wait_gone(session, &object).await,
-            Step::AwaitReady(object) => self.wait_ready(session, &object).await,
-        }
     }
 
     /// Deletes the object, and what it owns first. Succeeds when it is gone.
@@ -226,22 +144,6 @@ impl Objects {
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
             Err(error) => Err(refused(error)).with_context(|| format!("delete {object}")),
         }
-    }
-
-    /// Waits until the object is gone. On a timeout it says which finalizers hold it.
-    ///
-    /// # Errors
-    /// It is still there, or the API server's.
-    pub async fn wait_gone(&self, session: &Session, object: &ObjectRef) -> Result<()> {
-        let look = async || {
-            let Some(live) = self.get(object).await? else { return Ok(Found::Ready(())) };
-            let warning = super::rollout::warning(&self.client, &live).await;
-            let reasons = [super::apply::held_by(&live), warning];
-            let reasons: Vec<String> = reasons.into_iter().flatten().collect();
-            let reason = if reasons.is_empty() { "it is still there".to_owned() } else { reasons.join(": ") };
-            Ok(Found::NotYet(reason))
-        };
-        self.watch(session, object, format_args!("the end of {object}"), look).await
     }
 
     /// Looks until it is ready: whenever the object changes, and now and then. Who may not watch it still looks.
@@ -415,17 +317,5 @@ mod tests {
         ] {
             assert_eq!(passes(&status, settling), expected, "{status:?} {settling}");
         }
-    }
-
-    #[test]
-    fn a_reference_knows_its_group_and_place() {
-        let front = ObjectRef::new("apps/v1", "Deployment", "front").within("k8multi");
-        assert_eq!(
-            (front.group(), front.version(), front.to_string().as_str()),
-            ("apps", "v1", "Deployment k8multi/front")
-        );
-        let namespace = ObjectRef::new("v1", "Namespace", "k8multi");
-        assert_eq!((namespace.group(), namespace.version(), namespace.place().as_str()), ("", "v1", "k8multi"));
-        assert_eq!(ObjectRef::of(&json!({"apiVersion": "v1", "kind": "Pod", "metadata": {}})), None);
     }
 }

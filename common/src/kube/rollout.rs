@@ -1,8 +1,10 @@
-//! Whether an object works, and if not, what is stuck and why.
+//! Waits until objects work or are gone, and says meanwhile what is stuck and why.
 
+use super::apply::{Manifest, Step, held_by};
 use super::object::{ObjectRef, Objects};
-use crate::{Found, Session};
-use anyhow::Result;
+use super::readiness::{Readiness, condition, overdue};
+use crate::{Error, Found, Session};
+use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Event, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::api::{Api, ListParams, LogParams};
@@ -10,94 +12,103 @@ use kube::core::Selector;
 use kube::{Client, ResourceExt};
 use serde_json::Value;
 
-/// The group of the App Mesh kinds, whose condition is `<Kind>Active`.
-pub const APP_MESH: &str = "appmesh.k8s.aws";
-
 /// Kinds that run pods.
-const WORKLOADS: [&str; 3] = ["Deployment", "StatefulSet", "DaemonSet"];
+const WORKLOADS: [&str; 5] = ["Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job"];
 
 /// How many of a container's last lines are quoted.
 const LOG_LINES: i64 = 5;
 
+/// What to do about a Deployment that makes no progress.
+const OVERDUE: &str = "mend what is stuck and run this again, or give it a longer progressDeadlineSeconds";
+
 impl Objects {
+    /// Takes a step of [`apply::plan`](super::apply::plan) for these manifests.
+    ///
+    /// # Errors
+    /// As those of [`Objects::apply`] and the waits.
+    pub async fn step(&self, session: &Session, manifests: &[Manifest], step: Step) -> Result<()> {
+        let apply = async |object: &ObjectRef| {
+            let manifest = manifests.iter().find(|manifest| manifest.object == *object);
+            let manifest = manifest.with_context(|| format!("{object} has no manifest"))?;
+            self.apply(session, object, &manifest.body).await
+        };
+        match step {
+            Step::Create(object) => {
+                apply(&object).await?;
+                session.made(object.to_string());
+                Ok(())
+            }
+            Step::Configure(object, _) | Step::Adopt(object, _) => apply(&object).await,
+            Step::AwaitEnd(object) => self.wait_gone(session, &object).await,
+            Step::AwaitReady(object) => self.wait_ready(session, &object).await,
+        }
+    }
+
     /// Waits until the object works. On a timeout it says what is stuck: the pod, its container and the last lines of
     /// its log, the scheduler's or the registry's answer, the condition's message.
     ///
     /// # Errors
-    /// It does not work in time, or the API server's.
+    /// It does not work in time, or never will unless somebody acts, or the API server's.
     pub async fn wait_ready(&self, session: &Session, object: &ObjectRef) -> Result<()> {
+        let mut in_time = false;
         let look = async || {
             let Some(live) = self.get(object).await? else {
                 return Ok(Found::NotYet("it does not exist".to_owned()));
             };
-            let Some(reason) = unready(&live) else { return Ok(Found::Ready(())) };
+            // A deadline that was over before says nothing of what is waited for now.
+            let just_over = overdue(&live) && in_time;
+            in_time = !overdue(&live);
+            let (reason, hint) = match Readiness::of(&live) {
+                Readiness::Ready(note) => {
+                    note.iter().for_each(|note| session.stderr.line(format_args!("{object}: {note}")));
+                    return Ok(Found::Ready(()));
+                }
+                Readiness::Pending(reason) if just_over => (reason, Some(OVERDUE.to_owned())),
+                Readiness::Pending(reason) => (reason, None),
+                Readiness::Never { reason, hint } => (reason, Some(hint)),
+            };
             let stuck = stuck(&self.client(), &live).await;
-            Ok(Found::NotYet(stuck.map_or(reason.clone(), |stuck| format!("{reason}: {stuck}"))))
+            let reason = stuck.map_or(reason.clone(), |stuck| format!("{reason}: {stuck}"));
+            match hint {
+                None => Ok(Found::NotYet(reason)),
+                Some(hint) => {
+                    let reason = reason.lines().collect::<Vec<_>>().join("; ");
+                    Err(Error::failed(format!("{object}: {reason}")).hint(hint).into())
+                }
+            }
         };
         self.watch(session, object, object, look).await
     }
-}
 
-/// Why an object does not work yet. `None` when it does, as every object does that has no state of its own.
-pub fn unready(object: &Value) -> Option<String> {
-    let group =
-        object["apiVersion"].as_str().and_then(|version| version.split_once('/')).map_or("", |(group, _)| group);
-    let kind = object["kind"].as_str().unwrap_or_default();
-    let number = |pointer| object.pointer(pointer).and_then(Value::as_i64);
-    let behind = number("/status/observedGeneration") < number("/metadata/generation");
-    match (group, kind) {
-        ("apps", "Deployment" | "StatefulSet") => {
-            let wanted = number("/spec/replicas").unwrap_or(1);
-            let count = |field: &str| object["status"][field].as_i64().unwrap_or(0);
-            if behind {
-                return Some("not seen by its controller yet".to_owned());
-            }
-            if count("updatedReplicas") < wanted && object["spec"]["updateStrategy"]["type"] != "OnDelete" {
-                return Some(format!("{} of {wanted} replicas updated", count("updatedReplicas")));
-            }
-            if count("availableReplicas") < wanted {
-                return Some(format!("{} of {wanted} replicas available", count("availableReplicas")));
-            }
-            // Those of the version before, on their way out.
-            let old = count("replicas") - wanted;
-            (old > 0).then(|| format!("{old} old replicas left"))
-        }
-        ("apps", "DaemonSet") => {
-            let wanted = number("/status/desiredNumberScheduled").unwrap_or(0);
-            let count = |field: &str| object["status"][field].as_i64().unwrap_or(0);
-            let done = count("updatedNumberScheduled").min(count("numberAvailable"));
-            (behind || done < wanted).then(|| format!("{done} of {wanted} pods available"))
-        }
-        ("", "Service") if object["spec"]["type"] == "LoadBalancer" => {
-            let class = object["spec"]["loadBalancerClass"].as_str().map(|class| format!(" of class {class}"));
-            load_balancer(object).is_none().then(|| format!("no load balancer{} yet", class.unwrap_or_default()))
-        }
-        ("apiextensions.k8s.io", "CustomResourceDefinition") => untrue(object, "Established"),
-        (APP_MESH, "Mesh" | "VirtualNode" | "VirtualService" | "VirtualRouter" | "VirtualGateway" | "GatewayRoute") => {
-            let stale = number("/status/observedGeneration").is_some() && behind;
-            let stale = stale.then(|| "not seen by its controller yet".to_owned());
-            stale.or_else(|| untrue(object, &format!("{kind}Active")))
-        }
-        _ => None,
+    /// Waits until the object is gone. On a timeout it says which finalizers hold it.
+    ///
+    /// # Errors
+    /// It is still there, or the API server's.
+    pub async fn wait_gone(&self, session: &Session, object: &ObjectRef) -> Result<()> {
+        let look = async || {
+            let Some(live) = self.get(object).await? else { return Ok(Found::Ready(())) };
+            let warning = warning(&self.client(), &live).await;
+            let reasons = [held_by(&live), warning];
+            let reasons: Vec<String> = reasons.into_iter().flatten().collect();
+            let reason = if reasons.is_empty() { "it is still there".to_owned() } else { reasons.join(": ") };
+            Ok(Found::NotYet(reason))
+        };
+        self.watch(session, object, format_args!("the end of {object}"), look).await
     }
-}
-
-/// Host name or address of a Service's load balancer.
-pub fn load_balancer(service: &Value) -> Option<&str> {
-    let ingress = service.pointer("/status/loadBalancer/ingress/0")?;
-    ingress["hostname"].as_str().or_else(|| ingress["ip"].as_str()).filter(|host| !host.is_empty())
 }
 
 /// What keeps an object from working, as far as the cluster tells. Answers that fail are no reason: whoever may not
 /// read pods still hears that the Deployment is not ready.
 pub async fn stuck(client: &Client, object: &Value) -> Option<String> {
     let kind = object["kind"].as_str()?;
-    if !WORKLOADS.contains(&kind) {
-        return warning(client, object).await;
-    }
-    let namespace = object["metadata"]["namespace"].as_str()?;
-    let pods = pods(client, namespace, object).await?;
-    let waiting = pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none() && !is_ready(pod));
+    let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default();
+    let pods = match kind {
+        "Pod" => vec![serde_json::from_value(object.clone()).ok()?],
+        _ if WORKLOADS.contains(&kind) => pods(client, namespace, object).await?,
+        _ => return warning(client, object).await,
+    };
+    let waiting =
+        pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none() && !is_ready(pod) && !has_succeeded(pod));
     // The newest: older ones may belong to the version before.
     let Some(pod) = waiting.max_by_key(|pod| pod.metadata.creation_timestamp.clone()) else {
         return match refusal(object) {
@@ -244,20 +255,8 @@ fn is_ready(pod: &Pod) -> bool {
     conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
-fn untrue(object: &Value, kind: &str) -> Option<String> {
-    let Some(condition) = condition(object, kind) else {
-        return Some(format!("no condition {kind} yet: does its controller run?"));
-    };
-    if condition["status"] == "True" {
-        return None;
-    }
-    let reason = ["reason", "message"].map(|field| condition[field].as_str().unwrap_or_default());
-    let reason: Vec<&str> = reason.into_iter().filter(|text| !text.is_empty()).collect();
-    Some(format!("{kind} is {}: {}", condition["status"].as_str().unwrap_or("unknown"), reason.join(": ")))
-}
-
-fn condition<'a>(object: &'a Value, kind: &str) -> Option<&'a Value> {
-    object.pointer("/status/conditions")?.as_array()?.iter().find(|condition| condition["type"] == kind)
+fn has_succeeded(pod: &Pod) -> bool {
+    pod.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Succeeded"))
 }
 
 #[cfg(test)]
@@ -265,41 +264,6 @@ fn condition<'a>(object: &'a Value, kind: &str) -> Option<&'a Value> {
 mod tests {
     use super::*;
     use serde_json::json;
-
-    #[test]
-    fn an_object_is_ready_when_its_controller_says_so() {
-        let deployment = |observed: i64, updated: i64, available: i64, replicas: i64| {
-            json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"generation": 2}, "spec": {"replicas": 2},
-                "status": {"observedGeneration": observed, "updatedReplicas": updated, "availableReplicas": available,
-                    "replicas": replicas}})
-        };
-        let mesh = |conditions: &Value| json!({"apiVersion": "appmesh.k8s.aws/v1beta2", "kind": "Mesh", "status": {"conditions": conditions}});
-        let service = |status: &Value| json!({"apiVersion": "v1", "kind": "Service", "spec": {"type": "LoadBalancer"}, "status": status});
-        let cases = [
-            (deployment(1, 2, 2, 2), Some("not seen by its controller yet")),
-            (deployment(2, 1, 2, 3), Some("1 of 2 replicas updated")),
-            (deployment(2, 2, 1, 2), Some("1 of 2 replicas available")),
-            (deployment(2, 2, 2, 3), Some("1 old replicas left")),
-            (deployment(2, 2, 2, 2), None),
-            (mesh(&json!([])), Some("no condition MeshActive yet: does its controller run?")),
-            (
-                mesh(&json!([{"type": "MeshActive", "status": "False", "reason": "Error", "message": "no"}])),
-                Some("MeshActive is False: Error: no"),
-            ),
-            (mesh(&json!([{"type": "MeshActive", "status": "True"}])), None),
-            (service(&json!({"loadBalancer": {}})), Some("no load balancer yet")),
-            (
-                json!({"apiVersion": "v1", "kind": "Service", "spec": {"type": "LoadBalancer", "loadBalancerClass": "x/y"}}),
-                Some("no load balancer of class x/y yet"),
-            ),
-            (service(&json!({"loadBalancer": {"ingress": [{"hostname": "lb"}]}})), None),
-            (json!({"apiVersion": "v1", "kind": "Service", "spec": {"type": "ClusterIP"}}), None),
-            (json!({"apiVersion": "v1", "kind": "ConfigMap"}), None),
-        ];
-        for (object, expected) in cases {
-            assert_eq!(unready(&object).as_deref(), expected, "{object}");
-        }
-    }
 
     #[test]
     fn a_pod_says_what_is_wrong() {

@@ -9,6 +9,7 @@ mod clusters;
 mod manifest_apply;
 mod never;
 mod served;
+mod waits;
 
 use clusters::Clusters;
 use std::thread;
@@ -32,5 +33,7 @@ fn drift_conflicts_and_deletion() {
         scope.spawn(|| manifest_apply::deletion(&clusters));
         scope.spawn(|| manifest_apply::fixed_fields(&clusters));
         scope.spawn(|| never::works(&clusters));
+        scope.spawn(|| waits::end_with_the_rollout(&clusters));
+        scope.spawn(|| waits::leave_replicas_to_a_scaler(&clusters));
     });
 }
