@@ -94,8 +94,8 @@ fn definitions_of(path: &str, content: &[u8]) -> Result<Vec<Value>> {
     if ![".yaml", ".yml", ".json"].iter().any(|end| path.ends_with(end)) {
         return Ok(Vec::new());
     }
-    let content = manifest::read(path, &manifest::decode(path, content)?, &mut |_| None);
-    let objects = content.with_context(|| format!("read {path} of the chart"))?.objects;
+    let content = manifest::decode(path, content).and_then(|text| manifest::read(path, &text, &mut |_| None));
+    let objects = content.with_context(|| Error::failed(format!("read {path} of the chart")))?.objects;
     Ok(objects.into_iter().filter(|object| object["kind"] == "CustomResourceDefinition").collect())
 }
 

@@ -5,6 +5,7 @@ use crate::plan::Target;
 use anyhow::{Context, Result};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use common::Error;
 use common::kube::apply::{Manifest, differences};
 use common::kube::manifest;
 use common::kube::object::ObjectRef;
@@ -149,7 +150,8 @@ impl Release {
     /// # Errors
     /// The manifest is not YAML.
     pub fn manifests(&self, target: &Target) -> Result<Vec<Manifest>> {
-        let content = manifest::read("the release's manifest", &self.manifest, &mut |_| None)?;
+        let content = manifest::read("manifest", &self.manifest, &mut |_| None);
+        let content = content.context(Error::failed("read the release's manifest"))?;
         let mut manifests = Vec::new();
         for mut body in content.objects {
             let Some(object) = ObjectRef::of(&body) else { continue };
