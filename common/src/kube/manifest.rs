@@ -9,7 +9,8 @@
 //!
 //! Refused, as by kubectl: an anchor that holds itself, a key that is a collection, a number that JSON does not have,
 //! `%YAML`, text after `---` on its line, metadata of the wrong type (`namespace: 2048`). Refused, though kubectl reads
-//! something that nobody means: `{a:}`, `[?a]` and `[!a, b]`.
+//! something: `{a:}`, `[?a]` and `[!a, b]`, where it is something that nobody means; an alias as a key without a space
+//! before its colon; infinity as the value of a key that comes again, and so does not count.
 //!
 //! Accepted, though kubectl fails: lists within lists; a byte order mark after the first `---`; a tab that
 //! begins a block; `?` within a word of a flow collection; `\/` in double quotes. U+0085, U+2028 and U+2029 break no lines.
