@@ -3,9 +3,9 @@
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
 
-use crate::{Mesh, VirtualNode, VirtualRouter, VirtualService};
+use crate::{BackendGroup, Mesh, VirtualNode, VirtualRouter, VirtualService};
 
-/// The four CRDs, in the order of the chart's file.
-pub fn all() -> [CustomResourceDefinition; 4] {
-    [Mesh::crd(), VirtualNode::crd(), VirtualRouter::crd(), VirtualService::crd()]
+/// The CRDs, in the order of the chart's file.
+pub fn all() -> [CustomResourceDefinition; 5] {
+    [Mesh::crd(), VirtualNode::crd(), VirtualRouter::crd(), VirtualService::crd(), BackendGroup::crd()]
 }

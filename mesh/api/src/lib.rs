@@ -7,6 +7,7 @@
 #![expect(clippy::duplicated_attributes, reason = "each column of a kind has a type")]
 
 pub mod arn;
+mod backend_group;
 mod condition;
 pub mod crds;
 mod duration;
@@ -21,6 +22,7 @@ mod virtual_router;
 mod virtual_service;
 
 pub use arn::Arn;
+pub use backend_group::{BackendGroup, BackendGroupSpec, BackendGroupStatus};
 pub use condition::Condition;
 pub use duration::{Duration, DurationUnit};
 pub use http_route::{

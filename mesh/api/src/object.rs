@@ -1,13 +1,13 @@
 use kube::{Resource, ResourceExt};
 
-use crate::{Condition, Mesh, MeshReference, VirtualNode, VirtualRouter, VirtualService};
+use crate::{BackendGroup, Condition, Mesh, MeshReference, VirtualNode, VirtualRouter, VirtualService};
 
-/// What the four kinds have in common.
+/// What the kinds have in common.
 pub trait MeshObject: Resource<DynamicType = ()> + Sized {
     /// Type of the condition that says whether the object is in force.
     const ACTIVE: &'static str;
-    /// Name of the field of the status that holds the ARN.
-    const ARN_FIELD: &'static str;
+    /// Name of the field of the status that holds the ARN; none for what App Mesh itself did not know.
+    const ARN_FIELD: Option<&'static str>;
 
     /// `spec.awsName` as it stands.
     fn given_aws_name(&self) -> Option<&str>;
@@ -37,7 +37,7 @@ macro_rules! mesh_object {
     ($kind:ident, $active:literal, $arn_field:literal, $arn:ident, |$name:pat_param, $namespace:pat_param| $default:expr) => {
         impl MeshObject for $kind {
             const ACTIVE: &'static str = $active;
-            const ARN_FIELD: &'static str = $arn_field;
+            const ARN_FIELD: Option<&'static str> = Some($arn_field);
 
             fn given_aws_name(&self) -> Option<&str> {
                 self.spec.aws_name.as_deref()
@@ -82,7 +82,33 @@ mesh_object!(VirtualRouter, "VirtualRouterActive", "virtualRouterARN", virtual_r
 mesh_object!(VirtualService, "VirtualServiceActive", "virtualServiceARN", virtual_service_arn, |name, namespace| {
     format!("{name}.{namespace}")
 });
-mesh_member!(VirtualNode, VirtualRouter, VirtualService);
+mesh_member!(BackendGroup, VirtualNode, VirtualRouter, VirtualService);
+
+/// It is of Kubernetes alone: in AWS's terms a VirtualNode had its VirtualServices one by one.
+impl MeshObject for BackendGroup {
+    const ACTIVE: &'static str = "BackendGroupActive";
+    const ARN_FIELD: Option<&'static str> = None;
+
+    fn given_aws_name(&self) -> Option<&str> {
+        None
+    }
+
+    fn default_aws_name(name: &str, namespace: &str) -> String {
+        format!("{name}_{namespace}")
+    }
+
+    fn conditions(&self) -> &[Condition] {
+        self.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default()
+    }
+
+    fn arn(&self) -> Option<&str> {
+        None
+    }
+
+    fn observed_generation(&self) -> Option<i64> {
+        self.status.as_ref().and_then(|status| status.observed_generation)
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -64,6 +64,10 @@ pub struct VirtualNodeSpec {
     /// The VirtualServices these pods call.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backends: Option<Vec<Backend>>,
+    /// Groups of VirtualServices that these pods call too; the name `*` is every VirtualService of the namespace, also those
+    /// to come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backend_groups: Option<Vec<Reference>>,
     /// The mesh, filled in by admission. Immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mesh_ref: Option<MeshReference>,

@@ -157,9 +157,11 @@ impl Cluster {
         let member = |object: Value| cluster.member(namespaced(identified(object)));
         let nodes = of("VirtualNode").map(member).collect::<anyhow::Result<Vec<_>>>()?;
         let routers = of("VirtualRouter").map(member).collect::<anyhow::Result<Vec<_>>>()?;
+        let groups = of("BackendGroup").map(member).collect::<anyhow::Result<Vec<_>>>()?;
         let services = of("VirtualService").map(member).collect::<anyhow::Result<Vec<_>>>()?;
         cluster.snapshot.virtual_nodes = parse(nodes.into_iter())?;
         cluster.snapshot.virtual_routers = parse(routers.into_iter())?;
+        cluster.snapshot.backend_groups = parse(groups.into_iter())?;
         cluster.snapshot.virtual_services = parse(services.into_iter())?;
         Ok(cluster)
     }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 pub fn created(
     kind: &str,
     spec: &mut Map<String, Value>,
-    aws_name: String,
+    aws_name: Option<String>,
     mesh: Option<MeshReference>,
 ) -> anyhow::Result<()> {
     if let Some(mesh) = mesh {
@@ -17,7 +17,7 @@ pub fn created(
         }
         spec.insert("meshRef".to_owned(), json!(mesh));
     }
-    if !is_given(spec, "awsName") {
+    if let Some(aws_name) = aws_name.filter(|_| !is_given(spec, "awsName")) {
         spec.insert("awsName".to_owned(), aws_name.into());
     }
     Ok(())
@@ -62,7 +62,7 @@ mod tests {
             ),
         ] {
             let mut spec = object(spec);
-            let outcome = created("VirtualNode", &mut spec, "default".to_owned(), mesh);
+            let outcome = created("VirtualNode", &mut spec, Some("default".to_owned()), mesh);
             assert_eq!(outcome.map(|()| Value::Object(spec)).map_err(|error| error.to_string()), expected);
         }
     }

@@ -83,11 +83,11 @@ impl Admission {
         match request.operation {
             Operation::Create => {
                 let namespace = request.namespace.as_deref().unwrap_or_default();
+                let aws_name = default_aws_name(kind, &request.name, namespace);
                 ensure!(
-                    !request.name.is_empty(),
+                    aws_name.is_none() || !request.name.is_empty(),
                     "metadata.generateName: not supported, for awsName is made from the name"
                 );
-                let aws_name = default_aws_name(kind, &request.name, namespace);
                 let mesh = if kind == "Mesh" { None } else { Some(self.mesh(namespace).await?) };
                 defaults::created(kind, spec, aws_name, mesh)?;
             }
@@ -130,6 +130,7 @@ impl Admission {
         let snapshot = self.cluster.snapshot();
         match kind {
             "Mesh" => parse::<Mesh>(&object, Place { account: &self.account, mesh: None }).map(drop),
+            "BackendGroup" => self.validate_member(&object, &snapshot, &snapshot.backend_groups),
             "VirtualNode" => self.validate_member(&object, &snapshot, &snapshot.virtual_nodes),
             "VirtualRouter" => self.validate_member(&object, &snapshot, &snapshot.virtual_routers),
             "VirtualService" => self.validate_member(&object, &snapshot, &snapshot.virtual_services),
@@ -161,13 +162,15 @@ impl Admission {
     }
 }
 
-fn default_aws_name(kind: &str, name: &str, namespace: &str) -> String {
-    match kind {
+/// What `spec.awsName` is filled in with; none for a kind without.
+fn default_aws_name(kind: &str, name: &str, namespace: &str) -> Option<String> {
+    Some(match kind {
+        "BackendGroup" => return None,
         "Mesh" => Mesh::default_aws_name(name, namespace),
         "VirtualService" => VirtualService::default_aws_name(name, namespace),
         "VirtualRouter" => VirtualRouter::default_aws_name(name, namespace),
         _ => VirtualNode::default_aws_name(name, namespace),
-    }
+    })
 }
 
 /// Refuses a name in AWS's terms that another object of the same kind and mesh has: each would undo what the other says.

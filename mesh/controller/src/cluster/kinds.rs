@@ -1,7 +1,7 @@
 //! Lists the kinds of App Mesh, once for everything that handles each of them alike.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-use mesh_api::{Mesh, VirtualNode, VirtualRouter, VirtualService};
+use mesh_api::{BackendGroup, Mesh, VirtualNode, VirtualRouter, VirtualService};
 
 /// Calls a macro with the kinds: `field: Kind` for each, a field being the plural that the API server knows, in snake case.
 macro_rules! with_kinds {
@@ -11,6 +11,7 @@ macro_rules! with_kinds {
             virtual_nodes: VirtualNode,
             virtual_routers: VirtualRouter,
             virtual_services: VirtualService,
+            backend_groups: BackendGroup,
         }
     };
 }
@@ -36,5 +37,6 @@ impl Selecting for VirtualNode {
     }
 }
 
+impl Selecting for BackendGroup {}
 impl Selecting for VirtualRouter {}
 impl Selecting for VirtualService {}

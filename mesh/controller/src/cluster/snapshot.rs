@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use anyhow::Context as _;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client, Resource, ResourceExt as _, api::ListParams, runtime::reflector};
-use mesh_api::{Mesh, VirtualNode, VirtualRouter, VirtualService};
+use mesh_api::{BackendGroup, Mesh, VirtualNode, VirtualRouter, VirtualService};
 
 use super::{
     kinds::with_kinds,

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use mesh_api::{Arn, Mesh, MeshMember as _, MeshObject, VirtualNode, VirtualRouter, VirtualService};
+use mesh_api::{Arn, BackendGroup, Mesh, MeshMember as _, MeshObject, VirtualNode, VirtualRouter, VirtualService};
 
 use super::{CloudMapResource, View, writer::Target};
 use crate::{
@@ -67,6 +67,12 @@ impl Reported for VirtualNode {
 
     fn selects_pods(&self) -> bool {
         self.spec.pod_selector.is_some()
+    }
+}
+
+impl Reported for BackendGroup {
+    fn mesh_uid(&self) -> Option<&str> {
+        self.mesh_ref().map(|reference| reference.uid.as_str())
     }
 }
 

@@ -19,7 +19,7 @@ use std::{
 
 use futures::future::BoxFuture;
 use kube::{Client, Resource as _, api::ApiResource, api::ObjectMeta, runtime::events::EventType};
-use mesh_api::{Arn, Mesh, VirtualNode, VirtualRouter, VirtualService};
+use mesh_api::{Arn, BackendGroup, Mesh, VirtualNode, VirtualRouter, VirtualService};
 use serde::Serialize;
 use serde_json::Value;
 use tokio::{sync::watch, time::Instant};

@@ -24,7 +24,7 @@ pub struct Wanted {
 #[derive(Clone, Debug)]
 pub struct Fields {
     /// Name of the ARN's field, and the ARN if it is known.
-    pub arn: (&'static str, Option<Arn>),
+    pub arn: (Option<&'static str>, Option<Arn>),
     /// The ARNs of the routes of a VirtualRouter.
     pub routes: BTreeMap<String, Arn>,
     /// The pods of a VirtualNode that has a selector.
@@ -56,7 +56,7 @@ impl Fields {
     /// Adds what differs to a merge patch, in which null removes what is no more.
     fn add_to(&self, patch: &mut Map<String, Value>, present: &Value) {
         // A name once given stays, even when the mesh is not to be seen for a moment.
-        if let (field, Some(arn)) = &self.arn {
+        if let (Some(field), Some(arn)) = &self.arn {
             patch.insert((*field).to_owned(), arn.to_string().into());
         }
         match self.pods {
@@ -135,7 +135,7 @@ mod tests {
             condition_type: "VirtualRouterActive",
             summary: Summary::of(&problem.into_iter().collect::<Vec<_>>()),
             fields: Some(Fields {
-                arn: ("virtualRouterARN", Some(ARN.parse().unwrap())),
+                arn: (Some("virtualRouterARN"), Some(ARN.parse().unwrap())),
                 routes: [("a".to_owned(), ROUTE.parse().unwrap())].into(),
                 pods: Some(PodCounts { ready: 1, total: 2 }),
             }),
@@ -202,7 +202,7 @@ mod tests {
         let before = status(None);
         let mut wanted = wanted(None);
         let routes = [("b".to_owned(), ROUTE.parse().unwrap())].into();
-        wanted.fields = Some(Fields { arn: ("virtualRouterARN", None), routes, pods: None });
+        wanted.fields = Some(Fields { arn: (Some("virtualRouterARN"), None), routes, pods: None });
         let after = patched(before.clone(), &status_patch(&before, Some(2), &wanted).unwrap().patch);
         assert_eq!((&after["routeARNs"], after.get("pods")), (&json!({ "b": ROUTE }), None));
         assert_eq!(after["virtualRouterARN"], ARN, "a name once given stays");

@@ -5,6 +5,7 @@
 //! them, and what has one is left out of the model while the rest goes on.
 
 mod account;
+mod backend_group;
 pub mod membership;
 mod mesh;
 mod problems;
@@ -20,7 +21,7 @@ use std::{
 };
 
 use kube::Resource;
-use mesh_api::{Arn, Mesh, MeshMember, MeshObject as _, VirtualNode, VirtualRouter, VirtualService};
+use mesh_api::{Arn, BackendGroup, Mesh, MeshMember, MeshObject as _, VirtualNode, VirtualRouter, VirtualService};
 
 use serde_json::{Map, Value, json};
 
@@ -119,6 +120,9 @@ pub fn translate(snapshot: &Snapshot, account: &Account, published: &AllPublishe
     let mut translation = Translation::default();
     for mesh in snapshot.meshes.iter() {
         translation.reports.insert(object_key::<Mesh>(mesh), mesh::report(mesh, context));
+    }
+    for group in snapshot.backend_groups.iter() {
+        translation.reports.insert(object_key::<BackendGroup>(group), backend_group::report(group, context));
     }
     for router in snapshot.virtual_routers.iter() {
         translation.reports.insert(object_key::<VirtualRouter>(router), virtual_router::report(router, context));

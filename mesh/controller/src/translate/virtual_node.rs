@@ -9,7 +9,7 @@ use mesh_api::{
 };
 
 use super::{
-    Context, Report, Translated, account,
+    Context, Report, Translated, account, backend_group,
     problems::{Check, Place, Problems, check, listeners, port, selector},
     references,
     virtual_service::{Service, Services},
@@ -81,6 +81,10 @@ pub fn translate(node: &Object<VirtualNode>, services: &Services, context: Conte
             published.extend(key);
         }
     }
+    for (namespace, name) in backend_group::members(node, context.snapshot) {
+        backends.extend(services.get(&namespace, &name).map(Service::backend));
+    }
+    // The sort is stable: what the node names itself comes before what its groups name.
     backends.sort_by(|a, b| a.host.cmp(&b.host));
     backends.dedup_by(|a, b| a.host == b.host);
     let routings = backends.iter().filter_map(|backend| backend.routing.as_ref());
@@ -175,6 +179,7 @@ pub fn report(node: &Object<VirtualNode>, services: &Services, context: Context<
             Some(Published::Routing(_)) | None => {}
         }
     }
+    backend_group::missing(node, snapshot, &mut problems);
     Report {
         arn: Some(account::arn(account, &mesh, MeshResource::VirtualNode(node.aws_name()))),
         problems: [check(node, Place { account, mesh: Some(&mesh) }), problems.into_vec()].concat(),
