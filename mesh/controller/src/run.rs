@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    admission::{Admission, inject::Sidecar},
+    admission::{Admission, sidecar::Sidecar},
     cloudmap::{CloudMap, Intervals, Pollers, Writer, account},
     cluster::{Cluster, leader},
     http, log,

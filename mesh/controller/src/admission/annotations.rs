@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt::Display};
 
-use anyhow::{anyhow, bail};
+use anyhow::anyhow;
 use capture::list::{Item, List, Port};
 use ipnet::IpNet;
 
@@ -10,18 +10,13 @@ const PREFIX: &str = "appmesh.k8s.aws/";
 /// Whether to inject: label of a namespace, annotation of a pod.
 pub const INJECT: &str = "appmesh.k8s.aws/sidecarInjectorWebhook";
 /// Annotations that Amazon's controller acts on and this one does not support.
-const UNSUPPORTED: [&str; 10] = [
-    "appmeshCNI",
-    "ipv6",
-    "preview",
-    "sds",
-    "secretMounts",
-    "sidecarEnv",
-    "sidecarEnvJson",
-    "virtualGatewaySkipImageOverride",
-    "volumeMounts",
-    "xrayAgentConfigMount",
-];
+const UNSUPPORTED: [&str; 1] = ["virtualGatewaySkipImageOverride"];
+/// Annotations that Amazon's controller sets itself; values of others are overwritten or have no meaning.
+const FIXED: [&str; 4] = ["ignoredGID", "ignoredUID", "proxyEgressPort", "proxyIngressPort"];
+/// Variable by which Amazon's Envoy image takes the number of Envoy's threads.
+const CONCURRENCY: &str = "ENVOY_CONCURRENCY";
+/// How variables begin that only the agent of Amazon's Envoy image reads, which is not started.
+const AGENT: [&str; 3] = ["APPMESH_", "APPNET_", "ENVOY_"];
 
 /// The values of a pod's sidecar that its annotations override; what is absent is the chart's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,6 +35,18 @@ pub struct SidecarOverrides {
     pub cpu_limit: Option<String>,
     /// `memoryLimit`
     pub memory_limit: Option<String>,
+    /// `secretMounts`: secrets that Envoy finds as files.
+    pub secret_mounts: Vec<Mount>,
+    /// `volumeMounts`: volumes of the pod that Envoy finds too.
+    pub volume_mounts: Vec<Mount>,
+    /// `sidecarEnv` and `sidecarEnvJson`: Envoy's environment.
+    pub env: BTreeMap<String, String>,
+    /// `ENVOY_CONCURRENCY` of these: threads of Envoy.
+    pub concurrency: Option<u32>,
+    /// `sds`: whether Envoy gets certificates from the node's SDS provider.
+    pub sds: Option<bool>,
+    /// `appmeshCNI`: whether the node's network plugin redirects the traffic, and no init container.
+    pub cni: Option<bool>,
     /// What the user should know: annotations that have no effect.
     pub warnings: Vec<String>,
 }
@@ -53,27 +60,99 @@ impl SidecarOverrides {
     /// the pod would not get what its author counts on.
     pub fn of(annotations: &BTreeMap<String, String>) -> anyhow::Result<Self> {
         let mut overrides = Self::default();
+        let mut env_json = BTreeMap::new();
         for (name, value) in annotations {
             let Some(short) = name.strip_prefix(PREFIX) else { continue };
-            let (field, value) = match short {
-                "sidecarInjectorWebhook" => continue,
-                "ports" => (&mut overrides.ports, list::<Port>(value)),
-                "egressIgnoredIPs" => (&mut overrides.egress_ignored_ips, list::<IpNet>(value)),
-                "egressIgnoredPorts" => (&mut overrides.egress_ignored_ports, list::<Port>(value)),
-                "cpuRequest" => (&mut overrides.cpu_request, Ok(value.clone())),
-                "memoryRequest" => (&mut overrides.memory_request, Ok(value.clone())),
-                "cpuLimit" => (&mut overrides.cpu_limit, Ok(value.clone())),
-                "memoryLimit" => (&mut overrides.memory_limit, Ok(value.clone())),
-                _ if UNSUPPORTED.contains(&short) => bail!("annotation {name}: not supported by this controller"),
-                _ => {
-                    overrides.warnings.push(format!("annotation {name} has no effect: App Mesh does not know it"));
-                    continue;
-                }
-            };
-            *field = Some(value.map_err(|problem| anyhow!("annotation {name}: {problem}"))?);
+            overrides.take(short, value, &mut env_json).map_err(|problem| anyhow!("annotation {name}: {problem}"))?;
         }
+        overrides.env.append(&mut env_json);
+        overrides.take_concurrency();
         Ok(overrides)
     }
+
+    fn take(&mut self, name: &str, value: &str, env_json: &mut BTreeMap<String, String>) -> Result<(), String> {
+        match name {
+            "sidecarInjectorWebhook" => {}
+            "ports" => self.ports = Some(list::<Port>(value)?),
+            "egressIgnoredIPs" => self.egress_ignored_ips = Some(list::<IpNet>(value)?),
+            "egressIgnoredPorts" => self.egress_ignored_ports = Some(list::<Port>(value)?),
+            "cpuRequest" => self.cpu_request = Some(value.to_owned()),
+            "memoryRequest" => self.memory_request = Some(value.to_owned()),
+            "cpuLimit" => self.cpu_limit = Some(value.to_owned()),
+            "memoryLimit" => self.memory_limit = Some(value.to_owned()),
+            "secretMounts" => self.secret_mounts = mounts(value, "secretName:mountPath")?,
+            "volumeMounts" => self.volume_mounts = mounts(value, "volumeName:mountPath")?,
+            "sidecarEnv" => self.env = pairs(value, '=', "NAME=VALUE")?.collect(),
+            "sidecarEnvJson" => *env_json = env_of_json(value)?,
+            "sds" => self.sds = self.switch(name, value),
+            "appmeshCNI" => self.cni = self.switch(name, value),
+            // IPv6 is left alone in any case.
+            "ipv6" if value == "disabled" => {}
+            "ipv6" => self.warn(name, "IPv6 is not redirected to Envoy"),
+            "preview" if !value.eq_ignore_ascii_case("enabled") => {}
+            "preview" => return Err("the preview channel was App Mesh's: remove the annotation".to_owned()),
+            "xrayAgentConfigMount" => self.warn(name, "no X-Ray daemon is added to the pod"),
+            _ if UNSUPPORTED.contains(&name) => return Err("not supported by this controller".to_owned()),
+            _ if FIXED.contains(&name) => self.warn(name, "it cannot be chosen"),
+            _ => self.warn(name, "App Mesh does not know it"),
+        }
+        Ok(())
+    }
+
+    fn warn(&mut self, name: &str, why: &str) {
+        self.warnings.push(format!("annotation {PREFIX}{name} has no effect: {why}"));
+    }
+
+    fn switch(&mut self, name: &str, value: &str) -> Option<bool> {
+        match value.to_lowercase().as_str() {
+            "enabled" => Some(true),
+            "disabled" => Some(false),
+            _ => {
+                self.warn(name, &format!("{value:?} is neither enabled nor disabled"));
+                None
+            }
+        }
+    }
+
+    fn take_concurrency(&mut self) {
+        self.concurrency = self.env.remove(CONCURRENCY).and_then(|threads| threads.parse().ok());
+        let agents = |name: &&String| AGENT.iter().any(|prefix| name.starts_with(prefix));
+        let warn = |name| format!("variable {name} of Envoy has no effect: only App Mesh's agent reads it");
+        self.warnings.extend(self.env.keys().filter(agents).map(warn));
+    }
+}
+
+/// Something that Envoy finds as files at a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mount {
+    /// Name of the secret or volume.
+    pub name: String,
+    /// Folder where it is mounted.
+    pub path: String,
+}
+
+fn mounts(text: &str, form: &str) -> Result<Vec<Mount>, String> {
+    let mount = |(name, path): (String, String)| {
+        let is_folder = path.starts_with('/') && !path.contains(':');
+        if is_folder { Ok(Mount { name, path }) } else { Err(format!("{path:?} is not an absolute path")) }
+    };
+    pairs(text, ':', form)?.map(mount).collect()
+}
+
+/// The pairs of a list, such as `a=1, b=2`.
+fn pairs(text: &str, separator: char, form: &str) -> Result<impl Iterator<Item = (String, String)>, String> {
+    let pair = |item: &str| {
+        let pair = item.split_once(separator).map(|(left, right)| (left.trim().to_owned(), right.trim().to_owned()));
+        pair.filter(|(left, _)| !left.is_empty()).ok_or_else(|| format!("{:?} is not {form}", item.trim()))
+    };
+    text.split(',').map(pair).collect::<Result<Vec<_>, _>>().map(Vec::into_iter)
+}
+
+/// Variables from a list of objects, as `[{"NAME":"VALUE"}]`.
+fn env_of_json(text: &str) -> Result<BTreeMap<String, String>, String> {
+    let objects: Vec<BTreeMap<String, String>> = serde_json::from_str(text)
+        .map_err(|error| format!(r#"not a list of objects with strings, such as [{{"NAME":"VALUE"}}]: {error}"#))?;
+    Ok(objects.into_iter().flatten().collect())
 }
 
 /// Whether a pod is to have a sidecar.
@@ -108,6 +187,10 @@ fn list<T: Item + Display>(text: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn mount(name: &str, path: &str) -> Mount {
+        Mount { name: name.to_owned(), path: path.to_owned() }
+    }
 
     fn map(of: &[(&str, &str)]) -> BTreeMap<String, String> {
         of.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
@@ -172,8 +255,84 @@ mod tests {
                 }),
             ),
             (
-                vec![("appmesh.k8s.aws/sidecarEnv", "A=1")],
-                Err("annotation appmesh.k8s.aws/sidecarEnv: not supported by this controller"),
+                vec![("appmesh.k8s.aws/virtualGatewaySkipImageOverride", "enabled")],
+                Err("annotation appmesh.k8s.aws/virtualGatewaySkipImageOverride: not supported by this controller"),
+            ),
+            (
+                vec![("appmesh.k8s.aws/preview", "Enabled")],
+                Err("annotation appmesh.k8s.aws/preview: the preview channel was App Mesh's: remove the annotation"),
+            ),
+            (
+                vec![
+                    ("appmesh.k8s.aws/ipv6", "disabled"),
+                    ("appmesh.k8s.aws/preview", "disabled"),
+                    ("appmesh.k8s.aws/sds", "disabled"),
+                    ("appmesh.k8s.aws/appmeshCNI", "Enabled"),
+                ],
+                Ok(SidecarOverrides { sds: Some(false), cni: Some(true), ..SidecarOverrides::default() }),
+            ),
+            (
+                vec![
+                    ("appmesh.k8s.aws/ignoredUID", "0"),
+                    ("appmesh.k8s.aws/ipv6", "enabled"),
+                    ("appmesh.k8s.aws/sds", "no"),
+                    ("appmesh.k8s.aws/xrayAgentConfigMount", "xray-config:/tmp/"),
+                ],
+                Ok(SidecarOverrides {
+                    warnings: vec![
+                        "annotation appmesh.k8s.aws/ignoredUID has no effect: it cannot be chosen".to_owned(),
+                        "annotation appmesh.k8s.aws/ipv6 has no effect: IPv6 is not redirected to Envoy".to_owned(),
+                        "annotation appmesh.k8s.aws/sds has no effect: \"no\" is neither enabled nor disabled".to_owned(),
+                        "annotation appmesh.k8s.aws/xrayAgentConfigMount has no effect: no X-Ray daemon is added to the pod"
+                            .to_owned(),
+                    ],
+                    ..SidecarOverrides::default()
+                }),
+            ),
+            (
+                vec![("appmesh.k8s.aws/secretMounts", "ca:/certs/ca, key:/certs/key"), ("appmesh.k8s.aws/volumeMounts", "a:/b")],
+                Ok(SidecarOverrides {
+                    secret_mounts: vec![mount("ca", "/certs/ca"), mount("key", "/certs/key")],
+                    volume_mounts: vec![mount("a", "/b")],
+                    ..SidecarOverrides::default()
+                }),
+            ),
+            (
+                vec![("appmesh.k8s.aws/secretMounts", "ca")],
+                Err("annotation appmesh.k8s.aws/secretMounts: \"ca\" is not secretName:mountPath"),
+            ),
+            (
+                vec![("appmesh.k8s.aws/secretMounts", "ca:/a, ")],
+                Err("annotation appmesh.k8s.aws/secretMounts: \"\" is not secretName:mountPath"),
+            ),
+            (
+                vec![("appmesh.k8s.aws/volumeMounts", "ca:certs")],
+                Err("annotation appmesh.k8s.aws/volumeMounts: \"certs\" is not an absolute path"),
+            ),
+            (
+                vec![
+                    ("appmesh.k8s.aws/sidecarEnv", "DD_ENV=qa1, X=a=b, ENVOY_CONCURRENCY=4"),
+                    ("appmesh.k8s.aws/sidecarEnvJson", r#"[{"DD_ENV":"prod","LIST":"a,b"},{"APPMESH_PREVIEW":"1"}]"#),
+                ],
+                Ok(SidecarOverrides {
+                    env: map(&[("DD_ENV", "prod"), ("X", "a=b"), ("LIST", "a,b"), ("APPMESH_PREVIEW", "1")]),
+                    concurrency: Some(4),
+                    warnings: vec![
+                        "variable APPMESH_PREVIEW of Envoy has no effect: only App Mesh's agent reads it".to_owned(),
+                    ],
+                    ..SidecarOverrides::default()
+                }),
+            ),
+            (
+                vec![("appmesh.k8s.aws/sidecarEnv", "DD_ENV")],
+                Err("annotation appmesh.k8s.aws/sidecarEnv: \"DD_ENV\" is not NAME=VALUE"),
+            ),
+            (
+                vec![("appmesh.k8s.aws/sidecarEnvJson", r#"[{"DD_ENV":{}}]"#)],
+                Err(
+                    "annotation appmesh.k8s.aws/sidecarEnvJson: not a list of objects with strings, such as \
+                     [{\"NAME\":\"VALUE\"}]: invalid type: map, expected a string at line 1 column 11",
+                ),
             ),
         ] {
             let overrides = SidecarOverrides::of(&map(&annotations)).map_err(|error| format!("{error:#}"));

@@ -3,76 +3,23 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, bail, ensure};
-use clap::Args;
 use kube::ResourceExt as _;
 use mesh_api::{MeshMember as _, MeshObject as _, VirtualNode};
 use serde_json::{Map, Value, json};
 
-use super::annotations::{Mode, SidecarOverrides};
+use super::{
+    annotations::{Mode, Mount, SidecarOverrides},
+    mounts::Mounts,
+    sidecar::{INIT, Redirection, SIDECAR, Sidecar, envoy, sds},
+};
 use crate::{
     cluster::{GATE, Object, Snapshot},
-    envoy::{
-        EGRESS_PORT, INGRESS_PORT,
-        bootstrap::{AUDIENCE, STATS_PORT, TOKEN_FOLDER, bootstrap},
-    },
     model::WorkloadName,
     translate::membership,
 };
 
-/// User and group that Envoy runs as; what this user sends is not sent to Envoy again.
-const ENVOY: u32 = 1337;
-const INIT: &str = "proxyinit";
-const SIDECAR: &str = "envoy";
-const TOKEN_VOLUME: &str = "appmesh-token";
-/// Seconds; the kubelet replaces the token when 80 % have passed.
-const TOKEN_LIFE: u32 = 3600;
-/// Threads of an Envoy: by itself it would take one for each CPU of the node, and memory for each.
-const WORKERS: u32 = 2;
-/// The instance metadata service.
-const EGRESS_IGNORED_IPS: &str = "169.254.169.254";
-/// SSH
-const EGRESS_IGNORED_PORTS: &str = "22";
-
-/// The chart's part of what a sidecar looks like.
-#[derive(Args, Clone, Debug)]
-pub struct Sidecar {
-    /// Image of Envoy
-    #[arg(long, value_name = "IMAGE")]
-    pub sidecar_image: String,
-    /// Image that redirects a pod's traffic into its Envoy
-    #[arg(long, value_name = "IMAGE")]
-    pub init_image: String,
-    /// When the kubelet pulls the two images
-    #[arg(long, value_name = "POLICY", default_value = "IfNotPresent")]
-    pub sidecar_image_pull_policy: String,
-    /// Envoy's log level
-    #[arg(long, value_name = "LEVEL", default_value = "info")]
-    pub sidecar_log_level: String,
-    /// CPU that an Envoy asks for
-    #[arg(long, value_name = "QUANTITY", default_value = "10m")]
-    pub sidecar_cpu_requests: String,
-    /// Memory that an Envoy asks for
-    #[arg(long, value_name = "QUANTITY", default_value = "32Mi")]
-    pub sidecar_memory_requests: String,
-    /// CPU that an Envoy may use at most; empty: any
-    #[arg(long, value_name = "QUANTITY", default_value = "")]
-    pub sidecar_cpu_limits: String,
-    /// Memory that an Envoy may use at most; empty: any
-    #[arg(long, value_name = "QUANTITY", default_value = "")]
-    pub sidecar_memory_limits: String,
-    /// Seconds until the first look whether an Envoy is still ready
-    #[arg(long, value_name = "SECONDS", default_value_t = 1)]
-    pub readiness_probe_initial_delay: u16,
-    /// Seconds between looks whether an Envoy is still ready
-    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
-    pub readiness_probe_period: u16,
-    /// Seconds after which an Envoy that got no configuration is started again
-    #[arg(long, value_name = "SECONDS", default_value_t = 180)]
-    pub startup_timeout: u16,
-    /// Host and port where Envoys get their configuration
-    #[arg(long, value_name = "HOST:PORT", default_value = "appmesh-controller-xds.appmesh-system.svc:15010")]
-    pub xds_address: String,
-}
+/// Label of the pods that run on Fargate, where the network plugin redirects a pod's traffic.
+const FARGATE: &str = "eks.amazonaws.com/fargate-profile";
 
 /// A pod with its sidecar.
 #[derive(Clone, Debug, PartialEq)]
@@ -139,121 +86,41 @@ fn add(
     ca: &str,
 ) -> anyhow::Result<Value> {
     let mut pod = pod.clone();
+    let redirection = Redirection::new(node, overrides);
+    let on_fargate = pod["metadata"]["labels"][FARGATE].as_str().is_some_and(|profile| !profile.is_empty());
+    let by_plugin = overrides.cni.unwrap_or(on_fargate);
     let spec = pod.get_mut("spec").and_then(Value::as_object_mut).context("the pod has no spec")?;
+
+    let volumes = list(spec, "volumes")?;
+    let mut mounts = Mounts::new(std::mem::take(volumes));
+    let mut mount = |of: &[Mount], how: fn(&mut Mounts, &Mount) -> anyhow::Result<()>| {
+        of.iter().try_for_each(|mount| how(&mut mounts, mount))
+    };
+    mount(&overrides.secret_mounts, Mounts::secret).context("annotation appmesh.k8s.aws/secretMounts")?;
+    mount(&overrides.volume_mounts, Mounts::volume).context("annotation appmesh.k8s.aws/volumeMounts")?;
+    if let Some(socket) = sds(overrides, sidecar) {
+        mounts.folder_of(socket);
+    }
+    let mounts = mounts.into_parts(volumes);
+
     let init = list(spec, "initContainers")?;
     // After the pod's own init containers, which so keep the plain network, and before its containers.
-    init.push(proxyinit(node, overrides, sidecar));
-    init.push(envoy(workload, overrides, sidecar, ca));
-    list(spec, "volumes")?.push(token());
+    if !by_plugin {
+        init.push(redirection.container(sidecar));
+    }
+    init.push(envoy(workload, overrides, sidecar, ca, mounts));
     if node.spec.service_discovery.as_ref().is_some_and(|discovery| discovery.aws_cloud_map.is_some()) {
         list(spec, "readinessGates")?.push(json!({ "conditionType": GATE }));
     }
-    Ok(pod)
-}
-
-fn proxyinit(node: &VirtualNode, overrides: &SidecarOverrides, sidecar: &Sidecar) -> Value {
-    let listeners = || node.spec.listeners.iter().flatten().map(|listener| listener.port_mapping.port.to_string());
-    let ports = overrides.ports.clone().unwrap_or_else(|| listeners().collect::<Vec<_>>().join(","));
-    let or = |given: &Option<String>, default: &str| given.clone().unwrap_or_else(|| default.to_owned());
-    let variables = [
-        ("APPMESH_START_ENABLED", "1".to_owned()),
-        ("APPMESH_IGNORE_UID", ENVOY.to_string()),
-        ("APPMESH_ENVOY_INGRESS_PORT", INGRESS_PORT.to_string()),
-        ("APPMESH_ENVOY_EGRESS_PORT", EGRESS_PORT.to_string()),
-        ("APPMESH_APP_PORTS", ports),
-        ("APPMESH_EGRESS_IGNORED_IP", or(&overrides.egress_ignored_ips, EGRESS_IGNORED_IPS)),
-        ("APPMESH_EGRESS_IGNORED_PORTS", or(&overrides.egress_ignored_ports, EGRESS_IGNORED_PORTS)),
-        ("APPMESH_ENABLE_IPV6", "0".to_owned()),
-    ];
-    json!({
-        "name": INIT,
-        "image": sidecar.init_image,
-        "imagePullPolicy": sidecar.sidecar_image_pull_policy,
-        "env": variables.map(|(name, value)| json!({ "name": name, "value": value })),
-        "resources": { "requests": { "cpu": "10m", "memory": "32Mi" } },
-        "securityContext": {
-            "allowPrivilegeEscalation": false,
-            "capabilities": { "add": ["NET_ADMIN"], "drop": ["ALL"] },
-            "readOnlyRootFilesystem": true,
-            // The pod may run as somebody else, and a capability is root's alone.
-            "runAsNonRoot": false,
-            "runAsUser": 0
+    if by_plugin {
+        let annotations = redirection.annotations().map(|(name, value)| (name.to_owned(), value.into()));
+        let metadata = pod.get_mut("metadata").and_then(Value::as_object_mut).context("the pod has no metadata")?;
+        match metadata.get_mut("annotations").and_then(Value::as_object_mut) {
+            Some(present) => present.extend(annotations),
+            None => drop(metadata.insert("annotations".to_owned(), annotations.into_iter().collect())),
         }
-    })
-}
-
-fn envoy(workload: &WorkloadName, overrides: &SidecarOverrides, sidecar: &Sidecar, ca: &str) -> Value {
-    let bootstrap = bootstrap(workload, &sidecar.xds_address, ca);
-    let ready = json!({ "path": "/ready", "port": STATS_PORT });
-    json!({
-        "name": SIDECAR,
-        "image": sidecar.sidecar_image,
-        "imagePullPolicy": sidecar.sidecar_image_pull_policy,
-        // A native sidecar: the containers start once its startup probe succeeds, and it ends after them.
-        "restartPolicy": "Always",
-        "command": ["/usr/local/bin/envoy"],
-        "args": [
-            "--config-yaml", escape(&bootstrap.to_string()),
-            "--log-level", sidecar.sidecar_log_level,
-            "--concurrency", WORKERS.to_string(),
-            "--disable-hot-restart"
-        ],
-        "ports": [{ "name": "stats", "containerPort": STATS_PORT, "protocol": "TCP" }],
-        "startupProbe": {
-            "httpGet": ready, "periodSeconds": 1, "failureThreshold": sidecar.startup_timeout
-        },
-        "readinessProbe": {
-            "httpGet": ready,
-            "initialDelaySeconds": sidecar.readiness_probe_initial_delay,
-            "periodSeconds": sidecar.readiness_probe_period
-        },
-        "resources": resources(overrides, sidecar),
-        "securityContext": {
-            "allowPrivilegeEscalation": false,
-            "capabilities": { "drop": ["ALL"] },
-            "readOnlyRootFilesystem": true,
-            "runAsGroup": ENVOY,
-            "runAsNonRoot": true,
-            "runAsUser": ENVOY
-        },
-        "volumeMounts": [{ "name": TOKEN_VOLUME, "mountPath": TOKEN_FOLDER, "readOnly": true }]
-    })
-}
-
-/// Kubernetes expands `$(NAME)` in arguments; `$$` is a dollar sign.
-fn escape(argument: &str) -> String {
-    argument.replace('$', "$$")
-}
-
-fn resources(overrides: &SidecarOverrides, sidecar: &Sidecar) -> Value {
-    let requests = quantities([
-        ("cpu", &overrides.cpu_request, &sidecar.sidecar_cpu_requests),
-        ("memory", &overrides.memory_request, &sidecar.sidecar_memory_requests),
-    ]);
-    let limits = quantities([
-        ("cpu", &overrides.cpu_limit, &sidecar.sidecar_cpu_limits),
-        ("memory", &overrides.memory_limit, &sidecar.sidecar_memory_limits),
-    ]);
-    let mut resources = json!({ "requests": requests });
-    if !limits.is_empty() {
-        resources["limits"] = json!(limits);
     }
-    resources
-}
-
-/// Those that are given, by the pod or else by the chart.
-fn quantities<'a>(of: [(&'a str, &'a Option<String>, &'a String); 2]) -> BTreeMap<&'a str, &'a String> {
-    let given = of.into_iter().map(|(name, own, default)| (name, own.as_ref().unwrap_or(default)));
-    given.filter(|(_, quantity)| !quantity.is_empty()).collect()
-}
-
-/// The token of the pod's service account for the xDS server. Where containers of several users share a pod, as here, the
-/// kubelet lets all of them read it, and only Envoy's container mounts it: no fsGroup is needed, which would open the pod's
-/// own volumes.
-fn token() -> Value {
-    json!({ "name": TOKEN_VOLUME, "projected": { "sources": [{
-        "serviceAccountToken": { "audience": AUDIENCE, "expirationSeconds": TOKEN_LIFE, "path": "token" }
-    }]}})
+    Ok(pod)
 }
 
 fn list<'a>(spec: &'a mut Map<String, Value>, name: &str) -> anyhow::Result<&'a mut Vec<Value>> {
@@ -277,6 +144,7 @@ fn strings(map: &Value) -> BTreeMap<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::envoy::bootstrap::SDS_CLUSTER;
     use ::tests::hostile::spoiled;
     use clap::Parser;
     use mesh_api::Mesh;
@@ -369,6 +237,82 @@ mod tests {
     }
 
     #[test]
+    fn annotations_give_envoy_files_and_an_environment() {
+        let annotations = json!({
+            "appmesh.k8s.aws/secretMounts": "ca:/certs/ca",
+            "appmesh.k8s.aws/volumeMounts": "data:/data",
+            "appmesh.k8s.aws/sidecarEnv": "DD_ENV=qa1, ENVOY_CONCURRENCY=4",
+            "appmesh.k8s.aws/sidecarEnvJson": r#"[{"DD_ENV":"prod"}]"#,
+            "appmesh.k8s.aws/sds": "enabled"
+        });
+        let pod = inject(&front(annotations), "k8multi", &snapshot("enabled"), &sidecar(&[]), "").unwrap().unwrap().pod;
+        let envoy = &pod["spec"]["initContainers"][1];
+        assert_eq!(envoy["env"], json!([{ "name": "DD_ENV", "value": "prod" }]));
+        assert_eq!(envoy["args"][5], "4");
+        let mount = |name: &str, path: &str| json!({ "name": name, "mountPath": path, "readOnly": true });
+        assert_eq!(
+            envoy["volumeMounts"],
+            json!([
+                mount("appmesh-token", "/var/run/secrets/appmesh.k8s.aws"),
+                mount("ca", "/certs/ca"),
+                mount("data", "/data"),
+                mount("appmesh-sds-socket-volume", "/run/spire/sockets"),
+            ])
+        );
+        assert_eq!(names(&pod, "volumes"), ["appmesh-token", "ca", "appmesh-sds-socket-volume"]);
+        let bootstrap: Value = serde_json::from_str(envoy["args"][1].as_str().unwrap()).unwrap();
+        let cluster = &bootstrap["static_resources"]["clusters"][1];
+        assert_eq!(cluster["name"], SDS_CLUSTER);
+        let endpoint = &cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"];
+        assert_eq!(endpoint["address"]["pipe"]["path"], "/run/spire/sockets/agent.sock");
+    }
+
+    #[test]
+    fn the_chart_enables_sds_and_a_pod_disables_it() {
+        for (annotations, expected) in [
+            (json!({}), &["appmesh-token", "appmesh-sds-socket-volume"][..]),
+            (json!({ "appmesh.k8s.aws/sds": "disabled" }), &["appmesh-token"]),
+        ] {
+            let sidecar = sidecar(&["--sds-enabled", "true", "--sds-uds-path", "/tmp/agent/public/api.sock"]);
+            let pod = inject(&front(annotations), "k8multi", &snapshot("enabled"), &sidecar, "").unwrap().unwrap().pod;
+            assert_eq!(names(&pod, "volumes"), expected);
+        }
+        for path in ["agent.sock", "run/agent.sock", "/agent.sock", "/", ""] {
+            let images = ["chart", "--sidecar-image", "e", "--init-image", "c", "--sds-uds-path", path];
+            assert!(Chart::try_parse_from(images).is_err(), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_network_plugin_takes_the_place_of_the_init_container() {
+        let fargate = json!({ "app": "front", "eks.amazonaws.com/fargate-profile": "default" });
+        let said = |cni: &str| json!({ "appmesh.k8s.aws/appmeshCNI": cni, "appmesh.k8s.aws/ignoredUID": "0" });
+        for (pod, by_plugin) in [
+            (front(json!({})), false),
+            (front(said("enabled")), true),
+            (pod(fargate.clone(), Value::Null), true),
+            (pod(fargate, said("disabled")), false),
+        ] {
+            let after = inject(&pod, "k8multi", &snapshot("enabled"), &sidecar(&[]), "").unwrap().unwrap().pod;
+            let containers: &[_] = if by_plugin { &["envoy"] } else { &["proxyinit", "envoy"] };
+            assert_eq!(names(&after, "initContainers"), containers);
+            let mut expected = pod["metadata"]["annotations"].as_object().cloned().unwrap_or_default();
+            if by_plugin {
+                expected.extend([
+                    ("appmesh.k8s.aws/ports".to_owned(), "8080".into()),
+                    ("appmesh.k8s.aws/egressIgnoredIPs".to_owned(), "169.254.169.254".into()),
+                    ("appmesh.k8s.aws/egressIgnoredPorts".to_owned(), "22".into()),
+                    ("appmesh.k8s.aws/proxyIngressPort".to_owned(), "15000".into()),
+                    ("appmesh.k8s.aws/proxyEgressPort".to_owned(), "15001".into()),
+                    ("appmesh.k8s.aws/ignoredUID".to_owned(), "1337".into()),
+                    ("appmesh.k8s.aws/sidecarInjectorWebhook".to_owned(), "enabled".into()),
+                ]);
+            }
+            assert_eq!(after["metadata"]["annotations"], Value::Object(expected));
+        }
+    }
+
+    #[test]
     fn what_is_there_stays() {
         let mut before = front(json!({}));
         before["spec"]["initContainers"] = json!([{ "name": "first" }]);
@@ -405,13 +349,13 @@ mod tests {
             ),
             (named, "enabled", Err("container name proxyinit is the sidecar's")),
             (
-                front(json!({ "appmesh.k8s.aws/appmeshCNI": "enabled" })),
+                front(json!({ "appmesh.k8s.aws/secretMounts": "ca:/certs,key:/certs" })),
                 "enabled",
-                Err("annotation appmesh.k8s.aws/appmeshCNI: not supported by this controller"),
+                Err("annotation appmesh.k8s.aws/secretMounts: two volumes are to be mounted in Envoy at /certs"),
             ),
         ] {
             let outcome = inject(&pod, "k8multi", &snapshot(label), &sidecar(&[]), "");
-            let outcome = outcome.map(|pod| pod.is_some()).map_err(|error| error.to_string());
+            let outcome = outcome.map(|pod| pod.is_some()).map_err(|error| format!("{error:#}"));
             assert_eq!(outcome.as_ref().map_err(String::as_str), expected.as_ref().map_err(|error| *error), "{pod}");
         }
     }
@@ -419,7 +363,8 @@ mod tests {
     ::tests::property! {
         #[test]
         fn spoiled_pods_are_refused_or_stay_what_they_are(text in spoiled([
-            serde_json::to_vec(&front(json!({"appmesh.k8s.aws/ports": "8080,80", "appmesh.k8s.aws/cpuRequest": "10m"}))).unwrap(),
+            serde_json::to_vec(&front(json!({"appmesh.k8s.aws/ports": "8080,80", "appmesh.k8s.aws/cpuRequest": "10m",
+                "appmesh.k8s.aws/secretMounts": "a:/b, c:/d", "appmesh.k8s.aws/sidecarEnvJson": "[{\"A\":\"1\"}]", "appmesh.k8s.aws/sds": "enabled"}))).unwrap(),
             br#"{"metadata":{"labels":{"app":"front"}},"spec":{"initContainers":[{"name":"i"}],"containers":[{"name":"envoy"}],
                 "volumes":[{"name":"v","emptyDir":{}}],"securityContext":{"fsGroup":1},"hostNetwork":false}}"#.to_vec(),
         ])) {

@@ -2,7 +2,9 @@
 
 mod annotations;
 mod defaults;
-pub mod inject;
+mod inject;
+mod mounts;
+pub mod sidecar;
 mod validate;
 
 use std::{path::PathBuf, sync::Arc};
@@ -27,7 +29,8 @@ use crate::{
     tls::{Certificate, TlsListener},
     translate::{Check, Place, membership},
 };
-use inject::{Injected, Sidecar};
+use inject::Injected;
+use sidecar::Sidecar;
 use validate::{check_immutable, parse};
 
 /// Bytes; two objects of the size that etcd takes, the new and the old one, fit.

@@ -17,6 +17,9 @@ pub const STATS_PORT: u16 = 9901;
 pub const AUDIENCE: &str = "appmesh-controller";
 /// Folder where the projected service account token is mounted.
 pub const TOKEN_FOLDER: &str = "/var/run/secrets/appmesh.k8s.aws";
+/// The cluster of the node's SDS provider, in Envoys that get certificates from it.
+pub const SDS_CLUSTER: &str = "static_cluster_sds_unix_socket";
+const HTTP_PROTOCOL_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
 /// Milliseconds of silence after which the controller is asked whether it is there.
 const KEEPALIVE_MS: u32 = 30_000;
@@ -34,33 +37,63 @@ const HTTP_CONNECTION_MANAGER: &str =
 const ROUTER: &str = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router";
 const TOKEN_FROM_FILE: &str = "envoy.grpc_credentials.file_based_metadata";
 
-/// The bootstrap of an Envoy of a workload. It asks `xds`, `host:port`, whose certificate must be of the authority `ca`
-/// (PEM) and show that host.
-pub fn bootstrap(workload: &WorkloadName, xds: &str, ca: &str) -> Value {
+/// What an Envoy's bootstrap is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Bootstrap<'a> {
+    /// Whose Envoy it is.
+    pub workload: &'a WorkloadName,
+    /// `host:port` of the controller.
+    pub xds: &'a str,
+    /// The authority (PEM) of the controller's certificate, which must show that host.
+    pub ca: &'a str,
+    /// Socket of an SDS provider, if certificates come from one.
+    pub sds: Option<&'a str>,
+}
+
+impl Bootstrap<'_> {
+    /// The bootstrap as Envoy reads it.
+    pub fn to_json(self) -> Value {
+        let Bootstrap { workload, xds, ca, sds } = self;
+        let mut clusters = vec![static_cluster("admin", &address("127.0.0.1", ADMIN_PORT))];
+        clusters.extend(sds.map(sds_cluster));
+        json!({
+            "node": { "id": workload.to_string(), "cluster": workload.name },
+            "admin": { "address": address("127.0.0.1", ADMIN_PORT) },
+            "dynamic_resources": {
+                "ads_config": { "api_type": "DELTA_GRPC", "transport_api_version": "V3", "grpc_services": [ads(xds, ca)] },
+                "cds_config": from_ads(),
+                "lds_config": from_ads()
+            },
+            "static_resources": {
+                "listeners": [{
+                    "name": "status",
+                    "address": address("0.0.0.0", STATS_PORT),
+                    "filter_chains": [{ "filters": [{ "name": "http", "typed_config": status() }] }]
+                }],
+                "clusters": clusters
+            }
+        })
+    }
+}
+
+fn static_cluster(name: &str, address: &Value) -> Value {
     json!({
-        "node": { "id": workload.to_string(), "cluster": workload.name },
-        "admin": { "address": address("127.0.0.1", ADMIN_PORT) },
-        "dynamic_resources": {
-            "ads_config": { "api_type": "DELTA_GRPC", "transport_api_version": "V3", "grpc_services": [ads(xds, ca)] },
-            "cds_config": from_ads(),
-            "lds_config": from_ads()
-        },
-        "static_resources": {
-            "listeners": [{
-                "name": "status",
-                "address": address("0.0.0.0", STATS_PORT),
-                "filter_chains": [{ "filters": [{ "name": "http", "typed_config": status() }] }]
-            }],
-            "clusters": [{
-                "name": "admin",
-                "type": "STATIC",
-                "load_assignment": {
-                    "cluster_name": "admin",
-                    "endpoints": [{ "lb_endpoints": [{ "endpoint": { "address": address("127.0.0.1", ADMIN_PORT) } }] }]
-                }
-            }]
+        "name": name,
+        "type": "STATIC",
+        "load_assignment": {
+            "cluster_name": name,
+            "endpoints": [{ "lb_endpoints": [{ "endpoint": { "address": address } }] }]
         }
     })
+}
+
+fn sds_cluster(socket: &str) -> Value {
+    let mut cluster = static_cluster(SDS_CLUSTER, &json!({ "pipe": { "path": socket } }));
+    cluster["typed_extension_protocol_options"] = json!({ HTTP_PROTOCOL_OPTIONS: {
+        "@type": format!("type.googleapis.com/{HTTP_PROTOCOL_OPTIONS}"),
+        "explicit_http_config": { "http2_protocol_options": {} }
+    }});
+    cluster
 }
 
 /// Envoy's C++ gRPC client, for it alone reads the token anew from its file for every stream.

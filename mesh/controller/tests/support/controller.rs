@@ -9,7 +9,7 @@ use std::{
 };
 
 use appmesh_controller::{
-    envoy::bootstrap,
+    envoy::bootstrap::{self, Bootstrap},
     metrics::{Metrics, ResourceType},
     model::WorkloadName,
     tls::{Certificate, TlsListener},
@@ -132,7 +132,8 @@ impl Controller {
 pub fn envoy(folder: &Path, protocol: xds::Protocol, xds: SocketAddr, ca: &str) -> Option<Child> {
     let token = folder.join("token");
     fs::write(&token, TOKEN).unwrap();
-    let mut bootstrap = bootstrap::bootstrap(&workload_name(), &format!("localhost:{}", xds.port()), ca);
+    let bootstrap = Bootstrap { workload: &workload_name(), xds: &format!("localhost:{}", xds.port()), ca, sds: None };
+    let mut bootstrap = bootstrap.to_json();
     let api_type = match protocol {
         xds::Protocol::Sotw => "GRPC",
         xds::Protocol::Delta => "DELTA_GRPC",

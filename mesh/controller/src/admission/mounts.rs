@@ -1,0 +1,184 @@
+//! Mounts what a pod's annotations and the chart ask for into its Envoy.
+
+use std::path::Path;
+
+use anyhow::ensure;
+use serde_json::{Value, json};
+
+use super::annotations::Mount;
+use crate::envoy::bootstrap::{AUDIENCE, TOKEN_FOLDER};
+
+const TOKEN_VOLUME: &str = "appmesh-token";
+const SDS_VOLUME: &str = "appmesh-sds-socket-volume";
+/// Seconds; the kubelet replaces the token when 80 % have passed.
+const TOKEN_LIFE: u32 = 3600;
+/// Characters of a volume's name.
+const LONGEST_NAME: usize = 63;
+
+/// The volumes of a pod, and where its Envoy mounts them.
+pub struct Mounts {
+    volumes: Vec<Value>,
+    mounts: Vec<Value>,
+}
+
+impl Mounts {
+    /// Adds the volume of the token by which Envoy proves who it is. Where containers of several users share a pod, as here, the
+    /// kubelet lets all of them read it, and only Envoy's container mounts it: no fsGroup is needed, which would open the
+    /// pod's own volumes.
+    pub fn new(volumes: Vec<Value>) -> Self {
+        let mut mounts = Self { volumes, mounts: Vec::new() };
+        let source = json!({ "serviceAccountToken": {
+            "audience": AUDIENCE, "expirationSeconds": TOKEN_LIFE, "path": "token"
+        }});
+        mounts.volumes.push(json!({ "name": TOKEN_VOLUME, "projected": { "sources": [source] } }));
+        mounts.push(TOKEN_VOLUME, TOKEN_FOLDER);
+        mounts
+    }
+
+    /// Mounts a secret of the pod's namespace.
+    ///
+    /// # Errors
+    /// Something else is mounted there.
+    pub fn secret(&mut self, secret: &Mount) -> anyhow::Result<()> {
+        let source = json!({ "secretName": secret.name });
+        let present = self.volumes.iter().find(|volume| volume["secret"]["secretName"] == secret.name);
+        let volume = match present.and_then(|volume| volume["name"].as_str()) {
+            Some(name) => name.to_owned(),
+            None => {
+                let name = self.free_name(&secret.name);
+                self.volumes.push(json!({ "name": name, "secret": source }));
+                name
+            }
+        };
+        self.mount(&volume, &secret.path)
+    }
+
+    /// Mounts a volume that the pod has, or that another webhook adds.
+    ///
+    /// # Errors
+    /// Something else is mounted there.
+    pub fn volume(&mut self, volume: &Mount) -> anyhow::Result<()> {
+        self.mount(&volume.name, &volume.path)
+    }
+
+    /// Mounts the folder of a socket of the node, and not the socket: that is another file once its owner has started
+    /// again. What is mounted there already is taken for it.
+    pub fn folder_of(&mut self, socket: &str) {
+        let Some(folder) = Path::new(socket).parent().and_then(Path::to_str) else { return };
+        if self.mounted(folder) {
+            return;
+        }
+        let present = self.volumes.iter().find(|volume| volume["hostPath"]["path"] == folder);
+        let volume = match present.and_then(|volume| volume["name"].as_str()) {
+            Some(name) => name.to_owned(),
+            None => {
+                let path = json!({ "path": folder, "type": "Directory" });
+                self.volumes.push(json!({ "name": SDS_VOLUME, "hostPath": path }));
+                SDS_VOLUME.to_owned()
+            }
+        };
+        self.push(&volume, folder);
+    }
+
+    /// Gives the pod its volumes, and returns Envoy's mounts of them.
+    pub fn into_parts(self, volumes: &mut Vec<Value>) -> Vec<Value> {
+        *volumes = self.volumes;
+        self.mounts
+    }
+
+    fn mount(&mut self, volume: &str, path: &str) -> anyhow::Result<()> {
+        ensure!(!self.mounted(path), "two volumes are to be mounted in Envoy at {path}");
+        self.push(volume, path);
+        Ok(())
+    }
+
+    fn push(&mut self, volume: &str, path: &str) {
+        self.mounts.push(json!({ "name": volume, "mountPath": path, "readOnly": true }));
+    }
+
+    fn mounted(&self, path: &str) -> bool {
+        let same = |at: &str| at.trim_end_matches('/') == path.trim_end_matches('/');
+        self.mounts.iter().any(|mount| mount["mountPath"].as_str().is_some_and(same))
+    }
+
+    /// A secret's name, if a volume may have it and none does; a secret's may be longer and have dots.
+    fn free_name(&self, secret: &str) -> String {
+        let taken = |name: &str| self.volumes.iter().any(|volume| volume["name"] == name);
+        if secret.len() <= LONGEST_NAME && !secret.contains('.') && !taken(secret) {
+            return secret.to_owned();
+        }
+        let numbered = (0..=self.volumes.len()).map(|number| format!("appmesh-secret-{number}"));
+        numbered.into_iter().find(|name| !taken(name)).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mount(name: &str, path: &str) -> Mount {
+        Mount { name: name.to_owned(), path: path.to_owned() }
+    }
+
+    /// What there is beside the token, as `volume → path`.
+    fn added(mounts: Mounts) -> (Vec<Value>, Vec<String>) {
+        let mut volumes = Vec::new();
+        let mounts = mounts.into_parts(&mut volumes);
+        let path = |mount: &Value| {
+            assert_eq!(mount["readOnly"], true);
+            format!("{} → {}", mount["name"].as_str().unwrap(), mount["mountPath"].as_str().unwrap())
+        };
+        (
+            volumes.into_iter().filter(|volume| volume["name"] != TOKEN_VOLUME).collect(),
+            mounts[1..].iter().map(path).collect(),
+        )
+    }
+
+    #[test]
+    fn secrets_are_volumes_of_their_own_once() {
+        let mut mounts = Mounts::new(vec![json!({ "name": "tls", "emptyDir": {} })]);
+        for (secret, path) in [("ca", "/ca"), ("ca", "/again"), ("tls", "/tls"), ("a.b", "/dots")] {
+            mounts.secret(&mount(secret, path)).unwrap();
+        }
+        let (volumes, mounts) = added(mounts);
+        assert_eq!(
+            json!(volumes),
+            json!([
+                { "name": "tls", "emptyDir": {} },
+                { "name": "ca", "secret": { "secretName": "ca" } },
+                { "name": "appmesh-secret-0", "secret": { "secretName": "tls" } },
+                { "name": "appmesh-secret-1", "secret": { "secretName": "a.b" } },
+            ])
+        );
+        assert_eq!(mounts, ["ca → /ca", "ca → /again", "appmesh-secret-0 → /tls", "appmesh-secret-1 → /dots"]);
+    }
+
+    #[test]
+    fn one_path_takes_one_volume() {
+        let mut mounts = Mounts::new(Vec::new());
+        mounts.volume(&mount("data", "/certs")).unwrap();
+        let error = mounts.secret(&mount("ca", "/certs/")).unwrap_err().to_string();
+        assert_eq!(error, "two volumes are to be mounted in Envoy at /certs/");
+        let error = mounts.volume(&mount("ca", TOKEN_FOLDER)).unwrap_err().to_string();
+        assert_eq!(error, "two volumes are to be mounted in Envoy at /var/run/secrets/appmesh.k8s.aws");
+    }
+
+    #[test]
+    fn a_socket_is_found_in_its_folder() {
+        let socket = "/run/spire/sockets/agent.sock";
+        let own = json!({ "name": SDS_VOLUME, "hostPath": { "path": "/run/spire/sockets", "type": "Directory" } });
+        let pods = json!({ "name": "spire", "hostPath": { "path": "/run/spire/sockets" } });
+        for (volumes, mounted, expected_volumes, expected) in [
+            (vec![], None, vec![own.clone()], "appmesh-sds-socket-volume → /run/spire/sockets"),
+            (vec![pods.clone()], None, vec![pods.clone()], "spire → /run/spire/sockets"),
+            (vec![], Some(mount("csi", "/run/spire/sockets")), vec![], "csi → /run/spire/sockets"),
+        ] {
+            let mut mounts = Mounts::new(volumes);
+            if let Some(mount) = mounted {
+                mounts.volume(&mount).unwrap();
+            }
+            mounts.folder_of(socket);
+            assert_eq!(added(mounts), (expected_volumes, vec![expected.to_owned()]));
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! Builds the containers that are added to a pod: the one that redirects its traffic, and Envoy.
+
+use std::{collections::BTreeMap, path::Path};
+
+use anyhow::{Context as _, ensure};
+use clap::{ArgAction, Args};
+use mesh_api::VirtualNode;
+use serde_json::{Value, json};
+
+use super::annotations::SidecarOverrides;
+use crate::{
+    envoy::{
+        EGRESS_PORT, INGRESS_PORT,
+        bootstrap::{Bootstrap, STATS_PORT},
+    },
+    model::WorkloadName,
+};
+
+/// User and group that Envoy runs as; what this user sends is not sent to Envoy again.
+pub const ENVOY: u32 = 1337;
+/// Name of the container that redirects a pod's traffic.
+pub const INIT: &str = "proxyinit";
+/// Name of the container of Envoy.
+pub const SIDECAR: &str = "envoy";
+/// Threads of an Envoy: by itself it would take one for each CPU of the node, and memory for each.
+const WORKERS: u32 = 2;
+/// The instance metadata service.
+const EGRESS_IGNORED_IPS: &str = "169.254.169.254";
+/// SSH
+const EGRESS_IGNORED_PORTS: &str = "22";
+
+/// The chart's part of what a sidecar looks like.
+#[derive(Args, Clone, Debug)]
+pub struct Sidecar {
+    /// Image of Envoy
+    #[arg(long, value_name = "IMAGE")]
+    pub sidecar_image: String,
+    /// Image that redirects a pod's traffic into its Envoy
+    #[arg(long, value_name = "IMAGE")]
+    pub init_image: String,
+    /// When the kubelet pulls the two images
+    #[arg(long, value_name = "POLICY", default_value = "IfNotPresent")]
+    pub sidecar_image_pull_policy: String,
+    /// Envoy's log level
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    pub sidecar_log_level: String,
+    /// CPU that an Envoy asks for
+    #[arg(long, value_name = "QUANTITY", default_value = "10m")]
+    pub sidecar_cpu_requests: String,
+    /// Memory that an Envoy asks for
+    #[arg(long, value_name = "QUANTITY", default_value = "32Mi")]
+    pub sidecar_memory_requests: String,
+    /// CPU that an Envoy may use at most; empty: any
+    #[arg(long, value_name = "QUANTITY", default_value = "")]
+    pub sidecar_cpu_limits: String,
+    /// Memory that an Envoy may use at most; empty: any
+    #[arg(long, value_name = "QUANTITY", default_value = "")]
+    pub sidecar_memory_limits: String,
+    /// Seconds until the first look whether an Envoy is still ready
+    #[arg(long, value_name = "SECONDS", default_value_t = 1)]
+    pub readiness_probe_initial_delay: u16,
+    /// Seconds between looks whether an Envoy is still ready
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    pub readiness_probe_period: u16,
+    /// Seconds after which an Envoy that got no configuration is started again
+    #[arg(long, value_name = "SECONDS", default_value_t = 180)]
+    pub startup_timeout: u16,
+    /// Whether Envoys get certificates by SDS, from a socket of their node
+    #[arg(long, value_name = "true|false", default_value_t = false, action = ArgAction::Set)]
+    pub sds_enabled: bool,
+    /// Socket of the SDS provider, such as SPIRE's agent
+    #[arg(long, value_name = "PATH", default_value = "/run/spire/sockets/agent.sock", value_parser = socket)]
+    pub sds_uds_path: String,
+    /// Host and port where Envoys get their configuration
+    #[arg(long, value_name = "HOST:PORT", default_value = "appmesh-controller-xds.appmesh-system.svc:15010")]
+    pub xds_address: String,
+}
+
+/// A socket's path, whose folder can be mounted.
+fn socket(path: &str) -> anyhow::Result<String> {
+    let folder = Path::new(path).parent().context("no folder")?;
+    ensure!(folder.is_absolute() && folder.parent().is_some(), "not an absolute path of a socket in a folder");
+    Ok(path.to_owned())
+}
+
+/// How traffic gets into Envoy: an init container redirects it, or the node's network plugin does.
+pub struct Redirection {
+    ports: String,
+    egress_ignored_ips: String,
+    egress_ignored_ports: String,
+}
+
+impl Redirection {
+    /// As the pod's annotations say, else to the listeners of its VirtualNode.
+    pub fn new(node: &VirtualNode, overrides: &SidecarOverrides) -> Self {
+        let listeners = || node.spec.listeners.iter().flatten().map(|listener| listener.port_mapping.port.to_string());
+        let or = |given: &Option<String>, default: &str| given.clone().unwrap_or_else(|| default.to_owned());
+        Self {
+            ports: overrides.ports.clone().unwrap_or_else(|| listeners().collect::<Vec<_>>().join(",")),
+            egress_ignored_ips: or(&overrides.egress_ignored_ips, EGRESS_IGNORED_IPS),
+            egress_ignored_ports: or(&overrides.egress_ignored_ports, EGRESS_IGNORED_PORTS),
+        }
+    }
+
+    /// The pod's annotations that the network plugin reads.
+    pub fn annotations(&self) -> [(&'static str, String); 7] {
+        [
+            ("appmesh.k8s.aws/ports", self.ports.clone()),
+            ("appmesh.k8s.aws/egressIgnoredIPs", self.egress_ignored_ips.clone()),
+            ("appmesh.k8s.aws/egressIgnoredPorts", self.egress_ignored_ports.clone()),
+            ("appmesh.k8s.aws/proxyIngressPort", INGRESS_PORT.to_string()),
+            ("appmesh.k8s.aws/proxyEgressPort", EGRESS_PORT.to_string()),
+            ("appmesh.k8s.aws/ignoredUID", ENVOY.to_string()),
+            ("appmesh.k8s.aws/sidecarInjectorWebhook", "enabled".to_owned()),
+        ]
+    }
+
+    /// The init container.
+    pub fn container(&self, sidecar: &Sidecar) -> Value {
+        let variables = [
+            ("APPMESH_START_ENABLED", "1".to_owned()),
+            ("APPMESH_IGNORE_UID", ENVOY.to_string()),
+            ("APPMESH_ENVOY_INGRESS_PORT", INGRESS_PORT.to_string()),
+            ("APPMESH_ENVOY_EGRESS_PORT", EGRESS_PORT.to_string()),
+            ("APPMESH_APP_PORTS", self.ports.clone()),
+            ("APPMESH_EGRESS_IGNORED_IP", self.egress_ignored_ips.clone()),
+            ("APPMESH_EGRESS_IGNORED_PORTS", self.egress_ignored_ports.clone()),
+            ("APPMESH_ENABLE_IPV6", "0".to_owned()),
+        ];
+        json!({
+            "name": INIT,
+            "image": sidecar.init_image,
+            "imagePullPolicy": sidecar.sidecar_image_pull_policy,
+            "env": variables.map(|(name, value)| variable(name, &value)),
+            "resources": { "requests": { "cpu": "10m", "memory": "32Mi" } },
+            "securityContext": {
+                "allowPrivilegeEscalation": false,
+                "capabilities": { "add": ["NET_ADMIN"], "drop": ["ALL"] },
+                "readOnlyRootFilesystem": true,
+                // The pod may run as somebody else, and a capability is root's alone.
+                "runAsNonRoot": false,
+                "runAsUser": 0
+            }
+        })
+    }
+}
+
+/// The socket that a pod's Envoy gets its certificates from.
+pub fn sds<'a>(overrides: &SidecarOverrides, sidecar: &'a Sidecar) -> Option<&'a str> {
+    overrides.sds.unwrap_or(sidecar.sds_enabled).then_some(sidecar.sds_uds_path.as_str())
+}
+
+/// The container of Envoy with its mounts. `ca` is the authority of the xDS server's certificate, PEM.
+pub fn envoy(
+    workload: &WorkloadName,
+    overrides: &SidecarOverrides,
+    sidecar: &Sidecar,
+    ca: &str,
+    mounts: Vec<Value>,
+) -> Value {
+    let bootstrap = Bootstrap { workload, xds: &sidecar.xds_address, ca, sds: sds(overrides, sidecar) };
+    let ready = json!({ "path": "/ready", "port": STATS_PORT });
+    let mut container = json!({
+        "name": SIDECAR,
+        "image": sidecar.sidecar_image,
+        "imagePullPolicy": sidecar.sidecar_image_pull_policy,
+        // A native sidecar: the containers start once its startup probe succeeds, and it ends after them.
+        "restartPolicy": "Always",
+        // By the image's PATH: Envoy's own images and Amazon's have it in different folders.
+        "command": ["envoy"],
+        "args": [
+            "--config-yaml", escape(&bootstrap.to_json().to_string()),
+            "--log-level", sidecar.sidecar_log_level,
+            "--concurrency", overrides.concurrency.unwrap_or(WORKERS).to_string(),
+            "--disable-hot-restart"
+        ],
+        "ports": [{ "name": "stats", "containerPort": STATS_PORT, "protocol": "TCP" }],
+        "startupProbe": {
+            "httpGet": ready, "periodSeconds": 1, "failureThreshold": sidecar.startup_timeout
+        },
+        "readinessProbe": {
+            "httpGet": ready,
+            "initialDelaySeconds": sidecar.readiness_probe_initial_delay,
+            "periodSeconds": sidecar.readiness_probe_period
+        },
+        "resources": resources(overrides, sidecar),
+        "securityContext": {
+            "allowPrivilegeEscalation": false,
+            "capabilities": { "drop": ["ALL"] },
+            "readOnlyRootFilesystem": true,
+            "runAsGroup": ENVOY,
+            "runAsNonRoot": true,
+            "runAsUser": ENVOY
+        },
+        "volumeMounts": mounts
+    });
+    if !overrides.env.is_empty() {
+        container["env"] = overrides.env.iter().map(|(name, value)| variable(name, value)).collect();
+    }
+    container
+}
+
+fn variable(name: &str, value: &str) -> Value {
+    json!({ "name": name, "value": value })
+}
+
+/// Kubernetes expands `$(NAME)` in arguments; `$$` is a dollar sign.
+fn escape(argument: &str) -> String {
+    argument.replace('$', "$$")
+}
+
+fn resources(overrides: &SidecarOverrides, sidecar: &Sidecar) -> Value {
+    let requests = quantities([
+        ("cpu", &overrides.cpu_request, &sidecar.sidecar_cpu_requests),
+        ("memory", &overrides.memory_request, &sidecar.sidecar_memory_requests),
+    ]);
+    let limits = quantities([
+        ("cpu", &overrides.cpu_limit, &sidecar.sidecar_cpu_limits),
+        ("memory", &overrides.memory_limit, &sidecar.sidecar_memory_limits),
+    ]);
+    let mut resources = json!({ "requests": requests });
+    if !limits.is_empty() {
+        resources["limits"] = json!(limits);
+    }
+    resources
+}
+
+/// Those that are given, by the pod or else by the chart.
+fn quantities<'a>(of: [(&'a str, &'a Option<String>, &'a String); 2]) -> BTreeMap<&'a str, &'a String> {
+    let given = of.into_iter().map(|(name, own, default)| (name, own.as_ref().unwrap_or(default)));
+    given.filter(|(_, quantity)| !quantity.is_empty()).collect()
+}
