@@ -3,7 +3,7 @@
 use crate::elf;
 use crate::image::{Blob, Image, Manifest, Part};
 use crate::layer::Layer;
-use crate::oci::{self, Config, Descriptor, Execution, ImageManifest, RootFs};
+use crate::oci::{self, Config, Descriptor, Execution, RootFs};
 use anyhow::{Context, Result};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -72,22 +72,12 @@ fn assemble(architecture: &str, entry: String, layers: Vec<Blob>) -> Result<Imag
         },
     })?;
     let config = Blob::of(vec![Part::Bytes(config.into())])?;
-    let manifest = manifest(&config, &layers)?;
+    let descriptors = layers.iter().map(|layer| Descriptor::new(oci::LAYER, &layer.digest, layer.size));
+    let manifest = Manifest::of(&config, descriptors.collect())?;
     let mut image = Image { platforms: BTreeSet::from([format!("linux/{architecture}")]), ..Image::default() };
     layers.into_iter().chain([config]).for_each(|blob| image.add(blob));
     image.manifests.push(manifest);
     Ok(image)
-}
-
-/// The manifest of layers that are plain tars.
-pub fn manifest(config: &Blob, layers: &[Blob]) -> Result<Manifest> {
-    let bytes = serde_json::to_vec(&ImageManifest {
-        schema_version: 2,
-        media_type: oci::MANIFEST,
-        config: Descriptor::new(oci::CONFIG, &config.digest, config.size),
-        layers: layers.iter().map(|layer| Descriptor::new(oci::LAYER, &layer.digest, layer.size)).collect(),
-    })?;
-    Ok(Manifest::new(oci::MANIFEST, bytes))
 }
 
 #[cfg(test)]

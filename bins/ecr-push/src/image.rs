@@ -1,14 +1,15 @@
 //! An image as a registry wants it: blobs first, then the manifests that name them.
 
+use crate::oci::{self, Descriptor, ImageManifest};
 use anyhow::{Context, Result};
 use bytes::Bytes;
-use sha2::{Digest, Sha256};
+use sha2::{Digest, Sha256, Sha512};
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
-use tempfile::TempDir;
 
 /// An image, or an index of images for several platforms. It holds no layer in memory.
 #[derive(Debug, Default)]
@@ -19,8 +20,8 @@ pub struct Image {
     pub manifests: Vec<Manifest>,
     /// What it runs on, `linux/amd64`; empty when it does not say.
     pub platforms: BTreeSet<String>,
-    /// Hold what was unpacked until the push is done.
-    pub scratch: Vec<TempDir>,
+    /// What its source has or names, too, and why it is not part of it.
+    pub left_out: Vec<String>,
 }
 
 impl Image {
@@ -34,6 +35,18 @@ impl Image {
         if self.blobs.iter().all(|known| known.digest != blob.digest) {
             self.blobs.push(blob);
         }
+    }
+
+    /// Adds all of another image, which an index names.
+    pub fn join(&mut self, other: Image) {
+        other.blobs.into_iter().for_each(|blob| self.add(blob));
+        for manifest in other.manifests {
+            if self.manifests.iter().all(|known| known.digest != manifest.digest) {
+                self.manifests.push(manifest);
+            }
+        }
+        self.platforms.extend(other.platforms);
+        self.left_out.extend(other.left_out);
     }
 }
 
@@ -50,6 +63,14 @@ impl Manifest {
     pub fn new(media_type: &str, bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
         Self { digest: sha256(&bytes), media_type: media_type.to_owned(), bytes }
+    }
+
+    /// The manifest of an image that has none yet.
+    pub fn of(config: &Blob, layers: Vec<Descriptor>) -> Result<Self> {
+        let config = Descriptor::new(oci::CONFIG, &config.digest, config.size);
+        let bytes =
+            serde_json::to_vec(&ImageManifest { schema_version: 2, media_type: oci::MANIFEST, config, layers })?;
+        Ok(Self::new(oci::MANIFEST, bytes))
     }
 }
 
@@ -70,7 +91,7 @@ impl Blob {
         let mut hash = Sha256::new();
         let mut buffer = vec![0; 256 << 10];
         for part in &parts {
-            let mut reader = part.reader()?;
+            let mut reader = part.reader().with_context(|| format!("read {part}"))?;
             loop {
                 match reader.read(&mut buffer).with_context(|| format!("read {part}"))? {
                     0 => break,
@@ -84,20 +105,50 @@ impl Blob {
             parts,
         })
     }
+
+    /// All of it, for what is small.
+    pub fn bytes(&self) -> Result<Vec<u8>> {
+        let parts = self.parts.iter().map(Part::bytes).collect::<Result<Vec<_>>>()?;
+        Ok(parts.concat())
+    }
 }
 
 /// A piece of a blob: bytes in memory, or a stretch of a file that is read when it is sent.
 #[derive(Debug, Clone)]
 pub enum Part {
     Bytes(Bytes),
-    File { path: Arc<Path>, offset: u64, size: u64 },
+    File { origin: Origin, offset: u64, size: u64 },
+}
+
+/// A file to read from: opened by its name when it is read, or open already and perhaps without a name.
+#[derive(Debug, Clone)]
+pub struct Origin {
+    name: Arc<Path>,
+    open: Option<Arc<File>>,
+}
+
+impl Origin {
+    /// A file that stays open. `name` is how messages call it.
+    pub fn open(name: &Path, file: File) -> Self {
+        Self { name: name.into(), open: Some(file.into()) }
+    }
+
+    fn file(&self) -> io::Result<Arc<File>> {
+        self.open.clone().map_or_else(|| File::open(&self.name).map(Arc::new), Ok)
+    }
 }
 
 impl Part {
     /// A whole file.
     pub fn file(path: &Path) -> Result<Self> {
         let facts = std::fs::metadata(path).with_context(|| format!("read {}", path.display()))?;
-        Ok(Self::File { path: path.into(), offset: 0, size: facts.len() })
+        Ok(Self::File { origin: Origin { name: path.into(), open: None }, offset: 0, size: facts.len() })
+    }
+
+    /// A whole file that stays open.
+    pub fn open(name: &Path, file: File) -> Result<Self> {
+        let facts = file.metadata().with_context(|| format!("read {}", name.display()))?;
+        Ok(Self::File { origin: Origin::open(name, file), offset: 0, size: facts.len() })
     }
 
     /// Bytes.
@@ -109,13 +160,11 @@ impl Part {
     }
 
     /// Reads exactly this part.
-    pub fn reader(&self) -> Result<Box<dyn Read>> {
+    pub fn reader(&self) -> io::Result<Box<dyn Read + Send>> {
         Ok(match self {
             Part::Bytes(bytes) => Box::new(io::Cursor::new(bytes.clone())),
-            Part::File { path, offset, size } => {
-                let mut file = File::open(path).with_context(|| format!("open {}", path.display()))?;
-                file.seek(SeekFrom::Start(*offset)).with_context(|| format!("read {}", path.display()))?;
-                Box::new(file.take(*size))
+            Part::File { origin, offset, size } => {
+                Box::new(Stretch { file: origin.file()?, offset: *offset }.take(*size))
             }
         })
     }
@@ -123,7 +172,8 @@ impl Part {
     /// All of it, for what is small.
     pub fn bytes(&self) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        self.reader()?.read_to_end(&mut bytes).with_context(|| format!("read {self}"))?;
+        let read = self.reader().and_then(|mut reader| reader.read_to_end(&mut bytes));
+        read.with_context(|| format!("read {self}"))?;
         Ok(bytes)
     }
 }
@@ -132,14 +182,37 @@ impl std::fmt::Display for Part {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Part::Bytes(bytes) => write!(f, "{} bytes", bytes.len()),
-            Part::File { path, .. } => path.display().fmt(f),
+            Part::File { origin, .. } => origin.name.display().fmt(f),
         }
+    }
+}
+
+/// Reads a file from an offset on. The file has no position of its own: several parts of it are read at once.
+struct Stretch {
+    file: Arc<File>,
+    offset: u64,
+}
+
+impl Read for Stretch {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read_at(buffer, self.offset)?;
+        self.offset += read as u64;
+        Ok(read)
     }
 }
 
 /// `sha256:…`
 pub fn sha256(bytes: &[u8]) -> String {
     format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
+}
+
+/// The digest by the algorithm of another one, if that is known here.
+pub fn digest(like: &str, bytes: &[u8]) -> Option<String> {
+    match like.split_once(':')?.0 {
+        "sha256" => Some(sha256(bytes)),
+        "sha512" => Some(format!("sha512:{}", hex::encode(Sha512::digest(bytes)))),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

@@ -12,14 +12,17 @@ pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 /// Media type of a layer this tool writes: a tar, not compressed.
 pub const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+/// Media type of a layer that zstd has compressed.
+pub const LAYER_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
+/// Media type of docker's own manifest, schema 2, which knows no zstd.
+pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 /// Media types of an index.
 pub const INDEXES: [&str; 2] =
     ["application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json"];
 /// Every kind of manifest that ECR keeps, as `Accept` names them.
-pub const MANIFESTS: [&str; 4] =
-    [MANIFEST, INDEXES[0], "application/vnd.docker.distribution.manifest.v2+json", INDEXES[1]];
-/// The annotation that names an image in an OCI layout.
-pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
+pub const MANIFESTS: [&str; 4] = [MANIFEST, INDEXES[0], DOCKER_MANIFEST, INDEXES[1]];
+/// The annotations that name an image in an OCI layout: the specification's, often the tag alone, and containerd's.
+pub const NAMES: [&str; 2] = ["org.opencontainers.image.ref.name", "io.containerd.image.name"];
 
 /// Points at a blob or a manifest.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -30,32 +33,55 @@ pub struct Descriptor {
     pub digest: String,
     /// Bytes.
     pub size: u64,
-    #[serde(default, skip_serializing)]
+    /// What an image of an index runs on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub platform: Option<Platform>,
+    #[serde(skip_serializing)]
     pub annotations: Option<BTreeMap<String, String>>,
+    /// What it is, being no image.
+    #[serde(skip_serializing)]
+    pub artifact_type: Option<String>,
+    /// The content itself, in base64.
+    #[serde(skip_serializing)]
+    pub data: Option<String>,
     /// Where else the blob is; a layer that may not be distributed is only there.
-    #[serde(default, skip_serializing)]
+    #[serde(skip_serializing)]
     pub urls: Option<Vec<String>>,
 }
 
 impl Descriptor {
     pub fn new(media_type: &str, digest: &str, size: u64) -> Self {
         let (media_type, digest) = (media_type.to_owned(), digest.to_owned());
-        Self { media_type, digest, size, annotations: None, urls: None }
+        Self {
+            media_type,
+            digest,
+            size,
+            platform: None,
+            annotations: None,
+            artifact_type: None,
+            data: None,
+            urls: None,
+        }
     }
 
-    /// What the layout calls the image.
-    pub fn ref_name(&self) -> Option<&str> {
-        Some(self.annotations.as_ref()?.get(REF_NAME)?.as_str())
+    /// The value of an annotation.
+    pub fn annotation(&self, name: &str) -> Option<&str> {
+        Some(self.annotations.as_ref()?.get(name)?.as_str())
     }
 }
 
 /// What an image runs on; part of a configuration, too.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Platform {
     /// As Go spells it: `amd64`, `arm64`.
+    #[serde(default)]
     pub architecture: String,
     /// `linux`
+    #[serde(default)]
     pub os: String,
+    /// Of the architecture: `v7` of `arm`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub variant: Option<String>,
 }
 
 impl Platform {
@@ -66,9 +92,15 @@ impl Platform {
     }
 }
 
-/// Any manifest, as read: of an image, or an index of such.
+/// Any manifest, as read: of an image, of an artifact, or an index of such.
 #[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct AnyManifest {
+    pub media_type: Option<String>,
+    /// What it is, being no image.
+    pub artifact_type: Option<String>,
+    /// What it is about: a signature's image.
+    pub subject: Option<Descriptor>,
     /// Of an index.
     pub manifests: Option<Vec<Descriptor>>,
     /// Of an image.
@@ -102,7 +134,7 @@ pub struct Execution {
     pub entrypoint: Vec<String>,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize)]
 pub struct RootFs {
     /// Digests of the layers as tars, before any compression.
     pub diff_ids: Vec<String>,

@@ -185,10 +185,13 @@ pub fn plan_delete(want: &Want, have: &Have) -> Vec<Change> {
     changes
 }
 
-/// What a person should know: whose repository it is.
+/// What a person should know: whose repository it is, and what of the source is not part of the image.
 pub fn remarks(want: &Want, have: &Have) -> Vec<String> {
     let foreign = have.repository.iter().filter(|_| !want.adopt).filter_map(|found| found.foreign.as_ref());
-    foreign.map(|whose| format!("repository {} is used, {whose}: --adopt takes it over", want.repository)).collect()
+    let foreign =
+        foreign.map(|whose| format!("repository {} is used, {whose}: --adopt takes it over", want.repository));
+    let left_out = want.image.iter().flat_map(|image| &image.left_out).map(|what| format!("left out: {what}"));
+    foreign.chain(left_out).collect()
 }
 
 /// What `--delete` leaves, and why.

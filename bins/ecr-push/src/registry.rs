@@ -6,6 +6,7 @@ use backon::{ExponentialBuilder, Retryable};
 use bytes::Bytes;
 use common::Error;
 use common::aws::{lacking, permit};
+use futures::stream::try_unfold;
 use futures::{Stream, StreamExt, TryStreamExt};
 use http::HeaderValue;
 use indicatif::ProgressBar;
@@ -14,12 +15,10 @@ use oci_client::client::{Client, ClientConfig, ClientProtocol};
 use oci_client::errors::OciDistributionError;
 use oci_client::secrets::RegistryAuth;
 use std::future::ready;
-use std::io::{self, SeekFrom};
+use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncSeekExt};
-use tokio_util::io::ReaderStream;
 
 /// Blobs under way at once. Source: docker's `max-concurrent-uploads` is 5, containerd's 3.
 const PARALLEL: usize = 4;
@@ -191,21 +190,24 @@ impl Login {
     }
 }
 
-/// The content of a blob, read as it is sent.
+/// Reads the content of a blob as it is sent.
 fn read(parts: Vec<Part>) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
-    futures::stream::iter(parts).then(open).try_flatten()
+    futures::stream::iter(parts).flat_map(pieces)
 }
 
-async fn open(part: Part) -> io::Result<impl Stream<Item = io::Result<Bytes>> + Send> {
-    let reader: Box<dyn tokio::io::AsyncRead + Send + Unpin> = match part {
-        Part::Bytes(bytes) => Box::new(io::Cursor::new(bytes)),
-        Part::File { path, offset, size } => {
-            let mut file = tokio::fs::File::open(&path).await?;
-            file.seek(SeekFrom::Start(offset)).await?;
-            Box::new(file.take(size))
-        }
-    };
-    Ok(ReaderStream::with_capacity(reader, CHUNK))
+/// Reads a part piece by piece, each on a thread that may block.
+fn pieces(part: Part) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
+    let part = Arc::new(part);
+    try_unfold(None::<Box<dyn Read + Send>>, move |reader| {
+        let part = part.clone();
+        let next = move || {
+            let mut reader = reader.map_or_else(|| part.reader(), Ok)?;
+            let mut piece = Vec::with_capacity(CHUNK);
+            reader.by_ref().take(CHUNK as u64).read_to_end(&mut piece)?;
+            Ok((!piece.is_empty()).then(|| (Bytes::from(piece), Some(reader))))
+        };
+        async { tokio::task::spawn_blocking(next).await? }
+    })
 }
 
 /// At most five tries over some seconds.

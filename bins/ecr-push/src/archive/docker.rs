@@ -2,61 +2,90 @@
 
 use super::choose;
 use super::layout::platform;
-use super::store::{GZIP, Store, gunzip};
-use crate::binary::manifest;
-use crate::image::{Blob, Image, Part};
-use crate::oci::RootFs;
+use super::packing::{Packing, gunzip, temporary};
+use super::store::Store;
+use crate::image::{Blob, Image, Manifest, Part};
+use crate::oci::{Descriptor, LAYER, LAYER_ZSTD};
 use anyhow::{Context, Result};
 use serde::Deserialize;
-use std::io::Read;
-use tempfile::TempDir;
+use std::path::Path;
 
+/// An image in `manifest.json`. Lists without entries are written as `null`, or not at all.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Saved {
     config: String,
     repo_tags: Option<Vec<String>>,
-    layers: Vec<String>,
+    layers: Option<Vec<String>>,
 }
 
 #[derive(Deserialize)]
 struct Config {
-    rootfs: RootFs,
+    rootfs: Option<RootFs>,
+}
+
+#[derive(Deserialize)]
+struct RootFs {
+    diff_ids: Option<Vec<String>>,
 }
 
 pub fn image(store: &Store, list: &Part, tag: Option<&str>) -> Result<Image> {
-    let list: Vec<Saved> = serde_json::from_slice(&list.bytes()?).context("read manifest.json")?;
-    let saved = choose(&list, tag, |saved| saved.repo_tags.clone().unwrap_or_else(|| vec![saved.config.clone()]))?;
+    let list: Vec<Saved> =
+        serde_json::from_slice(&list.bytes()?).with_context(|| format!("{store}: read manifest.json"))?;
+    let list = merged(list);
+    let saved = choose(store, &list, tag, |saved| match &saved.repo_tags {
+        Some(tags) if !tags.is_empty() => tags.clone(),
+        _ => vec![saved.config.clone()],
+    })?;
     let config = Blob::of(vec![store.get(&saved.config)?])?;
     let facts: Config = serde_json::from_slice(&config.parts.first().context("empty")?.bytes()?)
-        .with_context(|| format!("read {}", saved.config))?;
-    let digests = facts.rootfs.diff_ids;
-    if digests.len() != saved.layers.len() {
-        return Err(store.damaged(format!("{} layers, {} digests of layers", saved.layers.len(), digests.len())));
+        .with_context(|| format!("{store}: read {}", saved.config))?;
+    let digests = facts.rootfs.and_then(|rootfs| rootfs.diff_ids).unwrap_or_default();
+    let names = saved.layers.as_deref().unwrap_or_default();
+    if digests.len() != names.len() {
+        return Err(store.damaged(format!("{} layers, {} digests of layers", names.len(), digests.len())));
     }
 
     let mut image = Image { platforms: platform(&config).into_iter().collect(), ..Image::default() };
-    let mut layers = Vec::new();
-    for (name, digest) in saved.layers.iter().zip(digests) {
-        let part = unpacked(store.get(name)?, &mut image.scratch).with_context(|| format!("unpack {name}"))?;
-        // The configuration's digest of a layer is that of its plain tar; the registry refuses what does not have it.
-        layers.push(Blob { digest, size: part.size(), parts: vec![part] });
+    let mut descriptors = Vec::new();
+    for (name, digest) in names.iter().zip(digests) {
+        let (media_type, layer) = layer(store, name, digest)?;
+        descriptors.push(Descriptor::new(media_type, &layer.digest, layer.size));
+        image.add(layer);
     }
-    image.manifests.push(manifest(&config, &layers)?);
-    layers.into_iter().chain([config]).for_each(|blob| image.add(blob));
+    image.manifests.push(Manifest::of(&config, descriptors)?);
+    image.add(config);
     Ok(image)
 }
 
-/// The layer as a plain tar.
-fn unpacked(layer: Part, scratch: &mut Vec<TempDir>) -> Result<Part> {
-    let mut magic = Vec::new();
-    layer.reader()?.take(2).read_to_end(&mut magic)?;
-    if magic != GZIP {
-        return Ok(layer);
+/// One image may be listed once for each of its names.
+fn merged(list: Vec<Saved>) -> Vec<Saved> {
+    let mut merged: Vec<Saved> = Vec::new();
+    for saved in list {
+        let same = |known: &&mut Saved| (&known.config, &known.layers) == (&saved.config, &saved.layers);
+        match merged.iter_mut().find(same) {
+            Some(known) => known.repo_tags.get_or_insert_default().extend(saved.repo_tags.unwrap_or_default()),
+            None => merged.push(saved),
+        }
     }
-    let folder = tempfile::tempdir().context("make a temporary folder")?;
-    let tar = folder.path().join("layer.tar");
-    scratch.push(folder);
-    gunzip(layer.reader()?, &tar)?;
-    Part::file(&tar)
+    merged
+}
+
+/// A layer and its media type: the plain tar, of which the configuration has the digest, or what zstd made of it, which
+/// has another. The registry refuses what does not have its digest.
+fn layer(store: &Store, name: &str, digest: String) -> Result<(&'static str, Blob)> {
+    let part = store.get(name)?;
+    let (packing, _) = part.reader().and_then(Packing::of).with_context(|| format!("{store}: read {name}"))?;
+    let part = match packing {
+        Packing::Plain => part,
+        Packing::Gzip => {
+            let tar = part.reader().map_err(Into::into).and_then(|reader| temporary(gunzip(reader)));
+            Part::open(Path::new(name), tar.with_context(|| format!("{store}: unpack {name}"))?)?
+        }
+        Packing::Zstd => return Ok((LAYER_ZSTD, Blob::of(vec![part])?)),
+        Packing::Other(packing) => {
+            return Err(store.damaged(format!("{name} is compressed with {packing}, which no image may be")));
+        }
+    };
+    Ok((LAYER, Blob { digest, size: part.size(), parts: vec![part] }))
 }

@@ -1,61 +1,64 @@
 //! The files of an archive, by name: of a folder, or of a tar where they lie.
 
-use crate::image::Part;
+use super::packing::{Packing, gunzip, temporary};
+use crate::image::{Origin, Part};
 use anyhow::{Context, Result};
 use common::Error;
-use flate2::read::MultiGzDecoder;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::File;
-use std::io::{BufReader, Read, Seek};
+use std::io::{IsTerminal, Read, Seek};
+use std::os::fd::AsFd;
 use std::path::{Component, Path, PathBuf};
 use tar::{Archive, EntryType};
-use tempfile::TempDir;
 
-/// First bytes of a gzip stream. Source: RFC 1952, 2.3.1.
-pub const GZIP: [u8; 2] = [0x1f, 0x8b];
+/// More links than this one after the other are a circle. Source: Linux, `MAXSYMLINKS`.
+const LINKS: usize = 40;
 
 pub struct Store {
     name: String,
     files: Files,
-    /// Holds the tar out of a tar.gz.
-    pub scratch: Option<TempDir>,
 }
 
 enum Files {
     Folder(PathBuf),
-    Tar(BTreeMap<PathBuf, Part>),
+    Tar(BTreeMap<PathBuf, Entry>),
+}
+
+enum Entry {
+    File(Part),
+    /// Names another entry, as seen from the folder it is in; with a leading slash, from the top.
+    Link(PathBuf),
 }
 
 impl Store {
+    /// Opens a folder, a tar or a tar.gz; `-` is stdin. What cannot be read at any place, a pipe or a tar.gz, is copied
+    /// into a temporary file first.
     pub fn open(path: &Path) -> Result<Self> {
-        let name = path.display().to_string();
-        let root = path.canonicalize().with_context(|| format!("open {name}"))?;
-        if root.is_dir() {
-            return Ok(Self { name, files: Files::Folder(root), scratch: None });
+        let (name, file) = if path == Path::new("-") {
+            ("stdin".to_owned(), stdin()?)
+        } else {
+            let name = path.display().to_string();
+            let file = File::open(path).with_context(|| format!("open {name}"))?;
+            (name, file)
+        };
+        if file.metadata().with_context(|| format!("read {name}"))?.is_dir() {
+            let root = path.canonicalize().with_context(|| format!("open {name}"))?;
+            return Ok(Self { name, files: Files::Folder(root) });
         }
-        let mut file = File::open(&root).with_context(|| format!("open {name}"))?;
-        let mut magic = Vec::new();
-        (&mut file).take(2).read_to_end(&mut magic).with_context(|| format!("read {name}"))?;
-        file.rewind()?;
-        if magic != GZIP {
-            return Ok(Self { files: Files::Tar(index(&root, file, &name)?), name, scratch: None });
-        }
-        let scratch = tempfile::tempdir().context("make a temporary folder")?;
-        let tar = scratch.path().join("archive.tar");
-        gunzip(file, &tar).with_context(|| format!("unpack {name}"))?;
-        let files = Files::Tar(index(&tar, File::open(&tar)?, &name)?);
-        Ok(Self { name, files, scratch: Some(scratch) })
+        let tar = random_access(file, &name)?;
+        Ok(Self { files: Files::Tar(index(tar, &name)?), name })
     }
 
     /// A file, if it is there. A name that leads out of the archive is an error.
     pub fn find(&self, name: &str) -> Result<Option<Part>> {
-        let outside = || Error::failed(format!("{}: {name} is not inside", self.name));
+        let outside = || self.damaged(format!("{name} is not inside"));
         let path = Path::new(name);
         if !path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
-            return Err(outside().into());
+            return Err(outside());
         }
         match &self.files {
-            Files::Tar(files) => Ok(files.get(&plain(path)).cloned()),
+            Files::Tar(entries) => Ok(follow(entries, path)),
             Files::Folder(root) => {
                 let path = root.join(path);
                 if !path.is_file() {
@@ -63,7 +66,7 @@ impl Store {
                 }
                 let real = path.canonicalize().with_context(|| format!("open {}", path.display()))?;
                 if !real.starts_with(root) {
-                    return Err(outside().into());
+                    return Err(outside());
                 }
                 Part::file(&real).map(Some)
             }
@@ -72,50 +75,109 @@ impl Store {
 
     /// A file that must be there.
     pub fn get(&self, name: &str) -> Result<Part> {
-        Ok(self.find(name)?.ok_or_else(|| Error::failed(format!("{} lacks {name}", self.name)))?)
+        self.find(name)?.ok_or_else(|| self.damaged(format!("lacks {name}")))
     }
 
     /// An error about what this archive holds.
-    pub fn damaged(&self, what: impl std::fmt::Display) -> anyhow::Error {
-        Error::failed(format!("{}: {what}", self.name)).into()
+    pub fn damaged(&self, what: impl fmt::Display) -> anyhow::Error {
+        Error::failed(format!("{self}: {what}")).into()
     }
 }
 
-pub fn gunzip(from: impl Read, to: &Path) -> Result<()> {
-    let mut file = File::create(to).with_context(|| format!("create {}", to.display()))?;
-    std::io::copy(&mut MultiGzDecoder::new(BufReader::new(from)), &mut file)?;
-    Ok(())
+impl fmt::Display for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
 }
 
-/// Where each file of a tar lies. Links, by which old versions of docker repeat a layer, become what they name.
-fn index(path: &Path, file: File, name: &str) -> Result<BTreeMap<PathBuf, Part>> {
-    let mut files = BTreeMap::new();
-    let mut links = Vec::new();
-    let mut archive = Archive::new(file);
-    let entries = archive.entries_with_seek().with_context(|| format!("read {name}"))?;
-    for entry in entries {
+/// Stdin as a file like any other.
+fn stdin() -> Result<File> {
+    let stdin = std::io::stdin();
+    if stdin.is_terminal() {
+        return Err(Error::usage("stdin is a terminal").hint("pipe an archive in, or name a file").into());
+    }
+    Ok(stdin.as_fd().try_clone_to_owned().context("open stdin")?.into())
+}
+
+/// The tar as a file that can be read at any place: itself, or a copy of what comes through a pipe or is packed.
+fn random_access(mut file: File, name: &str) -> Result<File> {
+    let read = || format!("read {name}");
+    let (packing, start) = Packing::of(&mut file).with_context(read)?;
+    if start.is_empty() {
+        let empty = Error::failed(format!("{name} is empty"));
+        return Err(empty.hint("see whether the program that writes it failed").into());
+    }
+    let seekable = file.metadata().with_context(read)?.is_file();
+    let all = start.as_slice().chain(&file);
+    match packing {
+        Packing::Gzip => temporary(gunzip(all)).with_context(|| format!("unpack {name}")),
+        Packing::Zstd | Packing::Other(_) => {
+            let packed = Error::failed(format!("{name} is not a tar, nor a tar.gz: it is compressed with {packing}"));
+            Err(packed.hint("unpack it first; a pipe will do").into())
+        }
+        Packing::Plain if seekable => {
+            file.rewind().with_context(read)?;
+            Ok(file)
+        }
+        Packing::Plain => temporary(all).with_context(read),
+    }
+}
+
+/// Where each file of a tar lies.
+fn index(tar: File, name: &str) -> Result<BTreeMap<PathBuf, Entry>> {
+    let read = || format!("read {name}");
+    let mut archive = Archive::new(tar.try_clone().with_context(read)?);
+    let origin = Origin::open(Path::new(name), tar);
+    let mut entries = BTreeMap::new();
+    for entry in archive.entries_with_seek().with_context(read)? {
         let entry = entry.with_context(|| format!("{name} is not a tar, nor a tar.gz"))?;
         let here = plain(&entry.path()?);
         let target = entry.link_name()?;
         match (entry.header().entry_type(), target) {
             (EntryType::Regular | EntryType::Continuous, _) => {
-                let part = Part::File { path: path.into(), offset: entry.raw_file_position(), size: entry.size() };
-                files.insert(here, part);
+                let (origin, offset, size) = (origin.clone(), entry.raw_file_position(), entry.size());
+                entries.insert(here, Entry::File(Part::File { origin, offset, size }));
             }
-            (EntryType::Link, Some(target)) => links.push((here, plain(&target))),
+            (EntryType::Link, Some(target)) => {
+                entries.insert(here, Entry::Link(Path::new("/").join(target)));
+            }
             (EntryType::Symlink, Some(target)) => {
-                let beside = here.parent().map(|folder| folder.join(&target)).unwrap_or_default();
-                links.push((here, plain(&beside)));
+                entries.insert(here, Entry::Link(target.into_owned()));
             }
             _ => {}
         }
     }
-    for (here, target) in links {
-        if let Some(part) = files.get(&target).cloned() {
-            files.insert(here, part);
+    Ok(entries)
+}
+
+/// The file that a path leads to, by way of links to files and to folders, as if the tar were unpacked. Old versions of
+/// docker repeat a layer by a link, before or after what it names.
+fn follow(entries: &BTreeMap<PathBuf, Entry>, path: &Path) -> Option<Part> {
+    let mut here = PathBuf::new();
+    let mut links = 0;
+    let mut ahead: Vec<Component> = path.components().rev().collect();
+    while let Some(step) = ahead.pop() {
+        match step {
+            Component::Normal(name) => here.push(name),
+            Component::ParentDir => {
+                here.pop();
+            }
+            Component::RootDir => here.clear(),
+            Component::CurDir | Component::Prefix(_) => {}
+        }
+        if let (Component::Normal(_), Some(Entry::Link(target))) = (step, entries.get(&here)) {
+            links += 1;
+            if links > LINKS {
+                return None;
+            }
+            here.pop();
+            ahead.extend(target.components().rev());
         }
     }
-    Ok(files)
+    match entries.get(&here)? {
+        Entry::File(part) => Some(part.clone()),
+        Entry::Link(_) => None,
+    }
 }
 
 /// Without `.` and `..`, and never above the top.

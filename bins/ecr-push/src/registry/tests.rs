@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may stop at the first surprise")]
 
 use super::*;
-use crate::image::sha256;
+use crate::image::{Origin, sha256};
 use ::tests::hostile::{spoiled, spoiled_text};
 use ::tests::report::Row;
 use axum::Router;
@@ -21,6 +21,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::AtomicUsize;
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
 /// ECR's own words, of its registry.
@@ -175,7 +176,8 @@ fn keep(fault: &str, converged: usize, told: usize) {
 fn image(folder: &std::path::Path) -> Image {
     let path = folder.join("content");
     std::fs::write(&path, b"..content..").unwrap();
-    let file = Part::File { path: path.into(), offset: 2, size: 7 };
+    let file = std::fs::File::open(&path).unwrap();
+    let file = Part::File { origin: Origin::open(&path, file), offset: 2, size: 7 };
     let blob = Blob::of(vec![Part::Bytes("head ".into()), file]).unwrap();
     assert_eq!((blob.digest.clone(), blob.size), (sha256(b"head content"), 12));
     let manifests = vec![Manifest::new("application/vnd.oci.image.manifest.v1+json", "{}")];
@@ -322,7 +324,7 @@ async fn cutting(server: SocketAddr, cuts: usize, after: u64) -> SocketAddr {
                 let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
                     (client.split(), server.split());
                 let up = async {
-                    tokio::io::copy(&mut (&mut from_client).take(after), &mut to_server).await?;
+                    tokio::io::copy(&mut AsyncReadExt::take(&mut from_client, after), &mut to_server).await?;
                     if cuts.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_err() {
                         tokio::io::copy(&mut from_client, &mut to_server).await?;
                     }
