@@ -7,6 +7,7 @@ use crate::registry::Pass;
 use anyhow::{Context, Result};
 use aws_config::SdkConfig;
 use aws_sdk_ecr::Client;
+use aws_sdk_ecr::config::Region;
 use aws_sdk_ecr::types::{ImageFailureCode, ImageIdentifier, ImageTagMutability, Tag};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -20,6 +21,11 @@ pub struct Ecr(Client);
 impl Ecr {
     pub fn new(config: &SdkConfig) -> Self {
         Self(Client::new(config))
+    }
+
+    /// The same account's, elsewhere.
+    pub fn in_region(&self, region: &str) -> Self {
+        Self(Client::from_conf(self.0.config().to_builder().region(Region::new(region.to_owned())).build()))
     }
 
     pub async fn repository(&self, name: &str) -> Result<Option<Repository>> {

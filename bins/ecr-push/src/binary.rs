@@ -115,7 +115,7 @@ pub mod tests {
         let path = write(folder.path(), "hello", &program(62, None));
         let image = image(&[path]).unwrap();
         assert_eq!(image.platforms, BTreeSet::from(["linux/amd64".to_owned()]));
-        let config = String::from_utf8(image.blobs[2].parts[0].bytes().unwrap()).unwrap();
+        let config = String::from_utf8(image.blobs[2].bytes().unwrap()).unwrap();
         assert!(config.starts_with(r#"{"architecture":"amd64","config":{"Entrypoint":["/hello"]},"os":"linux","#));
         let base = ["40755 etc/", "40755 etc/ssl/", "40755 etc/ssl/certs/", "644 etc/ssl/certs/ca-certificates.crt"];
         assert_eq!(layer_entries(&image.blobs[0])[..4], base.map(|line| line.replace("40755", "755")));

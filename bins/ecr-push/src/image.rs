@@ -1,6 +1,7 @@
 //! An image as a registry wants it: blobs first, then the manifests that name them.
 
-use crate::oci::{self, Descriptor, ImageManifest};
+use crate::oci::{self, AnyManifest, Descriptor, ImageManifest};
+use crate::remote::Remote;
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use sha2::{Digest, Sha256, Sha512};
@@ -25,6 +26,13 @@ pub struct Image {
 }
 
 impl Image {
+    /// An image that the repository has already: nothing that it names is looked at.
+    pub fn there(manifest: Manifest) -> Self {
+        let read = serde_json::from_slice::<AnyManifest>(&manifest.bytes).ok();
+        let children = read.and_then(|read| read.manifests).unwrap_or_default();
+        Self { platforms: oci::platforms(&children), manifests: vec![manifest], ..Self::default() }
+    }
+
     /// The manifest that is the image.
     pub fn top(&self) -> Result<&Manifest> {
         self.manifests.last().context("the image has no manifest")
@@ -81,11 +89,24 @@ pub struct Blob {
     pub digest: String,
     /// Bytes.
     pub size: u64,
-    /// What it consists of, in order.
-    pub parts: Vec<Part>,
+    pub content: Content,
+}
+
+/// Where a blob is read from when it is sent.
+#[derive(Debug, Clone)]
+pub enum Content {
+    /// It consists of these, in this order.
+    Parts(Vec<Part>),
+    /// Another registry has it.
+    Remote(Remote),
 }
 
 impl Blob {
+    /// A blob of which the digest is known.
+    pub fn known(digest: &str, part: Part) -> Self {
+        Self { digest: digest.to_owned(), size: part.size(), content: Content::Parts(vec![part]) }
+    }
+
     /// Reads the parts through for their digest.
     pub fn of(parts: Vec<Part>) -> Result<Self> {
         let mut hash = Sha256::new();
@@ -102,13 +123,21 @@ impl Blob {
         Ok(Self {
             digest: format!("sha256:{}", hex::encode(hash.finalize())),
             size: parts.iter().map(Part::size).sum(),
-            parts,
+            content: Content::Parts(parts),
         })
     }
 
-    /// All of it, for what is small.
+    /// What it consists of, being on this machine.
+    pub fn parts(&self) -> &[Part] {
+        match &self.content {
+            Content::Parts(parts) => parts,
+            Content::Remote(_) => &[],
+        }
+    }
+
+    /// All of it, for what is small and on this machine.
     pub fn bytes(&self) -> Result<Vec<u8>> {
-        let parts = self.parts.iter().map(Part::bytes).collect::<Result<Vec<_>>>()?;
+        let parts = self.parts().iter().map(Part::bytes).collect::<Result<Vec<_>>>()?;
         Ok(parts.concat())
     }
 }
@@ -222,7 +251,7 @@ pub mod tests {
 
     /// The entries of a layer: `MODE PATH`, as `tar` reads them.
     pub fn layer_entries(layer: &Blob) -> Vec<String> {
-        let bytes: Vec<u8> = layer.parts.iter().flat_map(|part| part.bytes().unwrap()).collect();
+        let bytes: Vec<u8> = layer.bytes().unwrap();
         assert_eq!((sha256(&bytes), bytes.len() as u64), (layer.digest.clone(), layer.size));
         let mut archive = tar::Archive::new(&bytes[..]);
         let entries = archive.entries().unwrap().map(|entry| {

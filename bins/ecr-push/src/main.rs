@@ -4,6 +4,7 @@ mod archive;
 mod aws;
 mod binary;
 mod builder;
+mod credentials;
 mod elf;
 mod image;
 mod layer;
@@ -11,6 +12,7 @@ mod nodes;
 mod oci;
 mod plan;
 mod registry;
+mod remote;
 mod repository;
 mod source;
 
@@ -31,11 +33,12 @@ use tokio::time::timeout;
 
 /// Pushes an image to ECR, without a daemon.
 ///
-/// The image comes from static programs (--binary), from an OCI layout or a docker archive (--archive), or is built by
-/// docker, podman or buildah (--context). The same input makes the same digest everywhere; what the registry has is
-/// not sent again. The repository is made when it is missing; one that somebody else made is a conflict unless
-/// --adopt. When a cluster is known, an image that none of its nodes can run is refused. Without a source, the image
-/// of the document must be there.
+/// The image comes from static programs (--binary), from an OCI layout or a docker archive (--archive), is built by
+/// docker, podman or buildah (--context), or is copied from another registry (--image), for nodes that cannot reach it or
+/// are held up by its pull limit. The same input makes the same digest everywhere; what the registry has is not sent
+/// again. The repository is made when it is missing; one that somebody else made is a conflict unless --adopt. When a
+/// cluster is known, an image that none of its nodes can run is refused. Without a source, the image of the document
+/// must be there.
 ///
 ///   Reads   cluster
 ///   Owns    images.NAME {digest, platforms, repository, tag, uri}
@@ -48,6 +51,7 @@ use tokio::time::timeout;
 /// Examples:
 ///   ecr-push web -n --region us-west-2 --repository shop/web --binary target/release/web | jq -r .images.web.uri
 ///   ecr-push web --archive web.tar --tag v1 < cluster.json | manifest-apply web --file web.yaml
+///   ecr-push envoy -n --cluster shop --image envoyproxy/envoy:v1.40.0 | jq -r .images.envoy.uri
 #[derive(Debug, clap::Parser)]
 #[command(name = "ecr-push", version, verbatim_doc_comment)]
 struct EcrPush {
@@ -110,7 +114,11 @@ impl EcrPush {
         let sent = pushed.map_err(|_| late().hint("give it more with --timeout"))??;
         session.made(format!("image {}@{}", want.repository, image.top()?.digest));
         let (blobs, all, size) = (sent.blobs, image.blobs.len(), HumanBytes(sent.bytes));
-        session.stderr.line(format_args!("sent {blobs} of {all} blobs, {size}"));
+        let mounted = match sent.mounted {
+            0 => String::new(),
+            mounted => format!(", {mounted} taken over within the registry"),
+        };
+        session.stderr.line(format_args!("sent {blobs} of {all} blobs, {size}{mounted}"));
         Ok(())
     }
 }
@@ -146,9 +154,12 @@ impl Tool for EcrPush {
         if named && self.source.is_given() && !self.flags.delete {
             want.cluster = Some(session.cluster(&aws).await?);
         }
-        session.aws(&aws).await?;
-        let nodes = self.nodes(session, &want);
-        want.image = self.source.image(want.tag.as_deref(), nodes, &session.stderr).await?;
+        let ecr = Ecr::new(session.aws(&aws).await?);
+        // What a name stands for elsewhere may have changed since it was pushed.
+        let goes = self.flags.delete && self.source.is_remote() && section.digest.is_some();
+        if !goes {
+            want.image = self.source.image(session, &ecr, &want, self.nodes(session, &want)).await?;
+        }
         (want.digest, want.platforms) = match &want.image {
             Some(image) => {
                 let mut digests: Vec<String> = image.manifests.iter().map(|manifest| manifest.digest.clone()).collect();
@@ -157,7 +168,10 @@ impl Tool for EcrPush {
             None => (section.digest, section.platforms),
         };
         if want.digest.is_none() && !self.flags.delete {
-            let hint = format!("give --binary, --archive or --context, or images.{}.digest in the document", self.name);
+            let hint = format!(
+                "give --binary, --archive, --context or --image, or images.{}.digest in the document",
+                self.name
+            );
             return Err(Error::input("no image").hint(hint).into());
         }
         Ok(want)

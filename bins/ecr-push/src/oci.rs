@@ -4,7 +4,7 @@
 //! somebody else's release. Source of the shapes: the OCI image specification 1.1.
 
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Media type of a manifest this tool writes.
 pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -84,7 +84,17 @@ pub struct Platform {
     pub variant: Option<String>,
 }
 
+/// What the images of an index run on, as it says.
+pub fn platforms(children: &[Descriptor]) -> BTreeSet<String> {
+    children.iter().filter_map(|child| child.platform.as_ref()?.name()).collect()
+}
+
 impl Platform {
+    /// What a configuration says it runs on. One of something else than an image says nothing.
+    pub fn of(config: &[u8]) -> Option<String> {
+        serde_json::from_slice::<Self>(config).ok()?.name()
+    }
+
     /// `linux/amd64`; `None` for what runs nowhere, such as an attestation.
     pub fn name(&self) -> Option<String> {
         let known = |word: &str| !word.is_empty() && word != "unknown";

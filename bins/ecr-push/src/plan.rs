@@ -122,7 +122,7 @@ pub fn plan(want: &Want, have: &Have) -> Result<Vec<Change>> {
     if have.image.is_none() {
         if want.image.is_none() {
             let message = format!("image {digest} is not in repository {}", want.repository);
-            return Err(Error::failed(message).hint("push it: --binary, --archive or --context").into());
+            return Err(Error::failed(message).hint("push it: --binary, --archive, --context or --image").into());
         }
         changes.push(Change::Push { repository: name(), digest: digest.clone() });
     }

@@ -1,12 +1,13 @@
 //! The registry side of ECR: what the OCI distribution specification says about a push.
 
-use crate::image::{Blob, Image, Manifest, Part};
+use crate::image::{Blob, Content, Image, Manifest, Part};
+use crate::remote;
 use anyhow::{Context, Result};
 use backon::{ExponentialBuilder, Retryable};
 use bytes::Bytes;
 use common::Error;
 use common::aws::{lacking, permit};
-use futures::stream::try_unfold;
+use futures::stream::{BoxStream, try_unfold};
 use futures::{Stream, StreamExt, TryStreamExt};
 use http::HeaderValue;
 use indicatif::ProgressBar;
@@ -16,12 +17,12 @@ use oci_client::errors::OciDistributionError;
 use oci_client::secrets::RegistryAuth;
 use std::future::ready;
 use std::io::{self, Read};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Blobs under way at once. Source: docker's `max-concurrent-uploads` is 5, containerd's 3.
-const PARALLEL: usize = 4;
+pub const PARALLEL: usize = 4;
 
 /// Bytes read from a file at once.
 const CHUNK: usize = 512 << 10;
@@ -53,6 +54,16 @@ pub struct Registry<T> {
 pub struct Sent {
     pub blobs: usize,
     pub bytes: u64,
+    /// Blobs that the registry took over from another of its repositories.
+    pub mounted: usize,
+}
+
+/// One attempt to send a blob failed.
+enum Fault {
+    /// It could not be read.
+    Source(OciDistributionError),
+    /// It was not taken.
+    Target(OciDistributionError),
 }
 
 impl<T: AsyncFn() -> Result<Pass>> Registry<T> {
@@ -83,22 +94,26 @@ impl<T: AsyncFn() -> Result<Pass>> Registry<T> {
 
     async fn log_in(&self) -> Result<Login> {
         let Pass { host, auth } = (self.pass)().await?;
-        let client = |use_monolithic_push| {
-            let config = ClientConfig {
-                protocol: self.protocol.clone(),
-                use_monolithic_push,
-                connect_timeout: Some(CONNECT_TIMEOUT),
-                user_agent: concat!("crossmesh-ecr-push/", env!("CARGO_PKG_VERSION")),
-                ..ClientConfig::default()
-            };
-            Client::try_from(config).context("make an HTTP client")
-        };
-        let login = Login { whole: client(true)?, pieces: client(false)?, host, repository: self.repository.clone() };
+        let client = |whole| client(self.protocol.clone(), whole);
+        let repository = self.repository.clone();
+        let login = Login { whole: client(true)?, pieces: client(false)?, host, repository, mounts: true.into() };
         for client in [&login.whole, &login.pieces] {
             client.store_auth_if_needed(&login.host, &auth).await;
         }
         Ok(login)
     }
+}
+
+/// A client of a registry. `whole`: sends a blob in one request.
+pub fn client(protocol: ClientProtocol, whole: bool) -> Result<Client> {
+    let config = ClientConfig {
+        protocol,
+        use_monolithic_push: whole,
+        connect_timeout: Some(CONNECT_TIMEOUT),
+        user_agent: concat!("crossmesh-ecr-push/", env!("CARGO_PKG_VERSION")),
+        ..ClientConfig::default()
+    };
+    Client::try_from(config).context("make an HTTP client")
 }
 
 /// A repository of a registry that a pass has opened.
@@ -109,6 +124,8 @@ struct Login {
     pieces: Client,
     host: String,
     repository: String,
+    /// Whether it may still be asked to take blobs over from other repositories: until it refuses one.
+    mounts: AtomicBool,
 }
 
 impl Login {
@@ -122,9 +139,10 @@ impl Login {
     ) -> Result<()> {
         bar.set_length(bar.position() + missing.iter().map(|blob| blob.size).sum::<u64>());
         let uploads = futures::stream::iter(missing).map(|blob| self.send(blob, bar)).buffer_unordered(PARALLEL);
-        let arrived = uploads.try_for_each(|size| {
-            sent.blobs += 1;
-            sent.bytes += size;
+        let arrived = uploads.try_for_each(|blob| {
+            sent.blobs += blob.blobs;
+            sent.bytes += blob.bytes;
+            sent.mounted += blob.mounted;
             ready(Ok(()))
         });
         arrived.await?;
@@ -145,22 +163,57 @@ impl Login {
         looks.buffered(PARALLEL).try_filter_map(|missing| ready(Ok(missing))).try_collect().await
     }
 
-    /// Sends a blob; its size.
-    async fn send(&self, blob: &Blob, bar: &ProgressBar) -> Result<u64> {
+    /// Sends a blob, or has it taken over.
+    async fn send(&self, blob: &Blob, bar: &ProgressBar) -> Result<Sent> {
+        if self.mount(blob).await {
+            bar.inc(blob.size);
+            return Ok(Sent { mounted: 1, ..Sent::default() });
+        }
         let send = || async {
             match self.attempt(&self.whole, blob, bar).await {
-                Err(error) if wants_pieces(&error) => self.attempt(&self.pieces, blob, bar).await,
+                Err(Fault::Target(error)) if wants_pieces(&error) => self.attempt(&self.pieces, blob, bar).await,
                 answer => answer,
             }
         };
-        let sent = send.retry(pauses()).when(transient).await.map_err(|error| judged(error, SEND));
+        let may_pass = |fault: &Fault| match (fault, &blob.content) {
+            (Fault::Target(error), _) => transient(error),
+            (Fault::Source(error), Content::Remote(_)) => remote::is_transient(error),
+            (Fault::Source(_), Content::Parts(_)) => false,
+        };
+        let sent = send.retry(pauses()).when(may_pass).await.map_err(|fault| match (fault, &blob.content) {
+            (Fault::Target(error), _) => judged(error, SEND),
+            (Fault::Source(error), Content::Remote(remote)) => remote.judged(error),
+            (Fault::Source(error), Content::Parts(_)) => anyhow::Error::new(error).context("read it"),
+        });
         sent.with_context(|| format!("send {} to {}", blob.digest, self.repository))?;
-        Ok(blob.size)
+        Ok(Sent { blobs: 1, bytes: blob.size, mounted: 0 })
     }
 
-    async fn attempt(&self, client: &Client, blob: &Blob, bar: &ProgressBar) -> Result<(), OciDistributionError> {
+    /// Has the registry take a blob over from another of its repositories, if it does so.
+    async fn mount(&self, blob: &Blob) -> bool {
+        let Content::Remote(source) = &blob.content else { return false };
+        if source.host() != self.host || !self.mounts.load(Relaxed) {
+            return false;
+        }
+        let (here, there) = (self.reference(&blob.digest), source.reference("latest"));
+        let is_mounted = self.whole.mount_blob(&here, &there, &blob.digest).await.is_ok();
+        self.mounts.store(is_mounted, Relaxed);
+        is_mounted
+    }
+
+    async fn attempt(&self, client: &Client, blob: &Blob, bar: &ProgressBar) -> Result<(), Fault> {
         let sent = Arc::new(AtomicU64::new(0));
-        let content = read(blob.parts.clone()).map_err(OciDistributionError::from).inspect_ok({
+        // An error of the source ends the request, which then knows it only as its own.
+        let unread = Arc::new(Mutex::new(None));
+        let content = open(blob).await.map_err(Fault::Source)?;
+        let content = content.map_err({
+            let unread = unread.clone();
+            move |error| {
+                *lock(&unread) = Some(error);
+                OciDistributionError::GenericError(None)
+            }
+        });
+        let content = content.inspect_ok({
             let (sent, bar) = (sent.clone(), bar.clone());
             move |bytes| {
                 sent.fetch_add(bytes.len() as u64, Relaxed);
@@ -172,7 +225,8 @@ impl Login {
         if answer.is_err() {
             bar.dec(sent.load(Relaxed));
         }
-        answer.map(drop)
+        let unread = lock(&unread).take();
+        unread.map_or_else(|| answer.map(drop).map_err(Fault::Target), |error| Err(Fault::Source(error)))
     }
 
     async fn put(&self, manifest: &Manifest) -> Result<()> {
@@ -190,9 +244,18 @@ impl Login {
     }
 }
 
-/// Reads the content of a blob as it is sent.
-fn read(parts: Vec<Part>) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
-    futures::stream::iter(parts).flat_map(pieces)
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Opens a blob, to be read as it is sent.
+async fn open(blob: &Blob) -> Result<BoxStream<'static, Result<Bytes, OciDistributionError>>, OciDistributionError> {
+    Ok(match &blob.content {
+        Content::Parts(parts) => {
+            futures::stream::iter(parts.clone()).flat_map(pieces).map_err(OciDistributionError::from).boxed()
+        }
+        Content::Remote(remote) => remote.blob(&blob.digest).await?.boxed(),
+    })
 }
 
 /// Reads a part piece by piece, each on a thread that may block.
@@ -211,7 +274,7 @@ fn pieces(part: Part) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static 
 }
 
 /// At most five tries over some seconds.
-fn pauses() -> ExponentialBuilder {
+pub fn pauses() -> ExponentialBuilder {
     ExponentialBuilder::default().with_min_delay(Duration::from_millis(200)).with_max_times(4).with_jitter()
 }
 
@@ -225,7 +288,7 @@ fn transient(error: &OciDistributionError) -> bool {
     }
 }
 
-fn status(error: &OciDistributionError) -> Option<u16> {
+pub fn status(error: &OciDistributionError) -> Option<u16> {
     match error {
         OciDistributionError::RequestError(error) => error.status().map(|status| status.as_u16()),
         OciDistributionError::ServerError { code, .. } => Some(*code),
@@ -276,4 +339,4 @@ fn judged(error: OciDistributionError, action: &str) -> anyhow::Error {
 }
 
 #[cfg(test)]
-mod tests;
+pub mod tests;

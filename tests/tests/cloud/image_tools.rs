@@ -13,6 +13,9 @@ use tests::{program, root};
 /// Where the cloud's registry is.
 const REGISTRY: &str = "123456789012.dkr.ecr.us-west-2.amazonaws.com";
 
+/// The image that the cloud's stand-in for Docker Hub has.
+const ENVOY: &str = "envoyproxy/envoy:v1.40.0";
+
 /// Media type of an index.
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
@@ -25,6 +28,8 @@ fn images_from_every_source() {
     std::fs::create_dir_all(&folder).unwrap();
     let index = archives(&folder);
     sources(&region, &one, &folder, &index);
+    pipes(&region, &one, &folder, &index);
+    copies(&region, &one);
     damage(&region, &one, &folder);
     builders(&region, &one, &folder);
     drift(&region, &one);
@@ -116,6 +121,45 @@ fn sources(region: &Region, one: &str, folder: &Path, index: &str) {
             &format!("{run} && kubectl --context c1 wait --for=condition=Ready --timeout=60s pod/pushed-{number}"),
         );
     }
+}
+
+/// An archive that another program writes meanwhile.
+fn pipes(region: &Region, one: &str, folder: &Path, index: &str) {
+    let tool = program("ecr-push");
+    let (tool, tar, packed) = (tool.display(), folder.join("index.tar"), folder.join("index.tar.gz"));
+    let named = format!("{tool} index --archive <(cat {})", packed.display());
+    let stdin = format!("cat {} | {tool} index -n --cluster c1 --archive -", tar.display());
+    for command in [named, stdin] {
+        let output = region.cloud.run(["bash", "-c", &command], one.as_bytes()).unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && stderr.contains("nothing to do"), "{command}: {stderr}");
+        assert_eq!(digest(&String::from_utf8(output.stdout).unwrap()), index, "{command}");
+    }
+}
+
+/// From the registry that answers for Docker Hub, and within ECR.
+fn copies(region: &Region, one: &str) {
+    let copy = format!("ecr-push envoy --repository shop/envoy --image {ENVOY}");
+    let made = region.done(&copy, one);
+    let uri = format!("{REGISTRY}/shop/envoy@{}", digest(&made.document));
+    assert_eq!(image(&made.document)["uri"], uri);
+    region.steady(&copy, &made.document);
+    // It needs Docker Hub no more: neither by its document, nor by its digest from there.
+    region.steady("ecr-push envoy", &made.document);
+    let by_digest = format!("ecr-push envoy --image nowhere.example.com/envoy@{}", digest(&made.document));
+    region.steady(&by_digest, &made.document);
+    let run = format!("kubectl --context c1 run envoy --restart=Never --image={uri} --command -- envoy --version");
+    let done = "kubectl --context c1 wait --for=jsonpath='{.status.phase}'=Succeeded --timeout=60s pod/envoy";
+    sh(region, &format!("{run} && {done}"));
+
+    // The account's own registry is read with the caller's own credentials.
+    let again = region.done(&format!("ecr-push again --image {uri}"), one);
+    assert_eq!(digest(&again.document), digest(&made.document));
+    let missing = region.fails(1, "ecr-push none --image envoyproxy/envoy:v0", one);
+    assert_eq!(missing["message"], "read docker.io/envoyproxy/envoy:v0");
+    assert_eq!(missing["causes"][0], "docker.io has no such image");
+    assert_eq!(missing["left"], Value::Null);
+    region.deletes("ecr-push again", &again.document, &[], &["ecr:BatchDeleteImage", "ecr:DeleteRepository"]);
 }
 
 fn sh(region: &Region, script: &str) {

@@ -1,11 +1,10 @@
 //! A docker archive: `manifest.json` names a configuration and layers by file, without digests.
 
 use super::choose;
-use super::layout::platform;
 use super::packing::{Packing, gunzip, temporary};
 use super::store::Store;
 use crate::image::{Blob, Image, Manifest, Part};
-use crate::oci::{Descriptor, LAYER, LAYER_ZSTD};
+use crate::oci::{Descriptor, LAYER, LAYER_ZSTD, Platform};
 use anyhow::{Context, Result};
 use serde::Deserialize;
 use std::path::Path;
@@ -38,18 +37,19 @@ pub fn image(store: &Store, list: &Part, tag: Option<&str>) -> Result<Image> {
         _ => vec![saved.config.clone()],
     })?;
     let config = Blob::of(vec![store.get(&saved.config)?])?;
-    let facts: Config = serde_json::from_slice(&config.parts.first().context("empty")?.bytes()?)
-        .with_context(|| format!("{store}: read {}", saved.config))?;
+    let facts = config.bytes()?;
+    let platforms = Platform::of(&facts).into_iter().collect();
+    let facts: Config = serde_json::from_slice(&facts).with_context(|| format!("{store}: read {}", saved.config))?;
     let digests = facts.rootfs.and_then(|rootfs| rootfs.diff_ids).unwrap_or_default();
     let names = saved.layers.as_deref().unwrap_or_default();
     if digests.len() != names.len() {
         return Err(store.damaged(format!("{} layers, {} digests of layers", names.len(), digests.len())));
     }
 
-    let mut image = Image { platforms: platform(&config).into_iter().collect(), ..Image::default() };
+    let mut image = Image { platforms, ..Image::default() };
     let mut descriptors = Vec::new();
     for (name, digest) in names.iter().zip(digests) {
-        let (media_type, layer) = layer(store, name, digest)?;
+        let (media_type, layer) = layer(store, name, &digest)?;
         descriptors.push(Descriptor::new(media_type, &layer.digest, layer.size));
         image.add(layer);
     }
@@ -73,7 +73,7 @@ fn merged(list: Vec<Saved>) -> Vec<Saved> {
 
 /// A layer and its media type: the plain tar, of which the configuration has the digest, or what zstd made of it, which
 /// has another. The registry refuses what does not have its digest.
-fn layer(store: &Store, name: &str, digest: String) -> Result<(&'static str, Blob)> {
+fn layer(store: &Store, name: &str, digest: &str) -> Result<(&'static str, Blob)> {
     let part = store.get(name)?;
     let (packing, _) = part.reader().and_then(Packing::of).with_context(|| format!("{store}: read {name}"))?;
     let part = match packing {
@@ -87,5 +87,5 @@ fn layer(store: &Store, name: &str, digest: String) -> Result<(&'static str, Blo
             return Err(store.damaged(format!("{name} is compressed with {packing}, which no image may be")));
         }
     };
-    Ok((LAYER, Blob { digest, size: part.size(), parts: vec![part] }))
+    Ok((LAYER, Blob::known(digest, part)))
 }

@@ -137,7 +137,7 @@ fn single(store: &Store, manifest: Manifest, config: Option<Descriptor>, layers:
     let mut image = Image::default();
     if let Some(config) = config {
         let Some(blob) = blob(store, &config)? else { return Ok(Held::Lacks(config.digest)) };
-        image.platforms.extend(platform(&blob));
+        image.platforms.extend(Platform::of(&blob.bytes()?));
         image.add(blob);
     }
     for layer in layers {
@@ -157,7 +157,7 @@ fn single(store: &Store, manifest: Manifest, config: Option<Descriptor>, layers:
 }
 
 fn is_zstd(store: &Store, layer: &Descriptor, blob: &Blob) -> Result<bool> {
-    let Some(part) = blob.parts.first() else { return Ok(false) };
+    let Some(part) = blob.parts().first() else { return Ok(false) };
     let packing = part.reader().and_then(Packing::of).with_context(|| format!("{store}: read {}", layer.digest))?.0;
     Ok(packing == Packing::Zstd || layer.media_type.ends_with("zstd"))
 }
@@ -228,7 +228,7 @@ fn blob(store: &Store, descriptor: &Descriptor) -> Result<Option<Blob>> {
     if part.size() != descriptor.size {
         return Err(store.damaged(format!("{named} has {} bytes instead of {}", part.size(), descriptor.size)));
     }
-    Ok(Some(Blob { digest: named.clone(), size: descriptor.size, parts: vec![part] }))
+    Ok(Some(Blob::known(named, part)))
 }
 
 /// Where a layout keeps what has this digest.
@@ -241,9 +241,4 @@ fn file_name(digest: &str) -> Option<String> {
     };
     let is_hex = hex.len() == length && hex.bytes().all(|c| c.is_ascii_hexdigit());
     is_hex.then(|| format!("blobs/{algorithm}/{hex}"))
-}
-
-/// What a configuration says it runs on. One of something else than an image says nothing.
-pub fn platform(config: &Blob) -> Option<String> {
-    serde_json::from_slice::<Platform>(&config.bytes().ok()?).ok()?.name()
 }

@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use super::*;
-use crate::image::{digest, sha256};
+use crate::image::{Blob, digest, sha256};
 use crate::oci::DOCKER_MANIFEST;
 use ::tests::hostile::spoiled;
 use base64::Engine;
@@ -194,7 +194,7 @@ fn a_layout_of_any_shape_keeps_its_digests() {
         assert_eq!(image.blobs.len(), 3, "two configurations, one layer that both have");
         assert_eq!(Vec::from_iter(&image.platforms), ["linux/amd64", "linux/arm64"]);
         for blob in &image.blobs {
-            assert_eq!(sha256(&blob.parts[0].bytes().unwrap()), blob.digest, "{path:?}");
+            assert_eq!(sha256(&blob.bytes().unwrap()), blob.digest, "{path:?}");
         }
     }
 }
@@ -208,7 +208,7 @@ fn a_docker_archive_has_one_digest_however_it_is_packed() {
             let image = image(&path, None).unwrap();
             assert_eq!(Vec::from_iter(&image.platforms), ["linux/arm64"]);
             for blob in &image.blobs {
-                assert_eq!(sha256(&blob.parts[0].bytes().unwrap()), blob.digest, "{path:?}");
+                assert_eq!(sha256(&blob.bytes().unwrap()), blob.digest, "{path:?}");
             }
             digests.push(image.top().unwrap().digest.clone());
         }
@@ -582,7 +582,7 @@ fn what_is_damaged_is_named() {
         let path = scratch.path().join("a.tar");
         std::fs::write(&path, bytes).unwrap();
         if let Ok(image) = image(&path, None) {
-            for part in image.blobs.iter().flat_map(|blob| &blob.parts) {
+            for part in image.blobs.iter().flat_map(Blob::parts) {
                 prop_assert!(part.to_string() == path.display().to_string() || part.to_string() == "l/layer.tar", "{} is of another file", part);
             }
             for manifest in &image.manifests {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::image::{Origin, sha256};
+use crate::oci::{self, Descriptor};
 use ::tests::hostile::{spoiled, spoiled_text};
 use ::tests::report::Row;
 use axum::Router;
@@ -30,7 +31,7 @@ const ENDED: &str =
 
 /// A registry of one repository that says what it was asked, and refuses what it is told to.
 #[derive(Clone)]
-struct Fake {
+pub struct Fake {
     shelf: Arc<Mutex<Shelf>>,
     address: SocketAddr,
 }
@@ -111,7 +112,7 @@ async fn answer(State(shelf): State<Arc<Mutex<Shelf>>>, request: Request) -> Res
 }
 
 impl Fake {
-    async fn start(refuse: &[(&'static str, StatusCode)]) -> Self {
+    pub async fn start(refuse: &[(&'static str, StatusCode)]) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let fake = Self { shelf: Arc::default(), address: listener.local_addr().unwrap() };
         fake.shelf().refuse.extend(refuse);
@@ -136,7 +137,7 @@ impl Fake {
         Registry::new("r", ClientProtocol::Http, pass).push(image, &ProgressBar::hidden()).await
     }
 
-    async fn push(&self, image: &Image) -> Result<Sent> {
+    pub async fn push(&self, image: &Image) -> Result<Sent> {
         self.push_by(self.address, image).await
     }
 
@@ -155,11 +156,25 @@ impl Fake {
         assert!(whole || shelf.manifests.is_empty(), "{:?}", shelf.asked);
     }
 
+    /// Every one of these, as a blob or as a manifest.
+    #[track_caller]
+    pub fn has(&self, content: &BTreeMap<String, Vec<u8>>) {
+        let shelf = self.shelf();
+        for (digest, content) in content {
+            let found = shelf.blobs.get(digest) == Some(content) || shelf.manifests.values().any(|one| one == content);
+            assert!(found, "{digest}");
+        }
+    }
+
+    pub fn has_no_manifest(&self) {
+        assert_eq!(self.shelf().manifests.len(), 0);
+    }
+
     #[track_caller]
     fn holds(&self, image: &Image) {
         let shelf = self.shelf();
         for blob in &image.blobs {
-            let content: Vec<u8> = blob.parts.iter().flat_map(|part| part.bytes().unwrap()).collect();
+            let content = blob.bytes().unwrap();
             assert!(shelf.blobs[&blob.digest] == content, "{}", blob.digest);
         }
         assert_eq!(shelf.manifests[&image.manifests[0].digest], image.manifests[0].bytes);
@@ -195,7 +210,7 @@ fn image_of(sizes: &[usize]) -> Image {
 async fn only_missing_blobs_are_sent_and_the_manifest_last() {
     let (folder, fake) = (tempfile::tempdir().unwrap(), Fake::start(&[]).await);
     let image = image(folder.path());
-    assert_eq!(fake.push(&image).await.unwrap(), Sent { blobs: 1, bytes: 12 });
+    assert_eq!(fake.push(&image).await.unwrap(), Sent { blobs: 1, bytes: 12, mounted: 0 });
     let expected = ["HEAD blobs/BLOB", "POST blobs/uploads/", "PUT blobs/uploads/1", "PUT manifests/MANIFEST"];
     assert_eq!(fake.asked(&image), expected);
     fake.holds(&image);
@@ -357,7 +372,7 @@ async fn a_push_cut_in_the_middle_of_a_blob_goes_on() {
         assert!(format!("{error:#}").starts_with(&format!("send {} to r", image.blobs[1].digest)), "{error:#}");
         fake.holds_no_half(&image);
         // A later run sends the rest only.
-        assert_eq!(fake.push(&image).await.unwrap(), Sent { blobs: 1, bytes: 4 << 20 });
+        assert_eq!(fake.push(&image).await.unwrap(), Sent { blobs: 1, bytes: 4 << 20, mounted: 0 });
         fake.holds(&image);
     };
     tokio::join!(once, always);
@@ -426,6 +441,22 @@ async fn a_real_registry_takes_an_image_and_gives_it_back() {
     let error = registry.push(&image, &bar).await.unwrap_err();
     assert_eq!(common::classify(&error).0, Kind::Failed);
     assert!(format!("{error:#}").contains("it is not what its digest says"), "{error:#}");
+}
+
+#[tokio::test]
+async fn a_real_registry_takes_blobs_over_from_another_of_its_repositories() {
+    let real = Real::start().await;
+    let pass = async || Ok(Pass { host: real.host.clone(), auth: RegistryAuth::Anonymous });
+    let bar = ProgressBar::hidden();
+    let mut image = image_of(&[100, 200]);
+    let named = |blob: &Blob| Descriptor::new(oci::LAYER, &blob.digest, blob.size);
+    image.manifests = vec![Manifest::of(&image.blobs[0], vec![named(&image.blobs[1])]).unwrap()];
+    Registry::new("shop/web", ClientProtocol::Http, pass).push(&image, &bar).await.unwrap();
+    let name = format!("{}/shop/web@{}", real.host, image.top().unwrap().digest).parse().unwrap();
+    let copy = remote::image(&name, async || Ok(RegistryAuth::Anonymous), async |_: &str| Ok(None)).await.unwrap();
+    let sent = Registry::new("shop/copy", ClientProtocol::Http, pass).push(&copy, &bar).await.unwrap();
+    // Its configuration was read for the platform, and so is here already.
+    assert_eq!(sent, Sent { blobs: 1, bytes: 100, mounted: 1 });
 }
 
 /// What a registry answers to anything: only what is not tried again, so that a test of many answers is short.
