@@ -3,38 +3,80 @@
 use crate::elf;
 use crate::image::{Blob, Image, Manifest, Part};
 use crate::layer::Layer;
-use crate::oci::{self, Config, Descriptor, Execution, RootFs};
+use crate::oci::{self, Config, Descriptor, Execution, Platform, RootFs};
 use anyhow::{Context, Result};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use common::Error;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use webpki_root_certs::TLS_SERVER_ROOT_CERTS;
 
 /// An image of two layers: the base, the same in every image, and the programs, each as `/NAME`. It starts the first.
+/// Programs for several architectures make such an image for each, under one index.
 ///
 /// # Errors
-/// A program is not static, two are for different processors or have the same name.
+/// A program is not static, two have the same name, or an architecture lacks one.
 pub fn image(programs: &[PathBuf]) -> Result<Image> {
-    let mut names = Vec::new();
-    let mut architectures = BTreeSet::new();
-    let mut layer = Layer::default();
+    let base = base()?;
+    let mut architectures: BTreeMap<&str, Vec<Program>> = BTreeMap::new();
     for path in programs {
-        let name = name(path)?;
-        if names.contains(&name) {
-            return Err(Error::usage(format!("two programs would be /{name}")).into());
+        architectures.entry(elf::architecture(path)?).or_default().push(Program { name: name(path)?, path });
+    }
+    complete(&architectures)?;
+    let mut images = Vec::new();
+    for (architecture, programs) in &architectures {
+        images.push((Platform::linux(architecture), single(architecture, &base, programs)?));
+    }
+    match images.pop() {
+        Some((_, only)) if images.is_empty() => Ok(only),
+        last => index(images.into_iter().chain(last)),
+    }
+}
+
+/// A program, and how it is called in the image.
+struct Program<'a> {
+    name: &'a str,
+    path: &'a Path,
+}
+
+/// Checks that every architecture has the same programs. A single one may be called as its architecture is.
+fn complete(architectures: &BTreeMap<&str, Vec<Program>>) -> Result<()> {
+    let all: BTreeSet<&str> = architectures.values().flatten().map(|program| program.name).collect();
+    for (architecture, programs) in architectures {
+        let names: BTreeSet<&str> = programs.iter().map(|program| program.name).collect();
+        let mut repeated = programs.iter().enumerate().filter(|(at, it)| programs[..*at].iter().any(|one| one.name == it.name));
+        if let Some((_, Program { name, .. })) = repeated.next() {
+            return Err(Error::usage(format!("two programs would be /{name}, both for {architecture}")).into());
         }
-        names.push(name);
-        architectures.insert(elf::architecture(path)?);
+        let alone = architectures.values().all(|programs| programs.len() == 1);
+        if let Some(name) = all.difference(&names).next().filter(|_| !alone) {
+            let hint = "give the same programs for every architecture, under the same file names";
+            return Err(Error::usage(format!("there is no {name} for {architecture}")).hint(hint).into());
+        }
+    }
+    Ok(())
+}
+
+/// The image for one architecture.
+fn single(architecture: &str, base: &Blob, programs: &[Program]) -> Result<Image> {
+    let mut layer = Layer::default();
+    for Program { name, path } in programs {
         layer = layer.file(name, 0o755, Part::file(path)?);
     }
-    let [architecture] = architectures.iter().copied().collect::<Vec<_>>()[..] else {
-        let found: Vec<_> = architectures.into_iter().collect();
-        return Err(Error::failed(format!("the programs differ in architecture: {}", found.join(", "))).into());
-    };
-    let entry = format!("/{}", names.first().context("no program")?);
-    assemble(architecture, entry, vec![base()?, layer.blob()?])
+    let entry = format!("/{}", programs.first().context("no program")?.name);
+    assemble(architecture, entry, vec![base.clone(), layer.blob()?])
+}
+
+/// The index of images, in the order of their platforms.
+fn index(images: impl Iterator<Item = (Platform, Image)>) -> Result<Image> {
+    let (mut whole, mut descriptors) = (Image::default(), Vec::new());
+    for (platform, image) in images {
+        descriptors.push(image.top()?.descriptor(platform));
+        whole.join(image);
+    }
+    whole.manifests.push(Manifest::index(descriptors)?);
+    Ok(whole)
 }
 
 fn name(path: &Path) -> Result<&str> {
@@ -85,6 +127,7 @@ fn assemble(architecture: &str, entry: String, layers: Vec<Blob>) -> Result<Imag
 pub mod tests {
     use super::*;
     use crate::image::tests::layer_entries;
+    use serde_json::{Value, json};
 
     /// The smallest program there is: a header, one segment, `exit(0)` never reached.
     pub fn program(machine: u16, interpreter: Option<&str>) -> Vec<u8> {
@@ -133,17 +176,55 @@ pub mod tests {
     }
 
     #[test]
+    fn programs_for_several_architectures_make_an_index() {
+        let folder = tempfile::tempdir().unwrap();
+        let build = |architecture: &str, machine| {
+            std::fs::create_dir(folder.path().join(architecture)).unwrap();
+            let write = |name: &str| write(folder.path(), &format!("{architecture}/{name}"), &program(machine, None));
+            [write("web"), write("helper")]
+        };
+        let ([arm_web, arm_helper], [web, helper]) = (build("aarch64", 183), build("x86_64", 62));
+        let whole = image(&[arm_web.clone(), arm_helper.clone(), web.clone(), helper.clone()]).unwrap();
+        assert_eq!(whole.platforms, BTreeSet::from(["linux/amd64".to_owned(), "linux/arm64".to_owned()]));
+        assert_eq!(whole.blobs.len(), 5, "one base, and a layer and a configuration each");
+        let top: Value = serde_json::from_slice(&whole.top().unwrap().bytes).unwrap();
+        assert_eq!(top["mediaType"], oci::INDEXES[0]);
+        let parts = [(&[web.clone(), helper][..], "amd64"), (&[arm_web.clone(), arm_helper], "arm64")];
+        for (at, (programs, architecture)) in parts.into_iter().enumerate() {
+            let part = image(programs).unwrap();
+            let manifest = part.top().unwrap();
+            let named = json!({"mediaType": oci::MANIFEST, "digest": manifest.digest, "size": manifest.bytes.len(),
+                "platform": {"architecture": architecture, "os": "linux"}});
+            assert_eq!((&top["manifests"][at], &whole.manifests[at].digest), (&named, &manifest.digest));
+        }
+        assert_eq!((top["manifests"].as_array().unwrap().len(), whole.manifests.len()), (2, 3));
+        // Whichever is given first.
+        let (forth, back) = (image(&[web.clone(), arm_web.clone()]).unwrap(), image(&[arm_web, web.clone()]).unwrap());
+        assert_eq!(forth.top().unwrap().digest, back.top().unwrap().digest);
+        // A single one may be called as its architecture is.
+        let other = write(folder.path(), "web-arm64", &program(183, None));
+        let entries = image(&[web, other]).unwrap().blobs.iter().filter_map(entrypoint).collect::<Vec<_>>();
+        assert_eq!(entries, ["/web", "/web-arm64"]);
+    }
+
+    fn entrypoint(blob: &Blob) -> Option<String> {
+        let config: Value = serde_json::from_slice(&blob.bytes().unwrap()).ok()?;
+        Some(config["config"]["Entrypoint"][0].as_str()?.to_owned())
+    }
+
+    #[test]
     fn what_would_not_run_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let amd64 = write(folder.path(), "a", &program(62, None));
         let arm64 = write(folder.path(), "b", &program(183, None));
-        let dynamic = write(folder.path(), "c", &program(62, Some("/lib64/ld-linux-x86-64.so.2")));
+        let more = write(folder.path(), "c", &program(62, None));
+        let dynamic = write(folder.path(), "f", &program(62, Some("/lib64/ld-linux-x86-64.so.2")));
         let script = write(folder.path(), "d", b"#!/bin/sh\n");
         let other = write(folder.path(), "e", &program(9999, None));
         for (programs, message) in [
-            (vec![&amd64, &arm64], "the programs differ in architecture: amd64, arm64"),
-            (vec![&amd64, &amd64], "two programs would be /a"),
-            (vec![&dynamic], "c is not static: it needs /lib64/ld-linux-x86-64.so.2"),
+            (vec![&amd64, &arm64, &more], "there is no b for amd64"),
+            (vec![&amd64, &amd64], "two programs would be /a, both for amd64"),
+            (vec![&dynamic], "f is not static: it needs /lib64/ld-linux-x86-64.so.2"),
             (vec![&script], "d is not a Linux program (ELF)"),
             (vec![&other], "e is for a machine with no name here: 9999"),
         ] {

@@ -1,6 +1,6 @@
 //! An image as a registry wants it: blobs first, then the manifests that name them.
 
-use crate::oci::{self, AnyManifest, Descriptor, ImageManifest};
+use crate::oci::{self, AnyManifest, Descriptor, ImageIndex, ImageManifest, Platform};
 use crate::remote::Remote;
 use anyhow::{Context, Result};
 use bytes::Bytes;
@@ -79,6 +79,19 @@ impl Manifest {
         let bytes =
             serde_json::to_vec(&ImageManifest { schema_version: 2, media_type: oci::MANIFEST, config, layers })?;
         Ok(Self::new(oci::MANIFEST, bytes))
+    }
+
+    /// The index of images that have none yet.
+    pub fn index(manifests: Vec<Descriptor>) -> Result<Self> {
+        let media_type = oci::INDEXES[0];
+        let bytes = serde_json::to_vec(&ImageIndex { schema_version: 2, media_type, manifests })?;
+        Ok(Self::new(media_type, bytes))
+    }
+
+    /// What points at it from an index.
+    pub fn descriptor(&self, platform: Platform) -> Descriptor {
+        let size = self.bytes.len() as u64;
+        Descriptor { platform: Some(platform), ..Descriptor::new(&self.media_type, &self.digest, size) }
     }
 }
 

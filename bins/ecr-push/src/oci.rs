@@ -90,6 +90,11 @@ pub fn platforms(children: &[Descriptor]) -> BTreeSet<String> {
 }
 
 impl Platform {
+    /// Linux on an architecture.
+    pub fn linux(architecture: &str) -> Self {
+        Self { architecture: architecture.to_owned(), os: "linux".to_owned(), variant: None }
+    }
+
     /// What a configuration says it runs on. One of something else than an image says nothing.
     pub fn of(config: &[u8]) -> Option<String> {
         serde_json::from_slice::<Self>(config).ok()?.name()
@@ -127,6 +132,15 @@ pub struct ImageManifest {
     pub media_type: &'static str,
     pub config: Descriptor,
     pub layers: Vec<Descriptor>,
+}
+
+/// An index of images, as written.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ImageIndex {
+    pub schema_version: u8,
+    pub media_type: &'static str,
+    pub manifests: Vec<Descriptor>,
 }
 
 /// A configuration, as written.

@@ -17,7 +17,8 @@ use tokio::time::timeout;
 #[derive(Debug, clap::Args)]
 #[group(id = "source", multiple = false)]
 pub struct Source {
-    /// Static Linux programs, put on an empty base with CA certificates; the image starts the first
+    /// Static Linux programs, put on an empty base with CA certificates; the image starts the first. Those for several
+    /// architectures make an index
     #[arg(long, value_name = "FILE", num_args = 1..)]
     binary: Vec<PathBuf>,
     /// An OCI layout or a docker archive; a folder, a tar, a tar.gz, or a pipe. - is stdin, with -n
