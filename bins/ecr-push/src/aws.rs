@@ -2,13 +2,13 @@
 
 use crate::image::Manifest;
 use crate::oci::{AnyManifest, INDEXES, MANIFESTS};
-use crate::plan::{Found, Listed, Repository};
+use crate::plan::{Found, Immutable, Listed, Repository};
 use crate::registry::Pass;
 use anyhow::{Context, Result};
 use aws_config::SdkConfig;
 use aws_sdk_ecr::Client;
 use aws_sdk_ecr::config::Region;
-use aws_sdk_ecr::types::{ImageFailureCode, ImageIdentifier, ImageTagMutability, Tag};
+use aws_sdk_ecr::types::{self, ImageFailureCode, ImageIdentifier, ImageTagMutability, Tag};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -16,33 +16,47 @@ use common::Error;
 use common::aws::{Call, MANAGED_BY, OrAbsent, foreign};
 use oci_client::secrets::RegistryAuth;
 
-pub struct Ecr(Client);
+/// A registry.
+pub struct Ecr {
+    client: Client,
+    /// Whose it is; the caller's own, if not said.
+    account: Option<String>,
+}
 
 impl Ecr {
-    pub fn new(config: &SdkConfig) -> Self {
-        Self(Client::new(config))
+    pub fn new(config: &SdkConfig, account: Option<&str>) -> Self {
+        Self { client: Client::new(config), account: account.map(str::to_owned) }
     }
 
-    /// The same account's, elsewhere.
+    /// The caller's own, elsewhere.
     pub fn in_region(&self, region: &str) -> Self {
-        Self(Client::from_conf(self.0.config().to_builder().region(Region::new(region.to_owned())).build()))
+        let config = self.client.config().to_builder().region(Region::new(region.to_owned())).build();
+        Self { client: Client::from_conf(config), account: None }
     }
 
-    pub async fn repository(&self, name: &str) -> Result<Option<Repository>> {
-        let answer = self.0.describe_repositories().repository_names(name).send().await;
+    /// A repository. Whose it is, is looked at only if it matters.
+    pub async fn repository(&self, name: &str, whose: bool) -> Result<Option<Repository>> {
+        let call = self.client.describe_repositories().repository_names(name);
+        let answer = call.set_registry_id(self.account.clone()).send().await;
         let answer = answer.or_absent(|error| error.is_repository_not_found_exception());
         let Some(found) = answer.call("ecr:DescribeRepositories", name)? else { return Ok(None) };
         let found =
             found.repositories.unwrap_or_default().pop().context("ecr:DescribeRepositories answered nothing")?;
+        let immutable = immutable(&found);
         let arn = found.repository_arn.context("the repository has no ARN")?;
-        let answer = self.0.list_tags_for_resource().resource_arn(&arn).send().await;
-        let answer = answer.or_absent(|error| error.is_repository_not_found_exception());
-        let Some(tags) = answer.call("ecr:ListTagsForResource", name)? else { return Ok(None) };
+        let foreign = if whose {
+            let answer = self.client.list_tags_for_resource().resource_arn(&arn).send().await;
+            let answer = answer.or_absent(|error| error.is_repository_not_found_exception());
+            let Some(tags) = answer.call("ecr:ListTagsForResource", name)? else { return Ok(None) };
+            foreign(tags.tags().iter().find(|tag| tag.key() == MANAGED_BY.0).map(Tag::value))
+        } else {
+            None
+        };
         Ok(Some(Repository {
-            uri: found.repository_uri.context("the repository has no URI")?,
-            foreign: foreign(tags.tags().iter().find(|tag| tag.key() == MANAGED_BY.0).map(Tag::value)),
-            immutable: found.image_tag_mutability == Some(ImageTagMutability::Immutable),
             arn,
+            uri: found.repository_uri.context("the repository has no URI")?,
+            foreign,
+            immutable,
         }))
     }
 
@@ -58,7 +72,12 @@ impl Ecr {
     }
 
     async fn get(&self, repository: &str, id: ImageIdentifier) -> Result<Option<Manifest>> {
-        let call = self.0.batch_get_image().repository_name(repository).image_ids(id);
+        let call = self
+            .client
+            .batch_get_image()
+            .set_registry_id(self.account.clone())
+            .repository_name(repository)
+            .image_ids(id);
         let answer = call.set_accepted_media_types(Some(MANIFESTS.map(str::to_owned).to_vec())).send().await;
         let answer = answer.or_absent(|error| error.is_repository_not_found_exception());
         let Some(answer) = answer.call("ecr:BatchGetImage", repository)? else { return Ok(None) };
@@ -76,7 +95,14 @@ impl Ecr {
 
     /// Every image, with its tags and what it names.
     pub async fn images(&self, repository: &str) -> Result<Vec<Listed>> {
-        let answer = self.0.describe_images().repository_name(repository).into_paginator().items().send();
+        let answer = self
+            .client
+            .describe_images()
+            .set_registry_id(self.account.clone())
+            .repository_name(repository)
+            .into_paginator()
+            .items()
+            .send();
         let answer = answer.try_collect().await.or_absent(|error| error.is_repository_not_found_exception());
         let images = answer.call("ecr:DescribeImages", repository)?.unwrap_or_default();
         let mut listed = Vec::new();
@@ -91,31 +117,42 @@ impl Ecr {
     }
 
     pub async fn create(&self, repository: &str) -> Result<()> {
-        let answer = self.0.create_repository().repository_name(repository).tags(ours()?).send().await;
+        let answer = self.client.create_repository().repository_name(repository).tags(ours()?).send().await;
         let answer = answer.or_absent(|error| error.is_repository_already_exists_exception());
         answer.call("ecr:CreateRepository", repository).map(drop)
     }
 
     pub async fn adopt(&self, arn: &str) -> Result<()> {
-        self.0.tag_resource().resource_arn(arn).tags(ours()?).send().await.call("ecr:TagResource", arn).map(drop)
+        self.client.tag_resource().resource_arn(arn).tags(ours()?).send().await.call("ecr:TagResource", arn).map(drop)
     }
 
-    /// What opens the registry for twelve hours.
+    /// What opens the registry for twelve hours: every one that the caller may use, in its region.
     pub async fn pass(&self) -> Result<Pass> {
-        let answer = self.0.get_authorization_token().send().await.call("ecr:GetAuthorizationToken", "registry")?;
+        let answer =
+            self.client.get_authorization_token().send().await.call("ecr:GetAuthorizationToken", "registry")?;
         let data = answer.authorization_data.unwrap_or_default().pop();
         let data = data.context("ecr:GetAuthorizationToken gave none")?;
         let host = data.proxy_endpoint().and_then(|url| url.strip_prefix("https://"));
         let token = data.authorization_token().and_then(|token| String::from_utf8(STANDARD.decode(token).ok()?).ok());
         let login = token.as_deref().and_then(|token| token.split_once(':'));
         let (host, (user, password)) = host.zip(login).context("ecr:GetAuthorizationToken gave an unknown shape")?;
-        Ok(Pass { host: host.to_owned(), auth: RegistryAuth::Basic(user.to_owned(), password.to_owned()) })
+        let host = match (&self.account, host.split_once('.')) {
+            (Some(account), Some((_, domain))) => format!("{account}.{domain}"),
+            _ => host.to_owned(),
+        };
+        Ok(Pass { host, auth: RegistryAuth::Basic(user.to_owned(), password.to_owned()) })
     }
 
     /// Lets a tag name a manifest that is there.
     pub async fn tag(&self, repository: &str, tag: &str, manifest: &Manifest) -> Result<()> {
         let text = String::from_utf8(manifest.bytes.to_vec()).context("the manifest is no text")?;
-        let call = self.0.put_image().repository_name(repository).image_tag(tag).image_digest(&manifest.digest);
+        let call = self
+            .client
+            .put_image()
+            .set_registry_id(self.account.clone())
+            .repository_name(repository)
+            .image_tag(tag)
+            .image_digest(&manifest.digest);
         let call = call.image_manifest(text).image_manifest_media_type(&manifest.media_type);
         let answer = call.send().await.or_absent(|error| error.is_image_already_exists_exception());
         let immutable = answer.as_ref().err().and_then(|error| error.as_service_error());
@@ -139,7 +176,14 @@ impl Ecr {
 
     /// What is gone, or what another index names, is no error.
     async fn remove(&self, repository: &str, ids: Vec<ImageIdentifier>) -> Result<()> {
-        let answer = self.0.batch_delete_image().repository_name(repository).set_image_ids(Some(ids)).send().await;
+        let answer = self
+            .client
+            .batch_delete_image()
+            .set_registry_id(self.account.clone())
+            .repository_name(repository)
+            .set_image_ids(Some(ids))
+            .send()
+            .await;
         let answer = answer.or_absent(|error| error.is_repository_not_found_exception());
         let Some(answer) = answer.call("ecr:BatchDeleteImage", repository)? else { return Ok(()) };
         for failure in answer.failures() {
@@ -155,7 +199,14 @@ impl Ecr {
     }
 
     pub async fn delete_repository(&self, repository: &str, force: bool) -> Result<()> {
-        let answer = self.0.delete_repository().repository_name(repository).force(force).send().await;
+        let answer = self
+            .client
+            .delete_repository()
+            .set_registry_id(self.account.clone())
+            .repository_name(repository)
+            .force(force)
+            .send()
+            .await;
         let answer = answer.or_absent(|error| error.is_repository_not_found_exception());
         answer.call("ecr:DeleteRepository", repository).map(drop)
     }
@@ -166,6 +217,18 @@ pub fn found(manifest: &Manifest) -> Found {
     let read = serde_json::from_slice::<AnyManifest>(&manifest.bytes).ok();
     let children = read.and_then(|read| read.manifests).unwrap_or_default();
     Found { children: children.into_iter().map(|child| child.digest).collect() }
+}
+
+fn immutable(repository: &types::Repository) -> Immutable {
+    use ImageTagMutability::{Immutable as All, ImmutableWithExclusion, MutableWithExclusion};
+    let filters = repository.image_tag_mutability_exclusion_filters().iter();
+    let filters = filters.map(|filter| filter.filter().to_owned()).collect();
+    match repository.image_tag_mutability {
+        Some(All) => Immutable::Except(Vec::new()),
+        Some(ImmutableWithExclusion) => Immutable::Except(filters),
+        Some(MutableWithExclusion) => Immutable::Only(filters),
+        _ => Immutable::Only(Vec::new()),
+    }
 }
 
 fn ours() -> Result<Tag> {

@@ -45,7 +45,8 @@ fn complete(architectures: &BTreeMap<&str, Vec<Program>>) -> Result<()> {
     let all: BTreeSet<&str> = architectures.values().flatten().map(|program| program.name).collect();
     for (architecture, programs) in architectures {
         let names: BTreeSet<&str> = programs.iter().map(|program| program.name).collect();
-        let mut repeated = programs.iter().enumerate().filter(|(at, it)| programs[..*at].iter().any(|one| one.name == it.name));
+        let mut repeated =
+            programs.iter().enumerate().filter(|(at, it)| programs[..*at].iter().any(|one| one.name == it.name));
         if let Some((_, Program { name, .. })) = repeated.next() {
             return Err(Error::usage(format!("two programs would be /{name}, both for {architecture}")).into());
         }

@@ -24,6 +24,7 @@ use indicatif::HumanBytes;
 use oci_client::client::ClientProtocol;
 use plan::{Change, Have, Want};
 use registry::Registry;
+use repository::RepositoryName;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use source::Source;
@@ -36,9 +37,9 @@ use tokio::time::timeout;
 /// The image comes from static programs (--binary), from an OCI layout or a docker archive (--archive), is built by
 /// docker, podman or buildah (--context), or is copied from another registry (--image), for nodes that cannot reach it or
 /// are held up by its pull limit. The same input makes the same digest everywhere; what the registry has is not sent
-/// again. The repository is made when it is missing; one that somebody else made is a conflict unless --adopt. When a
-/// cluster is known, an image that none of its nodes can run is refused. Without a source, the image of the document
-/// must be there.
+/// again. The repository is made when it is missing; one that somebody else made is a conflict unless --adopt or --use.
+/// When a cluster is known, an image that none of its nodes can run is refused. Without a source, the image of the
+/// document must be there. An image of another ECR needs ecr:GetDownloadUrlForLayer there.
 ///
 ///   Reads   cluster
 ///   Owns    images.NAME {digest, platforms, repository, tag, uri}
@@ -69,6 +70,9 @@ struct EcrPush {
     /// Take over a repository that somebody else made
     #[arg(long)]
     adopt: bool,
+    /// Push into a repository that somebody else made, and leave it theirs; --delete takes only the image from it
+    #[arg(long = "use", conflicts_with_all = ["adopt", "force"])]
+    shared: bool,
     /// With --delete: also delete the other images of the repository
     #[arg(long, requires = "delete")]
     force: bool,
@@ -140,21 +144,23 @@ impl Tool for EcrPush {
     async fn want(&self, session: &mut Session, section: Option<Pushed>) -> Result<Want> {
         let section = section.unwrap_or_default();
         let repository = self.repository.as_deref().or(section.repository.as_deref()).unwrap_or(&self.name);
-        let (region, repository) = repository::split(repository);
+        let RepositoryName { account, region, name } = RepositoryName::parse(repository);
         let mut want = Want {
-            repository: repository.to_owned(),
+            repository: name,
+            account,
             tag: self.tag.clone().or(section.tag),
             adopt: self.adopt,
+            shared: self.shared,
             force: self.force,
             ..Want::default()
         };
-        let aws = AwsFlags { region: self.aws.region.clone().or(region.map(str::to_owned)), ..self.aws.clone() };
+        let aws = AwsFlags { region: self.aws.region.clone().or(region), ..self.aws.clone() };
         let named = aws.cluster.is_some() || session.doc.read::<String>(&["cluster", "name"])?.is_some();
         // On --delete the cluster may be gone already, and nothing about it matters.
         if named && self.source.is_given() && !self.flags.delete {
             want.cluster = Some(session.cluster(&aws).await?);
         }
-        let ecr = Ecr::new(session.aws(&aws).await?);
+        let ecr = Ecr::new(session.aws(&aws).await?, want.account.as_deref());
         // What a name stands for elsewhere may have changed since it was pushed.
         let goes = self.flags.delete && self.source.is_remote() && section.digest.is_some();
         if !goes {
@@ -168,17 +174,14 @@ impl Tool for EcrPush {
             None => (section.digest, section.platforms),
         };
         if want.digest.is_none() && !self.flags.delete {
-            let hint = format!(
-                "give --binary, --archive, --context or --image, or images.{}.digest in the document",
-                self.name
-            );
+            let hint = format!("give a source, such as --binary, or images.{}.digest in the document", self.name);
             return Err(Error::input("no image").hint(hint).into());
         }
         Ok(want)
     }
 
     async fn observe(&self, session: &Session, want: &Want) -> Result<Have> {
-        let ecr = Ecr::new(session.aws(&self.aws).await?);
+        let ecr = Ecr::new(session.aws(&self.aws).await?, want.account.as_deref());
         let name = &want.repository;
         let manifest = async {
             let Some(digest) = &want.digest else { return Ok(None) };
@@ -190,7 +193,7 @@ impl Tool for EcrPush {
         };
         let all = async { if self.flags.delete { ecr.images(name).await } else { Ok(Vec::new()) } };
         let (repository, manifest, tagged, all, nodes) =
-            tokio::try_join!(ecr.repository(name), manifest, tagged, all, self.nodes(session, want))?;
+            tokio::try_join!(ecr.repository(name, !want.shared), manifest, tagged, all, self.nodes(session, want))?;
         Ok(Have { repository, image: manifest.as_ref().map(aws::found), tagged, all, nodes })
     }
 
@@ -211,7 +214,7 @@ impl Tool for EcrPush {
     }
 
     async fn apply(&self, session: &Session, want: &Want, change: Change) -> Result<()> {
-        let ecr = Ecr::new(session.aws(&self.aws).await?);
+        let ecr = Ecr::new(session.aws(&self.aws).await?, want.account.as_deref());
         match change {
             Change::Create { repository } => {
                 ecr.create(&repository).await?;

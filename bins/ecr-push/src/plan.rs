@@ -12,6 +12,8 @@ use std::fmt;
 pub struct Want {
     /// Name of the repository, without the registry.
     pub repository: String,
+    /// Whose registry it is in; the caller's own, if not said.
+    pub account: Option<String>,
     /// From a source; without one, `digest` must be there already.
     pub image: Option<Image>,
     /// `sha256:…`; none only on `--delete`.
@@ -24,6 +26,8 @@ pub struct Want {
     pub cluster: Option<Cluster>,
     /// Take over what somebody else made.
     pub adopt: bool,
+    /// Push into what somebody else made, and leave it theirs.
+    pub shared: bool,
     /// Delete images of others, too.
     pub force: bool,
 }
@@ -48,10 +52,36 @@ pub struct Repository {
     pub arn: String,
     /// `ACCOUNT.dkr.ecr.REGION.amazonaws.com/NAME`
     pub uri: String,
-    /// Whose it is; none if ours.
+    /// Whose it is; none if ours, or if it does not matter.
     pub foreign: Option<String>,
-    /// Refuses to move any tag.
-    pub immutable: bool,
+    pub immutable: Immutable,
+}
+
+/// The tags that a repository does not move from one image to another. `*` in a pattern stands for any text.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Immutable {
+    /// Those that fit a pattern.
+    Only(Vec<String>),
+    /// All that fit none.
+    Except(Vec<String>),
+}
+
+impl Immutable {
+    fn holds(&self, tag: &str) -> bool {
+        match self {
+            Self::Only(patterns) => patterns.iter().any(|pattern| fits(pattern, tag)),
+            Self::Except(patterns) => !patterns.iter().any(|pattern| fits(pattern, tag)),
+        }
+    }
+}
+
+fn fits(pattern: &str, tag: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == tag,
+        Some((start, rest)) => tag.strip_prefix(start).is_some_and(|tag| {
+            tag.char_indices().map(|(at, _)| at).chain([tag.len()]).any(|at| fits(rest, &tag[at..]))
+        }),
+    }
 }
 
 /// The image by its digest.
@@ -111,8 +141,8 @@ impl fmt::Display for Change {
     }
 }
 
-/// Pushes what is missing. A repository somebody else made is used as it is when the image is there already, and never
-/// changed without `--adopt`.
+/// Pushes what is missing. A repository somebody else made is used as it is when the image is there already, pushed into
+/// only with `--use`, and never changed without `--adopt`.
 pub fn plan(want: &Want, have: &Have) -> Result<Vec<Change>> {
     runs_somewhere(want, have)?;
     let name = || want.repository.clone();
@@ -127,20 +157,25 @@ pub fn plan(want: &Want, have: &Have) -> Result<Vec<Change>> {
         changes.push(Change::Push { repository: name(), digest: digest.clone() });
     }
     if let Some(tag) = retag {
-        if let (Some(other), true) = (&have.tagged, have.repository.as_ref().is_some_and(|found| found.immutable)) {
+        let immutable = have.repository.as_ref().is_some_and(|found| found.immutable.holds(&tag));
+        if let (Some(other), true) = (&have.tagged, immutable) {
             let message = format!("tag {}:{tag} is immutable and names {other}, not {digest}", want.repository);
             return Err(Error::conflict(message).hint("give another --tag").into());
         }
         changes.push(Change::Tag { repository: name(), tag, digest });
     }
     match &have.repository {
+        None if want.shared => {
+            let error = Error::failed(format!("repository {} does not exist", want.repository));
+            return Err(error.hint("whoever owns it makes it; without --use it is made").into());
+        }
         None => changes.insert(0, Change::Create { repository: name() }),
         Some(Repository { arn, foreign: Some(_), .. }) if want.adopt => {
             changes.insert(0, Change::Adopt { arn: arn.clone() });
         }
-        Some(Repository { foreign: Some(whose), .. }) if !changes.is_empty() => {
+        Some(Repository { foreign: Some(whose), .. }) if !changes.is_empty() && !want.shared => {
             let message = format!("repository {} exists: {whose}", want.repository);
-            return Err(Error::conflict(message).hint("--adopt takes it over, or give another --repository").into());
+            return Err(Error::conflict(message).hint("--use pushes into it, --adopt takes it over").into());
         }
         Some(_) => {}
     }
@@ -159,7 +194,8 @@ fn runs_somewhere(want: &Want, have: &Have) -> Result<()> {
     Err(Error::failed(message).hint(format!("build it for {}", words(nodes))).into())
 }
 
-/// Only from a repository of ours, only what nobody else has tagged; the repository when nothing else is in it.
+/// Only from a repository of ours, or one to use; only what nobody else has tagged; our repository when nothing else is
+/// in it.
 pub fn plan_delete(want: &Want, have: &Have) -> Vec<Change> {
     let repository = want.repository.clone();
     if have.repository.as_ref().is_none_or(|found| found.foreign.is_some()) {
@@ -179,7 +215,7 @@ pub fn plan_delete(want: &Want, have: &Have) -> Vec<Change> {
     if !digests.is_empty() {
         changes.push(Change::DeletePlatforms { repository: repository.clone(), digests });
     }
-    if foreign(want, have).next().is_none() {
+    if !want.shared && foreign(want, have).next().is_none() {
         changes.push(Change::DeleteRepository { repository, force: false });
     }
     changes
@@ -212,6 +248,7 @@ pub fn left_alone(want: &Want, have: &Have) -> Vec<String> {
                 ));
             }
             match foreign(want, have).count() {
+                _ if want.shared => left.push(format!("repository {name}: it is only used")),
                 0 => {}
                 count => {
                     left.push(format!("repository {name}: other images in it: {count}; --force deletes them, too"))
@@ -254,6 +291,7 @@ mod tests {
 
     fn repository(ours: bool, immutable: bool) -> Option<Repository> {
         let foreign = (!ours).then(|| "managed by terraform".to_owned());
+        let immutable = if immutable { Immutable::Except(Vec::new()) } else { Immutable::Only(Vec::new()) };
         Some(Repository { arn: "arn:r".into(), uri: "h/r".into(), foreign, immutable })
     }
 
@@ -290,7 +328,8 @@ mod tests {
         let push = "push sha256:a to r";
         let tag = "tag sha256:a as r:v1";
         let foreign = "conflict: repository r exists: managed by terraform";
-        let cases: [(Want, Have, &[&str]); 13] = [
+        let shared = |tag| Want { shared: true, ..want(tag) };
+        let cases: [(Want, Have, &[&str]); 17] = [
             (want(None), Have::default(), &["create repository r", push]),
             (want(Some("v1")), Have::default(), &["create repository r", push, tag]),
             (want(None), have(repository(true, false), None, None), &[push]),
@@ -306,6 +345,10 @@ mod tests {
             (want(None), have(repository(false, false), None, None), &[foreign]),
             (want(Some("v1")), have(repository(false, false), there.clone(), None), &[foreign]),
             (Want { adopt: true, ..want(None) }, have(repository(false, false), None, None), &["adopt arn:r", push]),
+            (shared(None), have(repository(false, false), None, None), &[push]),
+            (shared(Some("v1")), have(repository(false, false), there.clone(), None), &[tag]),
+            (shared(None), have(repository(false, false), there.clone(), None), &[]),
+            (shared(None), Have::default(), &["failed: repository r does not exist"]),
             (
                 Want { image: None, ..want(None) },
                 have(repository(true, false), None, None),
@@ -315,6 +358,33 @@ mod tests {
         ];
         for (want, have, changes) in cases {
             assert_eq!(words(plan(&want, &have)), changes, "{want:?} {have:?}");
+        }
+    }
+
+    #[test]
+    fn a_tag_is_moved_where_the_repository_lets_it() {
+        let moved = ["tag sha256:a as r:v1"];
+        let refused = ["conflict: tag r:v1 is immutable and names sha256:b, not sha256:a"];
+        for (except, pattern, changes) in [
+            (true, "v1", &moved),
+            (true, "v*", &moved),
+            (true, "*", &moved),
+            (true, "*1", &moved),
+            (true, "v1*", &moved),
+            (true, "*v*1*", &moved),
+            (true, "v", &refused),
+            (true, "v2*", &refused),
+            (true, "*2", &refused),
+            (true, "v*1*1", &refused),
+            (false, "v*", &refused),
+            (false, "latest", &moved),
+        ] {
+            let patterns = vec!["dev-*".to_owned(), pattern.to_owned()];
+            let immutable = if except { Immutable::Except(patterns) } else { Immutable::Only(patterns) };
+            let repository = repository(true, false).map(|found| Repository { immutable, ..found });
+            let (image, tagged) = (Some(Found::default()), Some("sha256:b".to_owned()));
+            let have = Have { repository, image, tagged, ..Have::default() };
+            assert_eq!(words(plan(&want(Some("v1")), &have)), changes, "{pattern} {except}");
         }
     }
 
@@ -397,5 +467,20 @@ mod tests {
             assert_eq!(left_alone(&gentle, &have), left, "{have:?}");
             assert_eq!(words(Ok(plan_delete(&Want { force: true, ..gentle }, &have))), forced, "{have:?}");
         }
+    }
+
+    #[test]
+    fn only_the_image_is_deleted_from_a_repository_to_use() {
+        let want = Want { shared: true, ..want(None) };
+        let listed = Listed { digest: "sha256:a".into(), tags: Vec::new(), children: Vec::new() };
+        let have = Have {
+            repository: repository(true, false),
+            image: Some(Found::default()),
+            all: vec![listed],
+            ..Have::default()
+        };
+        assert_eq!(words(Ok(plan_delete(&want, &have))), ["delete image sha256:a from r"]);
+        assert_eq!(left_alone(&want, &have), ["repository r: it is only used"]);
+        assert_eq!(left_alone(&want, &Have::default()), [""; 0]);
     }
 }

@@ -3,7 +3,8 @@
 use crate::aws::Ecr;
 use crate::image::Image;
 use crate::plan::Want;
-use crate::{archive, binary, builder, credentials, remote, repository};
+use crate::repository::RepositoryName;
+use crate::{archive, binary, builder, credentials, remote};
 use anyhow::{Context, Result};
 use common::{Error, Session};
 use oci_client::Reference;
@@ -73,9 +74,9 @@ impl Source {
 async fn login(name: &Reference, ecr: &Ecr) -> Result<RegistryAuth> {
     let registry = name.registry().to_owned();
     let found = spawn_blocking(move || credentials::find(&registry)).await.context("find the login")??;
-    match (found, repository::split(&name.to_string()).0) {
+    match (found, RepositoryName::parse(&name.to_string()).region) {
         (Some(login), _) => Ok(login),
-        (None, Some(region)) => Ok(ecr.in_region(region).pass().await?.auth),
+        (None, Some(region)) => Ok(ecr.in_region(&region).pass().await?.auth),
         (None, None) => Ok(RegistryAuth::Anonymous),
     }
 }

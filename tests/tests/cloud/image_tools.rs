@@ -34,6 +34,7 @@ fn images_from_every_source() {
     builders(&region, &one, &folder);
     drift(&region, &one);
     of_others(&region, &one);
+    shared(&region, &one);
     immutable_tags(&region, &one);
     deletion(&region, &one, &folder, &index);
     processors(&region, &one, &folder);
@@ -297,6 +298,33 @@ fn of_others(region: &Region, one: &str) {
     region.deletes("ecr-push theirs", &adopted.document, &["repository theirs: not made by crossmesh"], &[]);
 }
 
+/// The owner's repository takes an image, and stays the owner's.
+fn shared(region: &Region, one: &str) {
+    let command = format!("{} --tag v1 --use", push("theirs-too", "colorapp"));
+    let missing = region.fails(1, &command, one);
+    assert_eq!(missing["message"], "repository theirs-too does not exist");
+    let terraform = json!([{"Key": "managed-by", "Value": "terraform"}]);
+    let arn = region.aws("ecr", "create_repository", json!({"repositoryName": "theirs-too", "tags": terraform}));
+    let arn = arn["repository"]["repositoryArn"].as_str().unwrap().to_owned();
+    let tags = || region.aws("ecr", "list_tags_for_resource", json!({"resourceArn": arn}))["tags"].take();
+    let mut made = String::new();
+    let calls = asked(region, || made = region.done(&command, one).document);
+    assert!(
+        !calls.iter().any(|call| ["ecr:CreateRepository", "ecr:ListTagsForResource"].contains(&&**call)),
+        "{calls:?}"
+    );
+    assert_eq!(tags(), terraform);
+    region.steady(&command, &made);
+    let line = "repository theirs-too is used, managed by terraform: --adopt takes it over";
+    region.steady("ecr-push theirs-too", &made).tells(line);
+    region.deletes("ecr-push theirs-too", &made, &["repository theirs-too: managed by terraform"], &[]);
+    let left = "repository theirs-too: it is only used";
+    region.deletes("ecr-push theirs-too --use", &made, &[left], &["ecr:BatchDeleteImage"]);
+    assert_eq!(tags(), terraform);
+    let listed = region.aws("ecr", "describe_images", json!({"repositoryName": "theirs-too"}));
+    assert_eq!(listed["imageDetails"], json!([]));
+}
+
 fn immutable_tags(region: &Region, one: &str) {
     let command = format!("{} --tag v1", push("fixed", "colorapp"));
     let made = region.done(&command, one).document;
@@ -381,6 +409,14 @@ fn processors(region: &Region, one: &str, folder: &Path) {
     });
     let looks = ["ecr:BatchGetImage", "ecr:DescribeRepositories", "eks:DescribeNodegroup", "eks:ListNodegroups"];
     assert_eq!(calls, looks);
+    // Beside a program for the nodes it is one image, under one name.
+    let both = format!("ecr-push both --binary {} --binary {}", program("colorapp").display(), arm.display());
+    let made = region.done(&both, one).document;
+    region.steady(&both, &made);
+    assert_eq!(image(&made)["platforms"].as_array().unwrap().len(), 2);
+    let uri = image(&made)["uri"].as_str().unwrap().to_owned();
+    let run = format!("kubectl --context c1 run both --restart=Never --image={uri}");
+    sh(region, &format!("{run} && kubectl --context c1 wait --for=condition=Ready --timeout=60s pod/both"));
     // Nobody says where it is to run.
     let pushed = region.done(&format!("{push} -n --region us-west-2"), "");
     assert_eq!(image(&pushed.document)["uri"], format!("{REGISTRY}/arm@{}", digest(&pushed.document)));
