@@ -65,10 +65,17 @@ impl Ecr {
         self.get(repository, ImageIdentifier::builder().image_digest(digest).build()).await
     }
 
-    /// The digest that a tag names.
-    pub async fn tagged(&self, repository: &str, tag: &str) -> Result<Option<String>> {
-        let found = self.get(repository, ImageIdentifier::builder().image_tag(tag).build()).await?;
-        Ok(found.map(|manifest| manifest.digest))
+    /// The manifest with a digest, and whether its own tag names it. One call in the steady state.
+    pub async fn image(&self, repository: &str, digest: &str, own_tag: &str) -> Result<(Option<Manifest>, bool)> {
+        match self.tagged(repository, own_tag).await? {
+            Some(manifest) if manifest.digest == digest => Ok((Some(manifest), true)),
+            _ => Ok((self.manifest(repository, digest).await?, false)),
+        }
+    }
+
+    /// The manifest that a tag names.
+    pub async fn tagged(&self, repository: &str, tag: &str) -> Result<Option<Manifest>> {
+        self.get(repository, ImageIdentifier::builder().image_tag(tag).build()).await
     }
 
     async fn get(&self, repository: &str, id: ImageIdentifier) -> Result<Option<Manifest>> {

@@ -20,7 +20,6 @@ use anyhow::{Context, Result};
 use aws::Ecr;
 use common::aws::AwsFlags;
 use common::{Error, Flags, Session, Tool};
-use indicatif::HumanBytes;
 use oci_client::client::ClientProtocol;
 use plan::{Change, Have, Want};
 use registry::Registry;
@@ -37,9 +36,11 @@ use tokio::time::timeout;
 /// The image comes from static programs (--binary), from an OCI layout or a docker archive (--archive), is built by
 /// docker, podman or buildah (--context), or is copied from another registry (--image), for nodes that cannot reach it or
 /// are held up by its pull limit. The same input makes the same digest everywhere; what the registry has is not sent
-/// again. The repository is made when it is missing; one that somebody else made is a conflict unless --adopt or --use.
-/// When a cluster is known, an image that none of its nodes can run is refused. Without a source, the image of the
-/// document must be there. An image of another ECR needs ecr:GetDownloadUrlForLayer there.
+/// again. Every image is also tagged with the start of its digest, sha256-0123456789ab, so that no lifecycle rule for
+/// untagged images deletes one that still runs. The repository is made when it is missing; one that somebody else made
+/// is a conflict unless --adopt or --use. When a cluster is known, an image that none of its nodes can run is refused.
+/// Without a source, the image of the document must be there. An image of another ECR needs ecr:GetDownloadUrlForLayer
+/// there.
 ///
 ///   Reads   cluster
 ///   Owns    images.NAME {digest, platforms, repository, tag, uri}
@@ -113,16 +114,12 @@ impl EcrPush {
         let image = want.image.as_ref().context("there is no image to push")?;
         let registry = Registry::new(&want.repository, ClientProtocol::Https, async || ecr.pass().await);
         let bar = session.stderr.bar(0, "{bytes}/{total_bytes} {wide_bar} {bytes_per_sec}");
-        let late = || Error::retry(format!("push to {}: not done in time", want.repository));
-        let pushed = timeout(session.remaining(), registry.push(image, &bar)).await;
-        let sent = pushed.map_err(|_| late().hint("give it more with --timeout"))??;
-        session.made(format!("image {}@{}", want.repository, image.top()?.digest));
-        let (blobs, all, size) = (sent.blobs, image.blobs.len(), HumanBytes(sent.bytes));
-        let mounted = match sent.mounted {
-            0 => String::new(),
-            mounted => format!(", {mounted} taken over within the registry"),
+        let late = || {
+            Error::retry(format!("push to {}: not done in time", want.repository)).hint("give it more with --timeout")
         };
-        session.stderr.line(format_args!("sent {blobs} of {all} blobs, {size}{mounted}"));
+        let sent = timeout(session.remaining(), registry.push(image, &bar)).await.map_err(|_| late())??;
+        session.made(format!("image {}@{}", want.repository, image.top()?.digest));
+        session.stderr.line(format_args!("sent {}", sent.of(image.blobs.len())));
         Ok(())
     }
 }
@@ -183,18 +180,19 @@ impl Tool for EcrPush {
     async fn observe(&self, session: &Session, want: &Want) -> Result<Have> {
         let ecr = Ecr::new(session.aws(&self.aws).await?, want.account.as_deref());
         let name = &want.repository;
-        let manifest = async {
-            let Some(digest) = &want.digest else { return Ok(None) };
-            ecr.manifest(name, digest).await
+        let image = async {
+            let Some((digest, tag)) = want.digest.as_ref().zip(want.own_tag()) else { return Ok((None, false)) };
+            ecr.image(name, digest, &tag).await
         };
         let tagged = async {
             let Some(tag) = &want.tag else { return Ok(None) };
             ecr.tagged(name, tag).await
         };
         let all = async { if self.flags.delete { ecr.images(name).await } else { Ok(Vec::new()) } };
-        let (repository, manifest, tagged, all, nodes) =
-            tokio::try_join!(ecr.repository(name, !want.shared), manifest, tagged, all, self.nodes(session, want))?;
-        Ok(Have { repository, image: manifest.as_ref().map(aws::found), tagged, all, nodes })
+        let (repository, (image, is_tagged), tagged, all, nodes) =
+            tokio::try_join!(ecr.repository(name, !want.shared), image, tagged, all, self.nodes(session, want))?;
+        let (image, tagged) = (image.as_ref().map(aws::found), tagged.map(|manifest| manifest.digest));
+        Ok(Have { repository, image, is_tagged, tagged, all, nodes })
     }
 
     fn plan(want: &Want, have: &Have) -> Result<Vec<Change>> {

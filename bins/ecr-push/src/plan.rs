@@ -32,12 +32,24 @@ pub struct Want {
     pub force: bool,
 }
 
+impl Want {
+    /// The tag that every image gets, `sha256-0123456789ab`, so that no lifecycle rule for untagged images takes one that
+    /// still runs when its other tag has moved on.
+    pub fn own_tag(&self) -> Option<String> {
+        const LENGTH: usize = 12;
+        let (algorithm, hex) = self.digest.as_ref()?.split_once(':')?;
+        Some(format!("{algorithm}-{}", hex.get(..LENGTH).unwrap_or(hex)))
+    }
+}
+
 /// What ECR has.
 #[derive(Debug, Clone, Default)]
 pub struct Have {
     pub repository: Option<Repository>,
     /// The wanted digest is there.
     pub image: Option<Found>,
+    /// Its own tag names it.
+    pub is_tagged: bool,
     /// What the wanted tag names.
     pub tagged: Option<String>,
     /// All images of the repository; looked at on `--delete` only.
@@ -147,6 +159,8 @@ pub fn plan(want: &Want, have: &Have) -> Result<Vec<Change>> {
     runs_somewhere(want, have)?;
     let name = || want.repository.clone();
     let Some(digest) = want.digest.clone() else { return Ok(Vec::new()) };
+    let foreign = have.repository.as_ref().and_then(|found| found.foreign.as_ref());
+    let foreign = foreign.filter(|_| !want.adopt && !want.shared);
     let retag = want.tag.clone().filter(|_| have.tagged.as_ref() != Some(&digest));
     let mut changes = Vec::new();
     if have.image.is_none() {
@@ -155,6 +169,9 @@ pub fn plan(want: &Want, have: &Have) -> Result<Vec<Change>> {
             return Err(Error::failed(message).hint("push it: --binary, --archive, --context or --image").into());
         }
         changes.push(Change::Push { repository: name(), digest: digest.clone() });
+    }
+    if let Some(tag) = want.own_tag().filter(|_| !have.is_tagged && foreign.is_none()) {
+        changes.push(Change::Tag { repository: name(), tag, digest: digest.clone() });
     }
     if let Some(tag) = retag {
         let immutable = have.repository.as_ref().is_some_and(|found| found.immutable.holds(&tag));
@@ -173,11 +190,11 @@ pub fn plan(want: &Want, have: &Have) -> Result<Vec<Change>> {
         Some(Repository { arn, foreign: Some(_), .. }) if want.adopt => {
             changes.insert(0, Change::Adopt { arn: arn.clone() });
         }
-        Some(Repository { foreign: Some(whose), .. }) if !changes.is_empty() && !want.shared => {
-            let message = format!("repository {} exists: {whose}", want.repository);
-            return Err(Error::conflict(message).hint("--use pushes into it, --adopt takes it over").into());
-        }
         Some(_) => {}
+    }
+    if let Some(whose) = foreign.filter(|_| !changes.is_empty()) {
+        let error = Error::conflict(format!("repository {} exists: {whose}", want.repository));
+        return Err(error.hint("--use pushes into it, --adopt takes it over").into());
     }
     Ok(changes)
 }
@@ -188,10 +205,23 @@ fn runs_somewhere(want: &Want, have: &Have) -> Result<()> {
     if image.platforms.is_empty() || nodes.is_empty() || !image.platforms.is_disjoint(nodes) {
         return Ok(());
     }
-    let words = |names: &BTreeSet<String>| names.iter().cloned().collect::<Vec<_>>().join(", ");
     let message =
         format!("no node can run the image: it is for {}, the nodes are {}", words(&image.platforms), words(nodes));
     Err(Error::failed(message).hint(format!("build it for {}", words(nodes))).into())
+}
+
+/// That some nodes cannot run an image which others can: its pods must not be placed there.
+fn runs_elsewhere(want: &Want, have: &Have) -> Option<String> {
+    let (image, nodes) = (want.image.as_ref()?, have.nodes.as_ref()?);
+    let lacking: Vec<&String> = nodes.difference(&image.platforms).collect();
+    if image.platforms.is_disjoint(nodes) || lacking.is_empty() {
+        return None;
+    }
+    Some(format!("the image is for {}: nodes of {} cannot run it", words(&image.platforms), words(lacking)))
+}
+
+fn words<'a>(names: impl IntoIterator<Item = &'a String>) -> String {
+    names.into_iter().map(String::as_str).collect::<Vec<_>>().join(", ")
 }
 
 /// Only from a repository of ours, or one to use; only what nobody else has tagged; our repository when nothing else is
@@ -208,7 +238,8 @@ pub fn plan_delete(want: &Want, have: &Have) -> Vec<Change> {
     let digest = want.digest.clone().filter(|_| have.image.is_some());
     if others(want, have).next().is_some() {
         let tag = want.tag.clone().filter(|_| digest.is_some() && have.tagged == digest);
-        return tag.map(|tag| Change::Untag { repository, tag }).into_iter().collect();
+        let tags = want.own_tag().filter(|_| have.is_tagged).into_iter().chain(tag);
+        return tags.map(|tag| Change::Untag { repository: repository.clone(), tag }).collect();
     }
     changes.extend(digest.map(|digest| Change::DeleteImage { repository: repository.clone(), digest }));
     let digests: Vec<String> = platforms(want, have).map(|listed| listed.digest.clone()).collect();
@@ -221,13 +252,14 @@ pub fn plan_delete(want: &Want, have: &Have) -> Vec<Change> {
     changes
 }
 
-/// What a person should know: whose repository it is, and what of the source is not part of the image.
+/// What a person should know: whose repository it is, what of the source is not part of the image, and which nodes cannot
+/// run it.
 pub fn remarks(want: &Want, have: &Have) -> Vec<String> {
     let foreign = have.repository.iter().filter(|_| !want.adopt).filter_map(|found| found.foreign.as_ref());
     let foreign =
         foreign.map(|whose| format!("repository {} is used, {whose}: --adopt takes it over", want.repository));
     let left_out = want.image.iter().flat_map(|image| &image.left_out).map(|what| format!("left out: {what}"));
-    foreign.chain(left_out).collect()
+    foreign.chain(left_out).chain(runs_elsewhere(want, have)).collect()
 }
 
 /// What `--delete` leaves, and why.
@@ -262,7 +294,8 @@ pub fn left_alone(want: &Want, have: &Have) -> Vec<String> {
 /// Tags of the wanted image that are not ours.
 fn others<'a>(want: &'a Want, have: &'a Have) -> impl Iterator<Item = &'a String> {
     let image = have.all.iter().filter(|listed| Some(&listed.digest) == want.digest.as_ref());
-    image.flat_map(|listed| &listed.tags).filter(|tag| Some(*tag) != want.tag.as_ref())
+    let own = want.own_tag();
+    image.flat_map(|listed| &listed.tags).filter(move |tag| ![&want.tag, &own].contains(&&Some((*tag).clone())))
 }
 
 /// What the wanted index names, or named, and nobody else does: no tag, and no other index.
@@ -309,7 +342,7 @@ mod tests {
         }
     }
 
-    fn words(changes: Result<Vec<Change>>) -> Vec<String> {
+    fn lines(changes: Result<Vec<Change>>) -> Vec<String> {
         match changes {
             Ok(changes) => changes.iter().map(ToString::to_string).collect(),
             Err(error) => vec![format!("{}: {error}", common::classify(&error).0.as_str())],
@@ -319,20 +352,26 @@ mod tests {
     #[test]
     fn only_what_is_missing_is_made() {
         let there = Some(Found::default());
-        let have = |repository, image, tagged: Option<&str>| Have {
+        let have = |repository, image: Option<Found>, tagged: Option<&str>| Have {
             repository,
+            is_tagged: image.is_some(),
             image,
             tagged: tagged.map(Into::into),
             ..Have::default()
         };
         let push = "push sha256:a to r";
+        let own = "tag sha256:a as r:sha256-a";
+        let untagged = |repository| Have { is_tagged: false, ..have(repository, Some(Found::default()), None) };
         let tag = "tag sha256:a as r:v1";
         let foreign = "conflict: repository r exists: managed by terraform";
         let shared = |tag| Want { shared: true, ..want(tag) };
-        let cases: [(Want, Have, &[&str]); 17] = [
-            (want(None), Have::default(), &["create repository r", push]),
-            (want(Some("v1")), Have::default(), &["create repository r", push, tag]),
-            (want(None), have(repository(true, false), None, None), &[push]),
+        let cases: [(Want, Have, &[&str]); 20] = [
+            (want(None), untagged(repository(true, false)), &[own]),
+            (want(None), untagged(repository(false, false)), &[]),
+            (shared(None), untagged(repository(false, false)), &[own]),
+            (want(None), Have::default(), &["create repository r", push, own]),
+            (want(Some("v1")), Have::default(), &["create repository r", push, own, tag]),
+            (want(None), have(repository(true, false), None, None), &[push, own]),
             (want(None), have(repository(true, false), there.clone(), None), &[]),
             (want(Some("v1")), have(repository(true, true), there.clone(), Some("sha256:a")), &[]),
             (want(Some("v1")), have(repository(true, false), there.clone(), Some("sha256:b")), &[tag]),
@@ -344,8 +383,12 @@ mod tests {
             (want(None), have(repository(false, false), there.clone(), None), &[]),
             (want(None), have(repository(false, false), None, None), &[foreign]),
             (want(Some("v1")), have(repository(false, false), there.clone(), None), &[foreign]),
-            (Want { adopt: true, ..want(None) }, have(repository(false, false), None, None), &["adopt arn:r", push]),
-            (shared(None), have(repository(false, false), None, None), &[push]),
+            (
+                Want { adopt: true, ..want(None) },
+                have(repository(false, false), None, None),
+                &["adopt arn:r", push, own],
+            ),
+            (shared(None), have(repository(false, false), None, None), &[push, own]),
             (shared(Some("v1")), have(repository(false, false), there.clone(), None), &[tag]),
             (shared(None), have(repository(false, false), there.clone(), None), &[]),
             (shared(None), Have::default(), &["failed: repository r does not exist"]),
@@ -357,8 +400,15 @@ mod tests {
             (Want { image: None, ..want(Some("v1")) }, have(repository(true, false), there, None), &[tag]),
         ];
         for (want, have, changes) in cases {
-            assert_eq!(words(plan(&want, &have)), changes, "{want:?} {have:?}");
+            assert_eq!(lines(plan(&want, &have)), changes, "{want:?} {have:?}");
         }
+    }
+
+    #[test]
+    fn an_image_has_a_tag_of_its_own() {
+        let digest = Some("sha256:0123456789abcdef".to_owned());
+        assert_eq!(Want { digest, ..Want::default() }.own_tag().as_deref(), Some("sha256-0123456789ab"));
+        assert_eq!(Want::default().own_tag(), None);
     }
 
     #[test]
@@ -383,24 +433,27 @@ mod tests {
             let immutable = if except { Immutable::Except(patterns) } else { Immutable::Only(patterns) };
             let repository = repository(true, false).map(|found| Repository { immutable, ..found });
             let (image, tagged) = (Some(Found::default()), Some("sha256:b".to_owned()));
-            let have = Have { repository, image, tagged, ..Have::default() };
-            assert_eq!(words(plan(&want(Some("v1")), &have)), changes, "{pattern} {except}");
+            let have = Have { repository, image, is_tagged: true, tagged, ..Have::default() };
+            assert_eq!(lines(plan(&want(Some("v1")), &have)), changes, "{pattern} {except}");
         }
     }
 
     #[test]
     fn an_image_no_node_can_run_is_refused() {
         let refused = "failed: no node can run the image: it is for linux/amd64, the nodes are linux/arm64";
-        let cases: [(Option<&[&str]>, &str); 5] = [
-            (None, "create repository r"),
-            (Some(&[]), "create repository r"),
-            (Some(&["linux/amd64"]), "create repository r"),
-            (Some(&["linux/amd64", "linux/arm64"]), "create repository r"),
-            (Some(&["linux/arm64"]), refused),
+        let mixed = "the image is for linux/amd64: nodes of linux/arm64 cannot run it";
+        type Case<'a> = (Option<&'a [&'a str]>, &'a str, &'a [&'a str]);
+        let cases: [Case<'_>; 5] = [
+            (None, "create repository r", &[]),
+            (Some(&[]), "create repository r", &[]),
+            (Some(&["linux/amd64"]), "create repository r", &[]),
+            (Some(&["linux/amd64", "linux/arm64"]), "create repository r", &[mixed]),
+            (Some(&["linux/arm64"]), refused, &[]),
         ];
-        for (nodes, first) in cases {
+        for (nodes, first, remarked) in cases {
             let have = Have { nodes: nodes.map(names), ..Have::default() };
-            assert_eq!(words(plan(&want(None), &have))[0], first, "{nodes:?}");
+            assert_eq!(lines(plan(&want(None), &have))[0], first, "{nodes:?}");
+            assert_eq!(remarks(&want(None), &have), remarked, "{nodes:?}");
         }
     }
 
@@ -414,10 +467,12 @@ mod tests {
         let have = |ours, all: &[Listed]| Have {
             repository: repository(ours, false),
             image: all.iter().find(|image| image.digest == "sha256:a").map(|a| Found { children: a.children.clone() }),
+            is_tagged: all.iter().any(|image| image.tags.iter().any(|tag| tag == OWN)),
             tagged: Some("sha256:a".into()),
             all: all.to_vec(),
             nodes: None,
         };
+        const OWN: &str = "sha256-a";
         const GONE: &str = "delete image sha256:a from r";
         const PLATFORMS: &str = "delete platforms sha256:b, sha256:c from r";
         const PLATFORM: &str = "delete platforms sha256:c from r";
@@ -430,7 +485,7 @@ mod tests {
             (Have::default(), &[], &[], &[]),
             (have(false, &[image("a", &[], &[])]), &[], &["repository r: managed by terraform"], &[]),
             (have(true, &[]), &[EMPTY], &[], &[FORCE]),
-            (have(true, &[image("a", &["v1"], &[])]), &[GONE, EMPTY], &[], &[FORCE]),
+            (have(true, &[image("a", &["v1", OWN], &[])]), &[GONE, EMPTY], &[], &[FORCE]),
             (
                 have(true, &[image("a", &[], &["b", "c"]), b.clone(), c.clone()]),
                 &[GONE, PLATFORMS, EMPTY],
@@ -455,17 +510,17 @@ mod tests {
                 &[FORCE],
             ),
             (
-                have(true, &[image("a", &["v1", "x"], &[])]),
-                &["remove tag r:v1"],
+                have(true, &[image("a", &["v1", "x", OWN], &[])]),
+                &["remove tag r:sha256-a", "remove tag r:v1"],
                 &["image sha256:a: also tagged x"],
                 &[FORCE],
             ),
         ];
         for (have, changes, left, forced) in cases {
             let gentle = Want { platforms: vec!["sha256:b".into(), "sha256:c".into()], ..want(Some("v1")) };
-            assert_eq!(words(Ok(plan_delete(&gentle, &have))), changes, "{have:?}");
+            assert_eq!(lines(Ok(plan_delete(&gentle, &have))), changes, "{have:?}");
             assert_eq!(left_alone(&gentle, &have), left, "{have:?}");
-            assert_eq!(words(Ok(plan_delete(&Want { force: true, ..gentle }, &have))), forced, "{have:?}");
+            assert_eq!(lines(Ok(plan_delete(&Want { force: true, ..gentle }, &have))), forced, "{have:?}");
         }
     }
 
@@ -479,7 +534,7 @@ mod tests {
             all: vec![listed],
             ..Have::default()
         };
-        assert_eq!(words(Ok(plan_delete(&want, &have))), ["delete image sha256:a from r"]);
+        assert_eq!(lines(Ok(plan_delete(&want, &have))), ["delete image sha256:a from r"]);
         assert_eq!(left_alone(&want, &have), ["repository r: it is only used"]);
         assert_eq!(left_alone(&want, &Have::default()), [""; 0]);
     }

@@ -10,7 +10,7 @@ use common::aws::{lacking, permit};
 use futures::stream::{BoxStream, try_unfold};
 use futures::{Stream, StreamExt, TryStreamExt};
 use http::HeaderValue;
-use indicatif::ProgressBar;
+use indicatif::{HumanBytes, ProgressBar};
 use oci_client::Reference;
 use oci_client::client::{Client, ClientConfig, ClientProtocol};
 use oci_client::errors::OciDistributionError;
@@ -56,6 +56,18 @@ pub struct Sent {
     pub bytes: u64,
     /// Blobs that the registry took over from another of its repositories.
     pub mounted: usize,
+}
+
+impl Sent {
+    /// In words, out of so many blobs.
+    pub fn of(&self, all: usize) -> String {
+        let (blobs, size) = (self.blobs, HumanBytes(self.bytes));
+        let mounted = match self.mounted {
+            0 => String::new(),
+            mounted => format!(", {mounted} taken over within the registry"),
+        };
+        format!("{blobs} of {all} blobs, {size}{mounted}")
+    }
 }
 
 /// One attempt to send a blob failed.
