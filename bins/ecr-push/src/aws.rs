@@ -4,11 +4,15 @@ use crate::image::Manifest;
 use crate::oci::{AnyManifest, INDEXES, MANIFESTS};
 use crate::plan::{Found, Immutable, Listed, Repository};
 use crate::registry::Pass;
+use crate::repository::Settings;
 use anyhow::{Context, Result};
 use aws_config::SdkConfig;
 use aws_sdk_ecr::Client;
 use aws_sdk_ecr::config::Region;
-use aws_sdk_ecr::types::{self, ImageFailureCode, ImageIdentifier, ImageTagMutability, Tag};
+use aws_sdk_ecr::types::{
+    self, EncryptionConfiguration, EncryptionType, ImageFailureCode, ImageIdentifier, ImageScanningConfiguration,
+    ImageTagMutability, Tag,
+};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -42,7 +46,7 @@ impl Ecr {
         let Some(found) = answer.call("ecr:DescribeRepositories", name)? else { return Ok(None) };
         let found =
             found.repositories.unwrap_or_default().pop().context("ecr:DescribeRepositories answered nothing")?;
-        let immutable = immutable(&found);
+        let (immutable, settings) = (immutable(&found), settings(&found));
         let arn = found.repository_arn.context("the repository has no ARN")?;
         let foreign = if whose {
             let answer = self.client.list_tags_for_resource().resource_arn(&arn).send().await;
@@ -57,6 +61,7 @@ impl Ecr {
             uri: found.repository_uri.context("the repository has no URI")?,
             foreign,
             immutable,
+            settings,
         }))
     }
 
@@ -123,8 +128,13 @@ impl Ecr {
         Ok(listed)
     }
 
-    pub async fn create(&self, repository: &str) -> Result<()> {
-        let answer = self.client.create_repository().repository_name(repository).tags(ours()?).send().await;
+    pub async fn create(&self, repository: &str, settings: &Settings) -> Result<()> {
+        let scanning = ImageScanningConfiguration::builder().scan_on_push(true).build();
+        let encryption = EncryptionConfiguration::builder().encryption_type(EncryptionType::Kms);
+        let encryption = settings.kms_key.as_ref().map(|key| encryption.kms_key(key).build()).transpose()?;
+        let call = self.client.create_repository().repository_name(repository).tags(ours()?);
+        let call = call.set_image_scanning_configuration(settings.scan_on_push.then_some(scanning));
+        let answer = call.set_encryption_configuration(encryption).send().await;
         let answer = answer.or_absent(|error| error.is_repository_already_exists_exception());
         answer.call("ecr:CreateRepository", repository).map(drop)
     }
@@ -224,6 +234,13 @@ pub fn found(manifest: &Manifest) -> Found {
     let read = serde_json::from_slice::<AnyManifest>(&manifest.bytes).ok();
     let children = read.and_then(|read| read.manifests).unwrap_or_default();
     Found { children: children.into_iter().map(|child| child.digest).collect() }
+}
+
+fn settings(repository: &types::Repository) -> Settings {
+    Settings {
+        kms_key: repository.encryption_configuration().and_then(|it| it.kms_key()).map(str::to_owned),
+        scan_on_push: repository.image_scanning_configuration().is_some_and(|it| it.scan_on_push()),
+    }
 }
 
 fn immutable(repository: &types::Repository) -> Immutable {

@@ -38,6 +38,12 @@ impl Image {
         self.manifests.last().context("the image has no manifest")
     }
 
+    /// The digest of the manifest that is the image, and those of the others.
+    pub fn digests(&self) -> (Option<String>, Vec<String>) {
+        let mut digests: Vec<String> = self.manifests.iter().map(|manifest| manifest.digest.clone()).collect();
+        (digests.pop(), digests)
+    }
+
     /// Adds a blob, once.
     pub fn add(&mut self, blob: Blob) {
         if self.blobs.iter().all(|known| known.digest != blob.digest) {

@@ -23,7 +23,7 @@ use common::{Error, Flags, Session, Tool};
 use oci_client::client::ClientProtocol;
 use plan::{Change, Have, Want};
 use registry::Registry;
-use repository::RepositoryName;
+use repository::{RepositoryName, Settings};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use source::Source;
@@ -36,14 +36,13 @@ use tokio::time::timeout;
 /// The image comes from static programs (--binary), from an OCI layout or a docker archive (--archive), is built by
 /// docker, podman or buildah (--context), or is copied from another registry (--image), for nodes that cannot reach it or
 /// are held up by its pull limit. The same input makes the same digest everywhere; what the registry has is not sent
-/// again. Every image is also tagged with the start of its digest, sha256-0123456789ab, so that no lifecycle rule for
-/// untagged images deletes one that still runs. The repository is made when it is missing; one that somebody else made
-/// is a conflict unless --adopt or --use. When a cluster is known, an image that none of its nodes can run is refused.
-/// Without a source, the image of the document must be there. An image of another ECR needs ecr:GetDownloadUrlForLayer
-/// there.
+/// again. Every image is also tagged with the start of its digest, sha256-0123456789ab, out of reach of lifecycle rules
+/// for untagged ones. The repository is made when it is missing; one that somebody else made is a conflict unless --adopt
+/// or --use. When a cluster is known, an image that none of its nodes can run is refused. Without a source, the image of
+/// the document must be there. An image of another ECR needs ecr:GetDownloadUrlForLayer there.
 ///
 ///   Reads   cluster
-///   Owns    images.NAME {digest, platforms, repository, tag, uri}
+///   Owns    images.NAME {digest, platforms, repository, settings, tag, uri}
 ///   Calls   ecr:DescribeRepositories ecr:ListTagsForResource ecr:BatchGetImage ecr:CreateRepository ecr:TagResource
 ///           ecr:GetAuthorizationToken ecr:BatchCheckLayerAvailability ecr:InitiateLayerUpload ecr:UploadLayerPart
 ///           ecr:CompleteLayerUpload ecr:PutImage ecr:DescribeImages ecr:BatchDeleteImage ecr:DeleteRepository
@@ -74,6 +73,8 @@ struct EcrPush {
     /// Push into a repository that somebody else made, and leave it theirs; --delete takes only the image from it
     #[arg(long = "use", conflicts_with_all = ["adopt", "force"])]
     shared: bool,
+    #[command(flatten)]
+    settings: Settings,
     /// With --delete: also delete the other images of the repository
     #[arg(long, requires = "delete")]
     force: bool,
@@ -96,6 +97,9 @@ struct Pushed {
     /// `ACCOUNT.dkr.ecr.REGION.amazonaws.com/NAME`. As a wish, `NAME` is enough.
     #[serde(skip_serializing_if = "Option::is_none")]
     repository: Option<String>,
+    /// Of the repository, decided when it is made.
+    #[serde(default, skip_serializing_if = "Settings::is_default")]
+    settings: Settings,
     /// A tag that names the image, too.
     #[serde(skip_serializing_if = "Option::is_none")]
     tag: Option<String>,
@@ -146,6 +150,7 @@ impl Tool for EcrPush {
             repository: name,
             account,
             tag: self.tag.clone().or(section.tag),
+            settings: self.settings.clone().or(section.settings),
             adopt: self.adopt,
             shared: self.shared,
             force: self.force,
@@ -164,10 +169,7 @@ impl Tool for EcrPush {
             want.image = self.source.image(session, &ecr, &want, self.nodes(session, &want)).await?;
         }
         (want.digest, want.platforms) = match &want.image {
-            Some(image) => {
-                let mut digests: Vec<String> = image.manifests.iter().map(|manifest| manifest.digest.clone()).collect();
-                (digests.pop(), digests)
-            }
+            Some(image) => image.digests(),
             None => (section.digest, section.platforms),
         };
         if want.digest.is_none() && !self.flags.delete {
@@ -215,7 +217,7 @@ impl Tool for EcrPush {
         let ecr = Ecr::new(session.aws(&self.aws).await?, want.account.as_deref());
         match change {
             Change::Create { repository } => {
-                ecr.create(&repository).await?;
+                ecr.create(&repository, &want.settings).await?;
                 session.made(format!("repository {repository}"));
                 Ok(())
             }
@@ -239,7 +241,7 @@ impl Tool for EcrPush {
         let repository = have.repository.map(|repository| repository.uri);
         let uri = repository.as_ref().zip(want.digest.as_ref()).map(|(uri, digest)| format!("{uri}@{digest}"));
         let platforms = have.image.map(|image| image.children).unwrap_or_default();
-        Pushed { digest: want.digest, platforms, repository, tag: want.tag, uri }
+        Pushed { digest: want.digest, platforms, repository, settings: want.settings, tag: want.tag, uri }
     }
 }
 

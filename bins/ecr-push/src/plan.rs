@@ -1,6 +1,7 @@
 //! What to change about a repository and its image. Pure.
 
 use crate::image::Image;
+use crate::repository::Settings;
 use anyhow::Result;
 use common::Error;
 use common::cluster::Cluster;
@@ -22,6 +23,8 @@ pub struct Want {
     pub platforms: Vec<String>,
     /// What must name the digest, too.
     pub tag: Option<String>,
+    /// How the repository is made.
+    pub settings: Settings,
     /// Whose nodes must be able to run it.
     pub cluster: Option<Cluster>,
     /// Take over what somebody else made.
@@ -67,6 +70,7 @@ pub struct Repository {
     /// Whose it is; none if ours, or if it does not matter.
     pub foreign: Option<String>,
     pub immutable: Immutable,
+    pub settings: Settings,
 }
 
 /// The tags that a repository does not move from one image to another. `*` in a pattern stands for any text.
@@ -191,6 +195,10 @@ pub fn plan(want: &Want, have: &Have) -> Result<Vec<Change>> {
             changes.insert(0, Change::Adopt { arn: arn.clone() });
         }
         Some(_) => {}
+    }
+    if let Some((difference, hint)) = have.repository.as_ref().and_then(|found| want.settings.unmet(&found.settings)) {
+        let message = format!("repository {} exists: {difference}", want.repository);
+        return Err(Error::conflict(message).hint(hint).into());
     }
     if let Some(whose) = foreign.filter(|_| !changes.is_empty()) {
         let error = Error::conflict(format!("repository {} exists: {whose}", want.repository));
@@ -325,7 +333,8 @@ mod tests {
     fn repository(ours: bool, immutable: bool) -> Option<Repository> {
         let foreign = (!ours).then(|| "managed by terraform".to_owned());
         let immutable = if immutable { Immutable::Except(Vec::new()) } else { Immutable::Only(Vec::new()) };
-        Some(Repository { arn: "arn:r".into(), uri: "h/r".into(), foreign, immutable })
+        let (arn, uri) = ("arn:r".into(), "h/r".into());
+        Some(Repository { arn, uri, foreign, immutable, settings: Settings::default() })
     }
 
     fn names(words: &[&str]) -> BTreeSet<String> {
@@ -365,7 +374,7 @@ mod tests {
         let tag = "tag sha256:a as r:v1";
         let foreign = "conflict: repository r exists: managed by terraform";
         let shared = |tag| Want { shared: true, ..want(tag) };
-        let cases: [(Want, Have, &[&str]); 20] = [
+        let cases: [(Want, Have, &[&str]); 21] = [
             (want(None), untagged(repository(true, false)), &[own]),
             (want(None), untagged(repository(false, false)), &[]),
             (shared(None), untagged(repository(false, false)), &[own]),
@@ -392,6 +401,11 @@ mod tests {
             (shared(Some("v1")), have(repository(false, false), there.clone(), None), &[tag]),
             (shared(None), have(repository(false, false), there.clone(), None), &[]),
             (shared(None), Have::default(), &["failed: repository r does not exist"]),
+            (
+                Want { settings: Settings { scan_on_push: true, ..Settings::default() }, ..want(None) },
+                have(repository(true, false), there.clone(), None),
+                &["conflict: repository r exists: it does not scan on push"],
+            ),
             (
                 Want { image: None, ..want(None) },
                 have(repository(true, false), None, None),

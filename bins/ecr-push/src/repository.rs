@@ -1,4 +1,7 @@
-//! How a repository is named.
+//! How a repository is named, and how it is made.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 /// The name of a repository and, if given in full, the registry that it is in.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -24,9 +27,77 @@ impl RepositoryName {
     }
 }
 
+/// What is decided about a repository when it is made.
+#[derive(Debug, Clone, Default, PartialEq, clap::Args, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Settings {
+    /// KMS key that a new repository is encrypted with; needs kms:DescribeKey and kms:CreateGrant for it
+    #[arg(long, value_name = "KEY")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kms_key: Option<String>,
+    /// Have a new repository scan its images when they are pushed
+    #[arg(long)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub scan_on_push: bool,
+}
+
+impl Settings {
+    /// These, and of the others what these do not say.
+    pub fn or(self, others: Self) -> Self {
+        Self { kms_key: self.kms_key.or(others.kms_key), scan_on_push: self.scan_on_push || others.scan_on_push }
+    }
+
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// How a repository that has others differs, and what to do about it.
+    pub fn unmet(&self, found: &Self) -> Option<(String, &'static str)> {
+        if let Some(key) = &self.kms_key
+            && !found.kms_key.as_ref().is_some_and(|found| is_same_key(key, found))
+        {
+            let other = found.kms_key.as_deref().unwrap_or("none");
+            let hint = "ECR cannot change that: give another --repository, or leave --kms-key out";
+            return Some((format!("its KMS key is {other}, not {key}"), hint));
+        }
+        let hint = "aws ecr put-image-scanning-configuration changes that; or leave --scan-on-push out";
+        (self.scan_on_push && !found.scan_on_push).then(|| ("it does not scan on push".to_owned(), hint))
+    }
+}
+
+/// Whether a key given by its ARN, its id or an alias may be the one of that ARN. Only KMS knows what an alias is of.
+fn is_same_key(given: &str, found: &str) -> bool {
+    let is_alias = given.starts_with("alias/") || given.contains(":alias/");
+    is_alias || given == found || found.rsplit_once('/').is_some_and(|(_, id)| id == given)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_repository_that_was_made_otherwise_is_told() {
+        let settings = |key: Option<&str>, scan_on_push| Settings { kms_key: key.map(Into::into), scan_on_push };
+        let arn = "arn:aws:kms:us-west-2:1:key/ab-1";
+        let (plain, sealed) = (settings(None, false), settings(Some(arn), true));
+        for (wanted, found, expected) in [
+            (settings(None, false), &plain, None),
+            (settings(None, false), &sealed, None),
+            (settings(None, true), &sealed, None),
+            (settings(None, true), &plain, Some("it does not scan on push")),
+            (settings(Some(arn), true), &sealed, None),
+            (settings(Some("ab-1"), false), &sealed, None),
+            (settings(Some("alias/any"), false), &sealed, None),
+            (settings(Some("arn:aws:kms:us-west-2:1:alias/any"), false), &sealed, None),
+            (settings(Some("b-1"), false), &sealed, Some("its KMS key is arn:aws:kms:us-west-2:1:key/ab-1, not b-1")),
+            (settings(Some("alias/any"), false), &plain, Some("its KMS key is none, not alias/any")),
+        ] {
+            let unmet = wanted.unmet(found).map(|(difference, _)| difference);
+            assert_eq!(unmet.as_deref(), expected, "{wanted:?} {found:?}");
+        }
+        let flags = settings(Some("a"), false).or(settings(Some("b"), true));
+        assert_eq!(flags, settings(Some("a"), true));
+    }
 
     #[test]
     fn a_repository_is_named_in_full_or_in_short() {

@@ -35,6 +35,7 @@ fn images_from_every_source() {
     drift(&region, &one);
     of_others(&region, &one);
     shared(&region, &one);
+    settings(&region, &one);
     immutable_tags(&region, &one);
     deletion(&region, &one, &folder, &index);
     processors(&region, &one, &folder);
@@ -337,6 +338,20 @@ fn shared(region: &Region, one: &str) {
     assert_eq!(tags(), terraform);
     let listed = region.aws("ecr", "describe_images", json!({"repositoryName": "theirs-too"}));
     assert_eq!(listed["imageDetails"], json!([]));
+}
+
+/// What cannot be decided later is decided when the repository is made.
+fn settings(region: &Region, one: &str) {
+    let command = format!("{} --kms-key alias/aws/ecr --scan-on-push", push("sealed", "colorapp"));
+    let made = region.done(&command, one).document;
+    assert_eq!(image(&made)["settings"], json!({"kmsKey": "alias/aws/ecr", "scanOnPush": true}));
+    let found = region.aws("ecr", "describe_repositories", json!({"repositoryNames": ["sealed"]}));
+    let found = &found["repositories"][0];
+    assert_eq!(found["encryptionConfiguration"], json!({"encryptionType": "KMS", "kmsKey": "alias/aws/ecr"}));
+    assert_eq!(found["imageScanningConfiguration"], json!({"scanOnPush": true}));
+    region.steady("ecr-push sealed", &made);
+    let message = "repository sealed exists: its KMS key is alias/aws/ecr, not ab-1";
+    region.refuses(&format!("{} --kms-key ab-1", push("sealed", "colorapp")), one, message, "leave --kms-key out");
 }
 
 fn immutable_tags(region: &Region, one: &str) {
