@@ -31,6 +31,10 @@ pub enum MeshResource {
     VirtualRouter(String),
     /// `virtualRouter/<router>/route/<name>`
     Route(String, String),
+    /// `virtualGateway/<name>`
+    VirtualGateway(String),
+    /// `virtualGateway/<gateway>/gatewayRoute/<name>`
+    GatewayRoute(String, String),
 }
 
 /// A text is not an ARN of App Mesh.
@@ -48,6 +52,8 @@ impl fmt::Display for Arn {
             MeshResource::VirtualService(name) => write!(f, "/virtualService/{name}"),
             MeshResource::VirtualRouter(name) => write!(f, "/virtualRouter/{name}"),
             MeshResource::Route(router, name) => write!(f, "/virtualRouter/{router}/route/{name}"),
+            MeshResource::VirtualGateway(name) => write!(f, "/virtualGateway/{name}"),
+            MeshResource::GatewayRoute(gateway, name) => write!(f, "/virtualGateway/{gateway}/gatewayRoute/{name}"),
         }
     }
 }
@@ -72,6 +78,10 @@ fn parse(text: &str) -> Option<Arn> {
         ["virtualService", name] => MeshResource::VirtualService(name.to_owned()),
         ["virtualRouter", name] => MeshResource::VirtualRouter(name.to_owned()),
         ["virtualRouter", router, "route", name] => MeshResource::Route(router.to_owned(), name.to_owned()),
+        ["virtualGateway", name] => MeshResource::VirtualGateway(name.to_owned()),
+        ["virtualGateway", gateway, "gatewayRoute", name] => {
+            MeshResource::GatewayRoute(gateway.to_owned(), name.to_owned())
+        }
         _ => return None,
     };
     let whole = [partition, region, account].into_iter().chain(path.split('/')).all(|part| !part.is_empty());
@@ -110,6 +120,14 @@ mod tests {
                 "arn:aws:appmesh:us-west-2:123456789012:mesh/k8multi/virtualRouter/r_k8multi/route/color",
                 MeshResource::Route("r_k8multi".to_owned(), "color".to_owned()),
             ),
+            (
+                "arn:aws:appmesh:us-west-2:123456789012:mesh/k8multi/virtualGateway/g_k8multi",
+                MeshResource::VirtualGateway("g_k8multi".to_owned()),
+            ),
+            (
+                "arn:aws:appmesh:us-west-2:123456789012:mesh/k8multi/virtualGateway/g_k8multi/gatewayRoute/color",
+                MeshResource::GatewayRoute("g_k8multi".to_owned(), "color".to_owned()),
+            ),
         ] {
             let arn: Arn = text.parse().unwrap();
             assert_eq!(arn.resource, resource);
@@ -125,7 +143,7 @@ mod tests {
             "arn:aws:iam::123456789012:role/mesh",
             "arn:aws:appmesh:us-west-2:123456789012:mesh/",
             "arn:aws:appmesh:us-west-2:123456789012:mesh/k8multi/virtualService/",
-            "arn:aws:appmesh:us-west-2:123456789012:mesh/k8multi/virtualGateway/g",
+            "arn:aws:appmesh:us-west-2:123456789012:mesh/k8multi/virtualGateway/g/route/a",
             "arn:aws:appmesh::123456789012:mesh/k8multi",
         ] {
             assert!(text.parse::<Arn>().is_err(), "{text}");

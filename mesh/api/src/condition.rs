@@ -8,7 +8,7 @@ use crate::schema;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
-    /// What the fact is about: `MeshActive`, `VirtualNodeActive`, `VirtualServiceActive`, `VirtualRouterActive`.
+    /// What the fact is about: `MeshActive`, `VirtualNodeActive`, and so on.
     #[serde(rename = "type")]
     pub type_: String,
     /// `True`, `False` or `Unknown`.

@@ -11,12 +11,14 @@ mod backend_group;
 mod condition;
 pub mod crds;
 mod duration;
+mod gateway_route;
 mod http_route;
 mod mesh;
 mod object;
 mod port;
 mod reference;
 mod schema;
+mod virtual_gateway;
 mod virtual_node;
 mod virtual_router;
 mod virtual_service;
@@ -25,6 +27,12 @@ pub use arn::Arn;
 pub use backend_group::{BackendGroup, BackendGroupSpec, BackendGroupStatus};
 pub use condition::Condition;
 pub use duration::{Duration, DurationUnit};
+pub use gateway_route::{
+    DefaultRewrite, GatewayRoute, GatewayRouteHostnameMatch, GatewayRouteHostnameRewrite, GatewayRoutePathRewrite,
+    GatewayRoutePrefixRewrite, GatewayRouteSpec, GatewayRouteStatus, GatewayRouteTarget, GrpcGatewayRoute,
+    GrpcGatewayRouteAction, GrpcGatewayRouteMatch, GrpcGatewayRouteRewrite, HttpGatewayRoute, HttpGatewayRouteAction,
+    HttpGatewayRouteMatch, HttpGatewayRouteRewrite,
+};
 pub use http_route::{
     HeaderMatchMethod, HttpMethod, HttpPathMatch, HttpQueryParameter, HttpRetryEvent, HttpRetryPolicy, HttpRoute,
     HttpRouteAction, HttpRouteHeader, HttpRouteMatch, HttpTimeout, MatchRange, QueryMatchMethod, TcpRetryEvent,
@@ -33,7 +41,11 @@ pub use http_route::{
 pub use mesh::{EgressFilter, EgressFilterType, Mesh, MeshSpec, MeshStatus};
 pub use object::{MeshMember, MeshObject};
 pub use port::{PortMapping, Protocol};
-pub use reference::{MeshReference, Reference};
+pub use reference::{MeshReference, Reference, VirtualGatewayReference};
+pub use virtual_gateway::{
+    VirtualGateway, VirtualGatewayListener, VirtualGatewayPortMapping, VirtualGatewayProtocol, VirtualGatewaySpec,
+    VirtualGatewayStatus,
+};
 pub use virtual_node::{
     AccessLog, AwsCloudMapAttribute, AwsCloudMapServiceDiscovery, Backend, DnsResponseType, DnsServiceDiscovery,
     FileAccessLog, HealthCheckPolicy, Listener, Logging, ServiceDiscovery, VirtualNode, VirtualNodeSpec,

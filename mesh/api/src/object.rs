@@ -1,6 +1,8 @@
 use kube::{Resource, ResourceExt};
 
-use crate::{BackendGroup, Condition, Mesh, MeshReference, VirtualNode, VirtualRouter, VirtualService};
+use crate::{
+    BackendGroup, Condition, GatewayRoute, Mesh, MeshReference, VirtualGateway, VirtualNode, VirtualRouter, VirtualService,
+};
 
 /// What the kinds have in common.
 pub trait MeshObject: Resource<DynamicType = ()> + Sized {
@@ -82,7 +84,13 @@ mesh_object!(VirtualRouter, "VirtualRouterActive", "virtualRouterARN", virtual_r
 mesh_object!(VirtualService, "VirtualServiceActive", "virtualServiceARN", virtual_service_arn, |name, namespace| {
     format!("{name}.{namespace}")
 });
-mesh_member!(BackendGroup, VirtualNode, VirtualRouter, VirtualService);
+mesh_object!(VirtualGateway, "VirtualGatewayActive", "virtualGatewayARN", virtual_gateway_arn, |name, namespace| {
+    format!("{name}_{namespace}")
+});
+mesh_object!(GatewayRoute, "GatewayRouteActive", "gatewayRouteARN", gateway_route_arn, |name, namespace| {
+    format!("{name}_{namespace}")
+});
+mesh_member!(BackendGroup, VirtualNode, VirtualRouter, VirtualService, VirtualGateway, GatewayRoute);
 
 /// It is of Kubernetes alone: in AWS's terms a VirtualNode had its VirtualServices one by one.
 impl MeshObject for BackendGroup {
@@ -122,6 +130,8 @@ mod tests {
         service.metadata.namespace = Some("k8multi".to_owned());
         assert_eq!(Mesh::new("k8multi", Default::default()).aws_name(), "k8multi");
         assert_eq!(node.aws_name(), "front_k8multi");
+        assert_eq!(VirtualGateway::default_aws_name("ingress", "k8multi"), "ingress_k8multi");
+        assert_eq!(GatewayRoute::default_aws_name("color", "k8multi"), "color_k8multi");
         assert_eq!(service.aws_name(), "colorapp.k8multi");
         service.spec.aws_name = Some("colorapp.k8multi.svc.cluster.local".to_owned());
         assert_eq!(service.aws_name(), "colorapp.k8multi.svc.cluster.local");

@@ -11,6 +11,26 @@ pub struct MeshReference {
     pub uid: String,
 }
 
+/// The VirtualGateway a GatewayRoute belongs to. Admission fills it in; users may not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VirtualGatewayReference {
+    /// `metadata.namespace` of the VirtualGateway; the GatewayRoute's own when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// `metadata.name` of the VirtualGateway.
+    pub name: String,
+    /// `metadata.uid` of the VirtualGateway, so that a new one of the same name is another.
+    pub uid: String,
+}
+
+impl VirtualGatewayReference {
+    /// Namespace of the VirtualGateway, seen from an object in `from`.
+    pub fn namespace_or<'a>(&'a self, from: &'a str) -> &'a str {
+        self.namespace.as_deref().unwrap_or(from)
+    }
+}
+
 /// A VirtualNode, VirtualService or VirtualRouter, by its name in Kubernetes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

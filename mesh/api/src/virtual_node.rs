@@ -73,13 +73,6 @@ pub struct VirtualNodeSpec {
     pub mesh_ref: Option<MeshReference>,
 }
 
-impl VirtualNodeSpec {
-    /// The file that requests are written to.
-    pub fn access_log(&self) -> Option<&str> {
-        Some(&self.logging.as_ref()?.access_log.as_ref()?.file.as_ref()?.path)
-    }
-}
-
 /// A port the pods listen on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
