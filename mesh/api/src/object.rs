@@ -1,7 +1,8 @@
 use kube::{Resource, ResourceExt};
 
 use crate::{
-    BackendGroup, Condition, GatewayRoute, Mesh, MeshReference, VirtualGateway, VirtualNode, VirtualRouter, VirtualService,
+    BackendGroup, Condition, GatewayRoute, Mesh, MeshReference, VirtualGateway, VirtualNode, VirtualRouter,
+    VirtualService,
 };
 
 /// What the kinds have in common.

@@ -35,7 +35,8 @@ pub struct Translate {
     /// Manifest of another cluster that shares the Cloud Map namespaces; repeatable
     #[arg(long = "peer", value_name = "FILE")]
     peers: Vec<PathBuf>,
-    /// Print Envoy's resources instead, of this workload (`mesh/MESH/virtualNode/NAME`) or of all
+    /// Print Envoy's resources instead, of this workload (`mesh/MESH/virtualNode/NAME` or
+    /// `mesh/MESH/virtualGateway/NAME`) or of all
     #[arg(long, value_name = "WORKLOAD", num_args = 0..=1, default_missing_value = "")]
     envoy: Option<String>,
     /// Account of the meshes
@@ -155,14 +156,19 @@ impl Cluster {
             .collect::<anyhow::Result<_>>()?;
         cluster.snapshot.meshes = parse(of("Mesh").map(identified))?;
         let member = |object: Value| cluster.member(namespaced(identified(object)));
-        let nodes = of("VirtualNode").map(member).collect::<anyhow::Result<Vec<_>>>()?;
-        let routers = of("VirtualRouter").map(member).collect::<anyhow::Result<Vec<_>>>()?;
-        let groups = of("BackendGroup").map(member).collect::<anyhow::Result<Vec<_>>>()?;
-        let services = of("VirtualService").map(member).collect::<anyhow::Result<Vec<_>>>()?;
+        let members = |kind| of(kind).map(member).collect::<anyhow::Result<Vec<_>>>();
+        let [nodes, routers, groups] = ["VirtualNode", "VirtualRouter", "BackendGroup"].map(members);
+        let [services, gateways, routes] = ["VirtualService", "VirtualGateway", "GatewayRoute"].map(members);
+        let (nodes, routers, groups) = (nodes?, routers?, groups?);
+        let (services, gateways, routes) = (services?, gateways?, routes?);
         cluster.snapshot.virtual_nodes = parse(nodes.into_iter())?;
         cluster.snapshot.virtual_routers = parse(routers.into_iter())?;
         cluster.snapshot.backend_groups = parse(groups.into_iter())?;
         cluster.snapshot.virtual_services = parse(services.into_iter())?;
+        cluster.snapshot.virtual_gateways = parse(gateways.into_iter())?;
+        let routes: Vec<_> =
+            routes.into_iter().map(|route| cluster.of_gateway(route)).collect::<anyhow::Result<_>>()?;
+        cluster.snapshot.gateway_routes = parse(routes.into_iter())?;
         Ok(cluster)
     }
 
@@ -179,6 +185,23 @@ impl Cluster {
             object["spec"]["meshRef"] = json!({"name": mesh.name_any(), "uid": mesh.uid().unwrap_or_default()});
         }
         Ok(object)
+    }
+
+    /// A GatewayRoute with its `virtualGatewayRef`, which admission would fill in.
+    fn of_gateway(&self, mut route: Value) -> anyhow::Result<Value> {
+        if route["spec"]["virtualGatewayRef"].is_null() {
+            let text = |field: &str| route["metadata"][field].as_str().unwrap_or_default();
+            let known = self.snapshot.namespaces.contains_key(text("namespace"));
+            let labels = serde_json::from_value(route["metadata"]["labels"].clone()).unwrap_or_default();
+            let only: Vec<_> = self.snapshot.virtual_gateways.iter().collect();
+            let gateway = match only[..] {
+                [only] if !known => only.as_ref(),
+                _ => membership::gateway_of_route(&self.snapshot, text("namespace"), text("name"), &labels)?,
+            };
+            let (namespace, name, uid) = (gateway.namespace(), gateway.name_any(), gateway.uid().unwrap_or_default());
+            route["spec"]["virtualGatewayRef"] = json!({"namespace": namespace, "name": name, "uid": uid});
+        }
+        Ok(route)
     }
 
     /// The instances that this cluster registers.

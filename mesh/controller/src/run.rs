@@ -142,7 +142,7 @@ async fn run(options: Options) -> anyhow::Result<()> {
         options.pod_name.clone(),
         cluster.pods.clone(),
         Arc::new(registrations),
-        Box::new(move |namespace, name| count.count_pods(namespace, name)),
+        Box::new(move |of| count.count_pods(of)),
         metrics.clone(),
     ));
     let workloads = Workloads { pods: cluster.pods.clone(), known: known.clone() };

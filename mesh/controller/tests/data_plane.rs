@@ -25,8 +25,8 @@ use std::{
 use appmesh_controller::{
     envoy,
     model::{
-        Backend, CloudMapDiscovery, Discovery, Egress, Listener, Port, Protocol, Route, Routing, ServiceKey, Target,
-        Upstream, Workload,
+        Backend, CloudMapDiscovery, Discovery, Egress, Listener, Port, Protocol, Proxy, Route, Routing, ServiceKey,
+        Target, Upstream, Workload,
     },
     xds::{self, Snapshot},
 };
@@ -601,7 +601,7 @@ fn snapshot() -> Snapshot {
             routing: Some(Arc::new(routing)),
         }],
     };
-    let configuration = envoy::encode(&workload, None);
+    let configuration = envoy::encode(&Proxy::Sidecar(workload), None);
     let node = BTreeMap::from([("AWS_INSTANCE_IPV4".to_owned(), "10.77.0.1".to_owned())]);
     let instances = BTreeMap::from([("node".to_owned(), Arc::new(node))]);
     let upstreams = configuration.upstreams.iter();

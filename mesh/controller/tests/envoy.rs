@@ -18,8 +18,8 @@ use appmesh_controller::{
     envoy::{self, EGRESS_PORT, bootstrap},
     model::{
         Backend, CloudMapDiscovery, Discovery, DnsDiscovery, Egress, HeaderMatch, HeaderName, HealthCheck,
-        HealthCheckProtocol, Listener, PathMatch, Port, Protocol, QueryMatch, RetryOn, RetryPolicy, Route, RouteMatch,
-        Routing, ServiceKey, Target, Timeouts, Upstream, ValueMatch, Workload,
+        HealthCheckProtocol, Listener, PathMatch, Port, Protocol, Proxy, QueryMatch, RetryOn, RetryPolicy, Route,
+        RouteMatch, Routing, ServiceKey, Target, Timeouts, Upstream, ValueMatch, Workload,
     },
     xds::{self, Snapshot},
 };
@@ -33,6 +33,8 @@ use tokio_rustls::TlsConnector;
 
 #[path = "support/controller.rs"]
 mod controller;
+#[path = "envoy/gateway.rs"]
+mod gateway;
 mod support;
 
 use controller::{Controller, envoy, workload_name};
@@ -129,7 +131,12 @@ fn routed(nodes: &[(&str, u16)], routes: Vec<Route>, egress: Egress, instances: 
         access_log: true,
         backends: vec![Backend { mesh: "k8multi".to_owned(), host: HOST.to_owned(), routing: Some(Arc::new(routing)) }],
     };
-    let configuration = envoy::encode(&workload, Some(IpAddr::V4(Ipv4Addr::new(172, 20, 0, 1))));
+    snapshot(&Proxy::Sidecar(workload), instances)
+}
+
+/// A snapshot of an Envoy, with as many endpoints for each upstream as `instances` says.
+fn snapshot(proxy: &Proxy, instances: &[(&str, u8)]) -> Snapshot {
+    let configuration = envoy::encode(proxy, Some(IpAddr::V4(Ipv4Addr::new(172, 20, 0, 1))));
     let instance = |name: &str, n: u8| {
         let attributes =
             [("AWS_INSTANCE_IPV4".to_owned(), format!("127.0.0.{n}")), ("color".to_owned(), name.to_owned())];

@@ -7,7 +7,7 @@ use std::{net::Ipv4Addr, sync::Arc};
 use appmesh_controller::{
     envoy::{Resource, Resources},
     metrics::{Metrics, ResourceType},
-    model::WorkloadName,
+    model::{WorkloadKind, WorkloadName},
     tls::{Certificate, TlsListener},
     xds::{
         Ads, Cache, Identify, Kind, Snapshot,
@@ -63,7 +63,7 @@ impl Identify for PodsAreWorkloads {
 }
 
 fn workload(name: &str) -> WorkloadName {
-    WorkloadName { mesh: "shop".to_owned(), name: name.to_owned() }
+    WorkloadName { mesh: "shop".to_owned(), kind: WorkloadKind::VirtualNode, name: name.to_owned() }
 }
 
 fn set(name: &str, version: &str) -> Resources {

@@ -52,7 +52,8 @@ impl Flow {
     fn objects(&self) -> String {
         let kinds = "ns,sa,deploy,svc,secret,cm,clusterrole,clusterrolebinding,role,rolebinding,crd,\
                      mutatingwebhookconfigurations,validatingwebhookconfigurations,\
-                     meshes.appmesh.k8s.aws,virtualnodes.appmesh.k8s.aws,virtualservices.appmesh.k8s.aws,virtualrouters.appmesh.k8s.aws";
+                     meshes.appmesh.k8s.aws,virtualnodes.appmesh.k8s.aws,virtualservices.appmesh.k8s.aws,virtualrouters.appmesh.k8s.aws,\
+                     virtualgateways.appmesh.k8s.aws,gatewayroutes.appmesh.k8s.aws";
         let columns = "KIND:.kind,NS:.metadata.namespace,NAME:.metadata.name,RV:.metadata.resourceVersion";
         let get =
             |cluster| format!("kubectl --context {cluster} get {kinds} -A --no-headers -o custom-columns={columns}");

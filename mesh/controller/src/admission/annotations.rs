@@ -9,14 +9,18 @@ use ipnet::IpNet;
 const PREFIX: &str = "appmesh.k8s.aws/";
 /// Whether to inject: label of a namespace, annotation of a pod.
 pub const INJECT: &str = "appmesh.k8s.aws/sidecarInjectorWebhook";
-/// Annotations that Amazon's controller acts on and this one does not support.
-const UNSUPPORTED: [&str; 1] = ["virtualGatewaySkipImageOverride"];
 /// Annotations that Amazon's controller sets itself; values of others are overwritten or have no meaning.
 const FIXED: [&str; 4] = ["ignoredGID", "ignoredUID", "proxyEgressPort", "proxyIngressPort"];
 /// Variable by which Amazon's Envoy image takes the number of Envoy's threads.
 const CONCURRENCY: &str = "ENVOY_CONCURRENCY";
 /// How variables begin that only the agent of Amazon's Envoy image reads, which is not started.
 const AGENT: [&str; 3] = ["APPMESH_", "APPNET_", "ENVOY_"];
+
+/// Whether a pod of a VirtualGateway brings its own image of Envoy; the chart's is taken otherwise.
+pub fn skips_image_override(annotations: &BTreeMap<String, String>) -> bool {
+    let said = annotations.get("appmesh.k8s.aws/virtualGatewaySkipImageOverride");
+    said.is_some_and(|said| said.eq_ignore_ascii_case("enabled"))
+}
 
 /// The values of a pod's sidecar that its annotations override; what is absent is the chart's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -72,7 +76,8 @@ impl SidecarOverrides {
 
     fn take(&mut self, name: &str, value: &str, env_json: &mut BTreeMap<String, String>) -> Result<(), String> {
         match name {
-            "sidecarInjectorWebhook" => {}
+            // The latter is for pods of a VirtualGateway.
+            "sidecarInjectorWebhook" | "virtualGatewaySkipImageOverride" => {}
             "ports" => self.ports = Some(list::<Port>(value)?),
             "egressIgnoredIPs" => self.egress_ignored_ips = Some(list::<IpNet>(value)?),
             "egressIgnoredPorts" => self.egress_ignored_ports = Some(list::<Port>(value)?),
@@ -92,7 +97,6 @@ impl SidecarOverrides {
             "preview" if !value.eq_ignore_ascii_case("enabled") => {}
             "preview" => return Err("the preview channel was App Mesh's: remove the annotation".to_owned()),
             "xrayAgentConfigMount" => self.warn(name, "no X-Ray daemon is added to the pod"),
-            _ if UNSUPPORTED.contains(&name) => return Err("not supported by this controller".to_owned()),
             _ if FIXED.contains(&name) => self.warn(name, "it cannot be chosen"),
             _ => self.warn(name, "App Mesh does not know it"),
         }
@@ -256,7 +260,7 @@ mod tests {
             ),
             (
                 vec![("appmesh.k8s.aws/virtualGatewaySkipImageOverride", "enabled")],
-                Err("annotation appmesh.k8s.aws/virtualGatewaySkipImageOverride: not supported by this controller"),
+                Ok(SidecarOverrides::default()),
             ),
             (
                 vec![("appmesh.k8s.aws/preview", "Enabled")],

@@ -1,21 +1,23 @@
-//! What admission fills in: `spec.awsName` and `spec.meshRef`.
+//! What admission fills in: `spec.awsName`, `spec.meshRef` and `spec.virtualGatewayRef`.
 
 use anyhow::bail;
-use mesh_api::MeshReference;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
-/// Fills in a new object's spec. `mesh` is the one that selects its namespace; none for a Mesh itself.
+/// Fields that are admission's to fill in, or the name.
+pub const FILLED_IN: [&str; 3] = ["awsName", "meshRef", "virtualGatewayRef"];
+
+/// Fills in a new object's spec. `references` are those that users may not give, by their fields.
 pub fn created(
     kind: &str,
     spec: &mut Map<String, Value>,
     aws_name: Option<String>,
-    mesh: Option<MeshReference>,
+    references: &[(&str, Value)],
 ) -> anyhow::Result<()> {
-    if let Some(mesh) = mesh {
-        if is_given(spec, "meshRef") {
-            bail!("{kind} create may not specify read-only field: spec.meshRef");
+    for (field, reference) in references {
+        if is_given(spec, field) {
+            bail!("{kind} create may not specify read-only field: spec.{field}");
         }
-        spec.insert("meshRef".to_owned(), json!(mesh));
+        spec.insert((*field).to_owned(), reference.clone());
     }
     if let Some(aws_name) = aws_name.filter(|_| !is_given(spec, "awsName")) {
         spec.insert("awsName".to_owned(), aws_name.into());
@@ -26,7 +28,7 @@ pub fn created(
 /// Fills in what an update leaves out, from the object before: a replaced object need not repeat what the user never
 /// wrote.
 pub fn updated(spec: &mut Map<String, Value>, old: &Value) {
-    for field in ["awsName", "meshRef"] {
+    for field in FILLED_IN {
         if !is_given(spec, field)
             && let Some(value) = old.get("spec").and_then(|spec| spec.get(field))
         {
@@ -42,6 +44,7 @@ fn is_given(spec: &Map<String, Value>, field: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     fn object(value: Value) -> Map<String, Value> {
         value.as_object().unwrap().clone()
@@ -49,20 +52,31 @@ mod tests {
 
     #[test]
     fn a_new_object_gets_name_and_mesh() {
-        let mesh = || Some(MeshReference { name: "m".to_owned(), uid: "1".to_owned() });
         let meshed = json!({ "name": "m", "uid": "1" });
-        for (spec, mesh, expected) in [
-            (json!({}), None, Ok(json!({ "awsName": "default" }))),
-            (json!({ "awsName": null }), None, Ok(json!({ "awsName": "default" }))),
+        let mesh = || vec![("meshRef", meshed.clone())];
+        let gateway = || [mesh(), vec![("virtualGatewayRef", json!({ "name": "g" }))]].concat();
+        for (spec, references, expected) in [
+            (json!({}), vec![], Ok(json!({ "awsName": "default" }))),
+            (json!({ "awsName": null }), vec![], Ok(json!({ "awsName": "default" }))),
             (json!({ "awsName": "own" }), mesh(), Ok(json!({ "awsName": "own", "meshRef": meshed }))),
             (
                 json!({ "meshRef": meshed }),
                 mesh(),
                 Err("VirtualNode create may not specify read-only field: spec.meshRef".to_owned()),
             ),
+            (
+                json!({}),
+                gateway(),
+                Ok(json!({ "awsName": "default", "meshRef": meshed, "virtualGatewayRef": { "name": "g" } })),
+            ),
+            (
+                json!({ "virtualGatewayRef": {} }),
+                gateway(),
+                Err("VirtualNode create may not specify read-only field: spec.virtualGatewayRef".to_owned()),
+            ),
         ] {
             let mut spec = object(spec);
-            let outcome = created("VirtualNode", &mut spec, Some("default".to_owned()), mesh);
+            let outcome = created("VirtualNode", &mut spec, Some("default".to_owned()), &references);
             assert_eq!(outcome.map(|()| Value::Object(spec)).map_err(|error| error.to_string()), expected);
         }
     }

@@ -1,21 +1,22 @@
-//! Adds the sidecar to a pod of a VirtualNode.
+//! Adds the sidecar to a pod of a VirtualNode, and has the Envoy of a pod of a VirtualGateway configured.
 
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, bail, ensure};
 use kube::ResourceExt as _;
-use mesh_api::{MeshMember as _, MeshObject as _, VirtualNode};
+use mesh_api::{MeshMember, MeshObject as _, VirtualNode};
 use serde_json::{Map, Value, json};
 
 use super::{
-    annotations::{Mode, Mount, SidecarOverrides},
+    annotations::{Mode, Mount, SidecarOverrides, skips_image_override},
+    gateway,
     mounts::Mounts,
     sidecar::{INIT, Redirection, SIDECAR, Sidecar, envoy, sds},
 };
 use crate::{
     cluster::{GATE, Object, Snapshot},
-    model::WorkloadName,
-    translate::membership,
+    model::{WorkloadKind, WorkloadName},
+    translate::membership::{self, Member},
 };
 
 /// Label of the pods that run on Fargate, where the network plugin redirects a pod's traffic.
@@ -30,7 +31,7 @@ pub struct Injected {
     pub warnings: Vec<String>,
 }
 
-/// The pod with its sidecar; `None` if it is to have none. `ca` is the authority of the xDS server's certificate, PEM.
+/// The pod with its sidecar, or with its own Envoy configured; `None` if it is to have neither. `ca` is the authority of the xDS server's certificate, PEM.
 ///
 /// # Errors
 /// It must have one and cannot, or an annotation of it cannot be supported.
@@ -49,10 +50,20 @@ pub fn inject(
     }
     let name = pod["metadata"]["name"].as_str().or_else(|| pod["metadata"]["generateName"].as_str());
     let labels = strings(&pod["metadata"]["labels"]);
-    let node = membership::virtual_node_of_pod(snapshot, namespace, name.unwrap_or_default(), &labels)?;
-    let Some(node) = node else {
-        ensure!(mode != Mode::Enabled, "sidecarInject enabled but no matching VirtualNode or VirtualGateway found");
-        return Ok(None);
+    let overrides = SidecarOverrides::of(&annotations);
+    let node = match membership::of_pod(snapshot, namespace, name.unwrap_or_default(), &labels)? {
+        Some(Member::Node(node)) => node,
+        Some(Member::Gateway(_)) if gateway::is_configured(pod) => return Ok(None),
+        Some(Member::Gateway(of)) => {
+            let (mesh, kind) = (mesh_of(of, snapshot)?, WorkloadKind::VirtualGateway);
+            let workload = WorkloadName { mesh, kind, name: of.aws_name() };
+            return gateway::configure(pod, &workload, overrides?, skips_image_override(&annotations), sidecar, ca)
+                .map(Some);
+        }
+        None => {
+            ensure!(mode != Mode::Enabled, "sidecarInject enabled but no matching VirtualNode or VirtualGateway found");
+            return Ok(None);
+        }
     };
     if pod["spec"]["hostNetwork"] == true {
         bail!("a pod in its node's network can't have a sidecar: it would redirect the traffic of the whole node");
@@ -62,19 +73,20 @@ pub fn inject(
             ensure!(![INIT, SIDECAR].contains(&name), "container name {name} is the sidecar's");
         }
     }
-    let workload = WorkloadName { mesh: mesh_of(node, snapshot)?, name: node.aws_name() };
-    let overrides = SidecarOverrides::of(&annotations)?;
+    let (mesh, kind) = (mesh_of(node, snapshot)?, WorkloadKind::VirtualNode);
+    let workload = WorkloadName { mesh, kind, name: node.aws_name() };
+    let overrides = overrides?;
     let pod = add(pod, node, &workload, &overrides, sidecar, ca)?;
     Ok(Some(Injected { pod, warnings: overrides.warnings }))
 }
 
-fn mesh_of(node: &Object<VirtualNode>, snapshot: &Snapshot) -> anyhow::Result<String> {
-    let name = node.name_any();
-    let reference = node.mesh_ref().with_context(|| {
-        format!("VirtualNode {name} has no meshRef, for it was made before this webhook: delete it and make it again")
+fn mesh_of<K: MeshMember>(object: &Object<K>, snapshot: &Snapshot) -> anyhow::Result<String> {
+    let (kind, name) = (K::kind(&()), object.name_any());
+    let reference = object.mesh_ref().with_context(|| {
+        format!("{kind} {name} has no meshRef, for it was made before this webhook: delete it and make it again")
     })?;
     let mesh = snapshot.mesh(&reference.name).filter(|mesh| mesh.metadata.uid.as_ref() == Some(&reference.uid));
-    Ok(mesh.with_context(|| format!("mesh {} of VirtualNode {name} is gone", reference.name))?.aws_name())
+    Ok(mesh.with_context(|| format!("mesh {} of {kind} {name} is gone", reference.name))?.aws_name())
 }
 
 fn add(
@@ -91,18 +103,7 @@ fn add(
     let by_plugin = overrides.cni.unwrap_or(on_fargate);
     let spec = pod.get_mut("spec").and_then(Value::as_object_mut).context("the pod has no spec")?;
 
-    let volumes = list(spec, "volumes")?;
-    let mut mounts = Mounts::new(std::mem::take(volumes));
-    let mut mount = |of: &[Mount], how: fn(&mut Mounts, &Mount) -> anyhow::Result<()>| {
-        of.iter().try_for_each(|mount| how(&mut mounts, mount))
-    };
-    mount(&overrides.secret_mounts, Mounts::secret).context("annotation appmesh.k8s.aws/secretMounts")?;
-    mount(&overrides.volume_mounts, Mounts::volume).context("annotation appmesh.k8s.aws/volumeMounts")?;
-    if let Some(socket) = sds(overrides, sidecar) {
-        mounts.folder_of(socket);
-    }
-    let mounts = mounts.into_parts(volumes);
-
+    let mounts = mount(list(spec, "volumes")?, overrides, sidecar)?;
     let init = list(spec, "initContainers")?;
     // After the pod's own init containers, which so keep the plain network, and before its containers.
     if !by_plugin {
@@ -123,12 +124,31 @@ fn add(
     Ok(pod)
 }
 
-fn list<'a>(spec: &'a mut Map<String, Value>, name: &str) -> anyhow::Result<&'a mut Vec<Value>> {
+/// Adds to a pod's volumes those that its Envoy needs, and returns where Envoy mounts them.
+pub(super) fn mount(
+    volumes: &mut Vec<Value>,
+    overrides: &SidecarOverrides,
+    sidecar: &Sidecar,
+) -> anyhow::Result<Vec<Value>> {
+    let mut mounts = Mounts::new(std::mem::take(volumes));
+    let mut mount = |of: &[Mount], how: fn(&mut Mounts, &Mount) -> anyhow::Result<()>| {
+        of.iter().try_for_each(|mount| how(&mut mounts, mount))
+    };
+    mount(&overrides.secret_mounts, Mounts::secret).context("annotation appmesh.k8s.aws/secretMounts")?;
+    mount(&overrides.volume_mounts, Mounts::volume).context("annotation appmesh.k8s.aws/volumeMounts")?;
+    if let Some(socket) = sds(overrides, sidecar) {
+        mounts.folder_of(socket);
+    }
+    Ok(mounts.into_parts(volumes))
+}
+
+/// A list of an object, made if there is none.
+pub(super) fn list<'a>(spec: &'a mut Map<String, Value>, name: &str) -> anyhow::Result<&'a mut Vec<Value>> {
     let list = spec.entry(name).or_insert_with(|| json!([]));
     if list.is_null() {
         *list = json!([]);
     }
-    list.as_array_mut().with_context(|| format!("spec.{name} is no list"))
+    list.as_array_mut().with_context(|| format!("{name} is no list"))
 }
 
 fn names<'a>(pod: &'a Value, list: &str) -> Vec<&'a str> {
@@ -147,7 +167,7 @@ mod tests {
     use crate::envoy::bootstrap::SDS_CLUSTER;
     use ::tests::hostile::spoiled;
     use clap::Parser;
-    use mesh_api::Mesh;
+    use mesh_api::{Mesh, VirtualGateway};
     use proptest::prelude::*;
     use serde_json::from_value;
     use std::sync::Arc;
@@ -166,6 +186,16 @@ mod tests {
     fn snapshot(label: &str) -> Snapshot {
         let mut mesh = Mesh::new("k8multi", from_value(json!({ "awsName": "k8multi" })).unwrap());
         mesh.metadata.uid = Some("1".to_owned());
+        let mut gateway = VirtualGateway::new(
+            "ingress",
+            from_value(json!({
+                "awsName": "ingress_k8multi",
+                "meshRef": { "name": "k8multi", "uid": "1" },
+                "podSelector": { "matchLabels": { "gateway": "ingress" } }
+            }))
+            .unwrap(),
+        );
+        gateway.metadata.namespace = Some("k8multi".to_owned());
         let mut node = VirtualNode::new(
             "front",
             from_value(json!({
@@ -183,6 +213,7 @@ mod tests {
             namespaces: [("k8multi".to_owned(), labels)].into(),
             meshes: [Arc::new(Object::new(mesh))].into_iter().collect(),
             virtual_nodes: [Arc::new(Object::new(node))].into_iter().collect(),
+            virtual_gateways: [Arc::new(Object::new(gateway))].into_iter().collect(),
             ..Snapshot::default()
         }
     }
@@ -208,6 +239,59 @@ mod tests {
         *bootstrap = serde_json::from_str(bootstrap.as_str().unwrap()).unwrap();
         let golden = snapbox::file!["testdata/injected-pod.json"];
         snapbox::assert_data_eq!(serde_json::to_string_pretty(&pod).unwrap(), golden);
+    }
+
+    fn gateway(annotations: Value, envoy: Value) -> Value {
+        let mut pod = pod(json!({ "gateway": "ingress" }), annotations);
+        pod["spec"]["containers"] = json!([{ "name": "other" }, envoy]);
+        pod
+    }
+
+    #[test]
+    fn a_gateways_envoy_is_configured() {
+        let envoy = json!({ "name": "envoy", "image": "theirs", "command": ["agent"], "ports": [{ "containerPort": 8088 }],
+            "resources": { "limits": { "memory": "1Gi" } } });
+        let before = gateway(json!({}), envoy);
+        let Injected { mut pod, warnings } =
+            inject(&before, "k8multi", &snapshot("enabled"), &sidecar(&[]), "PEM\n").unwrap().unwrap();
+        assert!(warnings.is_empty());
+        assert_eq!(inject(&pod, "k8multi", &snapshot("enabled"), &sidecar(&[]), "").unwrap(), None, "once is enough");
+        let bootstrap = &mut pod["spec"]["containers"][1]["args"][1];
+        *bootstrap = serde_json::from_str(bootstrap.as_str().unwrap()).unwrap();
+        let node = json!({ "cluster": "ingress_k8multi", "id": "mesh/k8multi/virtualGateway/ingress_k8multi" });
+        assert_eq!(bootstrap["node"], node);
+        *bootstrap = "BOOTSTRAP".into();
+        let golden = snapbox::file!["testdata/gateway-pod.json"];
+        snapbox::assert_data_eq!(serde_json::to_string_pretty(&pod).unwrap(), golden);
+    }
+
+    #[test]
+    fn a_gateway_keeps_what_its_author_gave_it() {
+        let probe = json!({ "tcpSocket": { "port": 8088 } });
+        let security = json!({ "runAsUser": 0 });
+        let ports = json!([{ "name": "stats", "containerPort": 9901, "protocol": "TCP" }]);
+        let envoy = json!({ "name": "envoy", "image": "theirs", "command": ["/opt/envoy"], "readinessProbe": probe,
+            "startupProbe": probe, "securityContext": security, "ports": ports });
+        let mut before =
+            gateway(json!({ "appmesh.k8s.aws/virtualGatewaySkipImageOverride": "enabled" }), envoy.clone());
+        before["spec"]["hostNetwork"] = true.into();
+        let after = inject(&before, "k8multi", &snapshot("enabled"), &sidecar(&[]), "").unwrap().unwrap().pod;
+        let configured = &after["spec"]["containers"][1];
+        for field in ["image", "command", "readinessProbe", "startupProbe", "securityContext", "ports"] {
+            assert_eq!(configured[field], envoy[field], "{field}");
+        }
+        assert_eq!(configured["args"][0], "--config-yaml");
+        assert_eq!(after["spec"]["securityContext"], Value::Null, "its node's network is not its own");
+    }
+
+    #[test]
+    fn a_gateway_without_an_envoy_is_warned_of() {
+        let pod = gateway(json!({}), json!({ "name": "proxy" }));
+        let injected = inject(&pod, "k8multi", &snapshot("enabled"), &sidecar(&[]), "").unwrap().unwrap();
+        assert_eq!(injected.pod, pod);
+        let warning = "this is a pod of mesh/k8multi/virtualGateway/ingress_k8multi, but it has no container named envoy to \
+                       be configured";
+        assert_eq!(injected.warnings, [warning]);
     }
 
     #[test]
@@ -333,7 +417,17 @@ mod tests {
         let mut named = front(json!({}));
         named["spec"]["containers"][0]["name"] = "proxyinit".into();
         let said = |said: &str| front(json!({ "appmesh.k8s.aws/sidecarInjectorWebhook": said }));
+        let both = pod(json!({ "app": "front", "gateway": "ingress" }), json!({}));
+        let ingress = || gateway(json!({}), json!({ "name": "envoy" }));
         for (pod, label, expected) in [
+            (ingress(), "enabled", Ok(true)),
+            (ingress(), "disabled", Ok(false)),
+            (
+                both,
+                "enabled",
+                Err("sidecarInject enabled for both virtualNode front and virtualGateway ingress on pod front-. \
+                     Please use podSelector on one"),
+            ),
             (front(json!({})), "enabled", Ok(true)),
             (front(json!({})), "disabled", Ok(false)),
             (said("disabled"), "enabled", Ok(false)),

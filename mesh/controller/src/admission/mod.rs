@@ -2,12 +2,13 @@
 
 mod annotations;
 mod defaults;
+mod gateway;
 mod inject;
 mod mounts;
 pub mod sidecar;
 mod validate;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use anyhow::{Context as _, bail, ensure};
 use axum::{Json, Router, extract::DefaultBodyLimit, extract::State, routing};
@@ -18,7 +19,10 @@ use kube::{
         admission::{AdmissionRequest, AdmissionResponse, AdmissionReview, Operation},
     },
 };
-use mesh_api::{Mesh, MeshMember, MeshObject, MeshReference, VirtualNode, VirtualRouter, VirtualService};
+use mesh_api::{
+    GatewayRoute, Mesh, MeshMember, MeshObject, MeshReference, VirtualGateway, VirtualGatewayReference, VirtualNode,
+    VirtualRouter, VirtualService,
+};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -91,8 +95,17 @@ impl Admission {
                     aws_name.is_none() || !request.name.is_empty(),
                     "metadata.generateName: not supported, for awsName is made from the name"
                 );
-                let mesh = if kind == "Mesh" { None } else { Some(self.mesh(namespace).await?) };
-                defaults::created(kind, spec, aws_name, mesh)?;
+                let labels = request.object.as_ref().and_then(|object| object.metadata.labels.clone());
+                let references = match kind {
+                    "Mesh" => Vec::new(),
+                    "GatewayRoute" => {
+                        let (mesh, gateway) =
+                            self.gateway(namespace, &request.name, &labels.unwrap_or_default()).await?;
+                        vec![("meshRef", json!(mesh)), ("virtualGatewayRef", json!(gateway))]
+                    }
+                    _ => vec![("meshRef", json!(self.mesh(namespace).await?))],
+                };
+                defaults::created(kind, spec, aws_name, &references)?;
             }
             Operation::Update => defaults::updated(spec, &json!(request.old_object)),
             _ => return Ok(Granted::default()),
@@ -101,9 +114,27 @@ impl Admission {
     }
 
     async fn mesh(&self, namespace: &str) -> anyhow::Result<MeshReference> {
+        self.decide(namespace, |snapshot| mesh_reference(snapshot, namespace)).await
+    }
+
+    /// The Mesh and the VirtualGateway of a GatewayRoute.
+    async fn gateway(
+        &self,
+        namespace: &str,
+        name: &str,
+        labels: &BTreeMap<String, String>,
+    ) -> anyhow::Result<(MeshReference, VirtualGatewayReference)> {
         self.decide(namespace, |snapshot| {
-            let mesh = membership::mesh_of_namespace(snapshot, namespace)?;
-            Ok(MeshReference { name: mesh.name_any(), uid: mesh.uid().unwrap_or_default() })
+            let mesh = mesh_reference(snapshot, namespace)?;
+            let gateway = membership::gateway_of_route(snapshot, namespace, name, labels)?;
+            ensure!(
+                gateway.mesh_ref() == Some(&mesh),
+                "virtualGateway {} of gatewayRoute {name} is not of mesh {}",
+                gateway.name_any(),
+                mesh.name
+            );
+            let (namespace, uid) = (gateway.namespace(), gateway.uid().unwrap_or_default());
+            Ok((mesh, VirtualGatewayReference { namespace, name: gateway.name_any(), uid }))
         })
         .await
     }
@@ -137,6 +168,8 @@ impl Admission {
             "VirtualNode" => self.validate_member(&object, &snapshot, &snapshot.virtual_nodes),
             "VirtualRouter" => self.validate_member(&object, &snapshot, &snapshot.virtual_routers),
             "VirtualService" => self.validate_member(&object, &snapshot, &snapshot.virtual_services),
+            "VirtualGateway" => self.validate_member(&object, &snapshot, &snapshot.virtual_gateways),
+            "GatewayRoute" => self.validate_member(&object, &snapshot, &snapshot.gateway_routes),
             _ => bail!("{kind}: not supported by this controller"),
         }
     }
@@ -165,6 +198,11 @@ impl Admission {
     }
 }
 
+fn mesh_reference(snapshot: &Snapshot, namespace: &str) -> anyhow::Result<MeshReference> {
+    let mesh = membership::mesh_of_namespace(snapshot, namespace)?;
+    Ok(MeshReference { name: mesh.name_any(), uid: mesh.uid().unwrap_or_default() })
+}
+
 /// What `spec.awsName` is filled in with; none for a kind without.
 fn default_aws_name(kind: &str, name: &str, namespace: &str) -> Option<String> {
     Some(match kind {
@@ -172,6 +210,8 @@ fn default_aws_name(kind: &str, name: &str, namespace: &str) -> Option<String> {
         "Mesh" => Mesh::default_aws_name(name, namespace),
         "VirtualService" => VirtualService::default_aws_name(name, namespace),
         "VirtualRouter" => VirtualRouter::default_aws_name(name, namespace),
+        "VirtualGateway" => VirtualGateway::default_aws_name(name, namespace),
+        "GatewayRoute" => GatewayRoute::default_aws_name(name, namespace),
         _ => VirtualNode::default_aws_name(name, namespace),
     })
 }

@@ -168,12 +168,7 @@ pub fn envoy(
         "restartPolicy": "Always",
         // By the image's PATH: Envoy's own images and Amazon's have it in different folders.
         "command": ["envoy"],
-        "args": [
-            "--config-yaml", escape(&bootstrap.to_json().to_string()),
-            "--log-level", sidecar.sidecar_log_level,
-            "--concurrency", overrides.concurrency.unwrap_or(WORKERS).to_string(),
-            "--disable-hot-restart"
-        ],
+        "args": arguments(bootstrap, Some(overrides.concurrency.unwrap_or(WORKERS)), sidecar),
         "ports": [{ "name": "stats", "containerPort": STATS_PORT, "protocol": "TCP" }],
         "startupProbe": {
             "httpGet": ready, "periodSeconds": 1, "failureThreshold": sidecar.startup_timeout
@@ -198,6 +193,15 @@ pub fn envoy(
         container["env"] = overrides.env.iter().map(|(name, value)| variable(name, value)).collect();
     }
     container
+}
+
+/// What an Envoy is started with. Without a number of workers it has one for each CPU.
+pub fn arguments(bootstrap: Bootstrap<'_>, workers: Option<u32>, sidecar: &Sidecar) -> Vec<String> {
+    let mut arguments = vec!["--config-yaml".to_owned(), escape(&bootstrap.to_json().to_string())];
+    arguments.extend(["--log-level".to_owned(), sidecar.sidecar_log_level.clone()]);
+    arguments.extend(workers.into_iter().flat_map(|workers| ["--concurrency".to_owned(), workers.to_string()]));
+    arguments.push("--disable-hot-restart".to_owned());
+    arguments
 }
 
 fn variable(name: &str, value: &str) -> Value {

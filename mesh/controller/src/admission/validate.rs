@@ -4,6 +4,7 @@ use anyhow::{Context as _, bail, ensure};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
+use super::defaults::FILLED_IN;
 use crate::{
     cluster::{Object, kinds::Selecting},
     translate::{Check, Place, check},
@@ -29,8 +30,7 @@ where
 /// The update changes that.
 pub fn check_immutable(kind: &str, object: &Value, old: &Value) -> anyhow::Result<()> {
     let changed = |field: &&str| object["spec"].get(*field) != old["spec"].get(*field);
-    let changed: Vec<_> =
-        ["awsName", "meshRef"].into_iter().filter(changed).map(|field| format!("spec.{field}")).collect();
+    let changed: Vec<_> = FILLED_IN.into_iter().filter(changed).map(|field| format!("spec.{field}")).collect();
     if !changed.is_empty() {
         bail!("{kind} update may not change these fields: {}", changed.join(","));
     }
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
     use crate::model::Account;
     use ::tests::hostile::spoiled;
-    use mesh_api::{Mesh, VirtualNode, VirtualRouter, VirtualService};
+    use mesh_api::{GatewayRoute, Mesh, VirtualGateway, VirtualNode, VirtualRouter, VirtualService};
     use serde_json::json;
 
     fn problems<K: Check + Selecting + Serialize + DeserializeOwned>(kind: &str, spec: Value) -> String {
@@ -52,7 +52,7 @@ mod tests {
             "apiVersion": "appmesh.k8s.aws/v1beta2", "kind": kind,
             "metadata": { "name": "x", "namespace": "ns" }, "spec": spec
         });
-        parse::<K>(&object, place).map_or_else(|error| error.to_string(), |_| String::new())
+        parse::<K>(&object, place).map_or_else(|error| format!("{error:#}"), |_| String::new())
     }
 
     #[test]
@@ -225,6 +225,124 @@ mod tests {
     }
 
     #[test]
+    fn virtual_gateways() {
+        let port = |port: u16, protocol: &str| json!({ "portMapping": { "port": port, "protocol": protocol } });
+        for (spec, expected) in [
+            (json!({ "listeners": [port(80, "http"), port(81, "http2"), port(82, "grpc")] }), ""),
+            (
+                json!({ "listeners": [port(80, "http"), port(80, "http2")] }),
+                "spec.listeners[1].portMapping.port: 80 is the port of another listener too",
+            ),
+            (
+                json!({ "listeners": [port(80, "tcp")] }),
+                "the object does not parse: spec.listeners[0].portMapping.protocol: unknown variant `tcp`, expected one \
+                 of `grpc`, `http`, `http2`",
+            ),
+            (
+                json!({ "gatewayRouteSelector": { "matchExpressions": [{ "key": "a", "operator": "Like" }] } }),
+                "spec.gatewayRouteSelector: failed to parse value as expression: Invalid expression operator",
+            ),
+            (
+                json!({ "logging": { "accessLog": { "file": { "path": "/tmp/log" } } } }),
+                "spec.logging.accessLog.file.path: only /dev/stdout is supported",
+            ),
+        ] {
+            assert_eq!(problems::<VirtualGateway>("VirtualGateway", spec.clone()), expected, "{spec}");
+        }
+    }
+
+    #[test]
+    fn gateway_routes() {
+        let target = json!({ "virtualService": { "virtualServiceRef": { "name": "s" } } });
+        let route = |of: Value| json!({ "match": of, "action": { "target": target } });
+        let rewritten =
+            |of: Value, rewrite: Value| json!({ "match": of, "action": { "target": target, "rewrite": rewrite } });
+        let prefix = json!({ "prefix": "/a" });
+        let exact = json!({ "path": { "exact": "/a" } });
+        for (route, expected) in [
+            (route(prefix.clone()), ""),
+            (route(exact.clone()), ""),
+            (route(json!({ "hostname": { "exact": "www.example.com" } })), ""),
+            (route(json!({ "hostname": { "suffix": "*.example.com" }, "port": 80 })), ""),
+            (route(json!({})), "spec.httpRoute.match: needs one of prefix, path and hostname"),
+            (
+                route(json!({ "prefix": "/", "path": { "exact": "/a" } })),
+                "spec.httpRoute.match: needs one of path and prefix",
+            ),
+            (route(json!({ "prefix": "a" })), "spec.httpRoute.match.prefix: does not begin with /"),
+            (
+                route(json!({ "hostname": { "exact": "a", "suffix": "b" } })),
+                "spec.httpRoute.match.hostname: needs one of exact and suffix",
+            ),
+            (
+                route(json!({ "hostname": { "suffix": "*" } })),
+                "spec.httpRoute.match.hostname.suffix: is not a host name of letters, digits, dots and hyphens",
+            ),
+            (
+                route(json!({ "hostname": { "exact": "*.example.com" } })),
+                "spec.httpRoute.match.hostname.exact: is not a host name of letters, digits, dots and hyphens",
+            ),
+            (rewritten(prefix.clone(), json!({ "prefix": { "value": "/b/" } })), ""),
+            (rewritten(exact.clone(), json!({ "path": { "exact": "/b" } })), ""),
+            (
+                rewritten(prefix.clone(), json!({})),
+                "spec.httpRoute.action.rewrite: needs one of prefix, path and hostname",
+            ),
+            (
+                rewritten(prefix.clone(), json!({ "prefix": {}, "path": { "exact": "/b" } })),
+                "spec.httpRoute.action.rewrite: needs one of prefix and path",
+            ),
+            (
+                rewritten(prefix.clone(), json!({ "prefix": { "value": "/b" } })),
+                "spec.httpRoute.action.rewrite.prefix.value: does not begin and end with /",
+            ),
+            (
+                rewritten(prefix.clone(), json!({ "prefix": { "value": "/b?c/" } })),
+                "spec.httpRoute.action.rewrite.prefix.value: is not the path of a URL",
+            ),
+            (
+                rewritten(prefix.clone(), json!({ "prefix": { "value": "/", "defaultPrefix": "DISABLED" } })),
+                "spec.httpRoute.action.rewrite.prefix: needs one of defaultPrefix and value",
+            ),
+            (
+                rewritten(exact.clone(), json!({ "prefix": { "value": "/b/" } })),
+                "spec.httpRoute.action.rewrite.prefix: the route matches a path, not a prefix",
+            ),
+            (
+                rewritten(exact, json!({ "path": { "exact": "b" } })),
+                "spec.httpRoute.action.rewrite.path.exact: does not begin with /",
+            ),
+            (rewritten(prefix.clone(), json!({ "path": {} })), "spec.httpRoute.action.rewrite.path: exact is missing"),
+            (
+                json!({ "match": prefix, "action": { "target": { "virtualService": {} } } }),
+                "spec.httpRoute.action.target.virtualService: needs one of virtualServiceRef and virtualServiceARN",
+            ),
+        ] {
+            assert_eq!(problems::<GatewayRoute>("GatewayRoute", json!({ "httpRoute": route })), expected, "{route}");
+        }
+        let both = json!({ "httpRoute": route(prefix.clone()), "http2Route": route(prefix.clone()) });
+        let grpc = |of: Value| json!({ "grpcRoute": route(of) });
+        for (spec, expected) in [
+            (json!({ "http2Route": route(prefix) }), ""),
+            (json!({}), "spec: needs one of grpcRoute, http2Route and httpRoute"),
+            (both, "spec: needs one of grpcRoute, http2Route and httpRoute"),
+            (grpc(json!({ "serviceName": "shop.v1.Stock", "metadata": [{ "name": "x-beta" }] })), ""),
+            (grpc(json!({ "hostname": { "exact": "shop.example" } })), ""),
+            (grpc(json!({})), "spec.grpcRoute.match: needs one of serviceName and hostname"),
+            (
+                grpc(json!({ "serviceName": "shop/Stock" })),
+                "spec.grpcRoute.match.serviceName: is not the name of a gRPC service",
+            ),
+            (
+                grpc(json!({ "serviceName": "a", "metadata": [{ "name": "x y" }] })),
+                "spec.grpcRoute.match.metadata[0].name: \"x y\" is not a valid header name",
+            ),
+        ] {
+            assert_eq!(problems::<GatewayRoute>("GatewayRoute", spec.clone()), expected, "{spec}");
+        }
+    }
+
+    #[test]
     fn names_are_immutable() {
         let old = json!({ "spec": { "awsName": "a", "meshRef": { "name": "m", "uid": "1" } } });
         for (spec, expected) in [
@@ -265,6 +383,10 @@ mod tests {
                "queryParameters":[{"name":"q","match":{"exact":"v"}}]},"timeout":{"idle":{"unit":"ms","value":0}},
                "retryPolicy":{"maxRetries":1,"perRetryTimeout":{"unit":"s","value":1},"httpRetryEvents":["gateway-error"]},
                "action":{"weightedTargets":[{"virtualNodeRef":{"name":"n"},"weight":1}]}}}]}"#,
+            r#"{"podSelector":{},"listeners":[{"portMapping":{"port":80,"protocol":"http2"}}]}"#,
+            r#"{"priority":1,"httpRoute":{"match":{"prefix":"/","hostname":{"suffix":"*.example.com"},"port":80},"action":{
+               "target":{"virtualService":{"virtualServiceRef":{"name":"s"}},"port":80},
+               "rewrite":{"prefix":{"value":"/a/"},"hostname":{"defaultTargetHostname":"DISABLED"}}}}}"#,
             r#"{"awsName":"x","provider":{"virtualRouter":{"virtualRouterRef":{"namespace":"n","name":"r"}}}}"#,
         ])) {
             if let Ok(spec) = serde_json::from_slice::<Value>(&text) {
@@ -272,6 +394,8 @@ mod tests {
                 stays::<VirtualNode>("VirtualNode", &spec);
                 stays::<VirtualRouter>("VirtualRouter", &spec);
                 stays::<VirtualService>("VirtualService", &spec);
+                stays::<VirtualGateway>("VirtualGateway", &spec);
+                stays::<GatewayRoute>("GatewayRoute", &spec);
             }
         }
     }

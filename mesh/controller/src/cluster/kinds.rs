@@ -1,7 +1,7 @@
 //! Lists the kinds of App Mesh, once for everything that handles each of them alike.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-use mesh_api::{BackendGroup, Mesh, VirtualNode, VirtualRouter, VirtualService};
+use mesh_api::{BackendGroup, GatewayRoute, Mesh, VirtualGateway, VirtualNode, VirtualRouter, VirtualService};
 
 /// Calls a macro with the kinds: `field: Kind` for each, a field being the plural that the API server knows, in snake case.
 macro_rules! with_kinds {
@@ -12,6 +12,8 @@ macro_rules! with_kinds {
             virtual_routers: VirtualRouter,
             virtual_services: VirtualService,
             backend_groups: BackendGroup,
+            virtual_gateways: VirtualGateway,
+            gateway_routes: GatewayRoute,
         }
     };
 }
@@ -19,7 +21,7 @@ pub(crate) use with_kinds;
 
 /// A kind that selects others by their labels.
 pub trait Selecting {
-    /// Its selector: of namespaces for a Mesh, of pods for a VirtualNode.
+    /// Its selector: of namespaces for a Mesh, of pods for a VirtualNode or VirtualGateway.
     fn selector(&self) -> Option<&LabelSelector> {
         None
     }
@@ -37,6 +39,13 @@ impl Selecting for VirtualNode {
     }
 }
 
+impl Selecting for VirtualGateway {
+    fn selector(&self) -> Option<&LabelSelector> {
+        self.spec.pod_selector.as_ref()
+    }
+}
+
 impl Selecting for BackendGroup {}
+impl Selecting for GatewayRoute {}
 impl Selecting for VirtualRouter {}
 impl Selecting for VirtualService {}

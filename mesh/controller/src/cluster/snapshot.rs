@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use anyhow::Context as _;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client, Resource, ResourceExt as _, api::ListParams, runtime::reflector};
-use mesh_api::{BackendGroup, Mesh, VirtualNode, VirtualRouter, VirtualService};
+use mesh_api::{BackendGroup, GatewayRoute, Mesh, VirtualGateway, VirtualNode, VirtualRouter, VirtualService};
 
 use super::{
     kinds::with_kinds,
@@ -97,8 +97,8 @@ macro_rules! snapshot {
 with_kinds!(snapshot);
 
 impl Snapshot {
-    /// Reads from the API server what a decision about an object of one namespace rests on: the meshes, the namespace and
-    /// its VirtualNodes.
+    /// Reads from the API server what a decision about an object of one namespace rests on: the meshes, the
+    /// VirtualGateways, the namespace and its VirtualNodes.
     ///
     /// # Errors
     /// The API server does not answer, or there is no such namespace.
@@ -106,13 +106,19 @@ impl Snapshot {
         let every = ListParams::default();
         let meshes = Api::<Parsed<Mesh>>::all(client.clone());
         let nodes = Api::<Parsed<VirtualNode>>::namespaced(client.clone(), namespace);
+        let gateways = Api::<Parsed<VirtualGateway>>::all(client.clone());
         let namespaces = Api::<Namespace>::all(client.clone());
-        let (meshes, nodes, metadata) =
-            tokio::try_join!(meshes.list(&every), nodes.list(&every), namespaces.get_metadata(namespace))
-                .with_context(|| format!("reading what namespace {namespace} holds"))?;
+        let (meshes, nodes, gateways, metadata) = tokio::try_join!(
+            meshes.list(&every),
+            nodes.list(&every),
+            gateways.list(&every),
+            namespaces.get_metadata(namespace)
+        )
+        .with_context(|| format!("reading what namespace {namespace} holds"))?;
         Ok(Self {
             meshes: meshes.items.into_iter().filter_map(Parsed::object).collect(),
             virtual_nodes: nodes.items.into_iter().filter_map(Parsed::object).collect(),
+            virtual_gateways: gateways.items.into_iter().filter_map(Parsed::object).collect(),
             namespaces: [(namespace.to_owned(), metadata.metadata.labels.unwrap_or_default())].into(),
             ..Self::default()
         })

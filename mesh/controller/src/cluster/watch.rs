@@ -14,7 +14,7 @@ use kube::{
     api::ObjectMeta,
     runtime::{WatchStreamExt as _, reflector, watcher},
 };
-use mesh_api::{BackendGroup, Mesh, VirtualNode, VirtualRouter, VirtualService};
+use mesh_api::{BackendGroup, GatewayRoute, Mesh, VirtualGateway, VirtualNode, VirtualRouter, VirtualService};
 use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;

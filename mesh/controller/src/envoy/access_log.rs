@@ -7,14 +7,13 @@ use envoy_types::pb::envoy::{
 use prost::Name as _;
 
 use super::proto::any;
-use crate::model::Workload;
 
-/// The logs of a workload's connections: to standard output in Envoy's default format, or none.
-pub fn of(workload: &Workload) -> Vec<AccessLog> {
+/// The logs of connections: to standard output in Envoy's default format, or none.
+pub fn encode(is_wanted: bool) -> Vec<AccessLog> {
     let to_stdout = || AccessLog {
         name: StdoutAccessLog::full_name(),
         config_type: Some(access_log::ConfigType::TypedConfig(any(&StdoutAccessLog::default()))),
         ..AccessLog::default()
     };
-    workload.access_log.then(to_stdout).into_iter().collect()
+    is_wanted.then(to_stdout).into_iter().collect()
 }

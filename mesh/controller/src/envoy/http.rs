@@ -4,12 +4,9 @@
 use std::time::Duration;
 
 use envoy_types::pb::envoy::{
-    config::{
-        core::v3::{
-            Http1ProtocolOptions, HttpProtocolOptions, TypedExtensionConfig,
-            http1_protocol_options::{HeaderKeyFormat, header_key_format::HeaderFormat},
-        },
-        listener::v3::Filter,
+    config::core::v3::{
+        Http1ProtocolOptions, HttpProtocolOptions, TypedExtensionConfig,
+        http1_protocol_options::{HeaderKeyFormat, header_key_format::HeaderFormat},
     },
     extensions::{
         filters::{
@@ -27,9 +24,8 @@ use prost::Name as _;
 
 use super::{
     access_log,
-    proto::{any, duration, http_filter, network_filter, number, yes},
+    proto::{any, duration, http_filter, number, yes},
 };
-use crate::model::Workload;
 
 /// Kilobytes and number of a request's headers that are let through; Envoy would stop at 60 and 100, and what an
 /// application takes is up to the application.
@@ -48,23 +44,25 @@ pub enum Direction {
     Inbound,
     /// From the application.
     Outbound,
+    /// Into the mesh, from clients that are not part of it.
+    FromOutside,
     /// From the application, which may also ask a proxy outside of the mesh for a tunnel.
     OutboundToAnywhere,
 }
 
-/// Encodes what reads requests of a workload and routes them.
+/// Encodes what reads requests and routes them.
 pub fn connection_manager(
-    workload: &Workload,
+    access_log: bool,
     stat_prefix: &str,
     routes: RouteSpecifier,
     direction: Direction,
-) -> Filter {
+) -> HttpConnectionManager {
     let connect = (direction == Direction::OutboundToAnywhere).then_some("CONNECT");
     let upgrade =
         |name: &str| UpgradeConfig { upgrade_type: name.to_owned(), enabled: yes(), ..UpgradeConfig::default() };
     let to_tls = StringMatcher { match_pattern: Some(MatchPattern::Prefix("tls/".to_owned())), ignore_case: true };
-    network_filter(&HttpConnectionManager {
-        access_log: access_log::of(workload),
+    HttpConnectionManager {
+        access_log: access_log::encode(access_log),
         stat_prefix: stat_prefix.to_owned(),
         route_specifier: Some(routes),
         http_filters: vec![http_filter(&Router::default())],
@@ -84,7 +82,7 @@ pub fn connection_manager(
         stream_idle_timeout: (direction == Direction::Inbound).then(|| duration(Duration::ZERO)).flatten(),
         upgrade_configs: UPGRADES.into_iter().chain(connect).map(upgrade).collect(),
         ..HttpConnectionManager::default()
-    })
+    }
 }
 
 /// HTTP/1 as it was written: header names in their case, and trailers.

@@ -54,7 +54,7 @@ pub fn ingress(workload: &Workload) -> Listener {
             Protocol::Tcp => tcp(workload, &name),
             _ => {
                 let routes = RouteSpecifier::RouteConfig(to_application(&name));
-                connection_manager(workload, &name, routes, Direction::Inbound)
+                network_filter(&connection_manager(workload.access_log, &name, routes, Direction::Inbound))
             }
         };
         let destination_port = number(listener.port.port.into());
@@ -81,7 +81,8 @@ pub fn egress(workload: &Workload, api_server: Option<IpAddr>) -> Listener {
         Egress::AllowAll => Direction::OutboundToAnywhere,
         Egress::DropAll => Direction::Outbound,
     };
-    let http = connection_manager(workload, "egress", RouteSpecifier::Rds(by_host), direction);
+    let by_host = RouteSpecifier::Rds(by_host);
+    let http = network_filter(&connection_manager(workload.access_log, "egress", by_host, direction));
     let mut filter_chains = vec![filter_chain("http", is_http, http)];
     if workload.egress == Egress::DropAll {
         filter_chains.extend(allowed(workload, api_server));
@@ -120,7 +121,8 @@ fn allowed(workload: &Workload, api_server: Option<IpAddr>) -> Vec<FilterChain> 
         .into()
 }
 
-fn listener(name: &str, port: u16) -> Listener {
+/// A listener on a port of all addresses.
+pub fn listener(name: &str, port: u16) -> Listener {
     Listener { name: name.to_owned(), address: address("0.0.0.0", port), ..Listener::default() }
 }
 
@@ -145,7 +147,7 @@ fn but_server_first(filter: ListenerFilter) -> ListenerFilter {
 
 fn tcp(workload: &Workload, cluster: &str) -> Filter {
     network_filter(&TcpProxy {
-        access_log: access_log::of(workload),
+        access_log: access_log::encode(workload.access_log),
         stat_prefix: cluster.to_owned(),
         cluster_specifier: Some(tcp_proxy::ClusterSpecifier::Cluster(cluster.to_owned())),
         // Both ends know how long a connection may be silent; Envoy would close it after an hour.

@@ -12,12 +12,17 @@
 //! - to DNS over TCP.
 //!
 //! Other HTTP is answered with 404 and a text that says why, other connections are closed.
+//!
+//! **Gateways** have a listener for each port, whose routes are those of their GatewayRoutes joined with those of the
+//! VirtualServices that they lead to.
 
 mod access_log;
 pub mod bootstrap;
 mod cluster;
+mod composed;
 pub mod descriptors;
 pub mod endpoint;
+mod gateway;
 mod health_check;
 mod http;
 mod listener;
@@ -29,7 +34,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 pub use resource::{Resource, Resources};
 
-use crate::model::{Upstream, Workload};
+use crate::model::{Proxy, Upstream, Workload};
 use cluster::Names;
 pub use listener::{EGRESS_PORT, INGRESS_PORT};
 
@@ -46,8 +51,16 @@ pub struct Configuration {
     pub upstreams: BTreeMap<String, Upstream>,
 }
 
-/// Encodes a workload. `api_server` is the service address of the cluster's API server, where applications may always go.
-pub fn encode(workload: &Workload, api_server: Option<IpAddr>) -> Configuration {
+/// Encodes what an Envoy is configured from. `api_server` is the service address of the cluster's API server, where
+/// applications may always go.
+pub fn encode(proxy: &Proxy, api_server: Option<IpAddr>) -> Configuration {
+    match proxy {
+        Proxy::Sidecar(workload) => sidecar(workload, api_server),
+        Proxy::Gateway(gateway) => gateway::encode(gateway),
+    }
+}
+
+fn sidecar(workload: &Workload, api_server: Option<IpAddr>) -> Configuration {
     let mut configuration = Configuration::default();
     let mut names = Names::default();
     let mut clusters: Vec<_> =

@@ -81,13 +81,23 @@ fn virtual_host(backend: &Backend, names: &Names<'_>) -> VirtualHost {
 }
 
 fn route(mesh: &str, routing: &Routing, route: &model::Route, names: &Names<'_>) -> Route {
+    Route {
+        name: route.name.clone(),
+        r#match: Some(route_match(&route.route_match)),
+        action: Some(action(mesh, routing, route, names)),
+        ..Route::default()
+    }
+}
+
+/// Encodes what a route does with the requests that it takes.
+pub fn action(mesh: &str, routing: &Routing, route: &model::Route, names: &Names<'_>) -> Action {
     let weight = |target: &model::Target| {
         let upstream = routing.upstreams.get(&target.upstream)?;
         let name = names.get(mesh, &target.upstream, upstream);
         Some(ClusterWeight { name, weight: number(target.weight), ..ClusterWeight::default() })
     };
     let clusters: Vec<_> = route.targets.iter().filter_map(weight).collect();
-    let action = if route.targets.iter().any(|target| target.weight > 0) {
+    if route.targets.iter().any(|target| target.weight > 0) {
         let clusters = WeightedCluster { clusters, ..WeightedCluster::default() };
         let timeouts = route.timeouts;
         Action::Route(RouteAction {
@@ -99,16 +109,11 @@ fn route(mesh: &str, routing: &Routing, route: &model::Route, names: &Names<'_>)
     } else {
         // Envoy would reject the whole configuration.
         refuse(503, "all targets of the route have weight 0")
-    };
-    Route {
-        name: route.name.clone(),
-        r#match: Some(route_match(&route.route_match)),
-        action: Some(action),
-        ..Route::default()
     }
 }
 
-fn route_match(route_match: &model::RouteMatch) -> RouteMatch {
+/// Encodes which requests a route takes.
+pub fn route_match(route_match: &model::RouteMatch) -> RouteMatch {
     let path = match &route_match.path {
         PathMatch::Exact(path) => PathSpecifier::Path(path.clone()),
         PathMatch::Prefix(prefix) => PathSpecifier::Prefix(prefix.clone()),
@@ -196,12 +201,14 @@ fn pass() -> Action {
     })
 }
 
-fn refuse(status: u32, why: &str) -> Action {
+/// Encodes an answer that says why there is no other.
+pub fn refuse(status: u32, why: &str) -> Action {
     let body = DataSource { specifier: Some(Specifier::InlineString(format!("{why}\n"))), ..DataSource::default() };
     Action::DirectResponse(DirectResponseAction { status, body: Some(body), ..DirectResponseAction::default() })
 }
 
-fn everything(action: Action) -> Route {
+/// Encodes a route that takes every request.
+pub fn everything(action: Action) -> Route {
     Route { r#match: Some(route_match(&model::RouteMatch::default())), action: Some(action), ..Route::default() }
 }
 
@@ -223,7 +230,7 @@ fn other_hosts(workload: &Workload) -> Vec<VirtualHost> {
             vec![passthrough]
         }
         Egress::DropAll => {
-            let model::WorkloadName { mesh, name } = &workload.name;
+            let model::WorkloadName { mesh, name, .. } = &workload.name;
             let why = format!("no backend of VirtualNode {name} has this host, and mesh {mesh} drops other egress");
             vec![host("amazonaws", &AWS, pass()), host("drop", &["*"], refuse(404, &why))]
         }

@@ -4,6 +4,7 @@
 //! constructors here, which say what is wrong.
 
 pub mod endpoint;
+mod gateway;
 mod names;
 mod policy;
 mod problem;
@@ -13,10 +14,11 @@ mod upstream;
 mod workload;
 
 pub use endpoint::{Attributes, Instances};
-pub use names::{Account, ClusterId, ObjectKey, ServiceKey, VirtualServiceKey, WorkloadName};
+pub use gateway::{Gateway, GatewayRoute, HostMatch, PathRewrite};
+pub use names::{Account, ClusterId, ObjectKey, ServiceKey, VirtualServiceKey, WorkloadKind, WorkloadName};
 pub use policy::{HealthCheck, HealthCheckProtocol, RetryOn, RetryPolicy, Timeouts};
 pub use problem::{Invalid, Problem, Reason};
 pub use published::Published;
 pub use route::{HeaderMatch, HeaderName, PathMatch, QueryMatch, Route, RouteMatch, Routing, Target, ValueMatch};
 pub use upstream::{CloudMapDiscovery, Discovery, DnsDiscovery, Upstream};
-pub use workload::{Backend, Egress, Listener, Port, Protocol, Workload};
+pub use workload::{Backend, Egress, Listener, Port, Protocol, Proxy, Workload};

@@ -4,18 +4,34 @@ use std::{borrow::Cow, fmt};
 
 use serde::{Deserialize, Serialize};
 
-/// A VirtualNode in AWS's terms. It prints as `mesh/<mesh>/virtualNode/<name>`, the id that its Envoys show.
+/// A VirtualNode or VirtualGateway in AWS's terms. It prints as `mesh/<mesh>/virtualNode/<name>` or
+/// `mesh/<mesh>/virtualGateway/<name>`, the id that its Envoys show.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WorkloadName {
     /// `awsName` of the mesh.
     pub mesh: String,
-    /// `awsName` of the VirtualNode.
+    /// What it is.
+    pub kind: WorkloadKind,
+    /// Its own `awsName`.
     pub name: String,
+}
+
+/// The kinds that have Envoys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[expect(missing_docs, reason = "the kinds' names say it all")]
+pub enum WorkloadKind {
+    VirtualNode,
+    VirtualGateway,
 }
 
 impl fmt::Display for WorkloadName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "mesh/{}/virtualNode/{}", self.mesh, self.name)
+        let Self { mesh, kind, name } = self;
+        let kind = match kind {
+            WorkloadKind::VirtualNode => "virtualNode",
+            WorkloadKind::VirtualGateway => "virtualGateway",
+        };
+        write!(f, "mesh/{mesh}/{kind}/{name}")
     }
 }
 

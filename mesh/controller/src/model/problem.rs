@@ -47,8 +47,14 @@ pub enum Reason {
     MeshNotFound,
     /// A VirtualService that a VirtualNode names as a backend does not exist.
     BackendNotFound,
-    /// A VirtualNode that a VirtualRouter names as a target does not exist.
+    /// The VirtualGateway of a GatewayRoute does not exist.
+    GatewayNotFound,
+    /// The VirtualGateway of a GatewayRoute has no listener for it.
+    ListenerNotFound,
+    /// What a VirtualRouter or GatewayRoute names as a target does not exist.
     TargetNotFound,
+    /// The VirtualService that a GatewayRoute names as its target has a problem.
+    TargetNotActive,
     /// The VirtualRouter or VirtualNode that a VirtualService names does not exist.
     ProviderNotFound,
     /// The VirtualRouter that a VirtualService names has a problem.

@@ -1,10 +1,10 @@
-//! Describes a workload: pods of one VirtualNode, as their Envoys see the mesh.
+//! Describes a workload: pods of one VirtualNode, as their Envoys see the mesh, and what else Envoys are configured from.
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Routing, WorkloadName};
+use super::{Gateway, Routing, WorkloadName};
 
 /// What is spoken on a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -36,6 +36,26 @@ pub struct Port {
     pub port: u16,
     /// What is spoken there.
     pub protocol: Protocol,
+}
+
+/// What an Envoy is configured from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Proxy {
+    /// The workload that it runs beside.
+    Sidecar(Workload),
+    /// The gateway that it is.
+    Gateway(Gateway),
+}
+
+impl Proxy {
+    /// The name that the Envoy shows.
+    pub fn name(&self) -> &WorkloadName {
+        match self {
+            Self::Sidecar(workload) => &workload.name,
+            Self::Gateway(gateway) => &gateway.name,
+        }
+    }
 }
 
 /// Everything that the configuration of a workload's Envoys is made from, but for the endpoints.

@@ -4,13 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::{
     cluster::PodKey,
-    model::{Instances, ServiceKey, endpoint::pod_of},
+    model::{Instances, ObjectKey, ServiceKey, endpoint::pod_of},
     status::PodCounts,
     translate::Membership,
 };
-
-/// Namespace and name of a VirtualNode.
-pub type NodeKey = (String, String);
 
 /// What a pod is to the mesh.
 #[derive(Default)]
@@ -23,7 +20,7 @@ struct Member {
 #[derive(Default)]
 pub struct Endpoints {
     members: HashMap<PodKey, Member>,
-    counts: HashMap<NodeKey, PodCounts>,
+    counts: HashMap<ObjectKey, PodCounts>,
     local: HashMap<ServiceKey, Instances>,
     remote: HashMap<ServiceKey, Instances>,
 }
@@ -33,8 +30,8 @@ pub struct Endpoints {
 pub struct Touched {
     /// Cloud Map services whose instances of this cluster are others now.
     pub services: BTreeSet<ServiceKey>,
-    /// VirtualNodes that have other numbers of pods now.
-    pub nodes: BTreeSet<NodeKey>,
+    /// VirtualNodes and VirtualGateways that have other numbers of pods now.
+    pub owners: BTreeSet<ObjectKey>,
 }
 
 impl Endpoints {
@@ -45,11 +42,11 @@ impl Endpoints {
             self.members.insert(key.clone(), before);
             return;
         }
-        for Membership { node, instance } in before.memberships {
-            let counts = self.counts.entry(node.clone()).or_default();
+        for Membership { of, instance } in before.memberships {
+            let counts = self.counts.entry(of.clone()).or_default();
             counts.total -= 1;
             counts.ready -= usize::from(before.ready);
-            touched.nodes.insert(node);
+            touched.owners.insert(of);
             let Some((service, id, _)) = instance else { continue };
             let instances = self.local.entry(service.clone()).or_default();
             // The address may be another pod's by now.
@@ -58,11 +55,11 @@ impl Endpoints {
                 touched.services.insert(service);
             }
         }
-        for Membership { node, instance } in &memberships {
-            let counts = self.counts.entry(node.clone()).or_default();
+        for Membership { of, instance } in &memberships {
+            let counts = self.counts.entry(of.clone()).or_default();
             counts.total += 1;
             counts.ready += usize::from(ready);
-            touched.nodes.insert(node.clone());
+            touched.owners.insert(of.clone());
             if let Some((service, id, attributes)) = instance {
                 self.local.entry(service.clone()).or_default().insert(id.clone(), attributes.clone());
                 touched.services.insert(service.clone());
@@ -104,9 +101,9 @@ impl Endpoints {
         memberships.filter_map(|membership| membership.instance.as_ref()).map(|(key, id, _)| (key, id.as_str())).next()
     }
 
-    /// The pods of a VirtualNode.
-    pub fn count(&self, namespace: &str, name: &str) -> PodCounts {
-        self.counts.get(&(namespace.to_owned(), name.to_owned())).copied().unwrap_or_default()
+    /// The pods of a VirtualNode or VirtualGateway.
+    pub fn count(&self, of: &ObjectKey) -> PodCounts {
+        self.counts.get(of).copied().unwrap_or_default()
     }
 
     /// How many endpoints each service has, for people who look for the reason of something.
@@ -139,10 +136,14 @@ mod tests {
         ("shop".to_owned(), name.to_owned())
     }
 
+    fn stock() -> ObjectKey {
+        ObjectKey { kind: "VirtualNode".into(), namespace: "shop".to_owned(), name: "stock".to_owned() }
+    }
+
     fn member(name: &str, address: Option<&str>) -> Vec<Membership> {
         let attributes = [(NAMESPACE, "shop"), (POD, name)].map(|(key, value)| (key.to_owned(), value.to_owned()));
         let instance = |address: &str| (service(), address.to_owned(), Arc::new(Attributes::from(attributes.clone())));
-        vec![Membership { node: pod("stock"), instance: address.map(instance) }]
+        vec![Membership { of: stock(), instance: address.map(instance) }]
     }
 
     fn set(endpoints: &mut Endpoints, name: &str, address: Option<&str>) -> Touched {
@@ -154,21 +155,21 @@ mod tests {
     #[test]
     fn pods_come_and_go() {
         let mut endpoints = Endpoints::default();
-        let nodes = BTreeSet::from([pod("stock")]);
+        let owners = BTreeSet::from([stock()]);
         let touched = set(&mut endpoints, "a", None);
-        assert_eq!(touched, Touched { services: BTreeSet::new(), nodes: nodes.clone() });
-        assert_eq!(endpoints.count("shop", "stock"), PodCounts { ready: 0, total: 1 });
+        assert_eq!(touched, Touched { services: BTreeSet::new(), owners: owners.clone() });
+        assert_eq!(endpoints.count(&stock()), PodCounts { ready: 0, total: 1 });
         let touched = set(&mut endpoints, "a", Some("10.0.0.1"));
-        assert_eq!(touched, Touched { services: [service()].into(), nodes });
+        assert_eq!(touched, Touched { services: [service()].into(), owners });
         assert_eq!(set(&mut endpoints, "a", Some("10.0.0.1")), Touched::default());
-        assert_eq!(endpoints.count("shop", "stock"), PodCounts { ready: 1, total: 1 });
+        assert_eq!(endpoints.count(&stock()), PodCounts { ready: 1, total: 1 });
         assert_eq!(endpoints.registration(&pod("a")), Some((&service(), "10.0.0.1")));
 
         let mut gone = Touched::default();
         endpoints.set_pod(&pod("a"), false, Vec::new(), &mut gone);
         assert_eq!(gone.services, [service()].into());
         assert!(endpoints.local(&service()).is_empty() && endpoints.registration(&pod("a")).is_none());
-        assert_eq!(endpoints.count("shop", "stock"), PodCounts { ready: 0, total: 0 });
+        assert_eq!(endpoints.count(&stock()), PodCounts { ready: 0, total: 0 });
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::endpoints::Endpoints;
 use crate::{
     cloudmap::{Leaving, Writer, describe, service_key},
     cluster::{Pod, Pods, Snapshot},
-    model::{ServiceKey, VirtualServiceKey, WorkloadName},
+    model::{ObjectKey, ServiceKey, VirtualServiceKey, WorkloadName},
     status::{CloudMap, CloudMapResource, PodCounts, Registration, Removal},
     translate::{Translation, membership},
     xds::{Identify, auth::Caller},
@@ -45,9 +45,9 @@ impl Known {
         self.0.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The pods of a VirtualNode.
-    pub fn count_pods(&self, namespace: &str, name: &str) -> PodCounts {
-        self.read().endpoints.count(namespace, name)
+    /// The pods of a VirtualNode or VirtualGateway.
+    pub fn count_pods(&self, of: &ObjectKey) -> PodCounts {
+        self.read().endpoints.count(of)
     }
 
     /// The translation, for people who look for the reason of something.
@@ -76,13 +76,14 @@ impl Identify for Workloads {
         // The copy of the cluster may be a moment behind.
         let pod = pod.ok_or_else(|| GrpcStatus::unavailable("this pod is not known yet"))?;
         let known = self.known.read();
-        let node = membership::virtual_node_of_pod(&known.snapshot, &caller.namespace, &caller.pod, pod.labels());
-        let node = node.map_err(|error| GrpcStatus::permission_denied(format!("{error:#}")))?;
-        let node =
-            node.ok_or_else(|| GrpcStatus::permission_denied(format!("no VirtualNode selects pod {}", caller.pod)))?;
-        let key = (caller.namespace.clone(), node.metadata.name.clone().unwrap_or_default());
-        let own = known.translation.virtual_nodes.get(&key);
-        let own = own.ok_or_else(|| GrpcStatus::unavailable("the mesh of this VirtualNode is not known yet"))?;
+        let member = membership::of_pod(&known.snapshot, &caller.namespace, &caller.pod, pod.labels());
+        let member = member.map_err(|error| GrpcStatus::permission_denied(format!("{error:#}")))?;
+        let member = member.ok_or_else(|| {
+            GrpcStatus::permission_denied(format!("no VirtualNode or VirtualGateway selects pod {}", caller.pod))
+        })?;
+        let own = known.translation.names.get(&member.key());
+        let own =
+            own.ok_or_else(|| GrpcStatus::unavailable(format!("the mesh of {} is not known yet", member.key())))?;
         if own.to_string() != claimed {
             return Err(GrpcStatus::permission_denied(format!("this pod is {own}, not {claimed}")));
         }
@@ -131,5 +132,64 @@ impl CloudMap for Registrations {
         let there = self.writer.registered(service);
         let registered = there.as_ref().and_then(|there| Some(there.instances.as_ref()?.contains(id)));
         Some(Registration { registered, error: there.and_then(|there| there.trouble.clone()) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        cluster::Object,
+        model::Account,
+        translate::{AllPublished, translate},
+    };
+    use mesh_api::{Mesh, VirtualGateway, VirtualNode};
+    use serde_json::from_value;
+
+    fn object<K: serde::de::DeserializeOwned + crate::cluster::kinds::Selecting>(
+        kind: &str,
+        name: &str,
+        app: &str,
+    ) -> Arc<Object<K>> {
+        let object = json!({"apiVersion": "appmesh.k8s.aws/v1beta2", "kind": kind,
+            "metadata": {"name": name, "namespace": "shop", "uid": name},
+            "spec": {"podSelector": {"matchLabels": {"app": app}}, "meshRef": {"name": "m", "uid": "m"}}});
+        Arc::new(Object::new(from_value(object).unwrap()))
+    }
+
+    #[test]
+    fn an_envoy_is_what_its_pod_is() {
+        let mesh = json!({"apiVersion": "appmesh.k8s.aws/v1beta2", "kind": "Mesh", "spec": {},
+            "metadata": {"name": "m", "uid": "m"}});
+        let snapshot = Snapshot {
+            meshes: [Arc::new(Object::<Mesh>::new(from_value(mesh).unwrap()))].into_iter().collect(),
+            virtual_nodes: [object::<VirtualNode>("VirtualNode", "front", "front")].into_iter().collect(),
+            virtual_gateways: [object::<VirtualGateway>("VirtualGateway", "ingress", "ingress")].into_iter().collect(),
+            ..Snapshot::default()
+        };
+        let account = Account { partition: "aws".into(), region: "us-west-2".into(), account: "123456789012".into() };
+        let known = Known::default();
+        known.write().translation = translate(&snapshot, &account, &AllPublished::new()).into();
+        known.write().snapshot = snapshot.into();
+        let pods = Pods::default();
+        for (name, app) in [("front-1", "front"), ("ingress-1", "ingress"), ("other-1", "other")] {
+            let pod = json!({"metadata": {"name": name, "namespace": "shop", "uid": name, "labels": {"app": app}}});
+            pods.apply(from_value(pod).unwrap());
+        }
+        let workloads = Workloads { pods, known };
+        let (node, gateway) = ("mesh/m/virtualNode/front_shop", "mesh/m/virtualGateway/ingress_shop");
+        for (pod, uid, claimed, expected) in [
+            ("front-1", "front-1", node, Ok(node)),
+            ("ingress-1", "ingress-1", gateway, Ok(gateway)),
+            ("ingress-1", "ingress-1", node, Err(tonic::Code::PermissionDenied)),
+            ("front-1", "front-1", gateway, Err(tonic::Code::PermissionDenied)),
+            ("other-1", "other-1", gateway, Err(tonic::Code::PermissionDenied)),
+            ("ingress-1", "another", gateway, Err(tonic::Code::Unavailable)),
+            ("ingress-2", "ingress-2", gateway, Err(tonic::Code::Unavailable)),
+        ] {
+            let caller = Caller { namespace: "shop".to_owned(), pod: pod.to_owned(), uid: uid.to_owned() };
+            let found = workloads.workload(&caller, claimed).map(|name| name.to_string());
+            assert_eq!(found.as_deref().map_err(|status| status.code()), expected, "{pod} {uid} {claimed}");
+        }
     }
 }

@@ -29,12 +29,15 @@ use crate::{
     cluster::{Cluster, PodChange, PodKey},
     envoy::{self, Configuration, Resource, Resources},
     metrics::Metrics,
-    model::{Account, ClusterId, Instances, ServiceKey, Upstream, VirtualServiceKey, Workload, WorkloadName, endpoint},
+    model::{
+        Account, ClusterId, Instances, ObjectKey, Proxy, ServiceKey, Upstream, VirtualServiceKey, WorkloadName,
+        endpoint,
+    },
     status::Status,
     translate::{AllPublished, Publication, Translated, translate},
     xds::{Cache, Snapshot},
 };
-use endpoints::{NodeKey, Touched};
+use endpoints::Touched;
 
 /// A burst of changes of objects is one translation.
 const DEBOUNCE: Duration = Duration::from_millis(50);
@@ -90,7 +93,7 @@ pub struct Passed {
     connected: BTreeSet<WorkloadName>,
     leads: bool,
     lookups: BTreeSet<Lookup>,
-    configurations: HashMap<WorkloadName, (Arc<Workload>, Arc<Configuration>)>,
+    configurations: HashMap<WorkloadName, (Arc<Proxy>, Arc<Configuration>)>,
     /// Encoded endpoints, by service: several workloads call the same upstream.
     endpoints: HashMap<ServiceKey, Vec<(String, Upstream, Arc<Resource>)>>,
 }
@@ -197,10 +200,10 @@ impl Pipeline {
         }
         let registered = touched.services.intersection(&self.passed.services);
         self.writer.set(registered.map(|service| (service.clone(), Some(self.want(service)))));
-        if self.passed.leads && self.call_elsewhere(&touched.nodes) {
+        if self.passed.leads && self.call_elsewhere(&touched.owners) {
             self.follow();
         }
-        self.status.pods_changed(touched.nodes);
+        self.status.pods_changed(touched.owners);
         self.status.gates_changed(pods);
         self.endpoints_changed(&touched.services, changed);
     }
@@ -278,25 +281,22 @@ impl Pipeline {
         self.passed.publications = wanted;
     }
 
-    /// Whether one of these VirtualNodes calls a VirtualService of another cluster.
-    fn call_elsewhere(&self, nodes: &BTreeSet<NodeKey>) -> bool {
+    /// Whether one of these VirtualNodes and VirtualGateways calls a VirtualService of another cluster.
+    fn call_elsewhere(&self, owners: &BTreeSet<ObjectKey>) -> bool {
         let translation = &self.known.read().translation;
-        let workloads = nodes.iter().filter_map(|node| translation.workloads.get(translation.virtual_nodes.get(node)?));
+        let workloads = owners.iter().filter_map(|owner| translation.workloads.get(translation.names.get(owner)?));
         workloads.into_iter().any(|translated| !translated.published.is_empty())
     }
 
-    /// Looks up what connected workloads need of other clusters, and nothing else. The leader reports of all VirtualNodes
-    /// with pods whether somebody publishes what they call, though their Envoys may be connected to another replica.
+    /// Looks up what connected workloads need of other clusters, and nothing else. The leader reports of all that have
+    /// pods whether somebody publishes what they call, though their Envoys may be connected to another replica.
     fn follow(&mut self) {
         let translation = self.known.read().translation.clone();
         let Passed { connected, services, foreign, .. } = &self.passed;
         let mut lookups = BTreeSet::new();
         if self.passed.leads {
             let known = self.known.read();
-            let with_pods = translation
-                .virtual_nodes
-                .iter()
-                .filter(|((namespace, name), _)| known.endpoints.count(namespace, name).total > 0);
+            let with_pods = translation.names.iter().filter(|(owner, _)| known.endpoints.count(owner).total > 0);
             let workloads = with_pods.filter_map(|(_, workload)| translation.workloads.get(workload));
             lookups
                 .extend(workloads.flat_map(|translated| translated.published.iter().cloned().map(Lookup::Published)));
@@ -372,7 +372,7 @@ impl Passed {
     fn configuration(
         &mut self,
         name: &WorkloadName,
-        workload: &Arc<Workload>,
+        workload: &Arc<Proxy>,
         api_server: Option<IpAddr>,
     ) -> Arc<Configuration> {
         match self.configurations.get(name) {

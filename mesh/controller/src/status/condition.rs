@@ -79,11 +79,12 @@ mod tests {
     fn the_first_reason_decides() {
         use Reason::{
             BackendNotFound, BackendNotPublished, BackendNotUnderstood, BackendUnavailable, CloudMapNamespaceNotFound,
-            CloudMapUnavailable, HostConflict, Invalid, MeshNotFound, MeshUnknown, NoPods, NoWeight, PodsNotReady,
-            ProviderNotActive, ProviderNotFound, TargetNotFound, Unsupported,
+            CloudMapUnavailable, GatewayNotFound, HostConflict, Invalid, ListenerNotFound, MeshNotFound, MeshUnknown,
+            NoPods, NoWeight, PodsNotReady, ProviderNotActive, ProviderNotFound, TargetNotActive, TargetNotFound,
+            Unsupported,
         };
         type Case<'a> = (&'a [(Reason, &'a str)], &'a str, &'a str, &'a str);
-        let cases: [Case<'_>; 23] = [
+        let cases: [Case<'_>; 26] = [
             (&[], "True", "Active", ""),
             (&[(Invalid, "spec.a")], "False", "Invalid", "spec.a: invalid"),
             (&[(Unsupported, "a"), (Invalid, "b"), (Invalid, "c")], "False", "Invalid", "b: invalid; c: invalid"),
@@ -91,6 +92,9 @@ mod tests {
             (&[(MeshUnknown, "spec.meshRef")], "False", "MeshUnknown", "spec.meshRef: meshunknown"),
             (&[(MeshNotFound, "")], "False", "MeshNotFound", "meshnotfound"),
             (&[(BackendNotFound, "")], "False", "BackendNotFound", "backendnotfound"),
+            (&[(GatewayNotFound, "")], "False", "GatewayNotFound", "gatewaynotfound"),
+            (&[(ListenerNotFound, "")], "False", "ListenerNotFound", "listenernotfound"),
+            (&[(TargetNotActive, "")], "False", "TargetNotActive", "targetnotactive"),
             (&[(TargetNotFound, "")], "False", "TargetNotFound", "targetnotfound"),
             (&[(ProviderNotFound, "")], "False", "ProviderNotFound", "providernotfound"),
             (&[(ProviderNotActive, "")], "False", "ProviderNotActive", "providernotactive"),

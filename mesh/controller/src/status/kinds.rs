@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use mesh_api::{Arn, BackendGroup, Mesh, MeshMember as _, MeshObject, VirtualNode, VirtualRouter, VirtualService};
+use mesh_api::{
+    Arn, BackendGroup, GatewayRoute, Mesh, MeshMember as _, MeshObject, VirtualGateway, VirtualNode, VirtualRouter,
+    VirtualService,
+};
 
 use super::{CloudMapResource, View, writer::Target};
 use crate::{
@@ -13,6 +16,8 @@ use crate::{
 
 /// Keeps a Mesh until its members are gone.
 pub const MESH_MEMBERS: &str = "finalizers.appmesh.k8s.aws/mesh-members";
+/// Keeps a VirtualGateway until its GatewayRoutes are gone.
+pub const GATEWAY_MEMBERS: &str = "finalizers.appmesh.k8s.aws/virtualgateway-members";
 /// Keeps an object until what Cloud Map holds of it is gone.
 pub const CLOUDMAP_RESOURCES: &str = "finalizers.appmesh.k8s.aws/aws-cloudmap-resources";
 /// Amazon's controller sets it; with no App Mesh API there is nothing to clean up behind it.
@@ -22,6 +27,13 @@ pub const APPMESH_RESOURCES: &str = "finalizers.appmesh.k8s.aws/aws-appmesh-reso
 pub trait Reported: MeshObject {
     /// Keeps an object until what must go before it is gone.
     const FINALIZER: Option<&'static str> = None;
+    /// Whether other objects must go before it.
+    const HAS_MEMBERS: bool = false;
+
+    /// The objects that must go before it.
+    fn members(&self, _: &Snapshot) -> Vec<ObjectKey> {
+        Vec::new()
+    }
 
     /// uid of the Mesh that it is a member of.
     fn mesh_uid(&self) -> Option<&str> {
@@ -46,6 +58,48 @@ pub trait Reported: MeshObject {
 
 impl Reported for Mesh {
     const FINALIZER: Option<&'static str> = Some(MESH_MEMBERS);
+    const HAS_MEMBERS: bool = true;
+
+    fn members(&self, snapshot: &Snapshot) -> Vec<ObjectKey> {
+        let uid = self.metadata.uid.as_deref();
+        let mut members = Vec::new();
+        macro_rules! gather {
+            ($($field:ident: $kind:ident,)+) => {$(
+                let of_mesh = snapshot.$field.iter().filter(|object| object.mesh_uid().is_some_and(|mesh| Some(mesh) == uid));
+                members.extend(of_mesh.map(|object| object_key::<$kind>(object)));
+            )+};
+        }
+        with_kinds!(gather);
+        members
+    }
+}
+
+impl Reported for VirtualGateway {
+    const FINALIZER: Option<&'static str> = Some(GATEWAY_MEMBERS);
+    const HAS_MEMBERS: bool = true;
+
+    fn members(&self, snapshot: &Snapshot) -> Vec<ObjectKey> {
+        let is_member = |route: &&Arc<Object<GatewayRoute>>| {
+            let reference = route.spec.virtual_gateway_ref.as_ref();
+            reference.is_some_and(|reference| self.metadata.uid.as_ref() == Some(&reference.uid))
+        };
+        let members = snapshot.gateway_routes.iter().filter(is_member);
+        members.map(|route| object_key::<GatewayRoute>(route)).collect()
+    }
+
+    fn mesh_uid(&self) -> Option<&str> {
+        self.mesh_ref().map(|reference| reference.uid.as_str())
+    }
+
+    fn selects_pods(&self) -> bool {
+        self.spec.pod_selector.is_some()
+    }
+}
+
+impl Reported for GatewayRoute {
+    fn mesh_uid(&self) -> Option<&str> {
+        self.mesh_ref().map(|reference| reference.uid.as_str())
+    }
 }
 
 impl Reported for VirtualNode {
@@ -95,19 +149,6 @@ impl Reported for VirtualService {
     }
 }
 
-/// What keeps a Mesh that is being deleted: its members in this cluster.
-pub fn members(mesh_uid: Option<&str>, snapshot: &Snapshot) -> Vec<ObjectKey> {
-    let mut members = Vec::new();
-    macro_rules! gather {
-        ($($field:ident: $kind:ident,)+) => {$(
-            let of_mesh = snapshot.$field.iter().filter(|object| object.mesh_uid().is_some_and(|uid| Some(uid) == mesh_uid));
-            members.extend(of_mesh.map(|object| object_key::<$kind>(object)));
-        )+};
-    }
-    with_kinds!(gather);
-    members
-}
-
 /// The names of all objects.
 pub fn keys(snapshot: &Snapshot) -> Vec<ObjectKey> {
     let mut keys: Vec<_> = snapshot.unreadable.iter().map(|object| unreadable_key(object)).collect();
@@ -125,8 +166,8 @@ pub fn unreadable_key(object: &Unreadable) -> ObjectKey {
     Target { resource: &object.resource, metadata: &object.metadata }.key()
 }
 
-/// The objects that came, went, were changed or are reported otherwise. A Mesh that is being deleted is always among them,
-/// since any change may be the end of its last member.
+/// The objects that came, went, were changed or are reported otherwise. One that is being deleted after its
+/// members is always among them, since any change may be the end of the last.
 pub fn changed(before: &View, now: &View) -> BTreeSet<ObjectKey> {
     let version = |object: &Arc<Unreadable>| (unreadable_key(object), object.metadata.resource_version.clone());
     let unreadable = |view: &View| view.snapshot.unreadable.iter().map(version).collect::<BTreeSet<_>>();
@@ -152,5 +193,5 @@ pub fn changed(before: &View, now: &View) -> BTreeSet<ObjectKey> {
 }
 
 fn ends_with_members<K: Reported>(object: &Object<K>) -> bool {
-    K::FINALIZER == Some(MESH_MEMBERS) && object.meta().deletion_timestamp.is_some()
+    K::HAS_MEMBERS && object.meta().deletion_timestamp.is_some()
 }

@@ -19,7 +19,7 @@ use std::{
 
 use futures::future::BoxFuture;
 use kube::{Client, Resource as _, api::ApiResource, api::ObjectMeta, runtime::events::EventType};
-use mesh_api::{Arn, BackendGroup, Mesh, VirtualNode, VirtualRouter, VirtualService};
+use mesh_api::{Arn, BackendGroup, GatewayRoute, Mesh, VirtualGateway, VirtualNode, VirtualRouter, VirtualService};
 use serde::Serialize;
 use serde_json::Value;
 use tokio::{sync::watch, time::Instant};
@@ -36,14 +36,14 @@ use crate::{
 };
 use condition::Summary;
 use events::Events;
-use kinds::{APPMESH_RESOURCES, CLOUDMAP_RESOURCES, MESH_MEMBERS, Reported};
+use kinds::{APPMESH_RESOURCES, CLOUDMAP_RESOURCES, GATEWAY_MEMBERS, MESH_MEMBERS, Reported};
 use patch::{Fields, Wanted};
 use queue::{Outcome, Queue};
 use writer::{Target, Writer, Written};
 
 /// The name under which events and managed fields say who wrote them.
 const NAME: &str = "appmesh-controller";
-/// How long changes of a VirtualNode's pods are gathered: its status need not follow each pod of a rollout.
+/// How long changes of the pods of an object are gathered: its status need not follow each pod of a rollout.
 const POD_COUNTS_DELAY: Duration = Duration::from_secs(1);
 /// How long an answer about Cloud Map's namespaces holds for one that is missing in it.
 const NAMESPACES_AGE: Duration = Duration::from_secs(1);
@@ -83,8 +83,8 @@ pub trait CloudMap: Send + Sync {
     fn registration(&self, pod: &Pod) -> Option<Registration>;
 }
 
-/// Counts the pods of the VirtualNode of a namespace and name.
-pub type CountPods = Box<dyn Fn(&str, &str) -> PodCounts + Send + Sync>;
+/// Counts the pods of a VirtualNode or VirtualGateway.
+pub type CountPods = Box<dyn Fn(&ObjectKey) -> PodCounts + Send + Sync>;
 
 /// The cluster and what was made of it.
 #[derive(Clone, Default)]
@@ -160,11 +160,9 @@ impl Status {
         self.objects.push(kinds::changed(&before, &now), Duration::ZERO);
     }
 
-    /// Looks at the VirtualNodes of these namespaces and names, whose pods have changed.
-    pub fn pods_changed(&self, virtual_nodes: impl IntoIterator<Item = (String, String)>) {
-        let kind = VirtualNode::kind(&());
-        let key = |(namespace, name)| ObjectKey { kind: kind.clone(), namespace, name };
-        self.objects.push(virtual_nodes.into_iter().map(key), POD_COUNTS_DELAY);
+    /// Looks at these VirtualNodes and VirtualGateways, whose pods have changed.
+    pub fn pods_changed(&self, owners: impl IntoIterator<Item = ObjectKey>) {
+        self.objects.push(owners, POD_COUNTS_DELAY);
     }
 
     /// Looks at the readiness gates of pods that have changed themselves, or whose registration has.
@@ -258,7 +256,7 @@ impl Status {
             problems.push(problem);
             outcome = Outcome::Retry;
         }
-        let pods = object.selects_pods().then(|| (self.count_pods)(&key.namespace, &key.name));
+        let pods = object.selects_pods().then(|| (self.count_pods)(key));
         problems.extend(pods.and_then(PodCounts::problem));
         let wanted = Wanted {
             condition_type: K::ACTIVE,
@@ -278,12 +276,10 @@ impl Status {
         report: &Report,
         view: &View,
     ) -> anyhow::Result<Outcome> {
-        if K::FINALIZER == Some(MESH_MEMBERS) {
-            let members = kinds::members(object.meta().uid.as_deref(), &view.snapshot);
-            if !members.is_empty() {
-                self.report_members(key, target, &members).await;
-                return Ok(Outcome::Done);
-            }
+        let members = object.members(&view.snapshot);
+        if !members.is_empty() {
+            self.report_members(key, target, &members).await;
+            return Ok(Outcome::Done);
         }
         let is_held = object.meta().finalizers.iter().flatten().any(|finalizer| finalizer == CLOUDMAP_RESOURCES);
         if let Some(resource) = object.cloud_map_resource(report.arn.as_ref()).filter(|_| is_held) {
@@ -317,7 +313,7 @@ impl Status {
 
     /// Removes the finalizers that are this controller's to remove.
     async fn release(&self, target: &Target<'_>) -> anyhow::Result<Outcome> {
-        let ours = [MESH_MEMBERS, APPMESH_RESOURCES, CLOUDMAP_RESOURCES];
+        let ours = [MESH_MEMBERS, GATEWAY_MEMBERS, APPMESH_RESOURCES, CLOUDMAP_RESOURCES];
         let Some(patch) = patch::removed_finalizers(target.metadata, &ours) else { return Ok(Outcome::Done) };
         let written = self.writer.finalizers(target, patch).await?;
         Ok(if written == Written::Conflict { Outcome::Retry } else { Outcome::Done })
@@ -370,7 +366,7 @@ impl Status {
         }
     }
 
-    /// Reports once by an event which members a Mesh that is being deleted waits for.
+    /// Reports once by an event which members an object that is being deleted waits for.
     async fn report_members(&self, key: &ObjectKey, target: &Target<'_>, members: &[ObjectKey]) {
         const REASON: &str = "PendingMembersDeletion";
         let members: Vec<_> = members.iter().map(ToString::to_string).collect();

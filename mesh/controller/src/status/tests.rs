@@ -109,7 +109,7 @@ impl World {
         let (cloud_map, counts) = (Arc::new(FakeCloudMap::default()), Arc::new(Mutex::new(PodCounts::default())));
         let (pods, metrics) = (Pods::default(), Metrics::new());
         let counted = counts.clone();
-        let count_pods: CountPods = Box::new(move |_, _| *lock(&counted));
+        let count_pods: CountPods = Box::new(move |_| *lock(&counted));
         let instance = "controller-0".to_owned();
         let status = Status::new(client, instance, pods.clone(), cloud_map.clone(), count_pods, metrics.clone());
         let world = Self { status, stored, written, cloud_map, counts, pods, metrics };
@@ -279,6 +279,37 @@ async fn a_mesh_stays_until_its_members_are_gone() {
     world.observe();
     assert_eq!(world.look("Mesh").await, Outcome::Done);
     assert_eq!(world.stored("Mesh")["metadata"]["finalizers"], json!(["example.com/theirs"]));
+}
+
+#[tokio::test]
+async fn a_gateway_stays_until_its_routes_are_gone() {
+    let route = |name: &str, gateway: &str| {
+        let reference = json!({"namespace": "ns", "name": gateway, "uid": gateway});
+        let target = json!({"virtualService": {"virtualServiceRef": {"name": "s"}}});
+        let http = json!({"match": {"prefix": "/"}, "action": {"target": target}});
+        member("GatewayRoute", name, json!({"virtualGatewayRef": reference, "httpRoute": http}))
+    };
+    let gateway = member("VirtualGateway", "g", json!({"podSelector": {}}));
+    let mut world = World::new(&[mesh(), gateway, route("its", "g"), route("others", "h")]).await;
+    world.observe();
+    world.look("VirtualGateway").await;
+    let event = "POST event Normal NoPods spec.podSelector: selects no pods";
+    assert_eq!(world.written(), ["metadata g", "status g", event]);
+    let status = world.stored("VirtualGateway")["status"].clone();
+    assert_eq!(status["virtualGatewayARN"], "arn:aws:appmesh:us-west-2:123456789012:mesh/m/virtualGateway/g_ns");
+    assert_eq!((&status["pods"], &status["conditions"][0]["type"]), (&json!("0/0"), &json!("VirtualGatewayActive")));
+
+    world.put(deleted(world.stored("VirtualGateway"), &[GATEWAY_MEMBERS, "example.com/theirs"]));
+    world.observe();
+    world.look("VirtualGateway").await;
+    let event = "POST event Warning PendingMembersDeletion objects pending deletion: gatewayroute ns/its";
+    assert_eq!(world.written(), [event]);
+    lock(&world.stored).retain(|_, object| object["metadata"]["name"] != "its");
+    world.observe();
+    assert_eq!(world.look("VirtualGateway").await, Outcome::Done);
+    assert_eq!(world.stored("VirtualGateway")["metadata"]["finalizers"], json!(["example.com/theirs"]));
+    world.look("GatewayRoute").await;
+    assert_eq!(world.condition("GatewayRoute"), "False GatewayNotFound");
 }
 
 #[tokio::test]

@@ -1,12 +1,20 @@
-//! Decides which Mesh a namespace belongs to, and which VirtualNode a pod is.
+//! Decides which Mesh a namespace belongs to, which VirtualGateway a GatewayRoute, and what a pod is to the mesh.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use anyhow::bail;
-use kube::ResourceExt as _;
-use mesh_api::{Mesh, VirtualNode};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use kube::{
+    Resource, ResourceExt as _,
+    core::{Selector, SelectorExt as _},
+};
+use mesh_api::{Mesh, VirtualGateway, VirtualNode};
 
-use crate::cluster::{Object, Snapshot};
+use super::object_key;
+use crate::{
+    cluster::{Object, Objects, Snapshot, kinds::Selecting},
+    model::ObjectKey,
+};
 
 /// The one Mesh that selects a namespace.
 ///
@@ -27,29 +35,157 @@ pub fn mesh_of_namespace<'a>(snapshot: &'a Snapshot, namespace: &str) -> anyhow:
     }
 }
 
-/// The VirtualNode that selects a pod of that namespace with these labels, if any.
+/// The one VirtualGateway that selects a GatewayRoute of that namespace with these labels.
 ///
 /// # Errors
-/// Several do.
-pub fn virtual_node_of_pod<'a>(
+/// None does, or several do.
+pub fn gateway_of_route<'a>(
+    snapshot: &'a Snapshot,
+    namespace: &str,
+    name: &str,
+    labels: &BTreeMap<String, String>,
+) -> anyhow::Result<&'a Object<VirtualGateway>> {
+    let none = BTreeMap::new();
+    let of_namespace = snapshot.namespaces.get(namespace).unwrap_or(&none);
+    let selects = |selector: Option<&LabelSelector>, labels, absent: bool| {
+        let selector = selector.map(|selector| Selector::try_from(selector.clone()));
+        // One that does not parse is refused by admission, and selects nothing.
+        selector.map_or(absent, |selector| selector.is_ok_and(|selector| selector.matches(labels)))
+    };
+    let selecting = |gateway: &&Object<VirtualGateway>| {
+        let spec = &gateway.spec;
+        gateway.metadata.deletion_timestamp.is_none()
+            && selects(spec.namespace_selector.as_ref(), of_namespace, false)
+            && selects(spec.gateway_route_selector.as_ref(), labels, true)
+    };
+    let found: Vec<_> = snapshot.virtual_gateways.iter().map(AsRef::as_ref).filter(selecting).collect();
+    match found[..] {
+        [gateway] => Ok(gateway),
+        [] => bail!("failed to find matching virtualGateway for gatewayRoute: {name}, expecting 1 but found 0"),
+        _ => bail!(
+            "found multiple matching virtualGateways for gatewayRoute: {name}, expecting 1 but found {}: {}",
+            found.len(),
+            names(found.iter().map(|gateway| gateway.name_any()))
+        ),
+    }
+}
+
+/// What a pod is to the mesh.
+#[derive(Clone, Copy, Debug)]
+pub enum Member<'a> {
+    /// A pod of a VirtualNode.
+    Node(&'a Object<VirtualNode>),
+    /// A pod of a VirtualGateway.
+    Gateway(&'a Object<VirtualGateway>),
+}
+
+impl Member<'_> {
+    /// The VirtualNode or VirtualGateway.
+    pub fn key(&self) -> ObjectKey {
+        match self {
+            Self::Node(node) => object_key::<VirtualNode>(node),
+            Self::Gateway(gateway) => object_key::<VirtualGateway>(gateway),
+        }
+    }
+}
+
+/// What a pod of that namespace with these labels is to the mesh, if anything.
+///
+/// # Errors
+/// Several VirtualNodes or VirtualGateways select it.
+pub fn of_pod<'a>(
     snapshot: &'a Snapshot,
     namespace: &'a str,
     pod: &str,
     labels: &BTreeMap<String, String>,
-) -> anyhow::Result<Option<&'a Arc<Object<VirtualNode>>>> {
-    let nodes = snapshot.virtual_nodes.of_namespace(namespace);
-    let selecting = nodes.filter(|node| node.metadata.deletion_timestamp.is_none() && node.selects(labels));
+) -> anyhow::Result<Option<Member<'a>>> {
+    let node = selecting(&snapshot.virtual_nodes, "VirtualNodes", namespace, pod, labels)?;
+    let gateway = selecting(&snapshot.virtual_gateways, "VirtualGateways", namespace, pod, labels)?;
+    match (node, gateway) {
+        (Some(node), Some(gateway)) => bail!(
+            "sidecarInject enabled for both virtualNode {} and virtualGateway {} on pod {pod}. Please use podSelector on \
+             one",
+            node.name_any(),
+            gateway.name_any()
+        ),
+        (Some(node), None) => Ok(Some(Member::Node(node))),
+        (None, Some(gateway)) => Ok(Some(Member::Gateway(gateway))),
+        (None, None) => Ok(None),
+    }
+}
+
+/// The object that selects a pod, if any; `kinds` names several.
+fn selecting<'a, K: Selecting + Resource<DynamicType = ()>>(
+    objects: &'a Objects<K>,
+    kinds: &str,
+    namespace: &'a str,
+    pod: &str,
+    labels: &BTreeMap<String, String>,
+) -> anyhow::Result<Option<&'a Object<K>>> {
+    let of_namespace = objects.of_namespace(namespace).map(AsRef::as_ref);
+    let selecting =
+        of_namespace.filter(|object: &&Object<K>| object.meta().deletion_timestamp.is_none() && object.selects(labels));
     let found: Vec<_> = selecting.collect();
     match found[..] {
         [] => Ok(None),
-        [node] => Ok(Some(node)),
-        _ => bail!(
-            "found multiple matching VirtualNodes for pod {pod}: {}",
-            names(found.iter().map(|node| node.name_any()))
-        ),
+        [object] => Ok(Some(object)),
+        _ => bail!("found multiple matching {kinds} for pod {pod}: {}", names(found.iter().map(|one| one.name_any()))),
     }
 }
 
 fn names(names: impl Iterator<Item = String>) -> String {
     names.collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, from_value, json};
+    use std::sync::Arc;
+
+    fn gateway(name: &str, spec: Value) -> Arc<Object<VirtualGateway>> {
+        let mut gateway = VirtualGateway::new(name, from_value(spec).unwrap());
+        gateway.metadata.namespace = Some("edge".to_owned());
+        Arc::new(Object::new(gateway))
+    }
+
+    #[test]
+    fn a_gateway_route_belongs_to_one_gateway() {
+        let of_shop = json!({ "matchLabels": { "gateway": "ingress" } });
+        let internal = json!({ "matchLabels": { "internal": "true" } });
+        let external = json!({ "matchExpressions": [{ "key": "internal", "operator": "DoesNotExist" }] });
+        let labelled = |name: &str, labels: &[(&str, &str)]| {
+            let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+            (name.to_owned(), labels.collect::<BTreeMap<_, _>>())
+        };
+        let snapshot = Snapshot {
+            namespaces: [labelled("shop", &[("gateway", "ingress")]), labelled("other", &[])].into(),
+            virtual_gateways: [
+                gateway("a", json!({ "namespaceSelector": of_shop, "gatewayRouteSelector": internal })),
+                gateway("b", json!({ "namespaceSelector": of_shop, "gatewayRouteSelector": external })),
+                gateway(
+                    "c",
+                    json!({ "namespaceSelector": of_shop, "gatewayRouteSelector": { "matchLabels": { "x": "y" } } }),
+                ),
+                gateway("nothing", json!({ "gatewayRouteSelector": {} })),
+            ]
+            .into_iter()
+            .collect(),
+            ..Snapshot::default()
+        };
+        let none = "failed to find matching virtualGateway for gatewayRoute: r, expecting 1 but found 0";
+        let several = "found multiple matching virtualGateways for gatewayRoute: r, expecting 1 but found 2: b,c";
+        for (namespace, labels, expected) in [
+            ("shop", &[("internal", "true")][..], Ok("a")),
+            ("shop", &[], Ok("b")),
+            ("shop", &[("x", "y")], Err(several)),
+            ("shop", &[("internal", "false")], Err(none)),
+            ("other", &[], Err(none)),
+        ] {
+            let (_, labels) = labelled("", labels);
+            let found = gateway_of_route(&snapshot, namespace, "r", &labels);
+            let found = found.map(|gateway| gateway.name_any()).map_err(|error| error.to_string());
+            assert_eq!(found.as_deref().map_err(String::as_str), expected, "{namespace} {labels:?}");
+        }
+    }
 }

@@ -6,11 +6,17 @@
 
 mod account;
 mod backend_group;
+mod gateway_match;
+mod gateway_route;
+mod gateway_target;
+mod logging;
 pub mod membership;
 mod mesh;
 mod problems;
+mod published;
 mod references;
 mod registration;
+mod virtual_gateway;
 mod virtual_node;
 mod virtual_router;
 mod virtual_service;
@@ -21,7 +27,10 @@ use std::{
 };
 
 use kube::Resource;
-use mesh_api::{Arn, BackendGroup, Mesh, MeshMember, MeshObject as _, VirtualNode, VirtualRouter, VirtualService};
+use mesh_api::{
+    Arn, BackendGroup, GatewayRoute, Mesh, MeshMember, MeshObject as _, VirtualGateway, VirtualNode, VirtualRouter,
+    VirtualService,
+};
 
 use serde_json::{Map, Value, json};
 
@@ -32,7 +41,7 @@ pub use registration::{Membership, Registrants};
 use crate::{
     cluster::{Object, Snapshot},
     model::{
-        Account, ObjectKey, Problem, Published, Reason, Routing, ServiceKey, VirtualServiceKey, Workload, WorkloadName,
+        Account, ObjectKey, Problem, Proxy, Published, Reason, Routing, ServiceKey, VirtualServiceKey, WorkloadName,
     },
 };
 
@@ -42,11 +51,11 @@ pub type AllPublished = BTreeMap<VirtualServiceKey, Published>;
 /// What comes of the cluster's objects.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Translation {
-    /// The workloads, each VirtualNode with a mesh.
+    /// The workloads, each VirtualNode and VirtualGateway with a mesh.
     pub workloads: BTreeMap<WorkloadName, Translated>,
-    /// The workload of each VirtualNode, by namespace and name.
-    pub virtual_nodes: HashMap<(String, String), WorkloadName>,
-    /// The VirtualNodes whose pods are registered in Cloud Map.
+    /// The workload of each VirtualNode and VirtualGateway.
+    pub names: HashMap<ObjectKey, WorkloadName>,
+    /// The VirtualNodes whose pods are registered in Cloud Map, and the VirtualGateways.
     pub registrants: Arc<Registrants>,
     /// What this cluster publishes for others.
     pub publications: Vec<Publication>,
@@ -55,6 +64,13 @@ pub struct Translation {
 }
 
 impl Translation {
+    fn add(&mut self, key: ObjectKey, translated: Option<Translated>) {
+        let Some(translated) = translated else { return };
+        let name = translated.workload.name().clone();
+        self.names.insert(key, name.clone());
+        self.workloads.insert(name, translated);
+    }
+
     /// What a person may want to see of it: the workloads, what is published, and what is wrong with each object.
     pub fn json(&self) -> Value {
         let workloads =
@@ -77,7 +93,7 @@ impl Translation {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Translated {
     /// The workload.
-    pub workload: Arc<Workload>,
+    pub workload: Arc<Proxy>,
     /// The VirtualServices of other clusters that it calls.
     pub published: BTreeSet<VirtualServiceKey>,
     /// The Cloud Map services of its upstreams.
@@ -135,12 +151,16 @@ pub fn translate(snapshot: &Snapshot, account: &Account, published: &AllPublishe
     }
     for node in snapshot.virtual_nodes.iter() {
         translation.reports.insert(object_key::<VirtualNode>(node), virtual_node::report(node, &services, context));
-        let Some(translated) = virtual_node::translate(node, &services, context) else { continue };
-        let name = translated.workload.name.clone();
-        let meta = &node.metadata;
-        let key = (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default());
-        translation.virtual_nodes.insert(key, name.clone());
-        translation.workloads.insert(name, translated);
+        translation.add(object_key::<VirtualNode>(node), virtual_node::translate(node, &services, context));
+    }
+    for route in snapshot.gateway_routes.iter() {
+        let report = gateway_route::report(route, &services, &translation.reports, context);
+        translation.reports.insert(object_key::<GatewayRoute>(route), report);
+    }
+    for gateway in snapshot.virtual_gateways.iter() {
+        let key = object_key::<VirtualGateway>(gateway);
+        translation.reports.insert(key.clone(), virtual_gateway::report(gateway, context));
+        translation.add(key, virtual_gateway::translate(gateway, &services, context));
     }
     translation.registrants = Arc::new(registration::registrants(snapshot));
     translation.publications = virtual_service::publications(&services);

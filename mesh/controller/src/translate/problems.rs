@@ -84,13 +84,17 @@ pub fn listeners(ports: impl Iterator<Item = PortMapping>, problems: &mut Proble
 
 /// A port mapping in the model.
 pub fn port(mapping: PortMapping) -> Port {
-    let protocol = match mapping.protocol {
+    Port { port: mapping.port, protocol: protocol(mapping.protocol) }
+}
+
+/// A protocol in the model.
+pub fn protocol(protocol: mesh_api::Protocol) -> Protocol {
+    match protocol {
         mesh_api::Protocol::Grpc => Protocol::Grpc,
         mesh_api::Protocol::Http => Protocol::Http,
         mesh_api::Protocol::Http2 => Protocol::Http2,
         mesh_api::Protocol::Tcp => Protocol::Tcp,
-    };
-    Port { port: mapping.port, protocol }
+    }
 }
 
 /// A duration in milliseconds.

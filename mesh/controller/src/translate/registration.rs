@@ -1,18 +1,19 @@
-//! Translates pods: ready pods of a VirtualNode are instances of its Cloud Map service.
+//! Translates pods: ready pods of a VirtualNode are instances of its Cloud Map service, and those of a VirtualGateway are
+//! counted.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
 use kube::ResourceExt as _;
-use mesh_api::{MeshObject as _, VirtualNode};
+use mesh_api::{MeshObject as _, VirtualGateway, VirtualNode};
 
-use super::virtual_node::cloud_map;
+use super::{object_key, virtual_node::cloud_map};
 use crate::{
     cluster::{Object, Pod, Snapshot},
     model::{
-        Attributes, CloudMapDiscovery, ClusterId, ServiceKey,
+        Attributes, CloudMapDiscovery, ClusterId, ObjectKey, ServiceKey,
         endpoint::{CLUSTER, CLUSTER_ARN, IPV4, IPV6, NAMESPACE, POD, PORT},
     },
 };
@@ -21,7 +22,7 @@ use crate::{
 const MAX_ATTRIBUTES: usize = 30;
 const MAX_CHARACTERS: usize = 5000;
 
-/// The VirtualNodes of a cluster, as pods find the ones that select them.
+/// The VirtualNodes and VirtualGateways of a cluster, as pods find the ones that select them.
 #[derive(Clone, Debug, Default)]
 pub struct Registrants {
     nodes: Vec<Registrant>,
@@ -29,6 +30,8 @@ pub struct Registrants {
     by_label: HashMap<(String, String, String), Vec<usize>>,
     /// The others, by namespace.
     others: HashMap<String, Vec<usize>>,
+    /// The VirtualGateways by namespace: there are few, and their pods are not registered.
+    gateways: HashMap<String, Vec<Arc<Object<VirtualGateway>>>>,
 }
 
 /// A VirtualNode, whose pods are instances if it is found through Cloud Map.
@@ -49,23 +52,27 @@ impl PartialEq for Registrant {
     }
 }
 
-/// Registrants are the same if their VirtualNodes are.
+/// Registrants are the same if their VirtualNodes are, and their VirtualGateways select the same pods.
 impl PartialEq for Registrants {
     fn eq(&self, other: &Self) -> bool {
-        self.nodes == other.nodes
+        let selectors = |registrants: &Self| -> BTreeMap<_, _> {
+            let gateways = registrants.gateways.values().flatten();
+            gateways.map(|gateway| (object_key::<VirtualGateway>(gateway), gateway.spec.pod_selector.clone())).collect()
+        };
+        self.nodes == other.nodes && selectors(self) == selectors(other)
     }
 }
 
-/// A pod of a VirtualNode.
+/// A pod of a VirtualNode or VirtualGateway.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Membership {
-    /// Namespace and name of the VirtualNode.
-    pub node: (String, String),
+    /// The VirtualNode or VirtualGateway.
+    pub of: ObjectKey,
     /// What is registered of it, if it is ready: where, by which id and with which attributes.
     pub instance: Option<(ServiceKey, String, Arc<Attributes>)>,
 }
 
-/// Gathers the VirtualNodes that stay.
+/// Gathers the VirtualNodes and VirtualGateways that stay.
 pub fn registrants(snapshot: &Snapshot) -> Registrants {
     let mut registrants = Registrants::default();
     for node in snapshot.virtual_nodes.iter().filter(|node| node.metadata.deletion_timestamp.is_none()) {
@@ -82,6 +89,9 @@ pub fn registrants(snapshot: &Snapshot) -> Registrants {
         }
         registrants.nodes.push(Registrant { node: node.clone(), mesh, discovery: cloud_map(node) });
     }
+    for gateway in snapshot.virtual_gateways.iter().filter(|gateway| gateway.metadata.deletion_timestamp.is_none()) {
+        registrants.gateways.entry(gateway.namespace().unwrap_or_default()).or_default().push(gateway.clone());
+    }
     registrants
 }
 
@@ -92,7 +102,7 @@ impl Registrants {
         self.nodes.iter().filter_map(|node| node.discovery.as_ref()).map(|discovery| discovery.key.clone()).collect()
     }
 
-    /// The VirtualNodes that a pod is of, and what is registered of it.
+    /// The VirtualNodes and VirtualGateways that a pod is of, and what is registered of it.
     pub fn memberships(&self, pod: &Pod, region: &str, cluster: &ClusterId) -> Vec<Membership> {
         let namespace = pod.metadata.namespace.clone().unwrap_or_default();
         let labels = pod.labels().iter();
@@ -105,10 +115,13 @@ impl Registrants {
         let selecting = candidates.into_iter().filter_map(|index| self.nodes.get(index));
         let selecting = selecting.filter(|registrant| registrant.node.selects(pod.labels()));
         let membership = |registrant: &Registrant| Membership {
-            node: (namespace.clone(), registrant.node.name_any()),
+            of: object_key::<VirtualNode>(&registrant.node),
             instance: registrant.instance(pod, region, cluster),
         };
-        selecting.map(membership).collect()
+        let gateways = self.gateways.get(&namespace).into_iter().flatten();
+        let gateways = gateways.filter(|gateway| gateway.selects(pod.labels()));
+        let gateways = gateways.map(|gateway| Membership { of: object_key::<VirtualGateway>(gateway), instance: None });
+        selecting.map(membership).chain(gateways).collect()
     }
 }
 

@@ -4,26 +4,23 @@ use std::collections::BTreeSet;
 
 use kube::ResourceExt as _;
 use mesh_api::{
-    Arn, Backend, DnsResponseType, EgressFilterType, HealthCheckPolicy, MeshObject as _, Protocol, ServiceDiscovery,
-    VirtualNode, arn::MeshResource,
+    Arn, DnsResponseType, EgressFilterType, HealthCheckPolicy, MeshObject as _, Protocol, ServiceDiscovery,
+    VirtualNode, VirtualServiceBackend, arn::MeshResource,
 };
 
 use super::{
-    Context, Report, Translated, account, backend_group,
+    Context, Report, Translated, account, backend_group, logging,
     problems::{Check, Place, Problems, check, listeners, port, selector},
-    references,
+    published, references,
     virtual_service::{Service, Services},
 };
 use crate::{
     cluster::Object,
     model::{
         self, CloudMapDiscovery, Discovery, DnsDiscovery, Egress, HealthCheck, HealthCheckProtocol, Listener, Port,
-        Published, Reason, ServiceKey, Upstream, VirtualServiceKey, Workload, WorkloadName,
+        Proxy, Published, Reason, ServiceKey, Upstream, VirtualServiceKey, Workload, WorkloadKind, WorkloadName,
     },
 };
-
-/// The only file that Envoy writes requests to: its container's log.
-const STDOUT: &str = "/dev/stdout";
 
 impl Check for VirtualNode {
     fn check(&self, place: Place<'_>, problems: &mut Problems) {
@@ -49,12 +46,10 @@ impl Check for VirtualNode {
             }
             _ => {}
         }
-        if spec.access_log().is_some_and(|path| path != STDOUT) {
-            let path = "spec.logging.accessLog.file.path";
-            problems.add(Reason::Unsupported, path, format!("only {STDOUT} is supported"));
-        }
+        logging::check(spec.logging.as_ref(), problems);
         for (index, backend) in spec.backends.iter().flatten().enumerate() {
-            self::backend(backend, place, &format!("spec.backends[{index}].virtualService"), problems);
+            let path = format!("spec.backends[{index}].virtualService");
+            check_service(&backend.virtual_service, place, &path, problems);
         }
     }
 }
@@ -95,13 +90,13 @@ pub fn translate(node: &Object<VirtualNode>, services: &Services, context: Conte
     };
     let listeners = node.spec.listeners.iter().flatten().map(|listener| Listener { port: port(listener.port_mapping) });
     let workload = Workload {
-        name: WorkloadName { mesh: mesh.aws_name(), name: node.aws_name() },
+        name: WorkloadName { mesh: mesh.aws_name(), kind: WorkloadKind::VirtualNode, name: node.aws_name() },
         listeners: listeners.collect(),
         egress,
-        access_log: node.spec.access_log() == Some(STDOUT),
+        access_log: logging::to_stdout(node.spec.logging.as_ref()),
         backends,
     };
-    Some(Translated { workload: workload.into(), published, services })
+    Some(Translated { workload: Proxy::Sidecar(workload).into(), published, services })
 }
 
 /// A VirtualNode as its callers see it. One without a listener is called on the port that the caller uses.
@@ -140,7 +135,7 @@ fn published_key(node: &VirtualNode, arn: &Arn) -> Option<VirtualServiceKey> {
 
 /// What is reported of a VirtualNode.
 pub fn report(node: &Object<VirtualNode>, services: &Services, context: Context<'_>) -> Report {
-    let Context { snapshot, account, published } = context;
+    let Context { snapshot, account, .. } = context;
     let mesh = match super::mesh_of(node, snapshot) {
         Ok(mesh) => mesh.aws_name(),
         Err(problem) => return Report { problems: vec![problem], ..Report::default() },
@@ -162,21 +157,9 @@ pub fn report(node: &Object<VirtualNode>, services: &Services, context: Context<
             continue;
         }
         let path = format!("{path}.virtualServiceARN");
-        match published_key(node, &arn).and_then(|key| published.get(&key)) {
-            Some(Published::Nobody) => {
-                let message =
-                    format!("no cluster publishes {arn}: is its ARN right, and its cluster's controller at work?");
-                problems.add(Reason::BackendNotPublished, path, message);
-            }
-            Some(Published::Unavailable(why)) => {
-                problems.add(
-                    Reason::BackendUnavailable,
-                    path,
-                    format!("{arn} cannot be looked up in Cloud Map: {why}"),
-                );
-            }
-            Some(Published::NotUnderstood(why, _)) => problems.add(Reason::BackendNotUnderstood, path, why),
-            Some(Published::Routing(_)) | None => {}
+        let found = published_key(node, &arn).and_then(|key| context.published.get(&key));
+        if let Some((reason, message)) = found.and_then(|found| published::problem(&arn, found)) {
+            problems.add(reason, path, message);
         }
     }
     backend_group::missing(node, snapshot, &mut problems);
@@ -210,8 +193,8 @@ fn health_check(policy: &HealthCheckPolicy, path: &str, problems: &mut Problems)
     problems.take(path, check.checked())
 }
 
-fn backend(backend: &Backend, place: Place<'_>, path: &str, problems: &mut Problems) {
-    let service = &backend.virtual_service;
+/// Notes a VirtualService that is named by nothing, or by an ARN that cannot be.
+pub fn check_service(service: &VirtualServiceBackend, place: Place<'_>, path: &str, problems: &mut Problems) {
     let arn = match (&service.virtual_service_ref, &service.virtual_service_arn) {
         (Some(_), None) => return,
         (None, Some(arn)) => arn,

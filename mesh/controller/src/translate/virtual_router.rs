@@ -139,7 +139,8 @@ fn targets(route: &Route, path: &str, problems: &mut Problems) {
     }
 }
 
-fn route_match(given: &HttpRouteMatch, path: &str, problems: &mut Problems) -> Option<RouteMatch> {
+/// Which requests a route takes; `None` if that makes no sense.
+pub fn route_match(given: &HttpRouteMatch, path: &str, problems: &mut Problems) -> Option<RouteMatch> {
     let matched = match (&given.prefix, given.path.as_ref().map(|path| &path.exact)) {
         (Some(prefix), None) => problems.take(format!("{path}.prefix"), PathMatch::prefix(prefix.clone())),
         (None, Some(Some(exact))) => problems.take(format!("{path}.path.exact"), PathMatch::exact(exact.clone())),
@@ -170,7 +171,8 @@ fn route_match(given: &HttpRouteMatch, path: &str, problems: &mut Problems) -> O
     })
 }
 
-fn header(given: &HttpRouteHeader, path: &str, problems: &mut Problems) -> Option<HeaderMatch> {
+/// What a header must be; `None` if that makes no sense.
+pub fn header(given: &HttpRouteHeader, path: &str, problems: &mut Problems) -> Option<HeaderMatch> {
     let name = problems.take(format!("{path}.name"), HeaderName::new(given.name.clone()));
     let value = match given
         .match_

@@ -333,11 +333,11 @@ impl Drop for Subscription {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::envoy::Resource;
+    use crate::{envoy::Resource, model::WorkloadKind};
     use envoy_types::pb::google::protobuf::Any;
 
     fn workload(name: &str) -> WorkloadName {
-        WorkloadName { mesh: "shop".to_owned(), name: name.to_owned() }
+        WorkloadName { mesh: "shop".to_owned(), kind: WorkloadKind::VirtualNode, name: name.to_owned() }
     }
 
     fn caller(pod: &str) -> Caller {

@@ -11,7 +11,7 @@ use std::{
 use appmesh_controller::{
     envoy::bootstrap::{self, Bootstrap},
     metrics::{Metrics, ResourceType},
-    model::WorkloadName,
+    model::{WorkloadKind, WorkloadName},
     tls::{Certificate, TlsListener},
     xds::{
         self, Ads, Cache, Identify, Snapshot,
@@ -31,7 +31,7 @@ use crate::support::wait_for;
 const TOKEN: &str = "token-of-front";
 
 pub fn workload_name() -> WorkloadName {
-    WorkloadName { mesh: "k8multi".to_owned(), name: "front_k8multi".to_owned() }
+    WorkloadName { mesh: "k8multi".to_owned(), kind: WorkloadKind::VirtualNode, name: "front_k8multi".to_owned() }
 }
 
 /// Knows one token.
@@ -50,12 +50,12 @@ impl Authenticate for OneToken {
 }
 
 /// Knows one workload.
-struct OneWorkload;
+struct OneWorkload(WorkloadName);
 
 impl Identify for OneWorkload {
     fn workload(&self, _: &Caller, claimed: &str) -> Result<WorkloadName, Status> {
-        let name = workload_name();
-        if name.to_string() == claimed { Ok(name) } else { Err(Status::permission_denied(claimed)) }
+        let Self(name) = self;
+        if name.to_string() == claimed { Ok(name.clone()) } else { Err(Status::permission_denied(claimed)) }
     }
 }
 
@@ -71,11 +71,15 @@ pub struct Controller {
 
 impl Controller {
     pub async fn start(folder: &Path, port: u16, snapshot: Option<Arc<Snapshot>>) -> Self {
+        Self::of(workload_name(), folder, port, snapshot).await
+    }
+
+    pub async fn of(workload: WorkloadName, folder: &Path, port: u16, snapshot: Option<Arc<Snapshot>>) -> Self {
         let (cache, metrics, stop) = (Arc::new(Cache::default()), Metrics::new(), CancellationToken::new());
         let certificate = Certificate::load(folder, "h2").unwrap();
         let listener = TlsListener::bind((Ipv4Addr::LOCALHOST, port).into(), certificate).await.unwrap();
         let address = axum::serve::Listener::local_addr(&listener).unwrap();
-        let ads = Ads::new(OneToken, Arc::new(OneWorkload), cache.clone(), metrics.clone(), stop.clone());
+        let ads = Ads::new(OneToken, Arc::new(OneWorkload(workload)), cache.clone(), metrics.clone(), stop.clone());
         let server = tokio::spawn(ads.serve(listener));
         let snapshot = Arc::new(Mutex::new(snapshot));
         let (mut connections, waiting, current) = (cache.connections(), cache.clone(), snapshot.clone());
@@ -130,9 +134,20 @@ impl Controller {
 
 /// Starts an Envoy of that workload; `None` if there is none.
 pub fn envoy(folder: &Path, protocol: xds::Protocol, xds: SocketAddr, ca: &str) -> Option<Child> {
+    envoy_of(&workload_name(), folder, protocol, xds, ca)
+}
+
+/// Starts an Envoy of a workload; `None` if there is no Envoy.
+pub fn envoy_of(
+    workload: &WorkloadName,
+    folder: &Path,
+    protocol: xds::Protocol,
+    xds: SocketAddr,
+    ca: &str,
+) -> Option<Child> {
     let token = folder.join("token");
     fs::write(&token, TOKEN).unwrap();
-    let bootstrap = Bootstrap { workload: &workload_name(), xds: &format!("localhost:{}", xds.port()), ca, sds: None };
+    let bootstrap = Bootstrap { workload, xds: &format!("localhost:{}", xds.port()), ca, sds: None };
     let mut bootstrap = bootstrap.to_json();
     let api_type = match protocol {
         xds::Protocol::Sotw => "GRPC",

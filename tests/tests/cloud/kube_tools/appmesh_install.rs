@@ -13,7 +13,8 @@ const SCOPE: Scope<'_> = Scope {
         "-n appmesh-system secret/appmesh-controller-webhook-server-cert",
         "clusterrole/appmesh-controller clusterrolebinding/appmesh-controller ns/appmesh-system",
         "mutatingwebhookconfigurations,validatingwebhookconfigurations",
-        "crd/meshes.appmesh.k8s.aws crd/virtualnodes.appmesh.k8s.aws crd/virtualrouters.appmesh.k8s.aws crd/virtualservices.appmesh.k8s.aws crd/backendgroups.appmesh.k8s.aws",
+        "crd/meshes.appmesh.k8s.aws crd/virtualnodes.appmesh.k8s.aws crd/virtualrouters.appmesh.k8s.aws crd/virtualservices.appmesh.k8s.aws \
+         crd/backendgroups.appmesh.k8s.aws crd/virtualgateways.appmesh.k8s.aws crd/gatewayroutes.appmesh.k8s.aws",
     ],
 };
 const IMAGES: &str = "--image image=appmesh-controller --image init.image=capture";
@@ -319,6 +320,8 @@ pub fn deleted(clusters: &Clusters, mesh: &Installed) {
         definition("virtualrouters"),
         definition("virtualservices"),
         definition("backendgroups"),
+        definition("virtualgateways"),
+        definition("gatewayroutes"),
         "delete ServiceAccount appmesh-system/appmesh-controller".to_owned(),
     ];
     let kept = "left alone: Namespace appmesh-system: it holds ConfigMap theirs";

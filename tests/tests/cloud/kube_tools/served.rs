@@ -20,14 +20,22 @@ pub fn by_the_controller(clusters: &Clusters) {
     let document: Value = serde_json::from_str(&made.document).unwrap();
     let front = format!("{}/color", document["apps"]["served"]["endpoint"].as_str().unwrap());
     clusters.done(&format!("color-probe -n {front} --count 10 --expect red=1"), "");
-    let ask = |sampled: &str| {
-        let asked = format!("Request('{front}', headers={{'x-b3-sampled': '{sampled}'}})");
-        clusters.sh(&format!(r#"python3 -c "from urllib.request import *; print(urlopen({asked}).read().decode())""#))
+    let ask = |url: &str, sampled: &str| {
+        let asked = format!("Request('{url}', headers={{'x-b3-sampled': '{sampled}'}})");
+        let program = format!("from urllib.request import *; print(urlopen({asked}).read().decode())");
+        clusters.sh(&format!(r#"python3 -c "{program}" 2>&1 || true"#))
     };
-    assert_eq!(ask("1").trim(), "blue");
-    assert_eq!(ask("0").trim(), "red");
+    assert_eq!(ask(&front, "1").trim(), "blue");
+    assert_eq!(ask(&front, "0").trim(), "red");
 
     let kubectl = "kubectl --context c1 -n served";
+    let address = "jsonpath={.status.loadBalancer.ingress[0].hostname}";
+    let gateway = format!("http://{}", clusters.sh(&format!("{kubectl} get svc ingress -o '{address}'")).trim());
+    clusters.done(&format!("color-probe -n {gateway}/shop/color --count 10 --expect red=1"), "");
+    assert_eq!(ask(&format!("{gateway}/direct"), "1").trim(), "blue", "the target's own routes decide");
+    assert_eq!(ask(&format!("{gateway}/direct"), "0").trim(), "red");
+    assert!(ask(&format!("{gateway}/other"), "0").contains("HTTP Error 404"));
+
     // Envoy writes its log every ten seconds.
     for line in ["GET /color HTTP/1.1. 200", "GET / HTTP/1.1. 200"] {
         clusters.sh(&format!("grep -m 1 '{line}' <(timeout 60 {kubectl} logs -f deploy/front -c envoy)"));

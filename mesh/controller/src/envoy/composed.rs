@@ -1,0 +1,197 @@
+//! Composes a gateway's route with a route of its target. A gateway's Envoy does the work of both: it matches the request
+//! as it came, and sends it on as the target's route expects it.
+
+use crate::model::{PathMatch, PathRewrite, RouteMatch};
+
+/// What the path of a request must be, as it came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pattern {
+    /// What it begins with.
+    Prefix(String),
+    /// The whole of it.
+    Exact(String),
+    /// A regular expression of the whole of it.
+    Regex(String),
+}
+
+impl From<&PathMatch> for Pattern {
+    fn from(path: &PathMatch) -> Self {
+        match path {
+            PathMatch::Prefix(prefix) => Self::Prefix(prefix.clone()),
+            PathMatch::Exact(path) => Self::Exact(path.clone()),
+        }
+    }
+}
+
+/// The requests that both routes take: their path, and the other conditions. `None` if there are none.
+pub fn compose(gateway: &RouteMatch, rewrite: &PathRewrite, target: &RouteMatch) -> Option<(Pattern, RouteMatch)> {
+    let pattern = path(&gateway.path, rewrite, &target.path)?;
+    let method = match (&gateway.method, &target.method) {
+        (Some(one), Some(other)) if one != other => return None,
+        (one, other) => one.as_ref().or(other.as_ref()),
+    };
+    let both = RouteMatch {
+        path: PathMatch::default(),
+        method: method.cloned(),
+        headers: [&gateway.headers[..], &target.headers].concat(),
+        query_parameters: [&gateway.query_parameters[..], &target.query_parameters].concat(),
+    };
+    Some((pattern, both))
+}
+
+/// The paths that the gateway's route takes and the target's route takes after the rewrite.
+fn path(gateway: &PathMatch, rewrite: &PathRewrite, target: &PathMatch) -> Option<Pattern> {
+    match rewrite {
+        PathRewrite::Keep => both(gateway, target),
+        PathRewrite::Exact(path) => takes(target, path).then(|| gateway.into()),
+        PathRewrite::Prefix(value) => match gateway {
+            PathMatch::Prefix(prefix) => replaced(prefix, value, target),
+            PathMatch::Exact(_) => None,
+        },
+    }
+}
+
+fn both(one: &PathMatch, other: &PathMatch) -> Option<Pattern> {
+    match (one, other) {
+        (PathMatch::Exact(path), any) | (any, PathMatch::Exact(path)) => {
+            takes(any, path).then(|| Pattern::Exact(path.clone()))
+        }
+        (PathMatch::Prefix(one), PathMatch::Prefix(other)) => {
+            let (short, long) = if one.len() < other.len() { (one, other) } else { (other, one) };
+            long.starts_with(short).then(|| Pattern::Prefix(long.clone()))
+        }
+    }
+}
+
+fn takes(taken: &PathMatch, path: &str) -> bool {
+    match taken {
+        PathMatch::Prefix(prefix) => path.starts_with(prefix),
+        PathMatch::Exact(exact) => path == exact,
+    }
+}
+
+/// The paths that begin with `prefix` and that the target takes once `value` is in its place.
+fn replaced(prefix: &str, value: &str, target: &PathMatch) -> Option<Pattern> {
+    let (rest, is_whole) = match target {
+        PathMatch::Prefix(wanted) if value.starts_with(wanted) => return Some(Pattern::Prefix(prefix.to_owned())),
+        PathMatch::Prefix(wanted) => (wanted.strip_prefix(value)?, false),
+        PathMatch::Exact(wanted) => (wanted.strip_prefix(value)?, true),
+    };
+    if prefix.ends_with('/') {
+        let path = format!("{prefix}{rest}");
+        return Some(if is_whole { Pattern::Exact(path) } else { Pattern::Prefix(path) });
+    }
+    // A slash after the prefix is replaced with it, so that `/a/b` becomes `/b` and not `//b`.
+    let slash = if rest.starts_with('/') { "/" } else { "/?" };
+    let more = if is_whole { "" } else { ".*" };
+    Some(Pattern::Regex(format!("{}{slash}{}{more}", escape(prefix), escape(rest))))
+}
+
+/// The part of a path that a rewrite replaces, as a regular expression, and what takes its place; `None` where it stays.
+pub fn substitution(gateway: &PathMatch, rewrite: &PathRewrite) -> Option<(String, String)> {
+    // In what takes its place, a backslash means a group of the expression.
+    let literally = |text: &str| text.replace('\\', r"\\");
+    match (rewrite, gateway) {
+        (PathRewrite::Keep, _) | (PathRewrite::Prefix(_), PathMatch::Exact(_)) => None,
+        (PathRewrite::Exact(path), _) => Some(("^.*$".to_owned(), literally(path))),
+        (PathRewrite::Prefix(value), PathMatch::Prefix(prefix)) => {
+            let slash = if prefix.ends_with('/') { "" } else { "/?" };
+            Some((format!("^{}{slash}", escape(prefix)), literally(value)))
+        }
+    }
+}
+
+/// A text as a regular expression that matches it alone.
+pub fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_ascii_punctuation() && !"/_-".contains(c) {
+            escaped.push('\\');
+        }
+        escaped.push(c);
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{HeaderMatch, HeaderName, QueryMatch, ValueMatch};
+
+    fn prefix(text: &str) -> PathMatch {
+        PathMatch::prefix(text.to_owned()).unwrap()
+    }
+
+    fn exact(text: &str) -> PathMatch {
+        PathMatch::exact(text.to_owned()).unwrap()
+    }
+
+    #[test]
+    fn paths() {
+        let (keep, root) = (PathRewrite::Keep, PathRewrite::Prefix("/".to_owned()));
+        let red = PathRewrite::Prefix("/red/".to_owned());
+        let to = |path: &str| PathRewrite::Exact(path.to_owned());
+        let (begins, is, fits) = (
+            |path: &str| Some(Pattern::Prefix(path.to_owned())),
+            |path: &str| Some(Pattern::Exact(path.to_owned())),
+            |path: &str| Some(Pattern::Regex(path.to_owned())),
+        );
+        for (gateway, rewrite, target, expected) in [
+            (prefix("/"), &keep, prefix("/"), begins("/")),
+            (prefix("/a"), &keep, prefix("/a/b"), begins("/a/b")),
+            (prefix("/a/b"), &keep, prefix("/a"), begins("/a/b")),
+            (prefix("/a"), &keep, prefix("/b"), None),
+            (prefix("/a"), &keep, exact("/a/b"), is("/a/b")),
+            (prefix("/a"), &keep, exact("/b"), None),
+            (exact("/a/b"), &keep, prefix("/a"), is("/a/b")),
+            (exact("/a"), &keep, exact("/a"), is("/a")),
+            (exact("/a"), &keep, exact("/b"), None),
+            (exact("/a"), &keep, prefix("/b"), None),
+            (prefix("/paths"), &root, prefix("/"), begins("/paths")),
+            (prefix("/paths"), &root, prefix("/red"), fits("/paths/?red.*")),
+            (prefix("/paths"), &root, exact("/red.html"), fits(r"/paths/?red\.html")),
+            (prefix("/paths"), &root, exact("/"), fits("/paths/?")),
+            (prefix("/paths"), &root, prefix("//x"), fits("/paths//x.*")),
+            (prefix("/paths/"), &root, prefix("/red"), begins("/paths/red")),
+            (prefix("/paths/"), &root, exact("/red"), is("/paths/red")),
+            (prefix("/test/"), &red, prefix("/red"), begins("/test/")),
+            (prefix("/test/"), &red, prefix("/red/x"), begins("/test/x")),
+            (prefix("/test/"), &red, prefix("/blue"), None),
+            (prefix("/test/"), &red, exact("/red"), None),
+            (exact("/a"), &to("/blue"), prefix("/b"), is("/a")),
+            (exact("/a"), &to("/blue"), exact("/blue"), is("/a")),
+            (prefix("/a"), &to("/blue"), prefix("/"), begins("/a")),
+            (prefix("/a"), &to("/blue"), exact("/red"), None),
+        ] {
+            assert_eq!(path(&gateway, rewrite, &target), expected, "{gateway:?} {rewrite:?} {target:?}");
+        }
+    }
+
+    #[test]
+    fn conditions_add_up() {
+        let header = |name: &str| HeaderMatch {
+            name: HeaderName::new(name.to_owned()).unwrap(),
+            value: ValueMatch::Present,
+            invert: false,
+        };
+        let query = QueryMatch::new("q".to_owned(), None).unwrap();
+        let with = |method: Option<&str>| RouteMatch { method: method.map(str::to_owned), ..RouteMatch::default() };
+        let gateway =
+            RouteMatch { headers: vec![header("a")], query_parameters: vec![query.clone()], ..with(Some("GET")) };
+        let target = RouteMatch { headers: vec![header("b")], ..with(None) };
+        let (_, both) = compose(&gateway, &PathRewrite::Keep, &target).unwrap();
+        assert_eq!(
+            both,
+            RouteMatch { headers: vec![header("a"), header("b")], query_parameters: vec![query], ..with(Some("GET")) }
+        );
+        for (one, other, expected) in [
+            (None, None, Some(None)),
+            (None, Some("PUT"), Some(Some("PUT"))),
+            (Some("PUT"), Some("PUT"), Some(Some("PUT"))),
+            (Some("GET"), Some("PUT"), None),
+        ] {
+            let both = compose(&with(one), &PathRewrite::Keep, &with(other));
+            assert_eq!(both.as_ref().map(|(_, both)| both.method.as_deref()), expected, "{one:?} {other:?}");
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Encodes gateways: listeners that clients outside of the mesh call, whose routes go to VirtualServices.
+
+use envoy_types::pb::envoy::{
+    config::{
+        core::v3::TrafficDirection,
+        listener::v3::{FilterChain, Listener},
+        route::v3::{
+            HeaderMatcher, Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost,
+            header_matcher::HeaderMatchSpecifier, route::Action, route_action::HostRewriteSpecifier,
+            route_match::PathSpecifier,
+        },
+    },
+    extensions::filters::network::http_connection_manager::v3::{
+        HttpConnectionManager, Rds, http_connection_manager::RouteSpecifier,
+    },
+    r#type::matcher::v3::{RegexMatchAndSubstitute, RegexMatcher, string_matcher::MatchPattern},
+};
+
+use super::{
+    Configuration, Resource, cluster,
+    cluster::Names,
+    composed::{self, Pattern, compose, escape},
+    http::{Direction, connection_manager},
+    listener,
+    proto::{ads, network_filter, text, yes},
+    route,
+};
+use crate::model::{self, Gateway, GatewayRoute, HostMatch, Routing};
+
+/// Encodes a gateway.
+pub fn encode(gateway: &Gateway) -> Configuration {
+    let mut configuration = Configuration::default();
+    let mut names = Names::default();
+    for target in gateway.routes.iter().map(|route| &route.target) {
+        for (node, upstream) in target.routing.iter().flat_map(|routing| &routing.upstreams) {
+            let name = names.add(&target.mesh, node, upstream);
+            configuration.clusters.extend([Resource::new(&name, &cluster::upstream(&name, upstream))]);
+            if cluster::is_eds(upstream) {
+                configuration.upstreams.insert(name, upstream.clone());
+            }
+        }
+    }
+    for listener in &gateway.listeners {
+        let encoded = encode_listener(gateway, listener);
+        configuration.listeners.extend([Resource::new(&encoded.name, &encoded)]);
+        let routes = routes(gateway, listener, &names);
+        configuration.routes.extend([Resource::new(&routes.name, &routes)]);
+    }
+    configuration
+}
+
+fn routes_name(listener: &model::Listener) -> String {
+    let model::Port { port, protocol } = listener.port;
+    format!("rds_ingress_{}_{port}", protocol.as_str())
+}
+
+fn encode_listener(gateway: &Gateway, listener: &model::Listener) -> Listener {
+    let routes = Rds { config_source: ads(), route_config_name: routes_name(listener) };
+    let manager = HttpConnectionManager {
+        // Its clients are not part of the mesh: they cannot tell Envoy what to do, and do not get around a route by `..`.
+        use_remote_address: yes(),
+        normalize_path: yes(),
+        ..connection_manager(gateway.access_log, "ingress", RouteSpecifier::Rds(routes), Direction::FromOutside)
+    };
+    let port = listener.port.port;
+    Listener {
+        filter_chains: vec![FilterChain { filters: vec![network_filter(&manager)], ..FilterChain::default() }],
+        traffic_direction: TrafficDirection::Inbound.into(),
+        ..listener::listener(&format!("lds_ingress_0.0.0.0_{port}"), port)
+    }
+}
+
+/// The routes of one listener. They are of one virtual host, for a route's priority comes before its host.
+fn routes(gateway: &Gateway, listener: &model::Listener, names: &Names<'_>) -> RouteConfiguration {
+    let routes = gateway.routes.iter().filter(|route| route.is_for(listener));
+    let mut routes: Vec<_> = routes.flat_map(|route| of_gateway_route(route, names)).collect();
+    let why = format!("no GatewayRoute of VirtualGateway {} takes this request", gateway.name.name);
+    routes.push(route::everything(route::refuse(404, &why)));
+    let host = VirtualHost {
+        name: gateway.name.name.clone(),
+        domains: vec!["*".to_owned()],
+        routes,
+        ..VirtualHost::default()
+    };
+    RouteConfiguration { name: routes_name(listener), virtual_hosts: vec![host], ..RouteConfiguration::default() }
+}
+
+/// A route for each route of the target, and the answer to requests that the target takes by none. So they do not go to the
+/// gateway's next route.
+fn of_gateway_route(gateway_route: &GatewayRoute, names: &Names<'_>) -> Vec<Route> {
+    let target = &gateway_route.target;
+    let own = Pattern::from(&gateway_route.route_match.path);
+    let alone = |action| Route {
+        name: gateway_route.name.clone(),
+        r#match: Some(encode_match(gateway_route, &own, &gateway_route.route_match)),
+        action: Some(action),
+        ..Route::default()
+    };
+    let Some(routing) = &target.routing else {
+        let why = format!("no route published for VirtualService {} in mesh {}", target.host, target.mesh);
+        return vec![alone(route::refuse(503, &why))];
+    };
+    let mut routes = Vec::new();
+    for one in &routing.routes {
+        let composed = compose(&gateway_route.route_match, &gateway_route.path_rewrite, &one.route_match);
+        let Some((pattern, conditions)) = composed else { continue };
+        routes.push(Route {
+            name: format!("{}/{}", gateway_route.name, one.name),
+            r#match: Some(encode_match(gateway_route, &pattern, &conditions)),
+            action: Some(rewritten(gateway_route, routing, one, names)),
+            ..Route::default()
+        });
+        let same = model::RouteMatch { path: conditions.path.clone(), ..gateway_route.route_match.clone() };
+        if pattern == own && conditions == same {
+            return routes;
+        }
+    }
+    routes.push(alone(route::refuse(404, &format!("no route of VirtualService {} takes this request", target.host))));
+    routes
+}
+
+fn encode_match(gateway_route: &GatewayRoute, pattern: &Pattern, conditions: &model::RouteMatch) -> RouteMatch {
+    let mut encoded = route::route_match(conditions);
+    encoded.path_specifier = Some(match pattern {
+        Pattern::Prefix(prefix) => PathSpecifier::Prefix(prefix.clone()),
+        Pattern::Exact(path) => PathSpecifier::Path(path.clone()),
+        Pattern::Regex(expression) => PathSpecifier::SafeRegex(regex(expression)),
+    });
+    encoded.headers.extend(gateway_route.hostname.as_ref().map(host));
+    encoded
+}
+
+/// The host, whatever its port.
+fn host(host: &HostMatch) -> HeaderMatcher {
+    let expression = match host {
+        HostMatch::Exact(name) => escape(name),
+        HostMatch::Suffix(suffix) => format!(".+{}", escape(suffix)),
+    };
+    let matcher = text(MatchPattern::SafeRegex(regex(&format!("(?i){expression}(:[0-9]+)?"))));
+    HeaderMatcher {
+        name: ":authority".to_owned(),
+        header_match_specifier: Some(HeaderMatchSpecifier::StringMatch(matcher)),
+        ..HeaderMatcher::default()
+    }
+}
+
+/// What the target's route does, to the request as the gateway's route rewrites it.
+fn rewritten(gateway_route: &GatewayRoute, routing: &Routing, one: &model::Route, names: &Names<'_>) -> Action {
+    let target = &gateway_route.target;
+    let Action::Route(action) = route::action(&target.mesh, routing, one, names) else {
+        return route::action(&target.mesh, routing, one, names);
+    };
+    let substitution = composed::substitution(&gateway_route.route_match.path, &gateway_route.path_rewrite);
+    Action::Route(RouteAction {
+        regex_rewrite: substitution
+            .map(|(pattern, substitution)| RegexMatchAndSubstitute { pattern: Some(regex(&pattern)), substitution }),
+        host_rewrite_specifier: gateway_route
+            .host_rewrite
+            .then(|| HostRewriteSpecifier::HostRewriteLiteral(target.host.clone())),
+        ..action
+    })
+}
+
+fn regex(expression: &str) -> RegexMatcher {
+    RegexMatcher { regex: expression.to_owned(), ..RegexMatcher::default() }
+}

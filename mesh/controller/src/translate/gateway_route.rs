@@ -1,0 +1,134 @@
+//! Translates GatewayRoutes: which requests at a gateway go to which VirtualService, and what is changed of them before.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+};
+
+use kube::ResourceExt as _;
+use mesh_api::{GatewayRoute, MeshObject as _, arn::MeshResource};
+
+use super::{
+    Context, Report, account,
+    gateway_match::{Given, Matched, given, matched},
+    gateway_target,
+    problems::{Check, Place, Problems, check},
+    virtual_gateway, virtual_node,
+    virtual_service::Services,
+};
+use crate::{
+    cluster::Object,
+    model::{self, HostMatch, ObjectKey, PathMatch, Reason, RouteMatch, VirtualServiceKey},
+};
+
+impl Check for GatewayRoute {
+    fn check(&self, place: Place<'_>, problems: &mut Problems) {
+        let Some(Given { path, protocol: _, route }) = given(self, problems) else { return };
+        matched(route, path, problems);
+        let target = &route.target().virtual_service;
+        virtual_node::check_service(target, place, &format!("{path}.action.target.virtualService"), problems);
+    }
+}
+
+/// The routes of a gateway in the order in which they are tried. One that makes no sense is left out, and one whose target
+/// does not exist keeps its requests, so that no other takes them. `published` gets what must be looked up for them.
+pub fn routes<'a>(
+    routes: impl Iterator<Item = &'a Object<GatewayRoute>>,
+    services: &Services,
+    context: Context<'_>,
+    published: &mut BTreeSet<VirtualServiceKey>,
+) -> Vec<model::GatewayRoute> {
+    let mut ordered = Vec::new();
+    for route in routes {
+        let problems = &mut Problems::default();
+        let Some(Given { path, protocol, route: kind }) = given(route, problems) else { continue };
+        let Some(Matched { hostname, route_match, path_rewrite, host_rewrite }) = matched(kind, path, problems) else {
+            continue;
+        };
+        let Some(target) = gateway_target::translate(route, kind.target(), services, context, published) else {
+            continue;
+        };
+        let (name, port) = (route.aws_name(), kind.port());
+        let translated =
+            model::GatewayRoute { name, protocol, port, hostname, route_match, path_rewrite, host_rewrite, target };
+        ordered.push((route.spec.priority.unwrap_or(u16::MAX), translated));
+    }
+    // The sort is stable: routes that are alike keep the order of their namespaces and names.
+    ordered.sort_by_key(|(priority, route)| (*priority, Reverse(specificity(route))));
+    ordered.into_iter().map(|(_, route)| route).collect()
+}
+
+/// How little a route takes: by host, path and the number of the other conditions.
+fn specificity(route: &model::GatewayRoute) -> impl Ord + use<> {
+    let host = match &route.hostname {
+        None => (0, 0),
+        Some(HostMatch::Suffix(suffix)) => (1, suffix.len()),
+        Some(HostMatch::Exact(name)) => (2, name.len()),
+    };
+    let RouteMatch { path, method, headers, query_parameters } = &route.route_match;
+    let path = match path {
+        PathMatch::Prefix(prefix) => (0, prefix.len()),
+        PathMatch::Exact(path) => (1, path.len()),
+    };
+    (host, path, headers.len() + query_parameters.len() + usize::from(method.is_some()))
+}
+
+/// What is reported of a GatewayRoute. One whose VirtualService has a problem has it too: `reports` has theirs.
+pub fn report(
+    route: &Object<GatewayRoute>,
+    services: &Services,
+    reports: &BTreeMap<ObjectKey, Report>,
+    context: Context<'_>,
+) -> Report {
+    let Context { snapshot, account, .. } = context;
+    let mesh = match super::mesh_of(route, snapshot) {
+        Ok(mesh) => mesh.aws_name(),
+        Err(problem) => return Report { problems: vec![problem], ..Report::default() },
+    };
+    let mut problems = Problems::default();
+    let own = route.namespace().unwrap_or_default();
+    let reference = route.spec.virtual_gateway_ref.as_ref();
+    let gateway = reference.and_then(|reference| {
+        let gateway = snapshot.virtual_gateways.get(reference.namespace_or(&own), &reference.name);
+        gateway.filter(|gateway| gateway.metadata.uid.as_ref() == Some(&reference.uid))
+    });
+    match (reference, gateway) {
+        (None, _) => {
+            let message = "is missing, for the object was made before the webhook: delete it and make it again";
+            problems.add(Reason::GatewayNotFound, "spec.virtualGatewayRef", message);
+        }
+        (Some(reference), None) => {
+            let (namespace, name, uid) = (reference.namespace_or(&own), &reference.name, &reference.uid);
+            let message = format!("virtualgateway {namespace}/{name} of uid {uid} is gone");
+            problems.add(Reason::GatewayNotFound, "spec.virtualGatewayRef", message);
+        }
+        (Some(_), Some(_)) => {}
+    }
+    if let Some(Given { path, protocol, route: kind }) = given(route, &mut Problems::default()) {
+        if let Some(gateway) = gateway {
+            let port = kind.port();
+            let is_for = |listener: model::Listener| {
+                listener.port.protocol == protocol && port.is_none_or(|port| listener.port.port == port)
+            };
+            let listeners = gateway.spec.listeners.iter().flatten().map(virtual_gateway::listener);
+            if !listeners.into_iter().any(is_for) {
+                let (which, path) = match port {
+                    Some(port) => (format!(" and port {port}"), format!("{path}.match.port")),
+                    None => (String::new(), path.to_owned()),
+                };
+                let (name, protocol) = (gateway.name_any(), protocol.as_str());
+                let message = format!("virtualgateway {name} has no listener of protocol {protocol}{which}");
+                problems.add(Reason::ListenerNotFound, path, message);
+            }
+        }
+        let path = format!("{path}.action.target");
+        gateway_target::report(route, kind.target(), services, reports, context, &path, &mut problems);
+    }
+    let arn = gateway
+        .map(|gateway| account::arn(account, &mesh, MeshResource::GatewayRoute(gateway.aws_name(), route.aws_name())));
+    Report {
+        arn,
+        problems: [check(route, Place { account, mesh: Some(&mesh) }), problems.into_vec()].concat(),
+        ..Report::default()
+    }
+}

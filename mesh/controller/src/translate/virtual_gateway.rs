@@ -1,0 +1,85 @@
+//! Translates a VirtualGateway: its listeners, and the routes of the GatewayRoutes that belong to it.
+
+use std::collections::BTreeSet;
+
+use mesh_api::{GatewayRoute, MeshObject as _, VirtualGateway, VirtualGatewayListener, arn::MeshResource};
+
+use super::{
+    Context, Report, Translated, account, gateway_route, logging,
+    problems::{Check, Place, Problems, check, selector},
+    virtual_service::Services,
+};
+use crate::{
+    cluster::{Object, Snapshot},
+    model::{Gateway, Listener, Port, Proxy, WorkloadKind, WorkloadName},
+};
+
+impl Check for VirtualGateway {
+    fn check(&self, _: Place<'_>, problems: &mut Problems) {
+        let spec = &self.spec;
+        selector("spec.namespaceSelector", spec.namespace_selector.as_ref(), problems);
+        selector("spec.gatewayRouteSelector", spec.gateway_route_selector.as_ref(), problems);
+        selector("spec.podSelector", spec.pod_selector.as_ref(), problems);
+        let mut ports = BTreeSet::new();
+        for (index, listener) in spec.listeners.iter().flatten().enumerate() {
+            let port = listener.port_mapping.port;
+            if !ports.insert(port) {
+                let path = format!("spec.listeners[{index}].portMapping.port");
+                problems.invalid(path, format!("{port} is the port of another listener too"));
+            }
+        }
+        logging::check(spec.logging.as_ref(), problems);
+    }
+}
+
+/// The gateway; `None` while its mesh is not known.
+pub fn translate(gateway: &Object<VirtualGateway>, services: &Services, context: Context<'_>) -> Option<Translated> {
+    let name = WorkloadName {
+        mesh: super::mesh_name(gateway, context.snapshot)?,
+        kind: WorkloadKind::VirtualGateway,
+        name: gateway.aws_name(),
+    };
+    let mut published = BTreeSet::new();
+    let routes = gateway_route::routes(routes_of(gateway, context.snapshot), services, context, &mut published);
+    let routings = routes.iter().filter_map(|route| route.target.routing.as_ref());
+    let services = routings.flat_map(|routing| routing.services()).cloned().collect();
+    let gateway = Gateway {
+        name,
+        listeners: gateway.spec.listeners.iter().flatten().map(listener).collect(),
+        access_log: logging::to_stdout(gateway.spec.logging.as_ref()),
+        routes,
+    };
+    Some(Translated { workload: Proxy::Gateway(gateway).into(), published, services })
+}
+
+/// What a gateway listens on.
+pub fn listener(listener: &VirtualGatewayListener) -> Listener {
+    let mapping = listener.port_mapping;
+    Listener { port: Port { port: mapping.port, protocol: super::problems::protocol(mapping.protocol.into()) } }
+}
+
+/// The GatewayRoutes that belong to a gateway.
+fn routes_of<'a>(
+    gateway: &'a VirtualGateway,
+    snapshot: &'a Snapshot,
+) -> impl Iterator<Item = &'a Object<GatewayRoute>> {
+    let belongs = |route: &&Object<GatewayRoute>| {
+        let reference = route.spec.virtual_gateway_ref.as_ref();
+        reference.is_some_and(|reference| gateway.metadata.uid.as_ref() == Some(&reference.uid))
+    };
+    snapshot.gateway_routes.iter().map(AsRef::as_ref).filter(belongs)
+}
+
+/// What is reported of a VirtualGateway.
+pub fn report(gateway: &Object<VirtualGateway>, context: Context<'_>) -> Report {
+    let Context { snapshot, account, .. } = context;
+    let mesh = match super::mesh_of(gateway, snapshot) {
+        Ok(mesh) => mesh.aws_name(),
+        Err(problem) => return Report { problems: vec![problem], ..Report::default() },
+    };
+    Report {
+        arn: Some(account::arn(account, &mesh, MeshResource::VirtualGateway(gateway.aws_name()))),
+        problems: check(gateway, Place { account, mesh: Some(&mesh) }),
+        ..Report::default()
+    }
+}
