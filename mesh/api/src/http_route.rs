@@ -35,6 +35,9 @@ pub struct HttpRouteMatch {
     /// The method.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub method: Option<HttpMethod>,
+    /// The scheme, as the request or its `x-forwarded-proto` names it: what is sent to the Envoy in plain text is `http`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheme: Option<HttpScheme>,
     /// Headers, all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 10))]
@@ -45,7 +48,7 @@ pub struct HttpRouteMatch {
     pub query_parameters: Option<Vec<HttpQueryParameter>>,
 }
 
-/// A whole path.
+/// A whole path, without its query; exactly one of the two.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HttpPathMatch {
@@ -53,6 +56,19 @@ pub struct HttpPathMatch {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 255))]
     pub exact: Option<String>,
+    /// A regular expression in RE2's syntax that matches the whole path, such as `/v[0-9]+/.*`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 255))]
+    pub regex: Option<String>,
+}
+
+/// A scheme of HTTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "RFC 9110 says it all, and a description would change the schema's shape")]
+pub enum HttpScheme {
+    Http,
+    Https,
 }
 
 /// A method of HTTP.
@@ -102,7 +118,7 @@ pub struct HttpRouteHeader {
     pub invert: Option<bool>,
 }
 
-/// What a header's value must be; exactly one of the four.
+/// What a header's value must be; exactly one of the five.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HeaderMatchMethod {
@@ -118,6 +134,10 @@ pub struct HeaderMatchMethod {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 255))]
     pub suffix: Option<String>,
+    /// A regular expression in RE2's syntax that matches the whole value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 255))]
+    pub regex: Option<String>,
     /// A whole number among these.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub range: Option<MatchRange>,

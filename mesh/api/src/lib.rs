@@ -2,7 +2,8 @@
 //! generated, and the names that the mesh derives from them.
 //!
 //! Field names and bounds are those of the App Mesh controller for Kubernetes. Only fields that crossmesh supports
-//! are typed; the schemas keep every other field of a spec, so that admission sees it and can refuse it by name.
+//! are typed; the schemas keep every other field of a spec, so that admission sees it: it refuses one that is in
+//! [`fields`] by name, and warns of any other.
 
 #![expect(clippy::duplicated_attributes, reason = "each column of a kind has a type")]
 
@@ -11,6 +12,7 @@ mod backend_group;
 mod condition;
 pub mod crds;
 mod duration;
+pub mod fields;
 mod gateway_route;
 mod http_route;
 mod mesh;
@@ -35,8 +37,8 @@ pub use gateway_route::{
 };
 pub use http_route::{
     HeaderMatchMethod, HttpMethod, HttpPathMatch, HttpQueryParameter, HttpRetryEvent, HttpRetryPolicy, HttpRoute,
-    HttpRouteAction, HttpRouteHeader, HttpRouteMatch, HttpTimeout, MatchRange, QueryMatchMethod, TcpRetryEvent,
-    WeightedTarget,
+    HttpRouteAction, HttpRouteHeader, HttpRouteMatch, HttpScheme, HttpTimeout, MatchRange, QueryMatchMethod,
+    TcpRetryEvent, WeightedTarget,
 };
 pub use mesh::{EgressFilter, EgressFilterType, Mesh, MeshSpec, MeshStatus};
 pub use object::{MeshMember, MeshObject};

@@ -2,8 +2,8 @@
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 
-/// Keeps the fields this schema doesn't know: the API server would drop them silently, so admission could not refuse
-/// them by name. Pruning starts again at every nested object, so this has to be set on each of them.
+/// Keeps the fields this schema doesn't know: the API server would drop them silently, so admission could neither refuse
+/// them nor warn of them. Pruning starts again at every nested object, so this has to be set on each of them.
 pub(crate) fn preserve_unknown_fields(schema: &mut Schema) {
     if schema.get("properties").is_some() {
         schema.insert("x-kubernetes-preserve-unknown-fields".to_owned(), true.into());

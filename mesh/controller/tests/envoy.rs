@@ -18,8 +18,8 @@ use appmesh_controller::{
     envoy::{self, EGRESS_PORT, bootstrap},
     model::{
         Backend, CloudMapDiscovery, Discovery, DnsDiscovery, Egress, HeaderMatch, HeaderName, HealthCheck,
-        HealthCheckProtocol, Listener, PathMatch, Port, Protocol, Proxy, QueryMatch, RetryOn, RetryPolicy, Route,
-        RouteMatch, Routing, ServiceKey, Target, Timeouts, Upstream, ValueMatch, Workload,
+        HealthCheckProtocol, Listener, PathMatch, Port, Protocol, Proxy, QueryMatch, Regex, RetryOn, RetryPolicy,
+        Route, RouteMatch, Routing, Scheme, ServiceKey, Target, Timeouts, Upstream, ValueMatch, Workload,
     },
     xds::{self, Snapshot},
 };
@@ -182,12 +182,22 @@ async fn matches_retries_and_timeouts(controller: &Controller, red: u16, blue: u
     let number = header("x-n", ValueMatch::range(1, 3).unwrap(), false);
     let query = |name: &str, exact: Option<&str>| QueryMatch::new(name.to_owned(), exact.map(str::to_owned)).unwrap();
     let queries = vec![query("color", Some("blue")), query("really", None)];
+    let regex = |text: &str| Regex::new(text.to_owned()).unwrap();
+    let path = |text: &str| RouteMatch { path: PathMatch::Regex(regex(text)), ..of() };
+    let user = header("x-user", ValueMatch::Regex(regex("(anna|otto)[0-9]*")), false);
+    // As long as the API allows, and larger than Envoy would take by itself.
+    let long = format!("/long/{}", "(a|b)?".repeat(41));
     let soon = Timeouts { request_millis: Some(50), idle_millis: Some(0) };
     let routes = vec![
         route("blue", RouteMatch { headers: vec![color], ..of() }),
         route("blue", RouteMatch { path: PathMatch::exact("/blue".to_owned()).unwrap(), ..of() }),
         route("blue", RouteMatch { method: Some("PUT".to_owned()), query_parameters: queries, ..of() }),
         route("blue", RouteMatch { headers: vec![number, header("x-not", ValueMatch::Present, true)], ..prefix("/n") }),
+        route("blue", path("/v[0-9]+/.*")),
+        route("blue", path(&long)),
+        route("blue", path(r"/large/(\pL{2}\pN?){3}[a-z]{1000}")),
+        route("blue", RouteMatch { headers: vec![user], ..prefix("/users") }),
+        route("blue", RouteMatch { scheme: Some(Scheme::Https), ..prefix("/scheme") }),
         Route { retry_policy: retry(RetryOn::GatewayError), ..route("moody", prefix("/again")) },
         Route { retry_policy: retry(RetryOn::ClientError), ..route("moody", prefix("/once")) },
         Route { timeouts: soon, ..route("silent", prefix("/soon")) },
@@ -213,6 +223,15 @@ async fn matches_retries_and_timeouts(controller: &Controller, red: u16, blue: u
         ("GET /n", "\r\nx-n: 2", "200 blue"),
         ("GET /n", "\r\nx-n: 3", "200 red"),
         ("GET /n", "\r\nx-n: 2\r\nx-not: 1", "200 red"),
+        ("GET /v12/a?b", "", "200 blue"),
+        ("GET /v12", "", "200 red"),
+        ("GET /a/v12/a", "", "200 red"),
+        ("GET /long/abab", "", "200 blue"),
+        ("GET /long/abc", "", "200 red"),
+        ("GET /users", "\r\nx-user: otto3", "200 blue"),
+        ("GET /users", "\r\nx-user: an otto", "200 red"),
+        ("GET /scheme", "", "200 red"),
+        ("GET /scheme", "\r\nx-forwarded-proto: https", "200 blue"),
         ("GET /named", "", "200 named"),
         ("GET /again", "", "200 moody"),
         ("GET /again", "", "200 moody"),

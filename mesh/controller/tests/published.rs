@@ -96,6 +96,7 @@ fn everything() -> Routing {
         upstreams.keys().map(|name: &String| Target { upstream: name.clone(), weight: 100 }).collect();
     let matched = RouteMatch {
         path: PathMatch::Exact("/a".into()),
+        scheme: None,
         method: Some("PATCH".into()),
         headers: vec![
             header("present", ValueMatch::Present, true),

@@ -148,40 +148,49 @@ impl Admission {
         }
     }
 
-    /// Refuses what cannot be supported.
-    fn validate(&self, request: &Request) -> anyhow::Result<()> {
+    /// Refuses what cannot be supported, and warns of what is ignored.
+    fn validate(&self, request: &Request) -> anyhow::Result<Granted> {
         let kind = request.kind.kind.as_str();
-        let Some(object) = &request.object else { return Ok(()) };
+        let Some(object) = &request.object else { return Ok(Granted::default()) };
         let leaving = object.metadata.deletion_timestamp.is_some();
         let (object, old) = (json!(object), json!(request.old_object));
         if request.operation == Operation::Update {
             // An object that another controller left with fields that are not served can still be labelled or deleted.
             if leaving || object["spec"] == old["spec"] {
-                return Ok(());
+                return Ok(Granted::default());
             }
             check_immutable(kind, &object, &old)?;
         }
         let snapshot = self.cluster.snapshot();
-        match kind {
-            "Mesh" => parse::<Mesh>(&object, Place { account: &self.account, mesh: None }).map(drop),
-            "BackendGroup" => self.validate_member(&object, &snapshot, &snapshot.backend_groups),
-            "VirtualNode" => self.validate_member(&object, &snapshot, &snapshot.virtual_nodes),
-            "VirtualRouter" => self.validate_member(&object, &snapshot, &snapshot.virtual_routers),
-            "VirtualService" => self.validate_member(&object, &snapshot, &snapshot.virtual_services),
-            "VirtualGateway" => self.validate_member(&object, &snapshot, &snapshot.virtual_gateways),
-            "GatewayRoute" => self.validate_member(&object, &snapshot, &snapshot.gateway_routes),
+        let unknown = match kind {
+            "Mesh" => parse::<Mesh>(&object, Place { account: &self.account, mesh: None })?.unknown,
+            "BackendGroup" => self.validate_member(&object, &snapshot, &snapshot.backend_groups)?,
+            "VirtualNode" => self.validate_member(&object, &snapshot, &snapshot.virtual_nodes)?,
+            "VirtualRouter" => self.validate_member(&object, &snapshot, &snapshot.virtual_routers)?,
+            "VirtualService" => self.validate_member(&object, &snapshot, &snapshot.virtual_services)?,
+            "VirtualGateway" => self.validate_member(&object, &snapshot, &snapshot.virtual_gateways)?,
+            "GatewayRoute" => self.validate_member(&object, &snapshot, &snapshot.gateway_routes)?,
             _ => bail!("{kind}: not supported by this controller"),
-        }
+        };
+        let warnings = unknown.into_iter().map(|path| format!("unknown field {path:?}")).collect();
+        Ok(Granted { object: None, warnings })
     }
 
-    fn validate_member<K>(&self, object: &Value, snapshot: &Snapshot, others: &Objects<K>) -> anyhow::Result<()>
+    /// Validates a member of a mesh; returns the fields that are ignored.
+    fn validate_member<K>(
+        &self,
+        object: &Value,
+        snapshot: &Snapshot,
+        others: &Objects<K>,
+    ) -> anyhow::Result<Vec<String>>
     where
         K: Check + MeshMember + Selecting + Serialize + DeserializeOwned,
     {
         let mesh = object["spec"]["meshRef"]["name"].as_str().and_then(|mesh| snapshot.mesh(mesh));
         let mesh = mesh.map(|mesh| mesh.aws_name());
         let object = parse::<K>(object, Place { account: &self.account, mesh: mesh.as_deref() })?;
-        check_unique::<K>(&object, others)
+        check_unique::<K>(&object, others)?;
+        Ok(object.unknown)
     }
 
     /// The pod with its sidecar.
@@ -240,7 +249,7 @@ async fn mutate(State(admission): State<Arc<Admission>>, Json(review): Json<Revi
 }
 
 async fn validate(State(admission): State<Arc<Admission>>, Json(review): Json<Review>) -> Json<Review> {
-    answer(review, async |request| admission.validate(request).map(|()| Granted::default())).await
+    answer(review, async |request| admission.validate(request)).await
 }
 
 async fn inject(State(admission): State<Arc<Admission>>, Json(review): Json<Review>) -> Json<Review> {

@@ -13,7 +13,7 @@ use crate::{
 /// Parses an object, unless a field of it is not supported or makes no sense.
 ///
 /// # Errors
-/// It has such a field: each by its path.
+/// It has such a field: each by its path. A field that the API does not have is none.
 pub fn parse<K>(object: &Value, place: Place<'_>) -> anyhow::Result<Object<K>>
 where
     K: Check + Selecting + Serialize + DeserializeOwned,
@@ -198,8 +198,25 @@ mod tests {
             ),
             (json!({ "name": "a" }), "spec.routes[0]: httpRoute is missing".to_owned()),
             (
-                json!({ "name": "a", "httpRoute": http(json!({ "path": { "regex": "/.*" } }), json!([target(1)])) }),
-                format!("{path}.match.path.regex: not supported by this controller"),
+                json!({ "name": "a", "httpRoute": http(json!({ "path": { "regex": "/(" } }), json!([target(1)])) }),
+                format!("{path}.match.path.regex: is not a regular expression of RE2: at character 2: unclosed group"),
+            ),
+            (
+                json!({ "name": "a", "httpRoute": http(json!({ "path": {} }), json!([target(1)])) }),
+                format!("{path}.match.path: needs one of exact and regex"),
+            ),
+            (
+                json!({ "name": "a", "httpRoute": http(
+                    json!({ "path": { "regex": "/[0-9]+" }, "scheme": "http", "headers": [
+                        { "name": "a", "match": { "regex": "a|b" } }, { "name": "b", "match": { "regex": "a", "exact": "b" } }
+                    ]}),
+                    json!([target(1)])
+                ) }),
+                format!("{path}.match.headers[1].match: needs one of exact, prefix, range, regex and suffix"),
+            ),
+            (
+                json!({ "name": "a", "timeOut": 1, "httpRoute": http(json!({ "prefix": "/" }), json!([target(1)])) }),
+                String::new(),
             ),
             (
                 json!({ "name": "a", "httpRoute": http(json!({}), json!([target(0), { "weight": 0 }])) }),
@@ -379,7 +396,7 @@ mod tests {
                "serviceDiscovery":{"awsCloudMap":{"namespaceName":"n","serviceName":"s","attributes":[{"key":"k","value":"v"}]}},
                "backends":[{"virtualService":{"virtualServiceARN":"arn:aws:appmesh:us-west-2:123456789012:mesh/k8multi/virtualService/v"}}]}"#,
             r#"{"listeners":[{"portMapping":{"port":1,"protocol":"http"}}],"routes":[{"name":"r","priority":1,"httpRoute":
-               {"match":{"prefix":"/","method":"GET","headers":[{"name":"a","invert":true,"match":{"range":{"start":1,"end":2}}}],
+               {"match":{"prefix":"/","method":"GET","headers":[{"name":"a","invert":true,"match":{"range":{"start":1,"end":2}}},{"name":"b","match":{"regex":"b+"}}],
                "queryParameters":[{"name":"q","match":{"exact":"v"}}]},"timeout":{"idle":{"unit":"ms","value":0}},
                "retryPolicy":{"maxRetries":1,"perRetryTimeout":{"unit":"s","value":1},"httpRetryEvents":["gateway-error"]},
                "action":{"weightedTargets":[{"virtualNodeRef":{"name":"n"},"weight":1}]}}}]}"#,

@@ -1,6 +1,7 @@
 //! Lists the kinds of App Mesh, once for everything that handles each of them alike.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use kube::Resource;
 use mesh_api::{BackendGroup, GatewayRoute, Mesh, VirtualGateway, VirtualNode, VirtualRouter, VirtualService};
 
 /// Calls a macro with the kinds: `field: Kind` for each, a field being the plural that the API server knows, in snake case.
@@ -19,8 +20,8 @@ macro_rules! with_kinds {
 }
 pub(crate) use with_kinds;
 
-/// A kind that selects others by their labels.
-pub trait Selecting {
+/// A kind that selects others by their labels, or selects nothing.
+pub trait Selecting: Resource<DynamicType = ()> {
     /// Its selector: of namespaces for a Mesh, of pods for a VirtualNode or VirtualGateway.
     fn selector(&self) -> Option<&LabelSelector> {
         None

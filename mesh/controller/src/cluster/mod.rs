@@ -1,11 +1,11 @@
 //! Watches the cluster: the objects that a mesh is made of, the pods that it is for, and which replica leads.
 
+mod ignored;
 pub mod kinds;
 pub mod leader;
 mod object;
 mod pods;
 mod snapshot;
-mod unsupported;
 mod watch;
 
 pub use object::{Object, Parsed, Unreadable};

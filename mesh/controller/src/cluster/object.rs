@@ -10,21 +10,23 @@ use kube::{
     api::{ApiResource, ObjectMeta},
     core::{Selector, SelectorExt as _},
 };
-use mesh_api::MeshObject;
+use mesh_api::{MeshObject, fields};
 use serde::{
     Deserialize, Deserializer, Serialize,
     de::{DeserializeOwned, Error as _},
 };
 use serde_json::Value;
 
-use super::{kinds::Selecting, unsupported};
+use super::{ignored, kinds::Selecting};
 
 /// An object as this controller understands it, and what it does not understand of it.
 #[derive(Clone, Debug)]
 pub struct Object<K> {
     object: K,
-    /// The fields that this controller does not support, each by its path.
+    /// The fields of the API that this controller does not support, each by its path.
     pub unsupported: Vec<String>,
+    /// The fields that the API does not have, which are ignored, each by its path.
+    pub unknown: Vec<String>,
     /// Its selector; `None` if it has none, or one that does not parse, which admission refuses.
     selector: Option<Selector>,
 }
@@ -33,7 +35,7 @@ impl<K: Selecting> Object<K> {
     /// An object with all its fields supported, as made in memory.
     pub fn new(object: K) -> Self {
         let selector = object.selector().and_then(|selector| Selector::try_from(selector.clone()).ok());
-        Self { object, unsupported: Vec::new(), selector }
+        Self { object, unsupported: Vec::new(), unknown: Vec::new(), selector }
     }
 
     /// Whether it selects what has these labels. An absent selector selects nothing, an empty one everything.
@@ -58,8 +60,10 @@ impl<K: Selecting + Serialize + DeserializeOwned> Object<K> {
     pub fn parse(written: &Value) -> anyhow::Result<Self> {
         let object: K = serde_path_to_error::deserialize(written)?;
         let understood = serde_json::to_value(&object)?;
-        let unsupported = unsupported::fields("spec", &written["spec"], &understood["spec"]);
-        Ok(Self { unsupported, ..Self::new(object) })
+        let ignored = ignored::fields("spec", &written["spec"], &understood["spec"]);
+        let is_of_the_api = |path: &String| fields::has(&K::kind(&()), path);
+        let (unsupported, unknown) = ignored.into_iter().partition(is_of_the_api);
+        Ok(Self { unsupported, unknown, ..Self::new(object) })
     }
 }
 
@@ -162,9 +166,11 @@ mod tests {
 
     #[test]
     fn what_is_not_understood_of_an_object_is_kept_beside_it() {
-        let listener = json!({"portMapping": {"port": 1, "protocol": "http"}, "unknown": {"mode": "STRICT"}});
+        let port = json!({"port": 1, "protocol": "http"});
+        let listener = json!({"portMapping": port, "connectionPool": {"http": {}}, "tsl": {"mode": "STRICT"}});
         let object = parsed(json!({"listeners": [listener]})).object().unwrap();
-        assert_eq!(object.unsupported, ["spec.listeners[0].unknown"]);
+        assert_eq!(object.unsupported, ["spec.listeners[0].connectionPool"]);
+        assert_eq!(object.unknown, ["spec.listeners[0].tsl"]);
     }
 
     #[test]

@@ -19,46 +19,79 @@ impl From<&PathMatch> for Pattern {
         match path {
             PathMatch::Prefix(prefix) => Self::Prefix(prefix.clone()),
             PathMatch::Exact(path) => Self::Exact(path.clone()),
+            PathMatch::Regex(expression) => Self::Regex(expression.as_str().to_owned()),
         }
     }
 }
 
-/// The requests that both routes take: their path, and the other conditions. `None` if there are none.
-pub fn compose(gateway: &RouteMatch, rewrite: &PathRewrite, target: &RouteMatch) -> Option<(Pattern, RouteMatch)> {
-    let pattern = path(&gateway.path, rewrite, &target.path)?;
+impl Pattern {
+    /// An expression of the whole of a path that may have a query.
+    pub fn with_query(&self) -> String {
+        match self {
+            Self::Prefix(prefix) => format!("{}.*", escape(prefix)),
+            Self::Exact(path) => format!(r"{}(\?.*)?", escape(path)),
+            Self::Regex(expression) => format!(r"(?:{expression})(\?.*)?"),
+        }
+    }
+}
+
+/// The requests that two routes take.
+#[derive(Debug, PartialEq)]
+pub struct Composed {
+    /// What the path must be.
+    pub path: Pattern,
+    /// What the path must be besides, where no one pattern says both.
+    pub path_too: Option<Pattern>,
+    /// The other conditions.
+    pub conditions: RouteMatch,
+}
+
+/// The requests that both routes take. `None` if there are none.
+pub fn compose(gateway: &RouteMatch, rewrite: &PathRewrite, target: &RouteMatch) -> Option<Composed> {
+    let (path, path_too) = path(&gateway.path, rewrite, &target.path)?;
+    let scheme = match (gateway.scheme, target.scheme) {
+        (Some(one), Some(other)) if one != other => return None,
+        (one, other) => one.or(other),
+    };
     let method = match (&gateway.method, &target.method) {
         (Some(one), Some(other)) if one != other => return None,
         (one, other) => one.as_ref().or(other.as_ref()),
     };
     let both = RouteMatch {
         path: PathMatch::default(),
+        scheme,
         method: method.cloned(),
         headers: [&gateway.headers[..], &target.headers].concat(),
         query_parameters: [&gateway.query_parameters[..], &target.query_parameters].concat(),
     };
-    Some((pattern, both))
+    Some(Composed { path, path_too, conditions: both })
 }
 
 /// The paths that the gateway's route takes and the target's route takes after the rewrite.
-fn path(gateway: &PathMatch, rewrite: &PathRewrite, target: &PathMatch) -> Option<Pattern> {
+fn path(gateway: &PathMatch, rewrite: &PathRewrite, target: &PathMatch) -> Option<(Pattern, Option<Pattern>)> {
+    let alone = |pattern| (pattern, None);
     match rewrite {
         PathRewrite::Keep => both(gateway, target),
-        PathRewrite::Exact(path) => takes(target, path).then(|| gateway.into()),
+        PathRewrite::Exact(path) => takes(target, path).then(|| alone(gateway.into())),
         PathRewrite::Prefix(value) => match gateway {
-            PathMatch::Prefix(prefix) => replaced(prefix, value, target),
-            PathMatch::Exact(_) => None,
+            PathMatch::Prefix(prefix) => replaced(prefix, value, target).map(alone),
+            PathMatch::Exact(_) | PathMatch::Regex(_) => None,
         },
     }
 }
 
-fn both(one: &PathMatch, other: &PathMatch) -> Option<Pattern> {
+fn both(one: &PathMatch, other: &PathMatch) -> Option<(Pattern, Option<Pattern>)> {
     match (one, other) {
+        (PathMatch::Regex(_), any) | (any, PathMatch::Regex(_)) if *any == PathMatch::default() => {
+            Some((if any == one { other } else { one }.into(), None))
+        }
+        (PathMatch::Regex(_), _) | (_, PathMatch::Regex(_)) => Some((one.into(), Some(other.into()))),
         (PathMatch::Exact(path), any) | (any, PathMatch::Exact(path)) => {
-            takes(any, path).then(|| Pattern::Exact(path.clone()))
+            takes(any, path).then(|| (Pattern::Exact(path.clone()), None))
         }
         (PathMatch::Prefix(one), PathMatch::Prefix(other)) => {
             let (short, long) = if one.len() < other.len() { (one, other) } else { (other, one) };
-            long.starts_with(short).then(|| Pattern::Prefix(long.clone()))
+            long.starts_with(short).then(|| (Pattern::Prefix(long.clone()), None))
         }
     }
 }
@@ -67,6 +100,8 @@ fn takes(taken: &PathMatch, path: &str) -> bool {
     match taken {
         PathMatch::Prefix(prefix) => path.starts_with(prefix),
         PathMatch::Exact(exact) => path == exact,
+        // Only Envoy has the engine that decides.
+        PathMatch::Regex(_) => false,
     }
 }
 
@@ -76,6 +111,12 @@ fn replaced(prefix: &str, value: &str, target: &PathMatch) -> Option<Pattern> {
         PathMatch::Prefix(wanted) if value.starts_with(wanted) => return Some(Pattern::Prefix(prefix.to_owned())),
         PathMatch::Prefix(wanted) => (wanted.strip_prefix(value)?, false),
         PathMatch::Exact(wanted) => (wanted.strip_prefix(value)?, true),
+        PathMatch::Regex(wanted) => {
+            // What the expression begins with is taken off it, unless it is one of several alternatives.
+            let rest = wanted.as_str().strip_prefix(&escape(value)).filter(|rest| !rest.contains('|'))?;
+            let slash = if prefix.ends_with('/') { "" } else { "/?" };
+            return Some(Pattern::Regex(format!("{}{slash}{rest}", escape(prefix))));
+        }
     };
     if prefix.ends_with('/') {
         let path = format!("{prefix}{rest}");
@@ -92,7 +133,7 @@ pub fn substitution(gateway: &PathMatch, rewrite: &PathRewrite) -> Option<(Strin
     // In what takes its place, a backslash means a group of the expression.
     let literally = |text: &str| text.replace('\\', r"\\");
     match (rewrite, gateway) {
-        (PathRewrite::Keep, _) | (PathRewrite::Prefix(_), PathMatch::Exact(_)) => None,
+        (PathRewrite::Keep, _) | (PathRewrite::Prefix(_), PathMatch::Exact(_) | PathMatch::Regex(_)) => None,
         (PathRewrite::Exact(path), _) => Some(("^.*$".to_owned(), literally(path))),
         (PathRewrite::Prefix(value), PathMatch::Prefix(prefix)) => {
             let slash = if prefix.ends_with('/') { "" } else { "/?" };

@@ -19,11 +19,11 @@ use envoy_types::pb::envoy::{
 use super::{
     Configuration, Resource, cluster,
     cluster::Names,
-    composed::{self, Pattern, compose, escape},
+    composed::{self, Composed, Pattern, compose, escape},
     http::{Direction, connection_manager},
     listener,
     proto::{ads, network_filter, text, yes},
-    route,
+    route, route_match,
 };
 use crate::model::{self, Gateway, GatewayRoute, HostMatch, Routing};
 
@@ -92,7 +92,7 @@ fn of_gateway_route(gateway_route: &GatewayRoute, names: &Names<'_>) -> Vec<Rout
     let own = Pattern::from(&gateway_route.route_match.path);
     let alone = |action| Route {
         name: gateway_route.name.clone(),
-        r#match: Some(encode_match(gateway_route, &own, &gateway_route.route_match)),
+        r#match: Some(encode_match(gateway_route, &own, None, &gateway_route.route_match)),
         action: Some(action),
         ..Route::default()
     };
@@ -103,15 +103,15 @@ fn of_gateway_route(gateway_route: &GatewayRoute, names: &Names<'_>) -> Vec<Rout
     let mut routes = Vec::new();
     for one in &routing.routes {
         let composed = compose(&gateway_route.route_match, &gateway_route.path_rewrite, &one.route_match);
-        let Some((pattern, conditions)) = composed else { continue };
+        let Some(Composed { path, path_too, conditions }) = composed else { continue };
         routes.push(Route {
             name: format!("{}/{}", gateway_route.name, one.name),
-            r#match: Some(encode_match(gateway_route, &pattern, &conditions)),
+            r#match: Some(encode_match(gateway_route, &path, path_too.as_ref(), &conditions)),
             action: Some(rewritten(gateway_route, routing, one, names)),
             ..Route::default()
         });
         let same = model::RouteMatch { path: conditions.path.clone(), ..gateway_route.route_match.clone() };
-        if pattern == own && conditions == same {
+        if path == own && path_too.is_none() && conditions == same {
             return routes;
         }
     }
@@ -119,9 +119,21 @@ fn of_gateway_route(gateway_route: &GatewayRoute, names: &Names<'_>) -> Vec<Rout
     routes
 }
 
-fn encode_match(gateway_route: &GatewayRoute, pattern: &Pattern, conditions: &model::RouteMatch) -> RouteMatch {
-    let mut encoded = route::route_match(conditions);
-    encoded.path_specifier = Some(match pattern {
+fn encode_match(
+    gateway_route: &GatewayRoute,
+    path: &Pattern,
+    path_too: Option<&Pattern>,
+    conditions: &model::RouteMatch,
+) -> RouteMatch {
+    let mut encoded = route_match::encode(conditions);
+    encoded.headers.extend(path_too.map(|pattern| HeaderMatcher {
+        name: ":path".to_owned(),
+        header_match_specifier: Some(HeaderMatchSpecifier::StringMatch(text(MatchPattern::SafeRegex(regex(
+            &pattern.with_query(),
+        ))))),
+        ..HeaderMatcher::default()
+    }));
+    encoded.path_specifier = Some(match path {
         Pattern::Prefix(prefix) => PathSpecifier::Prefix(prefix.clone()),
         Pattern::Exact(path) => PathSpecifier::Path(path.clone()),
         Pattern::Regex(expression) => PathSpecifier::SafeRegex(regex(expression)),

@@ -28,7 +28,9 @@ mod http;
 mod listener;
 mod proto;
 mod resource;
+mod retries;
 mod route;
+mod route_match;
 
 use std::{collections::BTreeMap, net::IpAddr};
 

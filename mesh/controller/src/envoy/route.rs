@@ -1,32 +1,24 @@
 //! Encodes routes: by host and match to weighted clusters.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
-use envoy_types::pb::envoy::{
-    config::{
-        core::v3::{DataSource, data_source::Specifier},
-        route::v3::{
-            DirectResponseAction, HeaderMatcher, QueryParameterMatcher, RetryPolicy, Route, RouteAction,
-            RouteConfiguration, RouteMatch, VirtualHost, WeightedCluster,
-            header_matcher::HeaderMatchSpecifier,
-            query_parameter_matcher::QueryParameterMatchSpecifier,
-            retry_policy::{RetryHostPredicate, retry_host_predicate},
-            route::Action,
-            route_action::ClusterSpecifier,
-            route_match::{ConnectMatcher, PathSpecifier},
-            weighted_cluster::ClusterWeight,
-        },
+use envoy_types::pb::envoy::config::{
+    core::v3::{DataSource, data_source::Specifier},
+    route::v3::{
+        DirectResponseAction, Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost, WeightedCluster,
+        route::Action,
+        route_action::ClusterSpecifier,
+        route_match::{ConnectMatcher, PathSpecifier},
+        weighted_cluster::ClusterWeight,
     },
-    extensions::retry::host::previous_hosts::v3::PreviousHostsPredicate,
-    r#type::{matcher::v3::string_matcher::MatchPattern, v3::Int64Range},
 };
-use prost::Name as _;
 
 use super::{
     cluster::{Names, PASSTHROUGH},
-    proto::{any, duration, number, text},
+    proto::{duration, number},
+    retries, route_match,
 };
-use crate::model::{self, Backend, Egress, HeaderMatch, PathMatch, QueryMatch, RetryOn, Routing, ValueMatch, Workload};
+use crate::model::{self, Backend, Egress, Routing, Workload};
 
 /// The routes of what the application sends.
 pub const EGRESS_ROUTES: &str = "rds_egress";
@@ -36,12 +28,6 @@ pub const AWS: [&str; 5] =
 
 /// A request without a timeout of its own; App Mesh's default.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
-/// Only where nothing of the request can have been processed, so that it is safe for any method.
-const RETRY_ON: &str = "connect-failure,refused-stream,reset-before-request";
-const RETRIES: u32 = 2;
-/// What App Mesh calls a server-error.
-const SERVER_ERRORS: [u32; 11] = [500, 501, 502, 503, 504, 505, 506, 507, 508, 510, 511];
-
 /// Encodes where what the application sends goes, by host.
 pub fn egress(workload: &Workload, names: &Names<'_>) -> RouteConfiguration {
     let mut virtual_hosts: Vec<_> = workload.backends.iter().map(|backend| virtual_host(backend, names)).collect();
@@ -83,7 +69,7 @@ fn virtual_host(backend: &Backend, names: &Names<'_>) -> VirtualHost {
 fn route(mesh: &str, routing: &Routing, route: &model::Route, names: &Names<'_>) -> Route {
     Route {
         name: route.name.clone(),
-        r#match: Some(route_match(&route.route_match)),
+        r#match: Some(route_match::encode(&route.route_match)),
         action: Some(action(mesh, routing, route, names)),
         ..Route::default()
     }
@@ -103,88 +89,12 @@ pub fn action(mesh: &str, routing: &Routing, route: &model::Route, names: &Names
         Action::Route(RouteAction {
             timeout: duration(timeouts.request_millis.map_or(REQUEST_TIMEOUT, Duration::from_millis)),
             idle_timeout: timeouts.idle_millis.and_then(|idle| duration(Duration::from_millis(idle))),
-            retry_policy: Some(retries(route.retry_policy.as_ref())),
+            retry_policy: Some(retries::encode(route.retry_policy.as_ref())),
             ..forward(ClusterSpecifier::WeightedClusters(clusters))
         })
     } else {
         // Envoy would reject the whole configuration.
         refuse(503, "all targets of the route have weight 0")
-    }
-}
-
-/// Encodes which requests a route takes.
-pub fn route_match(route_match: &model::RouteMatch) -> RouteMatch {
-    let path = match &route_match.path {
-        PathMatch::Exact(path) => PathSpecifier::Path(path.clone()),
-        PathMatch::Prefix(prefix) => PathSpecifier::Prefix(prefix.clone()),
-    };
-    let method = route_match.method.as_ref().map(|method| HeaderMatcher {
-        name: ":method".to_owned(),
-        header_match_specifier: Some(HeaderMatchSpecifier::StringMatch(text(MatchPattern::Exact(method.clone())))),
-        ..HeaderMatcher::default()
-    });
-    RouteMatch {
-        path_specifier: Some(path),
-        headers: method.into_iter().chain(route_match.headers.iter().map(header)).collect(),
-        query_parameters: route_match.query_parameters.iter().map(parameter).collect(),
-        ..RouteMatch::default()
-    }
-}
-
-fn header(HeaderMatch { name, value, invert }: &HeaderMatch) -> HeaderMatcher {
-    let is = |pattern| HeaderMatchSpecifier::StringMatch(text(pattern));
-    HeaderMatcher {
-        name: name.as_str().to_owned(),
-        header_match_specifier: Some(match value {
-            ValueMatch::Present => HeaderMatchSpecifier::PresentMatch(true),
-            ValueMatch::Exact(value) => is(MatchPattern::Exact(value.clone())),
-            ValueMatch::Prefix(prefix) => is(MatchPattern::Prefix(prefix.clone())),
-            ValueMatch::Suffix(suffix) => is(MatchPattern::Suffix(suffix.clone())),
-            ValueMatch::Range(start, end) => HeaderMatchSpecifier::RangeMatch(Int64Range { start: *start, end: *end }),
-        }),
-        invert_match: *invert,
-        ..HeaderMatcher::default()
-    }
-}
-
-fn parameter(QueryMatch { name, exact }: &QueryMatch) -> QueryParameterMatcher {
-    let value = exact.clone().map(|exact| QueryParameterMatchSpecifier::StringMatch(text(MatchPattern::Exact(exact))));
-    QueryParameterMatcher {
-        name: name.clone(),
-        query_parameter_match_specifier: value.or(Some(QueryParameterMatchSpecifier::PresentMatch(true))),
-    }
-}
-
-/// By the route's own policy, or the usual one.
-fn retries(policy: Option<&model::RetryPolicy>) -> RetryPolicy {
-    let elsewhere = RetryHostPredicate {
-        name: PreviousHostsPredicate::full_name(),
-        config_type: Some(retry_host_predicate::ConfigType::TypedConfig(any(&PreviousHostsPredicate {}))),
-    };
-    let usual = RetryPolicy {
-        retry_on: RETRY_ON.to_owned(),
-        num_retries: number(RETRIES),
-        retry_host_predicate: vec![elsewhere],
-        host_selection_retry_max_attempts: 3,
-        ..RetryPolicy::default()
-    };
-    let Some(policy) = policy else { return usual };
-    let events = policy.on.iter().flat_map(|event| match event {
-        RetryOn::ServerError => ["retriable-status-codes", "reset"].as_slice(),
-        RetryOn::GatewayError => &["gateway-error", "reset"],
-        // Which Envoy takes to be 409 alone.
-        RetryOn::ClientError => &["retriable-4xx"],
-        RetryOn::StreamError => &["refused-stream"],
-        RetryOn::ConnectionError => &["connect-failure"],
-    });
-    let events: BTreeSet<_> = events.copied().collect();
-    RetryPolicy {
-        retry_on: events.into_iter().collect::<Vec<_>>().join(","),
-        // Heard only with retriable-status-codes.
-        retriable_status_codes: SERVER_ERRORS.to_vec(),
-        num_retries: number(policy.max_retries),
-        per_try_timeout: duration(Duration::from_millis(policy.per_retry_timeout_millis)),
-        ..usual
     }
 }
 
@@ -209,7 +119,11 @@ pub fn refuse(status: u32, why: &str) -> Action {
 
 /// Encodes a route that takes every request.
 pub fn everything(action: Action) -> Route {
-    Route { r#match: Some(route_match(&model::RouteMatch::default())), action: Some(action), ..Route::default() }
+    Route {
+        r#match: Some(route_match::encode(&model::RouteMatch::default())),
+        action: Some(action),
+        ..Route::default()
+    }
 }
 
 /// HTTP that no backend takes.

@@ -9,7 +9,9 @@ mod names;
 mod policy;
 mod problem;
 mod published;
+mod regex;
 mod route;
+mod route_match;
 mod upstream;
 mod workload;
 
@@ -19,6 +21,8 @@ pub use names::{Account, ClusterId, ObjectKey, ServiceKey, VirtualServiceKey, Wo
 pub use policy::{HealthCheck, HealthCheckProtocol, RetryOn, RetryPolicy, Timeouts};
 pub use problem::{Invalid, Problem, Reason};
 pub use published::Published;
-pub use route::{HeaderMatch, HeaderName, PathMatch, QueryMatch, Route, RouteMatch, Routing, Target, ValueMatch};
+pub use regex::Regex;
+pub use route::{Route, Routing, Target};
+pub use route_match::{HeaderMatch, HeaderName, PathMatch, QueryMatch, RouteMatch, Scheme, ValueMatch};
 pub use upstream::{CloudMapDiscovery, Discovery, DnsDiscovery, Upstream};
 pub use workload::{Backend, Egress, Listener, Port, Protocol, Proxy, Workload};

@@ -6,7 +6,7 @@ use mesh_api::{
     HttpGatewayRouteMatch, HttpGatewayRouteRewrite, HttpRouteMatch,
 };
 
-use super::{problems::Problems, virtual_router};
+use super::{problems::Problems, route_match};
 use crate::model::{HeaderMatch, HeaderName, HostMatch, PathMatch, PathRewrite, Protocol, RouteMatch, ValueMatch};
 
 /// What a prefix becomes when nothing else is said.
@@ -118,7 +118,7 @@ fn grpc_match(given: &GrpcGatewayRouteMatch, path: &str, problems: &mut Problems
     };
     let metadata = metadata.iter().flatten().enumerate();
     let metadata: Vec<_> = metadata
-        .map(|(index, given)| virtual_router::header(given, &format!("{path}.metadata[{index}]"), problems))
+        .map(|(index, given)| route_match::header(given, &format!("{path}.metadata[{index}]"), problems))
         .collect();
     let is_grpc = HeaderMatch {
         name: HeaderName::new("content-type".to_owned()).ok()?,
@@ -148,8 +148,8 @@ fn http_match(given: &HttpGatewayRouteMatch, path: &str, problems: &mut Problems
         }
         _ => prefix,
     };
-    let like_a_router = HttpRouteMatch { prefix, path: whole, query_parameters, method, headers };
-    virtual_router::route_match(&like_a_router, path, problems)
+    let like_a_router = HttpRouteMatch { prefix, path: whole, scheme: None, query_parameters, method, headers };
+    route_match::http(&like_a_router, path, problems)
 }
 
 fn host(given: &GatewayRouteHostnameMatch, path: &str, problems: &mut Problems) -> Option<HostMatch> {

@@ -16,6 +16,8 @@ mod problems;
 mod published;
 mod references;
 mod registration;
+mod retries;
+mod route_match;
 mod virtual_gateway;
 mod virtual_node;
 mod virtual_router;

@@ -3,22 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kube::ResourceExt as _;
-use mesh_api::{
-    HeaderMatchMethod, HttpRetryEvent, HttpRetryPolicy, HttpRoute, HttpRouteHeader, HttpRouteMatch, HttpTimeout,
-    MeshObject as _, Reference, Route, TcpRetryEvent, VirtualRouter, arn::MeshResource,
-};
+use mesh_api::{HttpRoute, HttpTimeout, MeshObject as _, Reference, Route, VirtualRouter, arn::MeshResource};
 
 use super::{
     Context, Report, account,
     problems::{Check, Place, Problems, check, listeners, millis, port},
-    references, virtual_node,
+    references, retries, route_match, virtual_node,
 };
 use crate::{
     cluster::{Object, Snapshot},
-    model::{
-        self, Discovery, HeaderMatch, HeaderName, PathMatch, QueryMatch, Reason, RetryOn, RetryPolicy, RouteMatch,
-        Routing, Target, Timeouts, Upstream, ValueMatch,
-    },
+    model::{self, Discovery, Reason, RetryPolicy, RouteMatch, Routing, Target, Timeouts, Upstream},
 };
 
 impl Check for VirtualRouter {
@@ -119,8 +113,8 @@ fn route(route: &Route, path: &str, problems: &mut Problems) -> Option<Translate
     };
     let path = format!("{path}.httpRoute");
     // All of them, so that all problems are found.
-    let route_match = self::route_match(match_, &format!("{path}.match"), problems);
-    let retries = retry_policy.as_ref().map(retry_policy_of).transpose();
+    let route_match = route_match::http(match_, &format!("{path}.match"), problems);
+    let retries = retry_policy.as_ref().map(retries::http).transpose();
     let retry_policy = problems.take(format!("{path}.retryPolicy"), retries);
     let HttpTimeout { per_request, idle } = timeout.unwrap_or_default();
     let timeouts = Timeouts { request_millis: per_request.map(millis), idle_millis: idle.map(millis) };
@@ -137,74 +131,4 @@ fn targets(route: &Route, path: &str, problems: &mut Problems) {
     if targets.iter().all(|target| target.weight == 0) {
         problems.add(Reason::NoWeight, path, "the weights add up to 0");
     }
-}
-
-/// Which requests a route takes; `None` if that makes no sense.
-pub fn route_match(given: &HttpRouteMatch, path: &str, problems: &mut Problems) -> Option<RouteMatch> {
-    let matched = match (&given.prefix, given.path.as_ref().map(|path| &path.exact)) {
-        (Some(prefix), None) => problems.take(format!("{path}.prefix"), PathMatch::prefix(prefix.clone())),
-        (None, Some(Some(exact))) => problems.take(format!("{path}.path.exact"), PathMatch::exact(exact.clone())),
-        (None, Some(None)) => {
-            problems.invalid(format!("{path}.path"), "exact is missing");
-            None
-        }
-        _ => {
-            problems.invalid(path, "needs one of path and prefix");
-            None
-        }
-    };
-    let headers = given.headers.iter().flatten().enumerate();
-    let headers: Vec<_> =
-        headers.map(|(index, given)| header(given, &format!("{path}.headers[{index}]"), problems)).collect();
-    let parameters = given.query_parameters.iter().flatten().enumerate();
-    let parameters: Vec<_> = parameters
-        .map(|(index, given)| {
-            let exact = given.match_.as_ref().and_then(|value| value.exact.clone());
-            problems.take(format!("{path}.queryParameters[{index}].name"), QueryMatch::new(given.name.clone(), exact))
-        })
-        .collect();
-    Some(RouteMatch {
-        path: matched?,
-        method: given.method.map(|method| method.to_string()),
-        headers: headers.into_iter().collect::<Option<_>>()?,
-        query_parameters: parameters.into_iter().collect::<Option<_>>()?,
-    })
-}
-
-/// What a header must be; `None` if that makes no sense.
-pub fn header(given: &HttpRouteHeader, path: &str, problems: &mut Problems) -> Option<HeaderMatch> {
-    let name = problems.take(format!("{path}.name"), HeaderName::new(given.name.clone()));
-    let value = match given
-        .match_
-        .clone()
-        .map(|HeaderMatchMethod { exact, prefix, suffix, range }| (exact, prefix, suffix, range))
-    {
-        None => Some(ValueMatch::Present),
-        Some((Some(exact), None, None, None)) => Some(ValueMatch::Exact(exact)),
-        Some((None, Some(prefix), None, None)) => {
-            problems.take(format!("{path}.match.prefix"), ValueMatch::prefix(prefix))
-        }
-        Some((None, None, Some(suffix), None)) => {
-            problems.take(format!("{path}.match.suffix"), ValueMatch::suffix(suffix))
-        }
-        Some((None, None, None, Some(range))) => {
-            problems.take(format!("{path}.match.range"), ValueMatch::range(range.start, range.end))
-        }
-        Some(_) => {
-            problems.invalid(format!("{path}.match"), "needs one of exact, prefix, range and suffix");
-            None
-        }
-    };
-    Some(HeaderMatch { name: name?, value: value?, invert: given.invert.unwrap_or_default() })
-}
-
-fn retry_policy_of(policy: &HttpRetryPolicy) -> Result<RetryPolicy, model::Invalid> {
-    let http = policy.http_retry_events.iter().flatten().map(|event| match event {
-        HttpRetryEvent::ServerError => RetryOn::ServerError,
-        HttpRetryEvent::GatewayError => RetryOn::GatewayError,
-        HttpRetryEvent::ClientError => RetryOn::ClientError,
-        HttpRetryEvent::StreamError => RetryOn::StreamError,
-    });
-    let tcp = policy.tcp_retry_events.iter().flatten().map(|TcpRetryEvent::ConnectionError| RetryOn::ConnectionError);
-    RetryPolicy::new(http.chain(tcp).collect(), policy.max_retries, millis(policy.per_retry_timeout))
 }

@@ -47,8 +47,6 @@ const DIGEST: &str = "digest";
 
 /// The version that is written here, and the newest that is understood.
 const NEWEST: u32 = 1;
-/// The features that are understood here.
-const FEATURES: &[&str] = &[];
 
 /// Characters of one attribute's value, of one instance's keys and values, and attributes with JSON in one instance. The
 /// first two are limits of RegisterInstance.
@@ -95,6 +93,10 @@ pub fn publication(arn: &str, publisher: &ClusterId, routing: &Routing) -> Insta
         (DIGEST.to_owned(), digest.clone()),
     ]);
     common.extend(publisher.arn.clone().map(|arn| (CLUSTER_ARN.to_owned(), arn)));
+    let requires: Vec<_> = v1::requires(routing).into_iter().collect();
+    if !requires.is_empty() {
+        common.insert(REQUIRES.to_owned(), requires.join(","));
+    }
     let used: usize = common.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() + RESERVED;
     let keys: usize = (0..MAX_VALUES).map(|index| value_key(index).len()).sum();
     // The longest ARNs leave room for three values and a half.
@@ -184,7 +186,8 @@ impl<'a> Header<'a> {
             return Some(format!("is of version {version}, which needs a newer controller here"));
         }
         let required = self.requires.iter().flat_map(|requires| requires.split(',')).map(str::trim);
-        let unknown: Vec<_> = required.filter(|feature| !feature.is_empty() && !FEATURES.contains(feature)).collect();
+        let unknown: Vec<_> =
+            required.filter(|feature| !feature.is_empty() && !v1::FEATURES.contains(feature)).collect();
         (!unknown.is_empty()).then(|| format!("requires {}, which needs a newer controller here", unknown.join(", ")))
     }
 }

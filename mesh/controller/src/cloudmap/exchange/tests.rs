@@ -1,7 +1,8 @@
 use super::*;
 use crate::model::{
     CloudMapDiscovery, Discovery, DnsDiscovery, HeaderMatch, HeaderName, HealthCheck, HealthCheckProtocol, PathMatch,
-    Port, Protocol, QueryMatch, RetryOn, RetryPolicy, Route, RouteMatch, Target, Timeouts, Upstream, ValueMatch,
+    Port, Protocol, QueryMatch, Regex, RetryOn, RetryPolicy, Route, RouteMatch, Scheme, Target, Timeouts, Upstream,
+    ValueMatch,
 };
 use ::tests::hostile::spoiled_text;
 use proptest::{collection, option, prelude::*, sample::Index};
@@ -96,12 +97,18 @@ fn upstream() -> impl Strategy<Value = Upstream> {
 }
 
 fn route_match() -> impl Strategy<Value = RouteMatch> {
-    let path = prop_oneof!["/.{0,200}".prop_map(PathMatch::Prefix), "/.{0,200}".prop_map(PathMatch::Exact)];
+    let regex = || "/[a-z]{1,20}\\.\\*".prop_map(|text| Regex::new(text).unwrap());
+    let path = prop_oneof![
+        "/.{0,200}".prop_map(PathMatch::Prefix),
+        "/.{0,200}".prop_map(PathMatch::Exact),
+        regex().prop_map(PathMatch::Regex),
+    ];
     let value = prop_oneof![
         Just(ValueMatch::Present),
         TEXT.prop_map(ValueMatch::Exact),
         TEXT.prop_map(ValueMatch::Prefix),
         TEXT.prop_map(ValueMatch::Suffix),
+        regex().prop_map(ValueMatch::Regex),
         (any::<i32>(), 1..i32::MAX)
             .prop_map(|(start, more)| ValueMatch::Range(start.into(), i64::from(start) + i64::from(more))),
     ];
@@ -112,8 +119,16 @@ fn route_match() -> impl Strategy<Value = RouteMatch> {
     });
     let parameter = (TEXT, option::of(".{0,40}")).prop_map(|(name, exact)| QueryMatch { name, exact });
     let method = option::of(prop::sample::select(&["CONNECT", "GET", "PATCH", "TRACE"][..]).prop_map(str::to_owned));
-    (path, method, collection::vec(header, 0..3), collection::vec(parameter, 0..3))
-        .prop_map(|(path, method, headers, query_parameters)| RouteMatch { path, method, headers, query_parameters })
+    let scheme = option::of(prop_oneof![Just(Scheme::Http), Just(Scheme::Https)]);
+    (path, scheme, method, collection::vec(header, 0..3), collection::vec(parameter, 0..3)).prop_map(
+        |(path, scheme, method, headers, query_parameters)| RouteMatch {
+            path,
+            scheme,
+            method,
+            headers,
+            query_parameters,
+        },
+    )
 }
 
 fn retry_policy() -> impl Strategy<Value = RetryPolicy> {
@@ -317,6 +332,23 @@ fn a_document_that_needs_a_newer_controller_is_not_understood() {
 }
 
 #[test]
+fn what_older_controllers_would_ignore_is_required() {
+    let arn = arn_of("m", "s");
+    let requires = |change: &dyn Fn(&mut Route)| {
+        let mut routing = small(1);
+        routing.routes.iter_mut().for_each(change);
+        let instances = publication(&arn, &cluster(UID), &routing);
+        instances.values().next().unwrap().get(REQUIRES).cloned().unwrap_or_default()
+    };
+    let regex = |text: &str| Regex::new(text.to_owned()).unwrap();
+    let header = |value| HeaderMatch { name: HeaderName::new("h".to_owned()).unwrap(), value, invert: false };
+    assert_eq!(requires(&|route| route.route_match.headers.push(header(ValueMatch::Present))), "");
+    assert_eq!(requires(&|route| route.route_match.path = PathMatch::Regex(regex("/a.*"))), "regex");
+    assert_eq!(requires(&|route| route.route_match.headers.push(header(ValueMatch::Regex(regex("a+"))))), "regex");
+    assert_eq!(requires(&|route| route.route_match.scheme = Some(Scheme::Https)), "scheme");
+}
+
+#[test]
 fn an_incomplete_document_is_not_understood() {
     let arn = arn_of("m", "s");
     let nodes = |count: u32| {
@@ -349,7 +381,7 @@ fn written(arn: &str, json: &str) -> Instances {
 fn an_unknown_field_is_ignored() {
     let arn = arn_of("m", "s");
     let json = v1::encode(&small(1)).replacen('{', r#"{"colour":{"of":["the","mesh"]},"#, 1);
-    let json = json.replacen(r#""prefix""#, r#""scheme":"https","prefix""#, 1);
+    let json = json.replacen(r#""prefix""#, r#""shade":"dark","prefix""#, 1);
     assert_eq!(understood(&arn, &written(&arn, &json)), Some(small(1)));
 }
 
@@ -372,7 +404,15 @@ fn what_envoy_would_refuse_is_not_understood() {
     for (json, expected) in [
         (route(r#""prefix":"a""#), "routes[0].prefix: does not begin with /"),
         (route(r#""path":{"exact":"a"}"#), "routes[0].path.exact: does not begin with /"),
-        (route(r#""path":{}"#), "routes[0].path: missing field `exact`"),
+        (route(r#""path":{}"#), "routes[0].path: needs one of exact and regex"),
+        (
+            route(r#""path":{"regex":"("}"#),
+            "routes[0].path.regex: is not a regular expression of RE2: at character 1: unclosed group",
+        ),
+        (
+            route(r#""prefix":"/","scheme":"ftp""#),
+            "routes[0].scheme: unknown variant `ftp`, expected `http` or `https`",
+        ),
         (route(r#""name":"r""#), "routes[0]: duplicate field `name`"),
         (route(r#""method":"GET""#), "routes[0]: needs one of path and prefix"),
         (
@@ -388,7 +428,7 @@ fn what_envoy_would_refuse_is_not_understood() {
             header(r#"{"range":{"start":2,"end":2}}"#),
             "routes[0].headers[0].match.range: no number is from 2 to before 2",
         ),
-        (header("{}"), "routes[0].headers[0].match: needs one of exact, prefix, range and suffix"),
+        (header("{}"), "routes[0].headers[0].match: needs one of exact, prefix, range, regex and suffix"),
         (
             route(r#""prefix":"/","queryParameters":[{"name":""}]"#),
             "routes[0].queryParameters[0].name: not 1 to 1024 bytes",

@@ -2,19 +2,41 @@
 //! what the release before wrote and read, without a version, so its fields stay as they are. Fields that are not known
 //! are ignored: one that a reader must not ignore is named in `requires`.
 
-use std::{collections::BTreeMap, fmt::Display};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Display,
+};
 
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    self, CloudMapDiscovery, DnsDiscovery, HeaderName, HealthCheckProtocol, Invalid, PathMatch, QueryMatch, RetryOn,
-    RouteMatch, Routing, ServiceKey, Timeouts, Upstream, ValueMatch,
+    self, CloudMapDiscovery, DnsDiscovery, HeaderName, HealthCheckProtocol, Invalid, PathMatch, QueryMatch, Regex,
+    RetryOn, RouteMatch, Routing, Scheme, ServiceKey, Timeouts, Upstream, ValueMatch,
 };
 
 /// The largest weight of a target.
 const MAX_WEIGHT: u32 = 100;
 /// The methods that a route can ask for.
 const METHODS: [&str; 9] = ["CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"];
+
+/// Regular expressions for paths and headers.
+const REGEX: &str = "regex";
+/// The scheme of requests.
+const SCHEME: &str = "scheme";
+
+/// The features that are understood here.
+pub const FEATURES: &[&str] = &[REGEX, SCHEME];
+
+/// The features that a reader of these routes must understand.
+pub fn requires(routing: &Routing) -> BTreeSet<&'static str> {
+    let of_route = |route: &model::Route| {
+        let RouteMatch { path, scheme, headers, .. } = &route.route_match;
+        let has_regex = matches!(path, PathMatch::Regex(_))
+            || headers.iter().any(|header| matches!(header.value, ValueMatch::Regex(_)));
+        [has_regex.then_some(REGEX), scheme.map(|_| SCHEME)]
+    };
+    routing.routes.iter().flat_map(of_route).flatten().collect()
+}
 
 /// Prints where requests go.
 pub fn encode(routing: &Routing) -> String {
@@ -64,6 +86,8 @@ struct Route {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     path: Option<Path>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    scheme: Option<Scheme>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     method: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     headers: Vec<Header>,
@@ -78,7 +102,10 @@ struct Route {
 
 #[derive(Serialize, Deserialize)]
 struct Path {
-    exact: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    exact: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    regex: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -98,6 +125,8 @@ struct HeaderValue {
     prefix: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     suffix: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    regex: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     range: Option<Range>,
 }
@@ -249,7 +278,13 @@ impl TryFrom<Document> for Routing {
 fn route(given: Route, upstreams: &BTreeMap<String, Upstream>, path: &str) -> Result<model::Route, String> {
     let path_match = match (given.prefix, given.path) {
         (Some(prefix), None) => at(format!("{path}.prefix"), PathMatch::prefix(prefix))?,
-        (None, Some(Path { exact })) => at(format!("{path}.path.exact"), PathMatch::exact(exact))?,
+        (None, Some(Path { exact: Some(exact), regex: None })) => {
+            at(format!("{path}.path.exact"), PathMatch::exact(exact))?
+        }
+        (None, Some(Path { exact: None, regex: Some(regex) })) => {
+            at(format!("{path}.path.regex"), Regex::new(regex).map(PathMatch::Regex))?
+        }
+        (None, Some(_)) => return Err(format!("{path}.path: needs one of exact and regex")),
         (Some(_), Some(_)) | (None, None) => return Err(format!("{path}: needs one of path and prefix")),
     };
     let header = |(index, given)| header(given, &format!("{path}.headers[{index}]"));
@@ -276,6 +311,7 @@ fn route(given: Route, upstreams: &BTreeMap<String, Upstream>, path: &str) -> Re
         name: given.name,
         route_match: RouteMatch {
             path: path_match,
+            scheme: given.scheme,
             method: given.method,
             headers: given.headers.into_iter().enumerate().map(header).collect::<Result<_, _>>()?,
             query_parameters: given
@@ -293,17 +329,26 @@ fn route(given: Route, upstreams: &BTreeMap<String, Upstream>, path: &str) -> Re
 
 fn header(Header { name, value, invert }: Header, path: &str) -> Result<model::HeaderMatch, String> {
     let name = at(format!("{path}.name"), HeaderName::new(name))?;
-    let value = match value.map(|HeaderValue { exact, prefix, suffix, range }| (exact, prefix, suffix, range)) {
-        None => ValueMatch::Present,
-        Some((Some(exact), None, None, None)) => ValueMatch::Exact(exact),
-        Some((None, Some(prefix), None, None)) => at(format!("{path}.match.prefix"), ValueMatch::prefix(prefix))?,
-        Some((None, None, Some(suffix), None)) => at(format!("{path}.match.suffix"), ValueMatch::suffix(suffix))?,
-        Some((None, None, None, Some(Range { start, end }))) => {
-            at(format!("{path}.match.range"), ValueMatch::range(start, end))?
-        }
-        Some(_) => return Err(format!("{path}.match: needs one of exact, prefix, range and suffix")),
-    };
+    let value = value.map_or(Ok(ValueMatch::Present), |value| header_value(value, &format!("{path}.match")))?;
     Ok(model::HeaderMatch { name, value, invert: invert.unwrap_or_default() })
+}
+
+fn header_value(
+    HeaderValue { exact, prefix, suffix, regex, range }: HeaderValue,
+    path: &str,
+) -> Result<ValueMatch, String> {
+    let given = [
+        exact.map(|exact| ("exact", Ok(ValueMatch::Exact(exact)))),
+        prefix.map(|prefix| ("prefix", ValueMatch::prefix(prefix))),
+        suffix.map(|suffix| ("suffix", ValueMatch::suffix(suffix))),
+        regex.map(|regex| ("regex", Regex::new(regex).map(ValueMatch::Regex))),
+        range.map(|Range { start, end }| ("range", ValueMatch::range(start, end))),
+    ];
+    let mut given = given.into_iter().flatten();
+    match (given.next(), given.next()) {
+        (Some((field, value)), None) => at(format!("{path}.{field}"), value),
+        _ => Err(format!("{path}: needs one of exact, prefix, range, regex and suffix")),
+    }
 }
 
 fn retry_policy(given: RetryPolicy) -> Result<model::RetryPolicy, Invalid> {
@@ -398,10 +443,11 @@ impl From<model::Protocol> for Protocol {
 
 impl From<&model::Route> for Route {
     fn from(route: &model::Route) -> Self {
-        let RouteMatch { path, method, headers, query_parameters } = &route.route_match;
+        let RouteMatch { path, scheme, method, headers, query_parameters } = &route.route_match;
         let (prefix, path) = match path.clone() {
             PathMatch::Prefix(prefix) => (Some(prefix), None),
-            PathMatch::Exact(exact) => (None, Some(Path { exact })),
+            PathMatch::Exact(exact) => (None, Some(Path { exact: Some(exact), regex: None })),
+            PathMatch::Regex(regex) => (None, Some(Path { exact: None, regex: Some(regex.as_str().to_owned()) })),
         };
         let target = |target: &model::Target| Target { node: target.upstream.clone(), weight: target.weight };
         let Timeouts { request_millis, idle_millis } = route.timeouts;
@@ -410,6 +456,7 @@ impl From<&model::Route> for Route {
             name: route.name.clone(),
             prefix,
             path,
+            scheme: *scheme,
             method: method.clone(),
             headers: headers.iter().map(Header::from).collect(),
             query_parameters: query_parameters.iter().map(QueryParameter::from).collect(),
@@ -428,6 +475,7 @@ impl From<&model::HeaderMatch> for Header {
             ValueMatch::Exact(exact) => Some(HeaderValue { exact: Some(exact), ..empty }),
             ValueMatch::Prefix(prefix) => Some(HeaderValue { prefix: Some(prefix), ..empty }),
             ValueMatch::Suffix(suffix) => Some(HeaderValue { suffix: Some(suffix), ..empty }),
+            ValueMatch::Regex(regex) => Some(HeaderValue { regex: Some(regex.as_str().to_owned()), ..empty }),
             ValueMatch::Range(start, end) => Some(HeaderValue { range: Some(Range { start, end }), ..empty }),
         };
         Self { name: header.name.as_str().to_owned(), value, invert: header.invert.then_some(true) }
