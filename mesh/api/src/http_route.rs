@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Duration, Reference};
 
-/// A route for HTTP requests.
+/// A route for requests of HTTP/1.1 or HTTP/2.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HttpRoute {
@@ -13,7 +13,7 @@ pub struct HttpRoute {
     #[serde(rename = "match")]
     pub match_: HttpRouteMatch,
     /// Where they go.
-    pub action: HttpRouteAction,
+    pub action: RouteAction,
     /// When a request is sent again; when absent, twice, where the target cannot have begun with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_policy: Option<HttpRetryPolicy>,
@@ -46,6 +46,10 @@ pub struct HttpRouteMatch {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 10))]
     pub query_parameters: Option<Vec<HttpQueryParameter>>,
+    /// The router's listener that requests come to; when absent, each of the route's protocol.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<i64>", range(min = 0, max = 65535))]
+    pub port: Option<u16>,
 }
 
 /// A whole path, without its query; exactly one of the two.
@@ -103,11 +107,11 @@ impl fmt::Display for HttpMethod {
     }
 }
 
-/// What a header must be.
+/// What a header, or the metadata of a gRPC request, must be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HttpRouteHeader {
-    /// The header's name.
+    /// Its name.
     #[schemars(length(min = 1, max = 50))]
     pub name: String,
     /// What its value must be; absent, it must only be there.
@@ -173,16 +177,16 @@ pub struct QueryMatchMethod {
     pub exact: Option<String>,
 }
 
-/// Where HTTP requests go.
+/// Where requests or connections go.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct HttpRouteAction {
+pub struct RouteAction {
     /// 1 to 10 targets.
     #[schemars(length(min = 1, max = 10))]
     pub weighted_targets: Vec<WeightedTarget>,
 }
 
-/// A VirtualNode and its share of the requests.
+/// A VirtualNode and its share of the requests or connections.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct WeightedTarget {
@@ -192,6 +196,10 @@ pub struct WeightedTarget {
     /// 0 to 100; its share is this divided by the sum over the targets.
     #[schemars(with = "i64", range(min = 0, max = 100))]
     pub weight: u32,
+    /// The VirtualNode's listener that is called; when absent, the one of the router's port, or else the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<i64>", range(min = 0, max = 65535))]
+    pub port: Option<u16>,
 }
 
 /// When a request is sent again; at least one event is needed.

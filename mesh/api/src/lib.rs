@@ -14,12 +14,14 @@ pub mod crds;
 mod duration;
 pub mod fields;
 mod gateway_route;
+mod grpc_route;
 mod http_route;
 mod mesh;
 mod object;
 mod port;
 mod reference;
 mod schema;
+mod tcp_route;
 mod virtual_gateway;
 mod virtual_node;
 mod virtual_router;
@@ -35,15 +37,17 @@ pub use gateway_route::{
     GrpcGatewayRouteAction, GrpcGatewayRouteMatch, GrpcGatewayRouteRewrite, HttpGatewayRoute, HttpGatewayRouteAction,
     HttpGatewayRouteMatch, HttpGatewayRouteRewrite,
 };
+pub use grpc_route::{GrpcRetryEvent, GrpcRetryPolicy, GrpcRoute, GrpcRouteMatch};
 pub use http_route::{
     HeaderMatchMethod, HttpMethod, HttpPathMatch, HttpQueryParameter, HttpRetryEvent, HttpRetryPolicy, HttpRoute,
-    HttpRouteAction, HttpRouteHeader, HttpRouteMatch, HttpScheme, HttpTimeout, MatchRange, QueryMatchMethod,
-    TcpRetryEvent, WeightedTarget,
+    HttpRouteHeader, HttpRouteMatch, HttpScheme, HttpTimeout, MatchRange, QueryMatchMethod, RouteAction, TcpRetryEvent,
+    WeightedTarget,
 };
 pub use mesh::{EgressFilter, EgressFilterType, Mesh, MeshSpec, MeshStatus};
 pub use object::{MeshMember, MeshObject};
 pub use port::{PortMapping, Protocol};
 pub use reference::{MeshReference, Reference, VirtualGatewayReference};
+pub use tcp_route::{TcpRoute, TcpRouteMatch, TcpTimeout};
 pub use virtual_gateway::{
     VirtualGateway, VirtualGatewayListener, VirtualGatewayPortMapping, VirtualGatewayProtocol, VirtualGatewaySpec,
     VirtualGatewayStatus,

@@ -8,7 +8,7 @@ pub struct PortMapping {
     /// 1 to 65535
     #[schemars(with = "i64", range(min = 1, max = 65535))]
     pub port: u16,
-    /// Only `http` is supported.
+    /// `http` is HTTP/1.1, `http2` and `grpc` HTTP/2 in plain text, `tcp` anything.
     pub protocol: Protocol,
 }
 

@@ -52,7 +52,7 @@ pub struct VirtualNodeSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::label_selector")]
     pub pod_selector: Option<LabelSelector>,
-    /// What the pods listen on. One listener is supported.
+    /// What the pods listen on, each port once. Cloud Map instances carry the port of the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listeners: Option<Vec<Listener>>,
     /// How callers find the pods; required with listeners.

@@ -4,7 +4,7 @@ use kube::CustomResource;
 use schemars::{JsonSchema, transform::RecursiveTransform};
 use serde::{Deserialize, Serialize};
 
-use crate::{Condition, HttpRoute, MeshReference, PortMapping, schema};
+use crate::{Condition, GrpcRoute, HttpRoute, MeshReference, PortMapping, TcpRoute, schema};
 
 /// Which requests go to which VirtualNodes, in what proportions.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -43,7 +43,7 @@ pub struct VirtualRouterSpec {
     /// Name in AWS's terms; `<name>_<namespace>` when absent. Immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub aws_name: Option<String>,
-    /// The port that callers use. One listener is supported.
+    /// The ports that callers use, each once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1))]
     pub listeners: Option<Vec<VirtualRouterListener>>,
@@ -73,9 +73,18 @@ pub struct Route {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<i64>", range(min = 0, max = 1000))]
     pub priority: Option<u16>,
-    /// The only kind of route that is supported; a route of another kind has none.
+    /// For requests of HTTP/1.1. A route has exactly one of `grpcRoute`, `http2Route`, `httpRoute` and `tcpRoute`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http_route: Option<HttpRoute>,
+    /// For requests of HTTP/2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http2_route: Option<HttpRoute>,
+    /// For requests of gRPC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grpc_route: Option<GrpcRoute>,
+    /// For connections. The first route of a port takes all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tcp_route: Option<TcpRoute>,
 }
 
 /// What the controller found out about the VirtualRouter.

@@ -25,7 +25,7 @@ use crate::{
 /// Prints what the controller makes of manifests
 ///
 /// Reads Kubernetes objects, as `kubectl get -o yaml` prints them or as they are applied: meshes and their members, the
-/// namespaces, and pods, which become endpoints. Prints the model, what is published for other clusters and what is wrong
+/// namespaces, Services, and pods, which become endpoints. Prints the model, what is published for other clusters and what is wrong
 /// with each object, as JSON. A namespace that is not among them counts as the only mesh's.
 #[derive(Args, Debug)]
 pub struct Translate {
@@ -154,6 +154,8 @@ impl Cluster {
         cluster.pods = of("Pod")
             .map(|pod| serde_json::from_value(namespaced(pod)).context("Pod"))
             .collect::<anyhow::Result<_>>()?;
+        let services = of("Service").map(|service| serde_json::from_value(namespaced(service)).map(Arc::new));
+        cluster.snapshot.services = services.collect::<Result<_, _>>().context("Service")?;
         cluster.snapshot.meshes = parse(of("Mesh").map(identified))?;
         let member = |object: Value| cluster.member(namespaced(identified(object)));
         let members = |kind| of(kind).map(member).collect::<anyhow::Result<Vec<_>>>();

@@ -8,7 +8,7 @@
 #![expect(clippy::print_stdout, reason = "a test that says what it saw")]
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
     io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _},
     net::{Shutdown, TcpListener, TcpStream},
@@ -585,11 +585,8 @@ fn snapshot() -> Snapshot {
     let discovery = Discovery::CloudMap(CloudMapDiscovery { key, attributes: BTreeMap::new() });
     let upstream = Upstream { port: LISTENER, discovery, health_check: None };
     let targets = vec![Target { upstream: "back".to_owned(), weight: 1 }];
-    let routing = Routing {
-        listener: LISTENER,
-        routes: vec![Route::of_everything("all".to_owned(), targets)],
-        upstreams: BTreeMap::from([("back".to_owned(), upstream)]),
-    };
+    let routes = vec![Route::of_everything("all".to_owned(), targets)];
+    let routing = Routing::of_port(LISTENER, routes, BTreeMap::from([("back".to_owned(), upstream)]));
     let workload = Workload {
         name: workload_name(),
         listeners: vec![Listener { port: LISTENER }],
@@ -598,6 +595,7 @@ fn snapshot() -> Snapshot {
         backends: vec![Backend {
             mesh: "k8multi".to_owned(),
             host: BACKEND.to_owned(),
+            addresses: BTreeSet::new(),
             routing: Some(Arc::new(routing)),
         }],
     };

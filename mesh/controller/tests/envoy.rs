@@ -5,7 +5,7 @@
 #![expect(clippy::print_stdout, reason = "a test that says what it saw")]
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
     path::Path,
     sync::{
@@ -19,7 +19,8 @@ use appmesh_controller::{
     model::{
         Backend, CloudMapDiscovery, Discovery, DnsDiscovery, Egress, HeaderMatch, HeaderName, HealthCheck,
         HealthCheckProtocol, Listener, PathMatch, Port, Protocol, Proxy, QueryMatch, Regex, RetryOn, RetryPolicy,
-        Route, RouteMatch, Routing, Scheme, ServiceKey, Target, Timeouts, Upstream, ValueMatch, Workload,
+        Route, RouteMatch, RoutedListener, Routing, Scheme, ServiceKey, Target, Timeouts, Upstream, ValueMatch,
+        Workload,
     },
     xds::{self, Snapshot},
 };
@@ -35,6 +36,8 @@ use tokio_rustls::TlsConnector;
 mod controller;
 #[path = "envoy/gateway.rs"]
 mod gateway;
+#[path = "envoy/protocols.rs"]
+mod protocols;
 mod support;
 
 use controller::{Controller, envoy, workload_name};
@@ -123,19 +126,29 @@ fn upstream(name: &str, port: u16) -> (String, Upstream) {
 /// A snapshot with these routes, and with as many endpoints for each upstream as `instances` says.
 fn routed(nodes: &[(&str, u16)], routes: Vec<Route>, egress: Egress, instances: &[(&str, u8)]) -> Snapshot {
     let upstreams = nodes.iter().map(|(name, port)| upstream(name, *port)).collect();
-    let routing = Routing { listener: TCP_8080, routes, upstreams };
+    snapshot(vec![backend(Routing::of_port(TCP_8080, routes, upstreams))], egress, instances)
+}
+
+/// The backend that applications call.
+fn backend(routing: Routing) -> Backend {
+    let (mesh, host) = ("k8multi".to_owned(), HOST.to_owned());
+    Backend { mesh, host, addresses: BTreeSet::new(), routing: Some(Arc::new(routing)) }
+}
+
+/// A snapshot with these backends, and with as many endpoints for each upstream as `instances` says.
+fn snapshot(backends: Vec<Backend>, egress: Egress, instances: &[(&str, u8)]) -> Snapshot {
     let workload = Workload {
         name: workload_name(),
         listeners: vec![Listener { port: TCP_8080 }],
         egress,
         access_log: true,
-        backends: vec![Backend { mesh: "k8multi".to_owned(), host: HOST.to_owned(), routing: Some(Arc::new(routing)) }],
+        backends,
     };
-    snapshot(&Proxy::Sidecar(workload), instances)
+    snapshot_of(&Proxy::Sidecar(workload), instances)
 }
 
 /// A snapshot of an Envoy, with as many endpoints for each upstream as `instances` says.
-fn snapshot(proxy: &Proxy, instances: &[(&str, u8)]) -> Snapshot {
+fn snapshot_of(proxy: &Proxy, instances: &[(&str, u8)]) -> Snapshot {
     let configuration = envoy::encode(proxy, Some(IpAddr::V4(Ipv4Addr::new(172, 20, 0, 1))));
     let instance = |name: &str, n: u8| {
         let attributes =
@@ -296,14 +309,14 @@ async fn only_what_changed_is_sent(controller: &Controller, red: u16, blue: u16)
         vec![Route::of_everything("color".to_owned(), vec![target("blue", 1), target("red", red)])]
     };
     let nodes = [("blue", blue), ("red", red)];
-    let snapshot = |weight, reds| routed(&nodes, targets(weight), Egress::DropAll, &[("blue", 1), ("red", reds)]);
-    controller.set(snapshot(1, 1));
+    let changed = |weight, reds| routed(&nodes, targets(weight), Egress::DropAll, &[("blue", 1), ("red", reds)]);
+    controller.set(changed(1, 1));
     let updates = async |name: &str, port: u16| {
         stat(&format!("cluster.cds_egress_k8multi_{name}_http_{port}.update_success")).await
     };
-    assert_eq!(controller.pushes_of(snapshot(2, 1)).await, [0, 0, 0, 1], "a weight");
+    assert_eq!(controller.pushes_of(changed(2, 1)).await, [0, 0, 0, 1], "a weight");
     let before = (updates("blue", blue).await, updates("red", red).await);
-    assert_eq!(controller.pushes_of(snapshot(2, 3)).await, [0, 1, 0, 0], "pods");
+    assert_eq!(controller.pushes_of(changed(2, 3)).await, [0, 1, 0, 0], "pods");
     let after = (updates("blue", blue).await, updates("red", red).await);
     assert_eq!(after, (before.0, before.1 + 1), "red has new pods, and blue has not");
     let members = format!("cluster.cds_egress_k8multi_red_http_{red}.membership_total");
@@ -405,6 +418,9 @@ async fn envoy_has_its_configuration(protocol: xds::Protocol) {
 
     tls_is_no_http().await;
     matches_retries_and_timeouts(&controller, red, blue).await;
+    protocols::http2_and_grpc(&controller).await;
+    protocols::several_listeners(&controller, red, blue).await;
+    protocols::tcp(&controller, red).await;
     let is_delta = protocol == xds::Protocol::Delta;
     let controller = connects_again(controller, folder.path(), is_delta, red, blue).await;
 

@@ -97,6 +97,7 @@ fn everything() -> Routing {
     let matched = RouteMatch {
         path: PathMatch::Exact("/a".into()),
         scheme: None,
+        grpc: false,
         method: Some("PATCH".into()),
         headers: vec![
             header("present", ValueMatch::Present, true),
@@ -124,7 +125,7 @@ fn everything() -> Routing {
         retry_policy: Some(RetryPolicy::new(on, 3, 250).unwrap()),
         timeouts: Timeouts { request_millis: Some(15_000), idle_millis: Some(0) },
     };
-    Routing { listener: port, routes: vec![everything, Route::of_everything("rest".into(), targets)], upstreams }
+    Routing::of_port(port, vec![everything, Route::of_everything("rest".into(), targets)], upstreams)
 }
 
 #[test]

@@ -116,12 +116,14 @@ mod tests {
             ),
             (
                 json!({
-                    "listeners": [{ "portMapping": { "port": 8080, "protocol": "http2" } }, http],
+                    "listeners": [
+                        { "portMapping": { "port": 8080, "protocol": "tcp" } },
+                        { "portMapping": { "port": 8081, "protocol": "grpc" } },
+                        http
+                    ],
                     "serviceDiscovery": cloud_map
                 }),
-                "spec.listeners[0].portMapping.protocol: only http is supported; \
-                 spec.listeners[1]: more than one listener is not supported"
-                    .to_owned(),
+                "spec.listeners[2].portMapping.port: 8080 is the port of another listener too".to_owned(),
             ),
             (backend(arn("123456789012", "k8multi/virtualService/colorapp.k8multi.svc.cluster.local")), String::new()),
             (
@@ -193,10 +195,52 @@ mod tests {
         for (route, expected) in [
             (json!({ "name": "a", "httpRoute": http(prefix.clone(), json!([target(1), target(0)])) }), String::new()),
             (
-                json!({ "name": "a", "grpcRoute": {} }),
-                "spec.routes[0].grpcRoute: not supported by this controller".to_owned(),
+                json!({ "name": "a", "tcpRoute": { "action": { "weightedTargets": [target(0)] } } }),
+                "spec.routes[0].tcpRoute.action.weightedTargets: the weights add up to 0".to_owned(),
             ),
-            (json!({ "name": "a" }), "spec.routes[0]: httpRoute is missing".to_owned()),
+            (json!({ "name": "a" }), "spec.routes[0]: needs one of grpcRoute, http2Route, httpRoute and tcpRoute".to_owned()),
+            (json!({ "name": "a", "http2Route": http(prefix.clone(), json!([target(1)])) }), String::new()),
+            (
+                json!({ "name": "a", "http2Route": http(json!({ "prefix": "a" }), json!([target(0)])) }),
+                "spec.routes[0].http2Route.match.prefix: does not begin with /; \
+                 spec.routes[0].http2Route.action.weightedTargets: the weights add up to 0"
+                    .to_owned(),
+            ),
+            (
+                json!({
+                    "name": "a",
+                    "httpRoute": http(prefix.clone(), json!([target(1)])),
+                    "grpcRoute": http(json!({}), json!([target(1)]))
+                }),
+                "spec.routes[0]: needs one of grpcRoute, http2Route, httpRoute and tcpRoute".to_owned(),
+            ),
+            (
+                json!({ "name": "a", "grpcRoute": http(
+                    json!({ "serviceName": "shop.Stock", "methodName": "Take", "metadata": [{ "name": "a" }] }),
+                    json!([target(1)])
+                ) }),
+                String::new(),
+            ),
+            (
+                json!({ "name": "a", "grpcRoute": http(
+                    json!({ "methodName": "Take", "metadata": [{ "name": "a b" }] }), json!([target(1)])
+                ) }),
+                "spec.routes[0].grpcRoute.match.methodName: needs serviceName too; \
+                 spec.routes[0].grpcRoute.match.metadata[0].name: \"a b\" is not a valid header name"
+                    .to_owned(),
+            ),
+            (
+                json!({ "name": "a", "grpcRoute": http(json!({ "serviceName": "a/b" }), json!([target(1)])) }),
+                "spec.routes[0].grpcRoute.match: is no name of a service and a method of gRPC: it is empty, or has a / in it"
+                    .to_owned(),
+            ),
+            (
+                json!({ "name": "a", "grpcRoute": {
+                    "match": {}, "action": { "weightedTargets": [target(1)] },
+                    "retryPolicy": { "maxRetries": 1, "perRetryTimeout": { "unit": "s", "value": 1 } }
+                } }),
+                "spec.routes[0].grpcRoute.retryPolicy: needs a retry event".to_owned(),
+            ),
             (
                 json!({ "name": "a", "httpRoute": http(json!({ "path": { "regex": "/(" } }), json!([target(1)])) }),
                 format!("{path}.match.path.regex: is not a regular expression of RE2: at character 2: unclosed group"),
@@ -232,6 +276,31 @@ mod tests {
             ),
         ] {
             let spec = json!({ "routes": [route] });
+            assert_eq!(problems::<VirtualRouter>("VirtualRouter", spec), expected, "{route}");
+        }
+        let of_port = |port: u16| json!({ "prefix": "/", "port": port });
+        let listeners = json!([
+            { "portMapping": { "port": 80, "protocol": "http" } }, { "portMapping": { "port": 81, "protocol": "http2" } }
+        ]);
+        for (route, expected) in [
+            (json!({ "name": "a", "httpRoute": http(of_port(81), json!([target(1)])) }), ""),
+            (json!({ "name": "a", "grpcRoute": http(json!({}), json!([target(1)])) }), ""),
+            (
+                json!({ "name": "a", "httpRoute": http(of_port(82), json!([target(1)])) }),
+                "spec.routes[0].httpRoute.match.port: no listener of port 82 takes a httpRoute",
+            ),
+            (
+                json!({ "name": "a", "tcpRoute": { "action": { "weightedTargets": [target(1)] } } }),
+                "spec.routes[0].tcpRoute: no listener takes a tcpRoute",
+            ),
+            (
+                json!({ "name": "a", "tcpRoute": {
+                    "match": { "port": 81 }, "action": { "weightedTargets": [target(1)] }
+                } }),
+                "spec.routes[0].tcpRoute.match.port: no listener of port 81 takes a tcpRoute",
+            ),
+        ] {
+            let spec = json!({ "listeners": listeners, "routes": [route] });
             assert_eq!(problems::<VirtualRouter>("VirtualRouter", spec), expected, "{route}");
         }
         let route = json!({ "name": "a", "httpRoute": http(prefix, json!([target(1)])) });

@@ -5,10 +5,12 @@ pub mod kinds;
 pub mod leader;
 mod object;
 mod pods;
+mod services;
 mod snapshot;
 mod watch;
 
 pub use object::{Object, Parsed, Unreadable};
 pub use pods::{GATE, GateCondition, Pod, PodChange, PodKey, Pods};
+pub use services::{Service, Services};
 pub use snapshot::{Objects, Snapshot};
 pub use watch::Cluster;

@@ -10,6 +10,7 @@ use mesh_api::{BackendGroup, GatewayRoute, Mesh, VirtualGateway, VirtualNode, Vi
 use super::{
     kinds::with_kinds,
     object::{Object, Parsed, Unreadable},
+    services::{Service, Services},
 };
 
 /// The objects of one kind, sorted by namespace and name.
@@ -65,6 +66,8 @@ macro_rules! snapshot {
             )+
             /// The labels of each namespace, by its name.
             pub namespaces: BTreeMap<String, BTreeMap<String, String>>,
+            /// The Services.
+            pub services: Services,
             /// The objects that do not parse. Nothing else of them is known, and the others do without them.
             pub unreadable: Vec<Arc<Unreadable>>,
         }
@@ -74,13 +77,15 @@ macro_rules! snapshot {
         pub struct Copies {
             $(pub $field: reflector::Store<Parsed<$kind>>,)+
             pub namespaces: reflector::Store<Namespace>,
+            pub services: reflector::Store<Service>,
         }
 
         impl Copies {
             /// Waits until everything that exists has been listed.
             pub async fn wait_until_ready(&self) -> anyhow::Result<()> {
                 $(self.$field.wait_until_ready().await.context(concat!("listing ", stringify!($field)))?;)+
-                self.namespaces.wait_until_ready().await.context("listing namespaces")
+                self.namespaces.wait_until_ready().await.context("listing namespaces")?;
+                self.services.wait_until_ready().await.context("listing services")
             }
 
             /// The objects now.
@@ -89,6 +94,7 @@ macro_rules! snapshot {
                 $(snapshot.$field = snapshot.read(&self.$field);)+
                 let labels = |namespace: &Arc<Namespace>| (namespace.name_any(), namespace.labels().clone());
                 snapshot.namespaces = self.namespaces.state().iter().map(labels).collect();
+                snapshot.services = self.services.state().into_iter().collect();
                 snapshot
             }
         }

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     kinds::with_kinds,
     pods::{Pod, PodChange, Pods},
+    services::Service,
     snapshot::{Copies, Snapshot},
 };
 
@@ -49,8 +50,9 @@ impl Cluster {
         macro_rules! copies {
             ($($field:ident: $kind:ident,)+) => {
                 Copies {
-                    $($field: copy::<super::Parsed<$kind>>(client, &sender, stop),)+
-                    namespaces: copy::<Namespace>(client, &sender, stop),
+                    $($field: copy::<super::Parsed<$kind>>(client, &sender, stop, of_metadata),)+
+                    namespaces: copy::<Namespace>(client, &sender, stop, of_metadata),
+                    services: copy::<Service>(client, &sender, stop, of_addresses),
                 }
             };
         }
@@ -77,7 +79,12 @@ impl Cluster {
 }
 
 /// Keeps a copy of all objects of one kind and counts the generation up with each change.
-fn copy<K>(client: &Client, generation: &Arc<watch::Sender<u64>>, stop: &CancellationToken) -> reflector::Store<K>
+fn copy<K>(
+    client: &Client,
+    generation: &Arc<watch::Sender<u64>>,
+    stop: &CancellationToken,
+    digest: fn(&K) -> u64,
+) -> reflector::Store<K>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
@@ -90,7 +97,7 @@ where
     let mut seen = HashMap::new();
     let counted = changes.for_each(move |event| {
         match event {
-            Ok(event) if is_change(&event, &mut seen) => generation.send_modify(|generation| *generation += 1),
+            Ok(event) if is_change(&event, &mut seen, digest) => generation.send_modify(|generation| *generation += 1),
             Ok(_) => {}
             Err(error) => report::<K>(&error),
         }
@@ -100,22 +107,25 @@ where
     reader
 }
 
-/// Whether an event changes more than the status of an object. Most changes of status are written here, and nothing
-/// follows from them. `seen` keeps what else there is of each object, by uid.
-fn is_change<K: ResourceExt>(event: &watcher::Event<K>, seen: &mut HashMap<String, u64>) -> bool {
+/// Whether an event changes what `digest` is of. `seen` keeps that of each object, by uid.
+fn is_change<K: ResourceExt>(
+    event: &watcher::Event<K>,
+    seen: &mut HashMap<String, u64>,
+    digest: fn(&K) -> u64,
+) -> bool {
     match event {
         watcher::Event::Init => {
             seen.clear();
             false
         }
         watcher::Event::InitApply(object) => {
-            seen.insert(object.uid().unwrap_or_default(), digest(object.meta()));
+            seen.insert(object.uid().unwrap_or_default(), digest(object));
             // The copy holds what was listed only once the list is complete.
             false
         }
         watcher::Event::InitDone => true,
         watcher::Event::Apply(object) => {
-            let digest = digest(object.meta());
+            let digest = digest(object);
             seen.insert(object.uid().unwrap_or_default(), digest) != Some(digest)
         }
         watcher::Event::Delete(object) => {
@@ -125,11 +135,20 @@ fn is_change<K: ResourceExt>(event: &watcher::Event<K>, seen: &mut HashMap<Strin
     }
 }
 
-/// Of all that is not status: a change of the spec is another generation.
-fn digest(metadata: &ObjectMeta) -> u64 {
+/// Of all that is not status: a change of the spec is another generation. Most changes of status are written here, and
+/// nothing follows from them.
+fn of_metadata<K: Resource>(object: &K) -> u64 {
+    let metadata = object.meta();
     let ObjectMeta { generation, labels, annotations, finalizers, .. } = metadata;
     let mut hasher = DefaultHasher::new();
     (generation, labels, annotations, finalizers, metadata.deletion_timestamp.is_some()).hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Of the addresses, which is all that is kept of a Service.
+fn of_addresses(service: &Service) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    service.addresses.hash(&mut hasher);
     hasher.finish()
 }
 
@@ -226,7 +245,7 @@ mod tests {
             (Event::Apply(node(json!({"generation": 1, "uid": "2"}), "NoPods")), true),
             (Event::Delete(node(json!({"generation": 1, "uid": "2"}), "NoPods")), true),
         ] {
-            assert_eq!(is_change(&event, &mut seen), expected, "{event:?}");
+            assert_eq!(is_change(&event, &mut seen, of_metadata), expected, "{event:?}");
         }
     }
 }

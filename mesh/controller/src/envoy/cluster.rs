@@ -44,7 +44,7 @@ const FAILURES: u32 = 5;
 pub struct Names<'a>(BTreeMap<(&'a str, &'a str), Vec<&'a Upstream>>);
 
 impl<'a> Names<'a> {
-    /// Names an upstream, `name` being the `awsName` of the VirtualNode.
+    /// Names an upstream, `name` being its key in the routing.
     pub fn add(&mut self, mesh: &'a str, name: &'a str, upstream: &'a Upstream) -> String {
         let known = self.0.entry((mesh, name)).or_default();
         if !known.contains(&upstream) {
@@ -56,6 +56,8 @@ impl<'a> Names<'a> {
     /// The name of an upstream that was added.
     pub fn get(&self, mesh: &str, name: &str, upstream: &Upstream) -> String {
         let known = self.0.get(&(mesh, name));
+        // The port is part of the cluster's name anyway.
+        let (name, _) = name.split_once(':').unwrap_or((name, ""));
         let Port { port, protocol } = upstream.port;
         let plain = format!("cds_egress_{mesh}_{name}_{}_{port}", protocol.as_str());
         match known.and_then(|known| known.iter().position(|known| *known == upstream)) {

@@ -59,6 +59,7 @@ pub fn compose(gateway: &RouteMatch, rewrite: &PathRewrite, target: &RouteMatch)
     };
     let both = RouteMatch {
         path: PathMatch::default(),
+        grpc: gateway.grpc || target.grpc,
         scheme,
         method: method.cloned(),
         headers: [&gateway.headers[..], &target.headers].concat(),
@@ -157,7 +158,7 @@ pub fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{HeaderMatch, HeaderName, QueryMatch, ValueMatch};
+    use crate::model::{HeaderMatch, HeaderName, QueryMatch, Regex, ValueMatch};
 
     fn prefix(text: &str) -> PathMatch {
         PathMatch::prefix(text.to_owned()).unwrap()
@@ -204,8 +205,30 @@ mod tests {
             (prefix("/a"), &to("/blue"), prefix("/"), begins("/a")),
             (prefix("/a"), &to("/blue"), exact("/red"), None),
         ] {
+            let expected = expected.map(|pattern| (pattern, None));
             assert_eq!(path(&gateway, rewrite, &target), expected, "{gateway:?} {rewrite:?} {target:?}");
         }
+    }
+
+    #[test]
+    fn expressions() {
+        let regex = |text: &str| PathMatch::Regex(Regex::new(text.to_owned()).unwrap());
+        let fits = |path: &str| Pattern::Regex(path.to_owned());
+        let (keep, root) = (PathRewrite::Keep, PathRewrite::Prefix("/".to_owned()));
+        for (gateway, rewrite, target, expected) in [
+            (prefix("/"), &keep, regex("/[ab]"), Some((fits("/[ab]"), None))),
+            (regex("/[ab]"), &keep, prefix("/"), Some((fits("/[ab]"), None))),
+            (regex("/[ab]"), &keep, prefix("/a"), Some((fits("/[ab]"), Some(Pattern::Prefix("/a".to_owned()))))),
+            (exact("/a"), &keep, regex("/[ab]"), Some((Pattern::Exact("/a".to_owned()), Some(fits("/[ab]"))))),
+            (prefix("/api"), &root, regex("/[ab]"), Some((fits("/api/?[ab]"), None))),
+            (prefix("/api/"), &root, regex("/[ab]"), Some((fits("/api/[ab]"), None))),
+            // What only one of two alternatives begins with is not taken off.
+            (prefix("/api"), &root, regex("/a|/b"), None),
+        ] {
+            assert_eq!(path(&gateway, rewrite, &target), expected, "{gateway:?} {rewrite:?} {target:?}");
+        }
+        assert_eq!(fits("/[ab]").with_query(), r"(?:/[ab])(\?.*)?");
+        assert_eq!(Pattern::Exact("/a.b".to_owned()).with_query(), r"/a\.b(\?.*)?");
     }
 
     #[test]
@@ -220,7 +243,7 @@ mod tests {
         let gateway =
             RouteMatch { headers: vec![header("a")], query_parameters: vec![query.clone()], ..with(Some("GET")) };
         let target = RouteMatch { headers: vec![header("b")], ..with(None) };
-        let (_, both) = compose(&gateway, &PathRewrite::Keep, &target).unwrap();
+        let both = compose(&gateway, &PathRewrite::Keep, &target).unwrap().conditions;
         assert_eq!(
             both,
             RouteMatch { headers: vec![header("a"), header("b")], query_parameters: vec![query], ..with(Some("GET")) }
@@ -232,7 +255,7 @@ mod tests {
             (Some("GET"), Some("PUT"), None),
         ] {
             let both = compose(&with(one), &PathRewrite::Keep, &with(other));
-            assert_eq!(both.as_ref().map(|(_, both)| both.method.as_deref()), expected, "{one:?} {other:?}");
+            assert_eq!(both.as_ref().map(|both| both.conditions.method.as_deref()), expected, "{one:?} {other:?}");
         }
     }
 }

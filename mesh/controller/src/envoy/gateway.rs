@@ -101,7 +101,7 @@ fn of_gateway_route(gateway_route: &GatewayRoute, names: &Names<'_>) -> Vec<Rout
         return vec![alone(route::refuse(503, &why))];
     };
     let mut routes = Vec::new();
-    for one in &routing.routes {
+    for one in routing.listeners.iter().flat_map(|listener| &listener.routes) {
         let composed = compose(&gateway_route.route_match, &gateway_route.path_rewrite, &one.route_match);
         let Some(Composed { path, path_too, conditions }) = composed else { continue };
         routes.push(Route {

@@ -5,27 +5,20 @@ use std::{net::IpAddr, time::Duration};
 use envoy_types::pb::envoy::{
     config::{
         core::v3::{CidrRange, TrafficDirection},
-        listener::v3::{
-            Filter, FilterChain, FilterChainMatch, Listener, ListenerFilter, ListenerFilterChainMatchPredicate,
-            listener_filter_chain_match_predicate::{MatchSet, Rule},
-        },
+        listener::v3::{Filter, FilterChain, FilterChainMatch, Listener, ListenerFilter},
     },
     extensions::filters::{
         listener::{http_inspector::v3::HttpInspector, original_dst::v3::OriginalDst, tls_inspector::v3::TlsInspector},
-        network::{
-            http_connection_manager::v3::{Rds, http_connection_manager::RouteSpecifier},
-            tcp_proxy::v3::{TcpProxy, tcp_proxy},
-        },
+        network::http_connection_manager::v3::{Rds, http_connection_manager::RouteSpecifier},
     },
-    r#type::v3::Int32Range,
 };
 
 use super::{
-    access_log,
-    cluster::{PASSTHROUGH, application_name},
+    cluster::{Names, PASSTHROUGH, application_name},
     http::{Direction, connection_manager},
-    proto::{address, ads, duration, listener_filter, network_filter, number},
+    proto::{address, ads, duration, listener_filter, network_filter, number, only},
     route::{AWS, EGRESS_ROUTES, to_application},
+    tcp::{self, TcpEgress},
 };
 use crate::model::{self, Egress, Protocol, Workload};
 
@@ -39,9 +32,6 @@ const LINK_LOCAL: [(&str, u32); 2] = [("169.254.0.0", 16), ("fd00:ec2::", 32)];
 const DNS_PORT: u16 = 53;
 /// What an HTTP connection begins with, in the words of Envoy's HTTP inspector.
 const HTTP: [&str; 3] = ["http/1.0", "http/1.1", "h2c"];
-/// First and last ports of protocols in which the server speaks first, so that there is nothing to read before it does:
-/// FTP, SSH, Telnet and SMTP; POP3; IMAP; message submission; MySQL.
-const SERVER_FIRST: [(u16, u16); 5] = [(21, 25), (110, 110), (143, 143), (587, 587), (3306, 3306)];
 /// How long a client may stay silent until its protocol counts as unknown: server-first protocols on other ports wait so
 /// long, unless the pod's annotation egressIgnoredPorts names them.
 const INSPECTION_TIMEOUT: Duration = Duration::from_secs(5);
@@ -51,7 +41,7 @@ pub fn ingress(workload: &Workload) -> Listener {
     let chain = |listener: &model::Listener| {
         let name = application_name(workload, listener);
         let filter = match listener.port.protocol {
-            Protocol::Tcp => tcp(workload, &name),
+            Protocol::Tcp => tcp::filter(workload, &name),
             _ => {
                 let routes = RouteSpecifier::RouteConfig(to_application(&name));
                 network_filter(&connection_manager(workload.access_log, &name, routes, Direction::Inbound))
@@ -69,9 +59,44 @@ pub fn ingress(workload: &Workload) -> Listener {
 }
 
 /// Encodes what the application sends.
-pub fn egress(workload: &Workload, api_server: Option<IpAddr>) -> Listener {
+pub fn egress(workload: &Workload, names: &Names<'_>, api_server: Option<IpAddr>) -> Listener {
+    let tcp = TcpEgress::of(workload);
+    let mut filter_chains = vec![requests(workload, None)];
+    if workload.egress == Egress::DropAll {
+        filter_chains.extend(allowed(workload, api_server, None));
+        filter_chains.extend(dns(workload).filter(|_| !tcp.takes_all_of(DNS_PORT)));
+    }
+    // Envoy decides by the port first: where a chain has one, only those that have it too are looked at.
+    for port in tcp.ports() {
+        if tcp.has_requests(port) {
+            filter_chains.push(requests(workload, Some(port)));
+        }
+        if workload.egress == Egress::DropAll {
+            filter_chains.extend(allowed(workload, api_server, Some(port)));
+        }
+    }
+    filter_chains.extend(tcp.filter_chains(workload, names));
+    let anything = || filter_chain("passthrough", FilterChainMatch::default(), tcp::filter(workload, PASSTHROUGH));
+    Listener {
+        filter_chains,
+        default_filter_chain: (workload.egress == Egress::AllowAll).then(anything),
+        listener_filters: vec![
+            listener_filter(&OriginalDst {}),
+            ListenerFilter { filter_disabled: tcp.without_tls(), ..listener_filter(&TlsInspector::default()) },
+            ListenerFilter { filter_disabled: tcp.without_requests(), ..listener_filter(&HttpInspector {}) },
+        ],
+        listener_filters_timeout: duration(INSPECTION_TIMEOUT),
+        continue_on_listener_filters_timeout: true,
+        traffic_direction: TrafficDirection::Outbound.into(),
+        ..listener(&format!("lds_egress_0.0.0.0_{EGRESS_PORT}"), EGRESS_PORT)
+    }
+}
+
+/// HTTP, on one port or on any, which goes by its Host.
+fn requests(workload: &Workload, port: Option<u16>) -> FilterChain {
     let by_host = Rds { config_source: ads(), route_config_name: EGRESS_ROUTES.to_owned() };
     let is_http = FilterChainMatch {
+        destination_port: port.and_then(|port| number(port.into())),
         // A TLS client offers the same names by ALPN.
         transport_protocol: "raw_buffer".to_owned(),
         application_protocols: HTTP.map(str::to_owned).to_vec(),
@@ -81,44 +106,35 @@ pub fn egress(workload: &Workload, api_server: Option<IpAddr>) -> Listener {
         Egress::AllowAll => Direction::OutboundToAnywhere,
         Egress::DropAll => Direction::Outbound,
     };
-    let by_host = RouteSpecifier::Rds(by_host);
-    let http = network_filter(&connection_manager(workload.access_log, "egress", by_host, direction));
-    let mut filter_chains = vec![filter_chain("http", is_http, http)];
-    if workload.egress == Egress::DropAll {
-        filter_chains.extend(allowed(workload, api_server));
-    }
-    let anything = || filter_chain("passthrough", FilterChainMatch::default(), tcp(workload, PASSTHROUGH));
-    Listener {
-        filter_chains,
-        default_filter_chain: (workload.egress == Egress::AllowAll).then(anything),
-        listener_filters: vec![
-            listener_filter(&OriginalDst {}),
-            but_server_first(listener_filter(&TlsInspector::default())),
-            but_server_first(listener_filter(&HttpInspector {})),
-        ],
-        listener_filters_timeout: duration(INSPECTION_TIMEOUT),
-        continue_on_listener_filters_timeout: true,
-        traffic_direction: TrafficDirection::Outbound.into(),
-        ..listener(&format!("lds_egress_0.0.0.0_{EGRESS_PORT}"), EGRESS_PORT)
-    }
+    let http =
+        network_filter(&connection_manager(workload.access_log, "egress", RouteSpecifier::Rds(by_host), direction));
+    filter_chain(&named("http", port), is_http, http)
 }
 
-/// What DROP_ALL lets pass.
-fn allowed(workload: &Workload, api_server: Option<IpAddr>) -> Vec<FilterChain> {
+/// What DROP_ALL lets pass, on one port or on any, besides DNS.
+fn allowed(workload: &Workload, api_server: Option<IpAddr>, port: Option<u16>) -> [FilterChain; 2] {
     let range = |(ip, bits): (&str, u32)| CidrRange { address_prefix: ip.to_owned(), prefix_len: number(bits) };
     let mut prefix_ranges: Vec<_> = LINK_LOCAL.into_iter().map(range).collect();
-    let bits = |ip: &IpAddr| if ip.is_ipv4() { 32 } else { 128 };
-    prefix_ranges.extend(api_server.map(|ip| range((&ip.to_string(), bits(&ip)))));
+    prefix_ranges.extend(api_server.map(only));
+    let destination_port = port.and_then(|port| number(port.into()));
     let by_name = FilterChainMatch {
+        destination_port,
         transport_protocol: "tls".to_owned(),
         server_names: AWS.map(str::to_owned).to_vec(),
         ..FilterChainMatch::default()
     };
-    let by_address = FilterChainMatch { prefix_ranges, ..FilterChainMatch::default() };
+    let by_address = FilterChainMatch { destination_port, prefix_ranges, ..FilterChainMatch::default() };
+    [("amazonaws", by_name), ("platform", by_address)]
+        .map(|(name, matches)| filter_chain(&named(name, port), matches, tcp::filter(workload, PASSTHROUGH)))
+}
+
+fn dns(workload: &Workload) -> Option<FilterChain> {
     let dns = FilterChainMatch { destination_port: number(DNS_PORT.into()), ..FilterChainMatch::default() };
-    [("amazonaws", by_name), ("platform", by_address), ("dns", dns)]
-        .map(|(name, matches)| filter_chain(name, matches, tcp(workload, PASSTHROUGH)))
-        .into()
+    Some(filter_chain("dns", dns, tcp::filter(workload, PASSTHROUGH)))
+}
+
+fn named(name: &str, port: Option<u16>) -> String {
+    port.map_or_else(|| name.to_owned(), |port| format!("{name}_{port}"))
 }
 
 /// A listener on a port of all addresses.
@@ -126,32 +142,11 @@ pub fn listener(name: &str, port: u16) -> Listener {
     Listener { name: name.to_owned(), address: address("0.0.0.0", port), ..Listener::default() }
 }
 
-fn filter_chain(name: &str, matches: FilterChainMatch, filter: Filter) -> FilterChain {
+pub fn filter_chain(name: &str, matches: FilterChainMatch, filter: Filter) -> FilterChain {
     FilterChain {
         name: name.to_owned(),
         filter_chain_match: Some(matches),
         filters: vec![filter],
         ..FilterChain::default()
     }
-}
-
-/// A listener filter that reads nothing from connections to a port where the server speaks first.
-fn but_server_first(filter: ListenerFilter) -> ListenerFilter {
-    let to = |(first, last): (u16, u16)| ListenerFilterChainMatchPredicate {
-        rule: Some(Rule::DestinationPortRange(Int32Range { start: first.into(), end: i32::from(last) + 1 })),
-    };
-    let rules = SERVER_FIRST.map(to).into();
-    let any = ListenerFilterChainMatchPredicate { rule: Some(Rule::OrMatch(MatchSet { rules })) };
-    ListenerFilter { filter_disabled: Some(any), ..filter }
-}
-
-fn tcp(workload: &Workload, cluster: &str) -> Filter {
-    network_filter(&TcpProxy {
-        access_log: access_log::encode(workload.access_log),
-        stat_prefix: cluster.to_owned(),
-        cluster_specifier: Some(tcp_proxy::ClusterSpecifier::Cluster(cluster.to_owned())),
-        // Both ends know how long a connection may be silent; Envoy would close it after an hour.
-        idle_timeout: duration(Duration::ZERO),
-        ..TcpProxy::default()
-    })
 }

@@ -4,7 +4,8 @@
 //! **Ingress**, port 15000: each listener of the workload goes to the application on loopback, by original destination.
 //!
 //! **Egress**, port 15001: HTTP on any port goes by its Host: a backend's name, alone or with its port, takes the routes
-//! of that VirtualService; each upstream is a cluster whose endpoints come by EDS. All else depends on the mesh's
+//! of that VirtualService; each upstream is a cluster whose endpoints come by EDS. Connections to a backend that is called
+//! by TCP go by their port, and by their address where the backend's host is a Service of the cluster. All else depends on the mesh's
 //! egressFilter. As in App Mesh, ALLOW_ALL lets it pass to where it was going, and DROP_ALL, the default, only
 //! - to AWS: HTTP by Host, TLS by server name;
 //! - to link-local addresses, where EKS gives credentials (metadata of the instance is never captured);
@@ -31,6 +32,7 @@ mod resource;
 mod retries;
 mod route;
 mod route_match;
+mod tcp;
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -78,7 +80,7 @@ fn sidecar(workload: &Workload, api_server: Option<IpAddr>) -> Configuration {
         }
     }
     configuration.clusters = clusters.iter().map(|cluster| Resource::new(&cluster.name, cluster)).collect();
-    let listeners = [listener::ingress(workload), listener::egress(workload, api_server)];
+    let listeners = [listener::ingress(workload), listener::egress(workload, &names, api_server)];
     configuration.listeners = listeners.iter().map(|listener| Resource::new(&listener.name, listener)).collect();
     let routes = route::egress(workload, &names);
     configuration.routes = [Resource::new(&routes.name, &routes)].into_iter().collect();

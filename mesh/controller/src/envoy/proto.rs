@@ -1,12 +1,12 @@
 //! Builds the few forms of Envoy's protos that are used here.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use envoy_types::pb::{
     envoy::{
         config::{
             core::v3::{
-                Address, AggregatedConfigSource, ApiVersion, ConfigSource, SocketAddress,
+                Address, AggregatedConfigSource, ApiVersion, CidrRange, ConfigSource, SocketAddress,
                 address::Address as AddressKind, config_source::ConfigSourceSpecifier, socket_address::PortSpecifier,
             },
             endpoint::v3::{
@@ -53,6 +53,12 @@ pub fn address(ip: &str, port: u16) -> Option<Address> {
         ..SocketAddress::default()
     };
     Some(Address { address: Some(AddressKind::SocketAddress(socket)) })
+}
+
+/// The one address.
+pub fn only(ip: IpAddr) -> CidrRange {
+    let bits = if ip.is_ipv4() { 32 } else { 128 };
+    CidrRange { address_prefix: ip.to_string(), prefix_len: number(bits) }
 }
 
 /// "Ask on the stream this came by."

@@ -41,6 +41,11 @@ pub fn encode(policy: Option<&model::RetryPolicy>) -> RetryPolicy {
         RetryOn::ClientError => &["retriable-4xx"],
         RetryOn::StreamError => &["refused-stream"],
         RetryOn::ConnectionError => &["connect-failure"],
+        RetryOn::Cancelled => &["cancelled"],
+        RetryOn::DeadlineExceeded => &["deadline-exceeded"],
+        RetryOn::Internal => &["internal"],
+        RetryOn::ResourceExhausted => &["resource-exhausted"],
+        RetryOn::Unavailable => &["unavailable"],
     });
     let events: BTreeSet<_> = events.copied().collect();
     RetryPolicy {

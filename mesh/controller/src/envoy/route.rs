@@ -18,7 +18,7 @@ use super::{
     proto::{duration, number},
     retries, route_match,
 };
-use crate::model::{self, Backend, Egress, Routing, Workload};
+use crate::model::{self, Backend, Egress, RoutedListener, Routing, Workload};
 
 /// The routes of what the application sends.
 pub const EGRESS_ROUTES: &str = "rds_egress";
@@ -26,11 +26,14 @@ pub const EGRESS_ROUTES: &str = "rds_egress";
 pub const AWS: [&str; 5] =
     ["*.amazonaws.com", "*.amazonaws.com.cn", "*.api.aws", "*.api.amazonwebservices.com.cn", "*.on.aws"];
 
+/// The port of requests that name none.
+const HTTP_PORT: u16 = 80;
 /// A request without a timeout of its own; App Mesh's default.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 /// Encodes where what the application sends goes, by host.
 pub fn egress(workload: &Workload, names: &Names<'_>) -> RouteConfiguration {
-    let mut virtual_hosts: Vec<_> = workload.backends.iter().map(|backend| virtual_host(backend, names)).collect();
+    let mut virtual_hosts: Vec<_> =
+        workload.backends.iter().flat_map(|backend| backend_hosts(backend, names)).collect();
     virtual_hosts.extend(other_hosts(workload));
     RouteConfiguration { name: EGRESS_ROUTES.to_owned(), virtual_hosts, ..RouteConfiguration::default() }
 }
@@ -49,21 +52,29 @@ pub fn to_application(cluster: &str) -> RouteConfiguration {
     RouteConfiguration { name: cluster.to_owned(), virtual_hosts: vec![host], ..RouteConfiguration::default() }
 }
 
-fn virtual_host(backend: &Backend, names: &Names<'_>) -> VirtualHost {
-    let Backend { mesh, host, routing } = backend;
-    let routes = match routing {
-        Some(routing) => routing.routes.iter().map(|one| route(mesh, routing, one, names)).collect(),
-        None => {
-            let why = format!("no route published for VirtualService {host} in mesh {mesh}");
-            vec![everything(refuse(503, &format!("{why}: is its ARN right, and its cluster's controller at work?")))]
+/// A virtual host for each port that a backend's requests come to. A request that names no port is one of port 80, but
+/// most backends have one port only and are called on it by the name alone.
+fn backend_hosts(backend: &Backend, names: &Names<'_>) -> Vec<VirtualHost> {
+    let Backend { mesh, host, routing, .. } = backend;
+    let virtual_host =
+        |name: String, domains: Vec<String>, routes| VirtualHost { name, domains, routes, ..VirtualHost::default() };
+    let any_port = || vec![host.clone(), format!("{host}:*")];
+    let Some(routing) = routing else {
+        let why = format!("no route published for VirtualService {host} in mesh {mesh}");
+        let why = format!("{why}: is its ARN right, and its cluster's controller at work?");
+        return vec![virtual_host(host.clone(), any_port(), vec![everything(refuse(503, &why))])];
+    };
+    let default = routing.http().find(|listener| listener.port.port == HTTP_PORT).or_else(|| routing.http().next());
+    let of_port = |listener: &RoutedListener| {
+        let routes = listener.routes.iter().map(|one| route(mesh, routing, one, names)).collect();
+        if default.is_some_and(|default| default.port == listener.port) {
+            virtual_host(host.clone(), any_port(), routes)
+        } else {
+            let name = format!("{host}:{}", listener.port.port);
+            virtual_host(name.clone(), vec![name], routes)
         }
     };
-    VirtualHost {
-        name: host.clone(),
-        domains: vec![host.clone(), format!("{host}:*")],
-        routes,
-        ..VirtualHost::default()
-    }
+    routing.http().map(of_port).collect()
 }
 
 fn route(mesh: &str, routing: &Routing, route: &model::Route, names: &Names<'_>) -> Route {

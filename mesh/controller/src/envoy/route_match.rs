@@ -2,8 +2,10 @@
 
 use envoy_types::pb::envoy::{
     config::route::v3::{
-        HeaderMatcher, QueryParameterMatcher, RouteMatch, header_matcher::HeaderMatchSpecifier,
-        query_parameter_matcher::QueryParameterMatchSpecifier, route_match::PathSpecifier,
+        HeaderMatcher, QueryParameterMatcher, RouteMatch,
+        header_matcher::HeaderMatchSpecifier,
+        query_parameter_matcher::QueryParameterMatchSpecifier,
+        route_match::{GrpcRouteMatchOptions, PathSpecifier},
     },
     r#type::{
         matcher::v3::{
@@ -30,6 +32,7 @@ pub fn encode(route_match: &model::RouteMatch) -> RouteMatch {
     RouteMatch {
         path_specifier: Some(path),
         headers: scheme.into_iter().chain(method).chain(route_match.headers.iter().map(header)).collect(),
+        grpc: route_match.grpc.then(GrpcRouteMatchOptions::default),
         query_parameters: route_match.query_parameters.iter().map(parameter).collect(),
         ..RouteMatch::default()
     }

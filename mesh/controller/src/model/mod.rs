@@ -12,6 +12,7 @@ mod published;
 mod regex;
 mod route;
 mod route_match;
+mod tcp;
 mod upstream;
 mod workload;
 
@@ -22,7 +23,8 @@ pub use policy::{HealthCheck, HealthCheckProtocol, RetryOn, RetryPolicy, Timeout
 pub use problem::{Invalid, Problem, Reason};
 pub use published::Published;
 pub use regex::Regex;
-pub use route::{Route, Routing, Target};
+pub use route::{Route, RoutedListener, Routing, Target};
 pub use route_match::{HeaderMatch, HeaderName, PathMatch, QueryMatch, RouteMatch, Scheme, ValueMatch};
+pub use tcp::TcpBackend;
 pub use upstream::{CloudMapDiscovery, Discovery, DnsDiscovery, Upstream};
 pub use workload::{Backend, Egress, Listener, Port, Protocol, Proxy, Workload};

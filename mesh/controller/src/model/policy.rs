@@ -73,7 +73,7 @@ impl RetryPolicy {
     /// It has none.
     pub fn new(on: Vec<RetryOn>, max_retries: u32, per_retry_timeout_millis: u64) -> Result<Self, Invalid> {
         if on.is_empty() {
-            return Err(Invalid::new("needs one of httpRetryEvents and tcpRetryEvents"));
+            return Err(Invalid::new("needs a retry event"));
         }
         Ok(Self { on, max_retries, per_retry_timeout_millis })
     }
@@ -93,6 +93,16 @@ pub enum RetryOn {
     StreamError,
     /// A connection that does not come about.
     ConnectionError,
+    /// Status 1 of gRPC.
+    Cancelled,
+    /// Status 4 of gRPC.
+    DeadlineExceeded,
+    /// Status 13 of gRPC.
+    Internal,
+    /// Status 8 of gRPC.
+    ResourceExhausted,
+    /// Status 14 of gRPC.
+    Unavailable,
 }
 
 /// How long a request may take.

@@ -61,6 +61,8 @@ pub enum Reason {
     ProviderNotActive,
     /// Another VirtualService of the mesh has the same host, and is older.
     HostConflict,
+    /// Two backends are called by TCP on the same port, and nothing tells their connections apart.
+    PortConflict,
     /// All targets of a route have weight 0.
     NoWeight,
     /// The Cloud Map namespace does not exist.

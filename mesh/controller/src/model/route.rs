@@ -4,22 +4,46 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{Port, RetryPolicy, RouteMatch, ServiceKey, Timeouts, Upstream};
+use super::{Port, Protocol, RetryPolicy, RouteMatch, ServiceKey, Timeouts, Upstream};
 
 /// What one VirtualService routes to, and all that a caller must know of the upstreams behind it. It is made from this
 /// cluster's objects or from what another cluster publishes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Routing {
-    /// What callers speak, and on which port.
-    pub listener: Port,
-    /// The first that matches takes the request.
-    pub routes: Vec<Route>,
-    /// The targets, by `awsName` of the VirtualNode.
+    /// What callers speak, and on which ports; at least one.
+    pub listeners: Vec<RoutedListener>,
+    /// The targets, by `awsName` of the VirtualNode. One of another port than the first listener's is `<name>:<port>`.
     pub upstreams: BTreeMap<String, Upstream>,
 }
 
+/// A port of a VirtualService, and where its requests go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RoutedListener {
+    /// The port.
+    #[serde(flatten)]
+    pub port: Port,
+    /// The first that matches takes the request. Of tcp the first takes every connection; its match, retries and request
+    /// timeout have no meaning there.
+    pub routes: Vec<Route>,
+}
+
 impl Routing {
+    /// What is called on one port.
+    pub fn of_port(port: Port, routes: Vec<Route>, upstreams: BTreeMap<String, Upstream>) -> Self {
+        Self { listeners: vec![RoutedListener { port, routes }], upstreams }
+    }
+
+    /// The listeners that requests come to; the first of them, or that of port 80, also takes those that name no port.
+    pub fn http(&self) -> impl Iterator<Item = &RoutedListener> {
+        self.listeners.iter().filter(|listener| listener.port.protocol != Protocol::Tcp)
+    }
+
+    /// The listeners that connections come to.
+    pub fn tcp(&self) -> impl Iterator<Item = &RoutedListener> {
+        self.listeners.iter().filter(|listener| listener.port.protocol == Protocol::Tcp)
+    }
+
     /// The Cloud Map services of all upstreams.
     pub fn services(&self) -> impl Iterator<Item = &ServiceKey> {
         self.upstreams.values().filter_map(|upstream| upstream.discovery.cloud_map()).map(|discovery| &discovery.key)

@@ -13,6 +13,9 @@ const LONGEST_NAME: usize = 1024;
 pub struct RouteMatch {
     /// The path, without its query.
     pub path: PathMatch,
+    /// Whether requests of gRPC are meant only.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub grpc: bool,
     /// The scheme.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scheme: Option<Scheme>,
@@ -60,6 +63,20 @@ impl PathMatch {
     /// It does not begin with `/`.
     pub fn exact(path: String) -> Result<Self, Invalid> {
         rooted(path).map(Self::Exact)
+    }
+
+    /// The path of a method of gRPC, or what those of a service begin with.
+    ///
+    /// # Errors
+    /// A name is empty, or has a `/` in it.
+    pub fn grpc(service: &str, method: Option<&str>) -> Result<Self, Invalid> {
+        if [Some(service), method].into_iter().flatten().any(|name| name.is_empty() || name.contains('/')) {
+            return Err(Invalid::new("is no name of a service and a method of gRPC: it is empty, or has a / in it"));
+        }
+        Ok(match method {
+            Some(method) => Self::Exact(format!("/{service}/{method}")),
+            None => Self::Prefix(format!("/{service}/")),
+        })
     }
 }
 

@@ -1,6 +1,6 @@
 //! Describes a workload: pods of one VirtualNode, as their Envoys see the mesh, and what else Envoys are configured from.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -101,6 +101,9 @@ pub struct Backend {
     pub mesh: String,
     /// The host that is called, `awsName` of the VirtualService.
     pub host: String,
+    /// The addresses of the Service of that host, if it is one of this cluster with addresses of its own.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub addresses: BTreeSet<IpAddr>,
     /// Where requests go; `None` where nobody publishes it.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "shared")]
     pub routing: Option<Arc<Routing>>,

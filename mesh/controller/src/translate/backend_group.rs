@@ -20,22 +20,22 @@ impl Check for BackendGroup {
     fn check(&self, _: Place<'_>, _: &mut Problems) {}
 }
 
-/// Namespace and name of each VirtualService that a node calls by its groups.
-pub fn members(node: &VirtualNode, snapshot: &Snapshot) -> Vec<(String, String)> {
+/// The VirtualServices that a node calls by its groups: the group's place in the spec, namespace and name.
+pub fn members(node: &VirtualNode, snapshot: &Snapshot) -> Vec<(usize, String, String)> {
     let own = node.namespace().unwrap_or_default();
-    let groups = node.spec.backend_groups.iter().flatten();
+    let groups = node.spec.backend_groups.iter().flatten().enumerate();
     groups
-        .flat_map(|reference| match references::seen_from(&own, reference) {
+        .flat_map(|(index, reference)| match references::seen_from(&own, reference) {
             (namespace, ALL) => {
                 let all = snapshot.virtual_services.of_namespace(namespace);
-                all.map(|service| (namespace.to_owned(), service.name_any())).collect::<Vec<_>>()
+                all.map(|service| (index, namespace.to_owned(), service.name_any())).collect::<Vec<_>>()
             }
             (namespace, name) => {
                 let group = snapshot.backend_groups.get(namespace, name);
                 let members = group.into_iter().flat_map(|group| group.spec.virtual_services.iter().flatten());
                 let member = |reference: &Reference| {
                     let (namespace, name) = references::seen_from(namespace, reference);
-                    (namespace.to_owned(), name.to_owned())
+                    (index, namespace.to_owned(), name.to_owned())
                 };
                 members.map(member).collect()
             }

@@ -148,7 +148,8 @@ fn http_match(given: &HttpGatewayRouteMatch, path: &str, problems: &mut Problems
         }
         _ => prefix,
     };
-    let like_a_router = HttpRouteMatch { prefix, path: whole, scheme: None, query_parameters, method, headers };
+    let like_a_router =
+        HttpRouteMatch { prefix, path: whole, scheme: None, port: None, query_parameters, method, headers };
     route_match::http(&like_a_router, path, problems)
 }
 

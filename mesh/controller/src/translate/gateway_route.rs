@@ -65,7 +65,7 @@ fn specificity(route: &model::GatewayRoute) -> impl Ord + use<> {
         Some(HostMatch::Suffix(suffix)) => (1, suffix.len()),
         Some(HostMatch::Exact(name)) => (2, name.len()),
     };
-    let RouteMatch { path, scheme: _, method, headers, query_parameters } = &route.route_match;
+    let RouteMatch { path, scheme: _, grpc: _, method, headers, query_parameters } = &route.route_match;
     let path = match path {
         PathMatch::Prefix(prefix) => (0, prefix.len()),
         PathMatch::Regex(expression) => (1, expression.as_str().len()),

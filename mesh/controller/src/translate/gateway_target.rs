@@ -1,6 +1,9 @@
 //! Translates which VirtualService the requests of a GatewayRoute go to.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use kube::ResourceExt as _;
 use mesh_api::{Arn, GatewayRoute, GatewayRouteTarget, MeshObject as _, VirtualService, arn::MeshResource};
@@ -13,7 +16,7 @@ use super::{
 };
 use crate::{
     cluster::{Object, Snapshot},
-    model::{Backend, ObjectKey, Published, Reason, VirtualServiceKey},
+    model::{Backend, ObjectKey, Published, Reason, Routing, VirtualServiceKey},
 };
 
 /// The VirtualService that a route's requests go to. One that does not exist answers for nothing.
@@ -25,19 +28,18 @@ pub fn translate(
     published: &mut BTreeSet<VirtualServiceKey>,
 ) -> Option<Backend> {
     let own = route.namespace().unwrap_or_default();
-    let of_port = |mut backend: Backend| {
-        // A port that is not there is a problem of the route, and leads nowhere.
-        let is_there = |port: u16| backend.routing.as_ref().is_some_and(|routing| routing.listener.port == port);
-        if target.port.is_some_and(|port| !is_there(port)) {
-            backend.routing = None;
-        }
-        backend
+    // A port that is not there is a problem of the route, and leads nowhere.
+    let of_port = |backend: Backend| Backend {
+        routing: backend.routing.as_ref().and_then(|routing| on_one_port(routing, target.port)),
+        addresses: BTreeSet::new(),
+        ..backend
     };
     if let Some(reference) = &target.virtual_service.virtual_service_ref {
         let (namespace, name) = references::seen_from(&own, reference);
         let absent = || Backend {
             mesh: super::mesh_name(route, context.snapshot).unwrap_or_default(),
             host: VirtualService::default_aws_name(name, namespace),
+            addresses: BTreeSet::new(),
             routing: None,
         };
         return Some(of_port(services.get(namespace, name).map_or_else(absent, Service::backend)));
@@ -50,7 +52,16 @@ pub fn translate(
     let keys = published_keys(route, &arn, context.snapshot);
     let routing = keys.iter().filter_map(|key| context.published.get(key)).find_map(Published::routing).cloned();
     published.extend(keys);
-    Some(of_port(Backend { mesh: arn.mesh.clone(), host: host.clone(), routing }))
+    Some(of_port(Backend { mesh: arn.mesh.clone(), host: host.clone(), addresses: BTreeSet::new(), routing }))
+}
+
+/// What is called on a port, or on the first where requests are taken if none is asked for.
+fn on_one_port(routing: &Arc<Routing>, asked: Option<u16>) -> Option<Arc<Routing>> {
+    let listener = routing.http().find(|listener| asked.is_none_or(|port| listener.port.port == port))?;
+    Some(match routing.listeners[..] {
+        [_] => routing.clone(),
+        _ => Arc::new(Routing { listeners: vec![listener.clone()], upstreams: routing.upstreams.clone() }),
+    })
 }
 
 /// Where a VirtualService of another cluster is looked for: in the Cloud Map namespaces that this cluster's VirtualNodes of
@@ -109,12 +120,16 @@ pub fn report(
         }
         return;
     }
-    let without_port = GatewayRouteTarget { port: None, ..target.clone() };
-    let backend = translate(route, &without_port, services, context, &mut BTreeSet::new());
-    if let (Some(port), Some(routing)) = (target.port, backend.and_then(|backend| backend.routing))
-        && routing.listener.port != port
+    let reference = target.virtual_service.virtual_service_ref.as_ref();
+    let reference = reference.map(|reference| references::seen_from(&own, reference));
+    let service = reference.and_then(|(namespace, name)| services.get(namespace, name));
+    let service =
+        service.or_else(|| services.by_arn(&target.virtual_service.virtual_service_arn.as_ref()?.parse().ok()?));
+    if let (Some(port), Some(routing)) = (target.port, service.and_then(|service| service.backend().routing))
+        && on_one_port(&routing, Some(port)).is_none()
     {
-        let message = format!("the target's listener has port {}, not {port}", routing.listener.port);
+        let ports: Vec<_> = routing.http().map(|listener| listener.port.port.to_string()).collect();
+        let message = format!("requests for the target are taken on port {}, not {port}", ports.join(", "));
         problems.add(Reason::TargetNotFound, format!("{path}.port"), message);
     }
 }

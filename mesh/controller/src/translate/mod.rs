@@ -17,6 +17,7 @@ mod published;
 mod references;
 mod registration;
 mod retries;
+mod route;
 mod route_match;
 mod virtual_gateway;
 mod virtual_node;

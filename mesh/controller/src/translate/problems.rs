@@ -1,5 +1,7 @@
 //! Collects what is wrong with objects.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::core::Selector;
 use mesh_api::PortMapping;
@@ -70,14 +72,13 @@ pub fn selector(path: &str, selector: Option<&LabelSelector>, problems: &mut Pro
     }
 }
 
-/// Notes listeners beyond the first, and protocols other than http.
+/// Notes listeners of the same port.
 pub fn listeners(ports: impl Iterator<Item = PortMapping>, problems: &mut Problems) {
-    for (index, port) in ports.enumerate() {
-        if index > 0 {
-            let message = "more than one listener is not supported";
-            problems.add(Reason::Unsupported, format!("spec.listeners[{index}]"), message);
-        } else if port.protocol != mesh_api::Protocol::Http {
-            problems.add(Reason::Unsupported, "spec.listeners[0].portMapping.protocol", "only http is supported");
+    let mut seen = BTreeSet::new();
+    for (index, PortMapping { port, .. }) in ports.enumerate() {
+        if !seen.insert(port) {
+            let path = format!("spec.listeners[{index}].portMapping.port");
+            problems.invalid(path, format!("{port} is the port of another listener too"));
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Translates which requests a route takes.
 
-use mesh_api::{HeaderMatchMethod, HttpPathMatch, HttpRouteHeader, HttpRouteMatch, HttpScheme};
+use mesh_api::{GrpcRouteMatch, HeaderMatchMethod, HttpPathMatch, HttpRouteHeader, HttpRouteMatch, HttpScheme};
 
 use super::problems::Problems;
 use crate::model::{HeaderMatch, HeaderName, Invalid, PathMatch, QueryMatch, Regex, RouteMatch, Scheme, ValueMatch};
@@ -19,9 +19,7 @@ pub fn http(given: &HttpRouteMatch, path: &str, problems: &mut Problems) -> Opti
             None
         }
     };
-    let headers = given.headers.iter().flatten().enumerate();
-    let headers: Vec<_> =
-        headers.map(|(index, given)| header(given, &format!("{path}.headers[{index}]"), problems)).collect();
+    let headers = self::headers(given.headers.as_deref(), &format!("{path}.headers"), problems);
     let parameters = given.query_parameters.iter().flatten().enumerate();
     let parameters: Vec<_> = parameters
         .map(|(index, given)| {
@@ -31,14 +29,37 @@ pub fn http(given: &HttpRouteMatch, path: &str, problems: &mut Problems) -> Opti
         .collect();
     Some(RouteMatch {
         path: matched?,
+        grpc: false,
         scheme: given.scheme.map(|scheme| match scheme {
             HttpScheme::Http => Scheme::Http,
             HttpScheme::Https => Scheme::Https,
         }),
         method: given.method.map(|method| method.to_string()),
-        headers: headers.into_iter().collect::<Option<_>>()?,
+        headers: headers?,
         query_parameters: parameters.into_iter().collect::<Option<_>>()?,
     })
+}
+
+/// The requests that a route for gRPC takes; `None` if that makes no sense.
+pub fn grpc(given: &GrpcRouteMatch, path: &str, problems: &mut Problems) -> Option<RouteMatch> {
+    let matched = match (&given.service_name, given.method_name.as_deref()) {
+        (None, None) => Some(PathMatch::default()),
+        (Some(service), method) => problems.take(path, PathMatch::grpc(service, method)),
+        (None, Some(_)) => {
+            problems.invalid(format!("{path}.methodName"), "needs serviceName too");
+            None
+        }
+    };
+    let metadata = headers(given.metadata.as_deref(), &format!("{path}.metadata"), problems);
+    Some(RouteMatch { path: matched?, grpc: true, headers: metadata?, ..RouteMatch::default() })
+}
+
+/// What headers must be; `None` if that makes no sense.
+pub fn headers(given: Option<&[HttpRouteHeader]>, path: &str, problems: &mut Problems) -> Option<Vec<HeaderMatch>> {
+    let given = given.unwrap_or_default().iter().enumerate();
+    // All of them, so that all problems are found.
+    let headers: Vec<_> = given.map(|(index, given)| header(given, &format!("{path}[{index}]"), problems)).collect();
+    headers.into_iter().collect()
 }
 
 /// What a header must be; `None` if that makes no sense.

@@ -12,13 +12,14 @@ use super::{
     Context, Report, Translated, account, backend_group, logging,
     problems::{Check, Place, Problems, check, listeners, port, selector},
     published, references,
-    virtual_service::{Service, Services},
+    virtual_service::{self, Services},
 };
 use crate::{
     cluster::Object,
     model::{
         self, CloudMapDiscovery, Discovery, DnsDiscovery, Egress, HealthCheck, HealthCheckProtocol, Listener, Port,
-        Proxy, Published, Reason, ServiceKey, Upstream, VirtualServiceKey, Workload, WorkloadKind, WorkloadName,
+        Proxy, Published, Reason, ServiceKey, TcpBackend, Upstream, VirtualServiceKey, Workload, WorkloadKind,
+        WorkloadName,
     },
 };
 
@@ -54,31 +55,48 @@ impl Check for VirtualNode {
     }
 }
 
-/// The workload of a VirtualNode; `None` while its mesh is not known.
-pub fn translate(node: &Object<VirtualNode>, services: &Services, context: Context<'_>) -> Option<Translated> {
-    let mesh = context.snapshot.mesh(&node.spec.mesh_ref.as_ref()?.name)?;
+/// What a VirtualNode calls.
+struct Backends {
+    /// Those that exist, each with its place in the spec.
+    by_path: Vec<(String, model::Backend)>,
+    /// The VirtualServices of other clusters among them.
+    published: BTreeSet<VirtualServiceKey>,
+}
+
+fn backends(node: &Object<VirtualNode>, services: &Services, context: Context<'_>) -> Backends {
     let own = node.namespace().unwrap_or_default();
-    let (mut backends, mut published) = (Vec::new(), BTreeSet::new());
-    for backend in node.spec.backends.iter().flatten() {
+    let mut backends = Backends { by_path: Vec::new(), published: BTreeSet::new() };
+    for (index, backend) in node.spec.backends.iter().flatten().enumerate() {
+        let path = format!("spec.backends[{index}].virtualService");
         let backend = &backend.virtual_service;
         if let Some(reference) = &backend.virtual_service_ref {
             let (namespace, name) = references::seen_from(&own, reference);
-            backends.extend(services.get(namespace, name).map(Service::backend));
+            backends.by_path.extend(services.get(namespace, name).map(|service| (path, service.backend())));
         } else if let Some(arn) = backend.virtual_service_arn.as_ref().and_then(|arn| arn.parse::<Arn>().ok()) {
             let MeshResource::VirtualService(host) = &arn.resource else { continue };
             if let Some(service) = services.by_arn(&arn) {
-                backends.push(service.backend());
+                backends.by_path.push((path, service.backend()));
                 continue;
             }
             let key = published_key(node, &arn);
             let routing = key.as_ref().and_then(|key| context.published.get(key)).and_then(Published::routing).cloned();
-            backends.push(model::Backend { mesh: arn.mesh.clone(), host: host.clone(), routing });
-            published.extend(key);
+            let backend = virtual_service::backend(arn.mesh.clone(), host.clone(), routing, context.snapshot);
+            backends.by_path.push((path, backend));
+            backends.published.extend(key);
         }
     }
-    for (namespace, name) in backend_group::members(node, context.snapshot) {
-        backends.extend(services.get(&namespace, &name).map(Service::backend));
+    for (index, namespace, name) in backend_group::members(node, context.snapshot) {
+        let path = format!("spec.backendGroups[{index}]");
+        backends.by_path.extend(services.get(&namespace, &name).map(|service| (path, service.backend())));
     }
+    backends
+}
+
+/// The workload of a VirtualNode; `None` while its mesh is not known.
+pub fn translate(node: &Object<VirtualNode>, services: &Services, context: Context<'_>) -> Option<Translated> {
+    let mesh = context.snapshot.mesh(&node.spec.mesh_ref.as_ref()?.name)?;
+    let Backends { by_path, published } = backends(node, services, context);
+    let mut backends: Vec<_> = by_path.into_iter().map(|(_, backend)| backend).collect();
     // The sort is stable: what the node names itself comes before what its groups name.
     backends.sort_by(|a, b| a.host.cmp(&b.host));
     backends.dedup_by(|a, b| a.host == b.host);
@@ -99,10 +117,23 @@ pub fn translate(node: &Object<VirtualNode>, services: &Services, context: Conte
     Some(Translated { workload: Proxy::Sidecar(workload).into(), published, services })
 }
 
-/// A VirtualNode as its callers see it. One without a listener is called on the port that the caller uses.
-pub fn upstream(node: &Object<VirtualNode>, caller: Port) -> Upstream {
-    let listener = node.spec.listeners.iter().flatten().next();
-    let port = listener.map_or(caller, |listener| port(listener.port_mapping));
+/// A VirtualNode as its callers see it, with its key in a [`Routing`](model::Routing): as it listens on the port that
+/// they ask for, else on the port that they use themselves, else on the first. One without a listener is called on the
+/// port that the caller uses.
+pub fn upstream(node: &Object<VirtualNode>, asked: Option<u16>, caller: Port) -> (String, Upstream) {
+    let listeners = node.spec.listeners.as_deref().unwrap_or_default();
+    let on = |port: u16| listeners.iter().find(|listener| listener.port_mapping.port == port);
+    let listener = match asked {
+        Some(asked) => on(asked),
+        None => on(caller.port).or_else(|| listeners.first()),
+    };
+    let called = Port { port: asked.unwrap_or(caller.port), ..caller };
+    let port = listener.map_or(called, |listener| port(listener.port_mapping));
+    let is_first = listeners.first().is_none_or(|first| first.port_mapping.port == port.port);
+    let key = if is_first { node.aws_name() } else { format!("{}:{}", node.aws_name(), port.port) };
+    if listener.is_none() && !listeners.is_empty() {
+        return (key, Upstream { port, discovery: Discovery::None, health_check: None });
+    }
     let policy = listener.and_then(|listener| listener.health_check.as_ref());
     let health_check = policy.and_then(|policy| health_check(policy, "", &mut Problems::default()));
     let ServiceDiscovery { dns, .. } = node.spec.service_discovery.clone().unwrap_or_default();
@@ -115,7 +146,7 @@ pub fn upstream(node: &Object<VirtualNode>, caller: Port) -> Upstream {
         (Some(discovery), None) => Discovery::CloudMap(discovery),
         (None, None) => Discovery::None,
     };
-    Upstream { port, discovery, health_check }
+    (key, Upstream { port, discovery, health_check })
 }
 
 /// Where in Cloud Map a node's pods are registered.
@@ -163,10 +194,32 @@ pub fn report(node: &Object<VirtualNode>, services: &Services, context: Context<
         }
     }
     backend_group::missing(node, snapshot, &mut problems);
+    port_conflicts(&backends(node, services, context).by_path, &mut problems);
     Report {
         arn: Some(account::arn(account, &mesh, MeshResource::VirtualNode(node.aws_name()))),
         problems: [check(node, Place { account, mesh: Some(&mesh) }), problems.into_vec()].concat(),
         ..Report::default()
+    }
+}
+
+/// Notes backends that are called by TCP, and that nothing tells apart. Connections to neither of them are taken.
+fn port_conflicts(backends: &[(String, model::Backend)], problems: &mut Problems) {
+    let backends: Vec<_> = backends
+        .iter()
+        .flat_map(|(path, backend)| {
+            let slice = std::slice::from_ref(backend);
+            TcpBackend::all(slice).into_iter().map(move |backend| (path, backend))
+        })
+        .collect();
+    for (path, one) in &backends {
+        let Some((_, other)) = backends.iter().find(|(_, other)| other.conflicts(one)) else { continue };
+        let (host, port) = (&one.backend.host, one.listener.port.port);
+        let message = format!(
+            "tcp connections to port {port} may be for {host} or for {}: give each a Service with an address of its own, \
+             or a port of its own",
+            other.backend.host
+        );
+        problems.add(Reason::PortConflict, *path, message);
     }
 }
 

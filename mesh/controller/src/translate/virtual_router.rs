@@ -3,66 +3,80 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kube::ResourceExt as _;
-use mesh_api::{HttpRoute, HttpTimeout, MeshObject as _, Reference, Route, VirtualRouter, arn::MeshResource};
+use mesh_api::{MeshObject as _, VirtualRouter, WeightedTarget, arn::MeshResource};
 
 use super::{
     Context, Report, account,
-    problems::{Check, Place, Problems, check, listeners, millis, port},
-    references, retries, route_match, virtual_node,
+    problems::{self, Check, Place, Problems, check, port},
+    references,
+    route::{self, RouteKind, Translated},
+    virtual_node,
 };
 use crate::{
     cluster::{Object, Snapshot},
-    model::{self, Discovery, Reason, RetryPolicy, RouteMatch, Routing, Target, Timeouts, Upstream},
+    model::{self, Discovery, Port, Reason, RoutedListener, Routing, Target, Upstream},
 };
 
 impl Check for VirtualRouter {
     fn check(&self, _: Place<'_>, problems: &mut Problems) {
-        listeners(self.spec.listeners.iter().flatten().map(|listener| listener.port_mapping), problems);
+        problems::listeners(self.spec.listeners.iter().flatten().map(|listener| listener.port_mapping), problems);
+        let listeners = ports(self);
         let mut names = BTreeSet::new();
         for (index, route) in self.spec.routes.iter().flatten().enumerate() {
             let path = format!("spec.routes[{index}]");
             if !names.insert(&route.name) {
                 problems.invalid(format!("{path}.name"), format!("{} is the name of another route too", route.name));
             }
-            self::route(route, &path, problems);
-            targets(route, &path, problems);
+            route::check(route, &listeners, &path, problems);
         }
     }
+}
+
+fn ports(router: &VirtualRouter) -> Vec<Port> {
+    router.spec.listeners.iter().flatten().map(|listener| port(listener.port_mapping)).collect()
 }
 
 /// Where the requests of a router go; nowhere if it has no listener. A route that cannot be translated is left out, and a
 /// target that does not exist keeps its share, so that no other gets more than its own.
 pub fn routing(router: &Object<VirtualRouter>, snapshot: &Snapshot) -> Option<Routing> {
     let own = router.namespace().unwrap_or_default();
-    let listener = port(router.spec.listeners.as_ref()?.first()?.port_mapping);
+    let ports = ports(router);
     let mut upstreams = BTreeMap::new();
-    let mut target = |reference: &Reference, weight: u32| {
-        let (namespace, name) = references::seen_from(&own, reference);
-        let (name, upstream) = match snapshot.virtual_nodes.get(namespace, name) {
-            Some(node) => (node.aws_name(), virtual_node::upstream(node, listener)),
+    let mut target = |target: &WeightedTarget, caller: Port| {
+        let (namespace, name) = references::seen_from(&own, target.virtual_node_ref.as_ref()?);
+        let (key, upstream) = match snapshot.virtual_nodes.get(namespace, name) {
+            Some(node) => virtual_node::upstream(node, target.port, caller),
             None => {
-                let absent = Upstream { port: listener, discovery: Discovery::None, health_check: None };
+                let absent = Upstream { port: caller, discovery: Discovery::None, health_check: None };
                 (format!("{name}_{namespace}"), absent)
             }
         };
-        upstreams.insert(name.clone(), upstream);
-        Target { upstream: name, weight }
+        upstreams.insert(key.clone(), upstream);
+        Some(Target { upstream: key, weight: target.weight })
     };
+    let mut listeners: Vec<_> = ports.iter().map(|port| RoutedListener { port: *port, routes: Vec::new() }).collect();
     let mut ordered: Vec<_> = router.spec.routes.iter().flatten().collect();
     // The sort is stable: routes of one priority keep the order of the manifest.
     ordered.sort_by_key(|route| route.priority.unwrap_or(u16::MAX));
-    let mut routes = Vec::new();
     for route in ordered {
-        let Some(Translated { route_match, retry_policy, timeouts }) = self::route(route, "", &mut Problems::default())
+        let Some(kind) = RouteKind::of(route) else { continue };
+        let Some(Translated { route_match, retry_policy, timeouts }) =
+            route::translate(kind, "", &mut Problems::default())
         else {
             continue;
         };
-        let given = route.http_route.iter().flat_map(|route| &route.action.weighted_targets);
-        let given = given.filter_map(|given| Some((given.virtual_node_ref.as_ref()?, given.weight)));
-        let targets = given.map(|(node, weight)| target(node, weight)).collect();
-        routes.push(model::Route { name: route.name.clone(), route_match, targets, retry_policy, timeouts });
+        let of_listeners = kind.of_listeners(&ports);
+        for RoutedListener { port, routes } in listeners.iter_mut().filter(|one| of_listeners.contains(&one.port)) {
+            routes.push(model::Route {
+                name: route.name.clone(),
+                route_match: route_match.clone(),
+                targets: kind.targets().iter().filter_map(|given| target(given, *port)).collect(),
+                retry_policy: retry_policy.clone(),
+                timeouts,
+            });
+        }
     }
-    Some(Routing { listener, routes, upstreams })
+    (!listeners.is_empty()).then_some(Routing { listeners, upstreams })
 }
 
 /// What is reported of a VirtualRouter.
@@ -76,14 +90,23 @@ pub fn report(router: &Object<VirtualRouter>, context: Context<'_>) -> Report {
     let mut problems = Problems::default();
     let own = router.namespace().unwrap_or_default();
     for (index, route) in router.spec.routes.iter().flatten().enumerate() {
-        let targets = route.http_route.iter().flat_map(|route| &route.action.weighted_targets).enumerate();
-        let path = format!("spec.routes[{index}].httpRoute.action.weightedTargets");
-        for (index, reference) in targets.filter_map(|(index, target)| Some((index, target.virtual_node_ref.as_ref()?)))
-        {
-            let target = references::seen_from(&own, reference);
-            if snapshot.virtual_nodes.get(target.0, target.1).is_none() {
-                let path = format!("{path}[{index}].virtualNodeRef");
-                references::missing(Reason::TargetNotFound, "virtualnode", target, path, &mut problems);
+        let Some(kind) = RouteKind::of(route) else { continue };
+        let targets = kind.targets().iter().enumerate();
+        let path = format!("spec.routes[{index}].{}.action.weightedTargets", kind.field());
+        for (index, target) in targets {
+            let Some(reference) = &target.virtual_node_ref else { continue };
+            let (namespace, name) = references::seen_from(&own, reference);
+            let path = format!("{path}[{index}]");
+            let Some(node) = snapshot.virtual_nodes.get(namespace, name) else {
+                let path = format!("{path}.virtualNodeRef");
+                references::missing(Reason::TargetNotFound, "virtualnode", (namespace, name), path, &mut problems);
+                continue;
+            };
+            let listeners = node.spec.listeners.as_deref().unwrap_or_default();
+            let listens = |port: u16| listeners.iter().any(|listener| listener.port_mapping.port == port);
+            if let Some(port) = target.port.filter(|port| !listeners.is_empty() && !listens(*port)) {
+                let message = format!("virtualnode {namespace}/{name} has no listener of port {port}");
+                problems.add(Reason::TargetNotFound, format!("{path}.port"), message);
             }
         }
     }
@@ -95,40 +118,5 @@ pub fn report(router: &Object<VirtualRouter>, context: Context<'_>) -> Report {
         arn: Some(account::arn(account, &mesh, MeshResource::VirtualRouter(name.clone()))),
         routes: routes.collect(),
         problems: [check(router, Place { account, mesh: Some(&mesh) }), problems.into_vec()].concat(),
-    }
-}
-
-/// A route but for its targets.
-struct Translated {
-    route_match: RouteMatch,
-    retry_policy: Option<RetryPolicy>,
-    timeouts: Timeouts,
-}
-
-/// Translates a route but for its targets; `None` if it has a problem.
-fn route(route: &Route, path: &str, problems: &mut Problems) -> Option<Translated> {
-    let Some(HttpRoute { match_, retry_policy, timeout, .. }) = &route.http_route else {
-        problems.invalid(path, "httpRoute is missing");
-        return None;
-    };
-    let path = format!("{path}.httpRoute");
-    // All of them, so that all problems are found.
-    let route_match = route_match::http(match_, &format!("{path}.match"), problems);
-    let retries = retry_policy.as_ref().map(retries::http).transpose();
-    let retry_policy = problems.take(format!("{path}.retryPolicy"), retries);
-    let HttpTimeout { per_request, idle } = timeout.unwrap_or_default();
-    let timeouts = Timeouts { request_millis: per_request.map(millis), idle_millis: idle.map(millis) };
-    Some(Translated { route_match: route_match?, retry_policy: retry_policy?, timeouts })
-}
-
-fn targets(route: &Route, path: &str, problems: &mut Problems) {
-    let Some(http) = &route.http_route else { return };
-    let path = format!("{path}.httpRoute.action.weightedTargets");
-    let targets = &http.action.weighted_targets;
-    for (index, _) in targets.iter().enumerate().filter(|(_, target)| target.virtual_node_ref.is_none()) {
-        problems.invalid(format!("{path}[{index}]"), "virtualNodeRef is missing");
-    }
-    if targets.iter().all(|target| target.weight == 0) {
-        problems.add(Reason::NoWeight, path, "the weights add up to 0");
     }
 }

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     cluster::{Object, Snapshot},
-    model::{Backend, ObjectKey, Reason, Route, Routing, Target},
+    model::{Backend, ObjectKey, Reason, Route, RoutedListener, Routing, Target},
 };
 
 impl Check for VirtualService {
@@ -41,9 +41,8 @@ impl Check for VirtualService {
 /// A VirtualService of this cluster.
 pub struct Service {
     arn: Arn,
-    host: String,
-    /// Where its requests go; nowhere if it has no provider, or one that does not exist.
-    routing: Option<Arc<Routing>>,
+    /// As a caller needs it; its requests go nowhere if it has no provider, or one that does not exist.
+    backend: Backend,
     /// Whether it stays: only then it is for other clusters, and found by its ARN.
     stays: bool,
     /// The VirtualService whose host it is, if that is another.
@@ -53,7 +52,7 @@ pub struct Service {
 impl Service {
     /// What a caller needs of it.
     pub fn backend(&self) -> Backend {
-        Backend { mesh: self.arn.mesh.clone(), host: self.host.clone(), routing: self.routing.clone() }
+        self.backend.clone()
     }
 }
 
@@ -95,7 +94,8 @@ pub fn translate(Context { snapshot, account, .. }: Context<'_>) -> Services {
             }
         }
         let routing = routing(service, snapshot).map(Arc::new);
-        services.by_name.insert(name, Service { arn, host, routing, stays, rival });
+        let backend = backend(mesh, host, routing, snapshot);
+        services.by_name.insert(name, Service { arn, backend, stays, rival });
     }
     services
 }
@@ -104,7 +104,7 @@ pub fn translate(Context { snapshot, account, .. }: Context<'_>) -> Services {
 pub fn publications(services: &Services) -> Vec<Publication> {
     let published = services.by_name.values().filter(|service| service.stays);
     let publication = |service: &Service| {
-        let routing = service.routing.clone()?;
+        let routing = service.backend.routing.clone()?;
         let namespaces: BTreeSet<_> = routing.services().map(|key| key.namespace.clone()).collect();
         Some(Publication { arn: service.arn.clone(), namespaces, routing })
     };
@@ -123,15 +123,26 @@ fn routing(service: &VirtualService, snapshot: &Snapshot) -> Option<Routing> {
     virtual_router::routing(snapshot.virtual_routers.get(namespace, name)?, snapshot)
 }
 
+/// Each port of a node goes to that port of it; nowhere if it has no listener.
 fn to_node(node: &Object<VirtualNode>) -> Option<Routing> {
-    let listener = port(node.spec.listeners.as_ref()?.first()?.port_mapping);
-    let name = node.aws_name();
-    let targets = vec![Target { upstream: name.clone(), weight: 1 }];
-    Some(Routing {
-        listener,
-        routes: vec![Route::of_everything(name.clone(), targets)],
-        upstreams: BTreeMap::from([(name, virtual_node::upstream(node, listener))]),
-    })
+    let mut upstreams = BTreeMap::new();
+    let listeners = node.spec.listeners.iter().flatten().map(|listener| {
+        let port = port(listener.port_mapping);
+        let (key, upstream) = virtual_node::upstream(node, Some(port.port), port);
+        upstreams.insert(key.clone(), upstream);
+        let targets = vec![Target { upstream: key, weight: 1 }];
+        RoutedListener { port, routes: vec![Route::of_everything(node.aws_name(), targets)] }
+    });
+    let listeners: Vec<_> = listeners.collect();
+    (!listeners.is_empty()).then_some(Routing { listeners, upstreams })
+}
+
+/// A VirtualService as a caller needs it.
+pub fn backend(mesh: String, host: String, routing: Option<Arc<Routing>>, snapshot: &Snapshot) -> Backend {
+    // Requests name their host, and need no address.
+    let is_tcp = routing.as_ref().is_some_and(|routing| routing.tcp().next().is_some());
+    let addresses = if is_tcp { snapshot.services.addresses(&host) } else { &[] };
+    Backend { mesh, addresses: addresses.iter().copied().collect(), host, routing }
 }
 
 /// What is reported of a VirtualService. One whose VirtualRouter has a problem has it too: `reports` has the routers'.

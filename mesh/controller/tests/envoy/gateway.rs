@@ -37,8 +37,13 @@ fn routed_to(target: &str, route_match: RouteMatch) -> Route {
 
 fn backend(host: &str, nodes: &[(&str, u16)], routes: Vec<Route>) -> Backend {
     let upstreams = nodes.iter().map(|(name, port)| upstream(name, *port)).collect();
-    let routing = Routing { listener: TCP_8080, routes, upstreams };
-    Backend { mesh: "shop".to_owned(), host: host.to_owned(), routing: Some(Arc::new(routing)) }
+    let routing = Routing::of_port(TCP_8080, routes, upstreams);
+    Backend {
+        mesh: "shop".to_owned(),
+        host: host.to_owned(),
+        addresses: BTreeSet::new(),
+        routing: Some(Arc::new(routing)),
+    }
 }
 
 /// What the routes of the gateway of this test look like if nothing else is said.
@@ -69,7 +74,8 @@ fn gateway(first: u16, second: u16, front: u16, red: u16, blue: u16) -> Gateway 
     let routes = vec![routed_to("red", prefix("/red")), routed_to("blue", get(exact("/blue")))];
     let stock = backend(STOCK, &nodes, routes);
     let front = backend(FRONT, &[("front", front)], vec![routed_to("front", RouteMatch::default())]);
-    let nobody = Backend { mesh: "shop".to_owned(), host: "nobody.shop".to_owned(), routing: None };
+    let nobody =
+        Backend { mesh: "shop".to_owned(), host: "nobody.shop".to_owned(), addresses: BTreeSet::new(), routing: None };
     let beta = HeaderMatch {
         name: HeaderName::new("x-beta".to_owned()).unwrap(),
         value: ValueMatch::Exact("yes".to_owned()),
@@ -118,7 +124,7 @@ async fn requests_from_outside_get_where_the_routes_say() {
     let (first, second) = (free_port(), free_port());
     let (front, red, blue) = (echo("front").await, echo("red").await, echo("blue").await);
     let proxy = Proxy::Gateway(gateway(first, second, front, red, blue));
-    let snapshot = snapshot(&proxy, &[("front", 1), ("red", 1), ("blue", 1)]);
+    let snapshot = snapshot_of(&proxy, &[("front", 1), ("red", 1), ("blue", 1)]);
     let controller = Controller::of(gateway_name(), folder.path(), 0, Some(Arc::new(snapshot))).await;
     let started = envoy_of(&gateway_name(), folder.path(), xds::Protocol::Delta, controller.address, &ca);
     let Some(mut child) = started else {

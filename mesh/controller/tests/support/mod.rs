@@ -1,5 +1,8 @@
 //! Helps the tests of the xDS server: certificates, and waiting for a fact.
 
+#[allow(dead_code, reason = "not every test speaks it")]
+pub mod h2c;
+
 use std::{fs, path::Path, time::Duration};
 
 use backon::{ConstantBuilder, Retryable as _};

@@ -1,8 +1,8 @@
 use super::*;
 use crate::model::{
     CloudMapDiscovery, Discovery, DnsDiscovery, HeaderMatch, HeaderName, HealthCheck, HealthCheckProtocol, PathMatch,
-    Port, Protocol, QueryMatch, Regex, RetryOn, RetryPolicy, Route, RouteMatch, Scheme, Target, Timeouts, Upstream,
-    ValueMatch,
+    Port, Protocol, QueryMatch, Regex, RetryOn, RetryPolicy, Route, RouteMatch, RoutedListener, Scheme, Target,
+    Timeouts, Upstream, ValueMatch,
 };
 use ::tests::hostile::spoiled_text;
 use proptest::{collection, option, prelude::*, sample::Index};
@@ -120,10 +120,11 @@ fn route_match() -> impl Strategy<Value = RouteMatch> {
     let parameter = (TEXT, option::of(".{0,40}")).prop_map(|(name, exact)| QueryMatch { name, exact });
     let method = option::of(prop::sample::select(&["CONNECT", "GET", "PATCH", "TRACE"][..]).prop_map(str::to_owned));
     let scheme = option::of(prop_oneof![Just(Scheme::Http), Just(Scheme::Https)]);
-    (path, scheme, method, collection::vec(header, 0..3), collection::vec(parameter, 0..3)).prop_map(
-        |(path, scheme, method, headers, query_parameters)| RouteMatch {
+    (path, scheme, any::<bool>(), method, collection::vec(header, 0..3), collection::vec(parameter, 0..3)).prop_map(
+        |(path, scheme, grpc, method, headers, query_parameters)| RouteMatch {
             path,
             scheme,
+            grpc,
             method,
             headers,
             query_parameters,
@@ -132,22 +133,27 @@ fn route_match() -> impl Strategy<Value = RouteMatch> {
 }
 
 fn retry_policy() -> impl Strategy<Value = RetryPolicy> {
-    // The document has HTTP's events first.
+    // The document has HTTP's events first, then TCP's.
     let events = [
         RetryOn::ServerError,
         RetryOn::GatewayError,
         RetryOn::ClientError,
         RetryOn::StreamError,
         RetryOn::ConnectionError,
+        RetryOn::Cancelled,
+        RetryOn::DeadlineExceeded,
+        RetryOn::Internal,
+        RetryOn::ResourceExhausted,
+        RetryOn::Unavailable,
     ];
-    (prop::sample::subsequence(events.to_vec(), 1..=5), any::<u32>(), any::<u64>()).prop_map(
+    (prop::sample::subsequence(events.to_vec(), 1..=10), any::<u32>(), any::<u64>()).prop_map(
         |(on, max_retries, per_retry_timeout_millis)| RetryPolicy { on, max_retries, per_retry_timeout_millis },
     )
 }
 
 prop_compose! {
     fn routing()(
-        listener in port(),
+        (listener, others) in (port(), collection::vec(port(), 0..3)),
         upstreams in collection::btree_map("[a-z]{1,60}_[a-z]{1,60}", upstream(), 1..20),
         routes in collection::vec(
             (
@@ -169,7 +175,14 @@ prop_compose! {
             retry_policy,
             timeouts: Timeouts { request_millis: timeouts.0, idle_millis: timeouts.1 },
         }).collect();
-        Routing { listener, routes, upstreams }
+        let mut routing = Routing::of_port(listener, routes, upstreams);
+        for port in others {
+            if routing.listeners.iter().all(|other| other.port.port != port.port) {
+                let routes = routing.listeners[0].routes.iter().rev().cloned().collect();
+                routing.listeners.push(RoutedListener { port, routes });
+            }
+        }
+        routing
     }
 }
 
@@ -233,11 +246,8 @@ fn small(weight: u32) -> Routing {
     let discovery = CloudMapDiscovery { key: service, attributes: [("color".into(), "blue".into())].into() };
     let upstream = Upstream { port, discovery: Discovery::CloudMap(discovery), health_check: None };
     let target = Target { upstream: "colorapp-blue_k8multi".into(), weight };
-    Routing {
-        listener: port,
-        routes: vec![Route::of_everything("color-route".into(), vec![target])],
-        upstreams: [("colorapp-blue_k8multi".into(), upstream)].into(),
-    }
+    let routes = vec![Route::of_everything("color-route".into(), vec![target])];
+    Routing::of_port(port, routes, [("colorapp-blue_k8multi".into(), upstream)].into())
 }
 
 #[test]
@@ -322,7 +332,7 @@ fn a_document_that_needs_a_newer_controller_is_not_understood() {
     for (key, value, expected) in [
         (VERSION, "2", "what cluster b publishes is of version 2, which needs a newer controller here"),
         (VERSION, "x", "what cluster b publishes is of version x, which needs a newer controller here"),
-        (REQUIRES, "tls, grpc", "what cluster b publishes requires tls, grpc, which needs a newer controller here"),
+        (REQUIRES, "tls, quic", "what cluster b publishes requires tls, quic, which needs a newer controller here"),
     ] {
         let mut both = old();
         both.extend(with(published_at(&arn, "b", &small(2), 1), key, value));
@@ -336,7 +346,7 @@ fn what_older_controllers_would_ignore_is_required() {
     let arn = arn_of("m", "s");
     let requires = |change: &dyn Fn(&mut Route)| {
         let mut routing = small(1);
-        routing.routes.iter_mut().for_each(change);
+        routing.listeners[0].routes.iter_mut().for_each(change);
         let instances = publication(&arn, &cluster(UID), &routing);
         instances.values().next().unwrap().get(REQUIRES).cloned().unwrap_or_default()
     };
@@ -346,6 +356,12 @@ fn what_older_controllers_would_ignore_is_required() {
     assert_eq!(requires(&|route| route.route_match.path = PathMatch::Regex(regex("/a.*"))), "regex");
     assert_eq!(requires(&|route| route.route_match.headers.push(header(ValueMatch::Regex(regex("a+"))))), "regex");
     assert_eq!(requires(&|route| route.route_match.scheme = Some(Scheme::Https)), "scheme");
+    let both = requires(&|route| (route.route_match.grpc, route.route_match.scheme) = (true, Some(Scheme::Http)));
+    assert_eq!(both, "grpc,scheme");
+    let mut routing = small(1);
+    routing.listeners.push(RoutedListener { port: Port { port: 1, protocol: Protocol::Tcp }, routes: Vec::new() });
+    let instances = publication(&arn, &cluster(UID), &routing);
+    assert_eq!(instances.values().next().unwrap()[REQUIRES], "listeners,tcp");
 }
 
 #[test]
@@ -403,6 +419,10 @@ fn what_envoy_would_refuse_is_not_understood() {
     };
     for (json, expected) in [
         (route(r#""prefix":"a""#), "routes[0].prefix: does not begin with /"),
+        (
+            document("", "").replace(r#""nodes""#, r#""listeners":[{"port":80,"protocol":"tcp","routes":[]}],"nodes""#),
+            "listeners[0].port: is the port of another listener too",
+        ),
         (route(r#""path":{"exact":"a"}"#), "routes[0].path.exact: does not begin with /"),
         (route(r#""path":{}"#), "routes[0].path: needs one of exact and regex"),
         (
@@ -435,7 +455,7 @@ fn what_envoy_would_refuse_is_not_understood() {
         ),
         (
             route(r#""prefix":"/","retryPolicy":{"maxRetries":1,"perRetryTimeout":{"unit":"s","value":1}}"#),
-            "routes[0].retryPolicy: needs one of httpRetryEvents and tcpRetryEvents",
+            "routes[0].retryPolicy: needs a retry event",
         ),
         (target("m", 1), "routes[0].targets[0].node: m is not one of the nodes"),
         (target("n", 101), "routes[0].targets[0].weight: 101 is not 0 to 100"),

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{
     self, CloudMapDiscovery, DnsDiscovery, HeaderName, HealthCheckProtocol, Invalid, PathMatch, QueryMatch, Regex,
-    RetryOn, RouteMatch, Routing, Scheme, ServiceKey, Timeouts, Upstream, ValueMatch,
+    RetryOn, RouteMatch, RoutedListener, Routing, Scheme, ServiceKey, Timeouts, Upstream, ValueMatch,
 };
 
 /// The largest weight of a target.
@@ -24,18 +24,27 @@ const REGEX: &str = "regex";
 /// The scheme of requests.
 const SCHEME: &str = "scheme";
 
+/// Routes for requests of gRPC only.
+const GRPC: &str = "grpc";
+/// More listeners than one.
+const LISTENERS: &str = "listeners";
+/// Listeners for connections.
+const TCP: &str = "tcp";
+
 /// The features that are understood here.
-pub const FEATURES: &[&str] = &[REGEX, SCHEME];
+pub const FEATURES: &[&str] = &[GRPC, LISTENERS, REGEX, SCHEME, TCP];
 
 /// The features that a reader of these routes must understand.
 pub fn requires(routing: &Routing) -> BTreeSet<&'static str> {
     let of_route = |route: &model::Route| {
-        let RouteMatch { path, scheme, headers, .. } = &route.route_match;
+        let RouteMatch { path, scheme, grpc, headers, .. } = &route.route_match;
         let has_regex = matches!(path, PathMatch::Regex(_))
             || headers.iter().any(|header| matches!(header.value, ValueMatch::Regex(_)));
-        [has_regex.then_some(REGEX), scheme.map(|_| SCHEME)]
+        [grpc.then_some(GRPC), has_regex.then_some(REGEX), scheme.map(|_| SCHEME)]
     };
-    routing.routes.iter().flat_map(of_route).flatten().collect()
+    let of_routes = routing.listeners.iter().flat_map(|listener| &listener.routes).flat_map(of_route).flatten();
+    let is_tcp = routing.tcp().next().is_some();
+    of_routes.chain((routing.listeners.len() > 1).then_some(LISTENERS)).chain(is_tcp.then_some(TCP)).collect()
 }
 
 /// Prints where requests go.
@@ -59,7 +68,17 @@ pub fn decode(json: &str) -> Result<Routing, String> {
 struct Document {
     listener: Port,
     routes: Vec<Route>,
+    /// The listeners after the first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    listeners: Vec<Listener>,
     nodes: BTreeMap<String, Node>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Listener {
+    #[serde(flatten)]
+    port: Port,
+    routes: Vec<Route>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -87,6 +106,8 @@ struct Route {
     path: Option<Path>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     scheme: Option<Scheme>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    grpc: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     method: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -163,6 +184,8 @@ struct RetryPolicy {
     http_retry_events: Vec<HttpRetryEvent>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     tcp_retry_events: Vec<TcpRetryEvent>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    grpc_retry_events: Vec<GrpcRetryEvent>,
     max_retries: u32,
     per_retry_timeout: Duration,
 }
@@ -181,6 +204,16 @@ enum HttpRetryEvent {
 #[serde(rename_all = "kebab-case")]
 enum TcpRetryEvent {
     ConnectionError,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum GrpcRetryEvent {
+    Cancelled,
+    DeadlineExceeded,
+    Internal,
+    ResourceExhausted,
+    Unavailable,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -263,15 +296,28 @@ fn at<T>(path: impl Display, value: Result<T, Invalid>) -> Result<T, String> {
 impl TryFrom<Document> for Routing {
     type Error = String;
 
-    fn try_from(Document { listener, routes, nodes }: Document) -> Result<Self, String> {
+    fn try_from(Document { listener, routes, listeners, nodes }: Document) -> Result<Self, String> {
         let upstream = |(name, node): (String, Node)| {
             let upstream = upstream(node, &format!("nodes.{name}"))?;
             Ok((name, upstream))
         };
         let upstreams: BTreeMap<_, _> = nodes.into_iter().map(upstream).collect::<Result<_, String>>()?;
-        let route = |(index, given)| route(given, &upstreams, &format!("routes[{index}]"));
-        let routes = routes.into_iter().enumerate().map(route).collect::<Result<_, String>>()?;
-        Ok(Self { listener: port(listener.port, listener.protocol, "listener")?, routes, upstreams })
+        let listened =
+            |listener: Port, path: &str, routes: Vec<Route>, routes_path: &str| -> Result<RoutedListener, String> {
+                let route = |(index, given)| route(given, &upstreams, &format!("{routes_path}[{index}]"));
+                let routes = routes.into_iter().enumerate().map(route).collect::<Result<_, String>>()?;
+                Ok(RoutedListener { port: port(listener.port, listener.protocol, path)?, routes })
+            };
+        let mut all = vec![listened(listener, "listener", routes, "routes")?];
+        for (index, Listener { port, routes }) in listeners.into_iter().enumerate() {
+            let path = format!("listeners[{index}]");
+            let listener = listened(port, &path, routes, &format!("{path}.routes"))?;
+            if all.iter().any(|other| other.port.port == listener.port.port) {
+                return Err(format!("{path}.port: is the port of another listener too"));
+            }
+            all.push(listener);
+        }
+        Ok(Self { listeners: all, upstreams })
     }
 }
 
@@ -312,6 +358,7 @@ fn route(given: Route, upstreams: &BTreeMap<String, Upstream>, path: &str) -> Re
         route_match: RouteMatch {
             path: path_match,
             scheme: given.scheme,
+            grpc: given.grpc,
             method: given.method,
             headers: given.headers.into_iter().enumerate().map(header).collect::<Result<_, _>>()?,
             query_parameters: given
@@ -359,7 +406,14 @@ fn retry_policy(given: RetryPolicy) -> Result<model::RetryPolicy, Invalid> {
         HttpRetryEvent::StreamError => RetryOn::StreamError,
     });
     let tcp = given.tcp_retry_events.into_iter().map(|TcpRetryEvent::ConnectionError| RetryOn::ConnectionError);
-    model::RetryPolicy::new(http.chain(tcp).collect(), given.max_retries, millis(given.per_retry_timeout))
+    let grpc = given.grpc_retry_events.into_iter().map(|event| match event {
+        GrpcRetryEvent::Cancelled => RetryOn::Cancelled,
+        GrpcRetryEvent::DeadlineExceeded => RetryOn::DeadlineExceeded,
+        GrpcRetryEvent::Internal => RetryOn::Internal,
+        GrpcRetryEvent::ResourceExhausted => RetryOn::ResourceExhausted,
+        GrpcRetryEvent::Unavailable => RetryOn::Unavailable,
+    });
+    model::RetryPolicy::new(http.chain(tcp).chain(grpc).collect(), given.max_retries, millis(given.per_retry_timeout))
 }
 
 fn upstream(given: Node, path: &str) -> Result<Upstream, String> {
@@ -421,10 +475,18 @@ fn millis(Duration { unit, value }: Duration) -> u64 {
 
 impl From<&Routing> for Document {
     fn from(routing: &Routing) -> Self {
-        let model::Port { port, protocol } = routing.listener;
+        let listener = |RoutedListener { port, routes }: &RoutedListener| Listener {
+            port: Port { port: port.port, protocol: port.protocol.into() },
+            routes: routes.iter().map(Route::from).collect(),
+        };
+        let mut listeners = routing.listeners.iter().map(listener);
+        // There always is one.
+        let none = || Listener { port: Port { port: 0, protocol: Protocol::Http }, routes: Vec::new() };
+        let Listener { port, routes } = listeners.next().unwrap_or_else(none);
         Self {
-            listener: Port { port, protocol: protocol.into() },
-            routes: routing.routes.iter().map(Route::from).collect(),
+            listener: port,
+            routes,
+            listeners: listeners.collect(),
             nodes: routing.upstreams.iter().map(|(name, upstream)| (name.clone(), upstream.into())).collect(),
         }
     }
@@ -443,7 +505,7 @@ impl From<model::Protocol> for Protocol {
 
 impl From<&model::Route> for Route {
     fn from(route: &model::Route) -> Self {
-        let RouteMatch { path, scheme, method, headers, query_parameters } = &route.route_match;
+        let RouteMatch { path, scheme, grpc, method, headers, query_parameters } = &route.route_match;
         let (prefix, path) = match path.clone() {
             PathMatch::Prefix(prefix) => (Some(prefix), None),
             PathMatch::Exact(exact) => (None, Some(Path { exact: Some(exact), regex: None })),
@@ -457,6 +519,7 @@ impl From<&model::Route> for Route {
             prefix,
             path,
             scheme: *scheme,
+            grpc: *grpc,
             method: method.clone(),
             headers: headers.iter().map(Header::from).collect(),
             query_parameters: query_parameters.iter().map(QueryParameter::from).collect(),
@@ -491,7 +554,7 @@ impl From<&QueryMatch> for QueryParameter {
 
 impl From<&model::RetryPolicy> for RetryPolicy {
     fn from(policy: &model::RetryPolicy) -> Self {
-        let (mut http_retry_events, mut tcp_retry_events) = (Vec::new(), Vec::new());
+        let (mut http_retry_events, mut tcp_retry_events, mut grpc_retry_events) = (Vec::new(), Vec::new(), Vec::new());
         for event in &policy.on {
             match event {
                 RetryOn::ServerError => http_retry_events.push(HttpRetryEvent::ServerError),
@@ -499,10 +562,21 @@ impl From<&model::RetryPolicy> for RetryPolicy {
                 RetryOn::ClientError => http_retry_events.push(HttpRetryEvent::ClientError),
                 RetryOn::StreamError => http_retry_events.push(HttpRetryEvent::StreamError),
                 RetryOn::ConnectionError => tcp_retry_events.push(TcpRetryEvent::ConnectionError),
+                RetryOn::Cancelled => grpc_retry_events.push(GrpcRetryEvent::Cancelled),
+                RetryOn::DeadlineExceeded => grpc_retry_events.push(GrpcRetryEvent::DeadlineExceeded),
+                RetryOn::Internal => grpc_retry_events.push(GrpcRetryEvent::Internal),
+                RetryOn::ResourceExhausted => grpc_retry_events.push(GrpcRetryEvent::ResourceExhausted),
+                RetryOn::Unavailable => grpc_retry_events.push(GrpcRetryEvent::Unavailable),
             }
         }
         let per_retry_timeout = in_millis(policy.per_retry_timeout_millis);
-        Self { http_retry_events, tcp_retry_events, max_retries: policy.max_retries, per_retry_timeout }
+        Self {
+            http_retry_events,
+            tcp_retry_events,
+            grpc_retry_events,
+            max_retries: policy.max_retries,
+            per_retry_timeout,
+        }
     }
 }
 

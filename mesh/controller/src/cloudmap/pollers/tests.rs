@@ -25,7 +25,7 @@ fn of(uid: &str) -> Attributes {
 
 fn routing(port: u16) -> Routing {
     let listener = Port { port, protocol: Protocol::Http };
-    Routing { listener, routes: Vec::new(), upstreams: BTreeMap::new() }
+    Routing::of_port(listener, Vec::new(), BTreeMap::new())
 }
 
 /// Publishes as another cluster, in place of what it has published before.

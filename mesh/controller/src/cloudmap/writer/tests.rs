@@ -38,11 +38,9 @@ fn pods(ids: &[&str]) -> Want {
 fn document(to: &ServiceKey, weight: u32) -> Want {
     let port = Port { port: 8080, protocol: Protocol::Http };
     let discovery = Discovery::CloudMap(CloudMapDiscovery { key: to.clone(), attributes: BTreeMap::new() });
-    let routing = Routing {
-        listener: port,
-        routes: vec![Route::of_everything("r".into(), vec![Target { upstream: "n".into(), weight }])],
-        upstreams: BTreeMap::from([("n".into(), Upstream { port, discovery, health_check: None })]),
-    };
+    let routes = vec![Route::of_everything("r".into(), vec![Target { upstream: "n".into(), weight }])];
+    let upstreams = BTreeMap::from([("n".into(), Upstream { port, discovery, health_check: None })]);
+    let routing = Routing::of_port(port, routes, upstreams);
     let after = routing.services().cloned().collect();
     Want { api_only: true, instances: publication(ARN, &here(), &routing), after }
 }
@@ -255,11 +253,7 @@ async fn a_cluster_that_is_made_again_removes_what_its_predecessor_left() {
     let old = publication(
         ARN,
         &ClusterId { uid: "before".into(), ..here() },
-        &Routing {
-            listener: Port { port: 1, protocol: Protocol::Http },
-            routes: Vec::new(),
-            upstreams: BTreeMap::new(),
-        },
+        &Routing::of_port(Port { port: 1, protocol: Protocol::Http }, Vec::new(), BTreeMap::new()),
     );
     for (id, attributes) in &old {
         fake.register(&key, id, attributes);
