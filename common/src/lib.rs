@@ -28,6 +28,7 @@ pub use stderr::Stderr;
 pub use wait::Found;
 
 use anyhow::Result;
+use nss as _;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;

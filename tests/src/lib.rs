@@ -3,6 +3,7 @@
 pub mod cloud;
 pub mod faults;
 pub mod hostile;
+pub mod peer;
 pub mod pod;
 pub mod readme;
 pub mod report;
