@@ -1,7 +1,10 @@
 //! AWS: one configuration a run, and errors that say which call failed on which thing.
 
-use crate::{Error, Kind, Session};
-use anyhow::Result;
+mod http;
+
+use crate::connect::{Obstacle, PROXY};
+use crate::{Error, Kind, Session, roots};
+use anyhow::{Chain, Result};
 use aws_config::meta::ProviderChainError;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
@@ -65,6 +68,7 @@ impl Session {
             .operation_timeout(self.timeout)
             .build();
         let mut loader = aws_config::defaults(BehaviorVersion::latest())
+            .http_client(http::http_client()?)
             .retry_config(RetryConfig::standard().with_max_attempts(6))
             .timeout_config(timeouts);
         if let Some(region) = region {
@@ -156,12 +160,13 @@ where
             let verdict = if let SdkError::ServiceError(answer) = &error {
                 let status = answer.raw().status().as_u16();
                 refused(status, answer.err().code(), answer.err().message().unwrap_or_default(), action)
-            } else if let Some(none) = links(&error).find_map(|link| link.downcast_ref()) {
+            } else if let Some(none) = Chain::new(&error).find_map(|link| link.downcast_ref()) {
                 no_credentials(none)
             } else {
                 unanswered(&error)
             };
-            let unreachable = links(&error).any(|link| CONNECTING.contains(&link.to_string().as_str()));
+            let unreachable = Obstacle::of(&error).is_none()
+                && Chain::new(&error).any(|link| CONNECTING.contains(&link.to_string().as_str()));
             let Error { kind, message, hint } = verdict;
             CallError { action, thing, kind, hint, cause: Answer(message), unreachable }.into()
         })
@@ -282,17 +287,17 @@ pub(crate) fn no_credentials(error: &CredentialsError) -> Error {
 /// What the way to AWS, or its answer, was like.
 fn unanswered<E: StdError + 'static>(error: &SdkError<E, HttpResponse>) -> Error {
     let text = told(error);
+    match Obstacle::of(error) {
+        Some(Obstacle::Issuer) => return Error::failed(text).hint(roots::hint()),
+        Some(Obstacle::Proxy) => return Error::retry(text).hint(PROXY),
+        None => {}
+    }
     match error {
         SdkError::ConstructionFailure(_) => Error::failed(text).hint("check the region: aws configure list"),
         SdkError::ResponseError(_) => Error::retry(text).hint("the answer was cut short, or not AWS's: run it again"),
         SdkError::TimeoutError(_) => Error::retry(text).hint("AWS did not answer in time: check region and network"),
         _ => Error::retry(text).hint("AWS could not be reached: run it again"),
     }
-}
-
-/// An error and its causes.
-fn links<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
-    std::iter::successors(Some(error), |link| (*link).source())
 }
 
 /// The causes in one line, without those that only say that there is another.
@@ -309,7 +314,7 @@ fn told(error: &(dyn StdError + 'static)) -> String {
         "client error (SendRequest)",
     ];
     let mut causes: Vec<String> =
-        links(error).map(ToString::to_string).filter(|text| !EMPTY.contains(&text.as_str())).collect();
+        Chain::new(error).map(ToString::to_string).filter(|text| !EMPTY.contains(&text.as_str())).collect();
     causes.dedup();
     if causes.is_empty() { error.to_string() } else { causes.join(": ") }
 }

@@ -4,6 +4,7 @@
 
 pub mod apply;
 pub mod content;
+mod kubeconfig;
 pub mod manifest;
 pub mod object;
 pub mod readiness;
@@ -12,7 +13,9 @@ pub mod rollout;
 
 use crate::aws::{AwsFlags, no_credentials};
 use crate::cluster::Cluster;
-use crate::{Error, Kind, Session};
+use crate::connect::{Connector, Obstacle, PROXY, client};
+use crate::proxy::Proxies;
+use crate::{Error, Kind, Session, roots};
 use anyhow::{Context, Result};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::ProvideCredentials;
@@ -23,17 +26,19 @@ use aws_sigv4::sign::v4;
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use http::{HeaderValue, Request, Response, header};
+use hyper::body::Incoming;
 use kube::client::retry::RetryPolicy;
-use kube::client::{Body, ClientBuilder, DynBody};
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::client::{Body, ClientBuilder, ConfigExt as _};
+use kube::config::KubeConfigOptions;
 use kube::{Client, Config};
+use rustls::pki_types::CertificateDer;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 use tower::buffer::BufferLayer;
 use tower::retry::RetryLayer;
-use tower::{BoxError, Service};
+use tower::{BoxError, Service, ServiceBuilder};
 
 /// EKS accepts a token for 15 minutes after it was signed; a new one is made well before.
 const TOKEN_RENEWAL: Duration = Duration::from_secs(10 * 60);
@@ -47,6 +52,14 @@ const BUSY: (Duration, Duration, u32) = (Duration::from_millis(50), Duration::fr
 /// What to do about an answer of 401. The API server has no more to say than that.
 const UNKNOWN_CALLER: &str = "the cluster does not know the caller: is there an access entry for it, is its session over, is this \
                               machine's clock right? aws sts get-caller-identity, aws eks list-access-entries";
+
+/// What to do about a cluster that does not answer.
+const UNREACHABLE: &str = "the cluster cannot be reached from here: a private endpoint answers only within its VPC, and networks it is \
+                           joined to";
+
+/// What to do about a certificate that is not by the cluster's CA.
+const FOREIGN_CA: &str = "the certificate is not by the cluster's CA: if a proxy opens TLS on the way, list the cluster's endpoint in \
+                          NO_PROXY, or, for a kubeconfig that names no CA, give the proxy's in AWS_CA_BUNDLE or SSL_CERT_FILE";
 
 /// The flags of a tool that asks Kubernetes.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -99,16 +112,8 @@ impl Access {
     pub async fn client(&self, session: &Session) -> Result<Client> {
         match self {
             Access::Kubeconfig(flags) => {
-                let options = KubeConfigOptions { context: flags.context.clone(), ..KubeConfigOptions::default() };
-                let config = match &flags.kubeconfig {
-                    Some(file) => {
-                        let kubeconfig =
-                            Kubeconfig::read_from(file).with_context(|| format!("read {}", file.display()))?;
-                        Config::from_custom_kubeconfig(kubeconfig, &options).await
-                    }
-                    None => Config::from_kubeconfig(&options).await,
-                };
-                build(builder(config.context("use the kubeconfig")?, session)?)
+                let (config, proxies) = kubeconfig::load(flags).await?;
+                build(builder(config, proxies, session)?)
             }
             Access::Eks(eks) => eks.client(session).await,
         }
@@ -116,22 +121,37 @@ impl Access {
 }
 
 /// What takes requests to the API server.
-trait Ask:
-    Service<Request<Body>, Response = Response<Box<DynBody>>, Error = BoxError, Future: Send> + Send + 'static
-{
-}
+trait Ask: Service<Request<Body>, Response = Response<Incoming>, Error = BoxError, Future: Send> + Send + 'static {}
 
 impl<S> Ask for S where
-    S: Service<Request<Body>, Response = Response<Box<DynBody>>, Error = BoxError, Future: Send> + Send + 'static
+    S: Service<Request<Body>, Response = Response<Incoming>, Error = BoxError, Future: Send> + Send + 'static
 {
 }
 
-/// The start of a client that keeps to `--timeout`. kube's own retries do not: they go on for three minutes.
-fn builder(mut config: Config, session: &Session) -> Result<ClientBuilder<impl Ask>> {
-    config.connect_timeout = Some(session.timeout.min(CONNECT_TIMEOUT));
-    config.read_timeout = config.read_timeout.map(|timeout| timeout.min(session.timeout));
-    config.default_retry = false;
-    ClientBuilder::try_from(config).context("make a Kubernetes client")
+/// The start of a client that keeps to `--timeout`. kube's own neither does, nor does it choose the proxy as kubectl.
+fn builder(mut config: Config, proxies: Proxies, session: &Session) -> Result<ClientBuilder<impl Ask>> {
+    const TASK: &str = "make a Kubernetes client";
+    if config.root_cert.is_none() {
+        // Left to itself, kube fails on a machine without authorities, needed or not.
+        let needed = config.cluster_url.scheme_str() == Some("https");
+        let trusted = if needed { roots::trusted() } else { Vec::new() };
+        config.root_cert = Some(trusted.iter().map(|authority| authority.to_vec()).collect());
+    }
+    let authorities: Vec<_> = config.root_cert.iter().flatten().cloned().map(CertificateDer::from).collect();
+    let connector = Connector::new(proxies.clone(), &authorities)?;
+    let connector = config.rustls_https_connector_with_connector(connector).context(TASK)?;
+    let auth = config.auth_layer().map_err(|error| kubeconfig::explained(error, &config.auth_info))?;
+    let service = ServiceBuilder::new()
+        .layer(config.base_uri_layer())
+        .option_layer(auth)
+        .layer(config.extra_headers_layer().context(TASK)?)
+        .map_request(move |mut request| {
+            proxies.authorize(&mut request);
+            request
+        })
+        .map_err(BoxError::from)
+        .service(client(connector, session.timeout.min(CONNECT_TIMEOUT), Some(session.timeout)));
+    Ok(ClientBuilder::new(service, config.default_namespace))
 }
 
 /// A client that asks again when the API server is too busy.
@@ -149,7 +169,7 @@ impl EksAccess {
         let config = config.context("use the cluster's endpoint and CA")?;
         let tokens = Arc::new(Tokens { eks: self.clone(), last: Mutex::default() });
         let layer = tower::util::MapRequestLayer::new(move |request| tokens.authorize(request));
-        build(builder(config, session)?.with_layer(&layer))
+        build(builder(config, Proxies::from_environment()?, session)?.with_layer(&layer))
     }
 
     /// A kubeconfig with a fresh token, for programs that need a file. A secret, valid for 15 minutes.
@@ -236,7 +256,12 @@ pub(crate) fn kind(error: &kube::Error) -> Kind {
             429 | 500..=504 => Kind::Retry,
             _ => Kind::Failed,
         },
-        kube::Error::HyperError(_) | kube::Error::Service(_) | kube::Error::ReadEvents(_) => Kind::Retry,
+        kube::Error::HyperError(_) | kube::Error::Service(_) | kube::Error::ReadEvents(_) => {
+            match Obstacle::of(error) {
+                Some(Obstacle::Issuer) => Kind::Failed,
+                Some(Obstacle::Proxy) | None => Kind::Retry,
+            }
+        }
         _ => Kind::Failed,
     }
 }
@@ -245,10 +270,11 @@ pub(crate) fn kind(error: &kube::Error) -> Kind {
 pub(crate) fn hint(error: &kube::Error) -> Option<&'static str> {
     match error {
         kube::Error::Api(status) if status.code == 401 => Some(UNKNOWN_CALLER),
-        kube::Error::HyperError(_) | kube::Error::Service(_) => Some(
-            "the cluster cannot be reached from here: a private endpoint answers only within its VPC, and networks it is \
-             joined to",
-        ),
+        kube::Error::HyperError(_) | kube::Error::Service(_) => Some(match Obstacle::of(error) {
+            Some(Obstacle::Issuer) => FOREIGN_CA,
+            Some(Obstacle::Proxy) => PROXY,
+            None => UNREACHABLE,
+        }),
         _ => None,
     }
 }

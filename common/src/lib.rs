@@ -11,10 +11,16 @@
 pub mod aws;
 #[cfg(feature = "aws")]
 pub mod cluster;
+#[cfg(feature = "aws")]
+mod connect;
 mod doc;
 mod error;
 #[cfg(feature = "kube")]
 pub mod kube;
+#[cfg(feature = "https")]
+pub mod proxy;
+#[cfg(feature = "https")]
+pub mod roots;
 mod run;
 mod session;
 mod stderr;

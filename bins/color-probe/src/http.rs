@@ -3,15 +3,17 @@
 use crate::answer::Answer;
 use crate::expect::Expect;
 use anyhow::{Context as _, Result};
+use common::proxy::{Proxies, Proxy};
+use common::roots;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Client, Url};
+use reqwest::{Certificate, Client, Url};
 use std::error::Error;
 use std::time::{Duration, Instant};
 
 /// Longest body that is read: no colour is longer, and an endless answer must end.
 const LONGEST: usize = 4096;
 
-/// Asks one URL over plain connections: no proxy, no redirects, names looked up as by every program of this machine.
+/// Asks one URL, through a proxy where the environment says so; follows no redirects.
 pub struct Http {
     client: Client,
     url: Url,
@@ -23,16 +25,18 @@ impl Http {
     /// Without `keep_alive` every request makes a connection of its own, so that a load balancer that spreads
     /// connections and not requests is seen to spread, too.
     pub fn new(url: Url, headers: HeaderMap, keep_alive: bool, patience: Duration) -> Result<Self> {
+        let proxies = Proxies::from_environment()?;
         let client = Client::builder()
             .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
+            .proxy(reqwest::Proxy::custom(move |url| proxies.of_url(url.as_str()).map(Proxy::url)))
             .default_headers(headers)
             // One connection of HTTP/2 would carry all requests, and name the URL's host whatever `Host` says.
             .http1_only()
             // The resolver of the machine has no memory of its own for names that were not there yet.
             .no_hickory_dns();
-        // Where no TLS is spoken, a machine without CA certificates will do.
-        let client = if url.scheme() == "https" { client } else { client.tls_certs_only([]) };
+        let trusted = roots::trusted().into_iter().map(|authority| Certificate::from_der(&authority));
+        let client =
+            client.tls_certs_only(trusted.collect::<reqwest::Result<Vec<_>>>().context("read the machine's CAs")?);
         let client = if keep_alive { client } else { client.pool_max_idle_per_host(0) };
         Ok(Self { client: client.build().context("set up the HTTP client")?, url, patience })
     }

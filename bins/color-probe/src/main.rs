@@ -47,7 +47,7 @@ const PATIENCE: Span = Span(Duration::from_secs(20));
 ///   Reads   apps.<name>.endpoint, unless a URL is given
 ///   Owns    probe {chiSquared, concurrency, count, duration, errors, expect, keepAlive,
 ///           latencyMillis, rate, requestTimeout, tallies, url}; no header, for it may be secret
-///   Calls   nothing of AWS: only the URL, directly, past any proxy
+///   Calls   nothing of AWS: only the URL, by way of HTTP_PROXY and HTTPS_PROXY unless NO_PROXY has it
 ///   Exits   0 even, 1 uneven or a wrong answer, 2 usage, 3 input, 5 never reached
 ///
 /// Examples:

@@ -6,7 +6,7 @@ use crate::expect::Expect;
 use crate::http::Http;
 use crate::plan::{Ask, Until, Want};
 use anyhow::Result;
-use common::{Error, Found, Session};
+use common::{Error, Found, Session, roots};
 use futures::stream::LocalBoxStream;
 use futures::{StreamExt as _, stream};
 use std::time::{Duration, Instant};
@@ -31,6 +31,9 @@ pub async fn first_answer(session: &Session, http: &Http, expect: &Expect) -> Re
     let waited = session
         .wait(format_args!("{url} to answer"), async || match http.ask(expect, session.remaining()).await.0 {
             Answer::Color(_) => Ok(Found::Ready(())),
+            Answer::Silence(reason) if reason.contains("UnknownIssuer") => {
+                Err(Error::failed(format!("{url}: {reason}")).hint(roots::hint()).into())
+            }
             Answer::Silence(reason) => Ok(Found::NotYet(reason)),
             Answer::Wrong(answer) => {
                 let reason = wrong.insert(answer).to_string();

@@ -194,8 +194,9 @@ fn https_trusts_whom_the_machine_trusts() {
     assert_eq!(probe["tallies"], json!({"blue": 10, "red": 10}));
     assert_eq!(server.connections.load(Ordering::Relaxed), 21);
 
-    let error = Run::new("", &["-n", &server.url(), "--timeout=1s"]).error(5);
+    let error = Run::new("", &["-n", &server.url()]).error(1);
     assert!(error["message"].as_str().unwrap().contains("UnknownIssuer"), "{error}");
+    assert!(error["hint"].as_str().unwrap().contains("SSL_CERT_FILE"), "{error}");
 }
 
 #[test]

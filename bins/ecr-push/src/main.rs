@@ -4,6 +4,7 @@ mod archive;
 mod aws;
 mod binary;
 mod builder;
+mod client;
 mod credentials;
 mod elf;
 mod image;

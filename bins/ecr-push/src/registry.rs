@@ -1,5 +1,6 @@
 //! The registry side of ECR: what the OCI distribution specification says about a push.
 
+use crate::client::{client, is_untrusted};
 use crate::image::{Blob, Content, Image, Manifest, Part};
 use crate::remote;
 use anyhow::{Context, Result};
@@ -7,12 +8,13 @@ use backon::{ExponentialBuilder, Retryable};
 use bytes::Bytes;
 use common::Error;
 use common::aws::{lacking, permit};
+use common::roots;
 use futures::stream::{BoxStream, try_unfold};
 use futures::{Stream, StreamExt, TryStreamExt};
 use http::HeaderValue;
 use indicatif::{HumanBytes, ProgressBar};
 use oci_client::Reference;
-use oci_client::client::{Client, ClientConfig, ClientProtocol};
+use oci_client::client::{Client, ClientProtocol};
 use oci_client::errors::OciDistributionError;
 use oci_client::secrets::RegistryAuth;
 use std::future::ready;
@@ -26,9 +28,6 @@ pub const PARALLEL: usize = 4;
 
 /// Bytes read from a file at once.
 const CHUNK: usize = 512 << 10;
-
-/// No answer to a connection attempt: try again.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// What IAM calls the registry's requests. Source: "IAM permissions for pushing an image" of ECR's user guide.
 const LOOK: &str = "ecr:BatchCheckLayerAvailability";
@@ -106,26 +105,14 @@ impl<T: AsyncFn() -> Result<Pass>> Registry<T> {
 
     async fn log_in(&self) -> Result<Login> {
         let Pass { host, auth } = (self.pass)().await?;
-        let client = |whole| client(self.protocol.clone(), whole);
-        let repository = self.repository.clone();
-        let login = Login { whole: client(true)?, pieces: client(false)?, host, repository, mounts: true.into() };
+        let client = |whole| client(&host, self.protocol.clone(), whole);
+        let (whole, pieces, repository) = (client(true)?, client(false)?, self.repository.clone());
+        let login = Login { whole, pieces, host, repository, mounts: true.into() };
         for client in [&login.whole, &login.pieces] {
             client.store_auth_if_needed(&login.host, &auth).await;
         }
         Ok(login)
     }
-}
-
-/// A client of a registry. `whole`: sends a blob in one request.
-pub fn client(protocol: ClientProtocol, whole: bool) -> Result<Client> {
-    let config = ClientConfig {
-        protocol,
-        use_monolithic_push: whole,
-        connect_timeout: Some(CONNECT_TIMEOUT),
-        user_agent: concat!("crossmesh-ecr-push/", env!("CARGO_PKG_VERSION")),
-        ..ClientConfig::default()
-    };
-    Client::try_from(config).context("make an HTTP client")
 }
 
 /// A repository of a registry that a pass has opened.
@@ -295,7 +282,7 @@ pub fn pauses() -> ExponentialBuilder {
 fn transient(error: &OciDistributionError) -> bool {
     match (status(error), error) {
         (Some(status), _) => matches!(status, 401 | 404 | 408 | 429 | 500..),
-        (None, OciDistributionError::RequestError(error)) => !error.is_builder(),
+        (None, OciDistributionError::RequestError(request)) => !request.is_builder() && !is_untrusted(error),
         _ => false,
     }
 }
@@ -342,6 +329,8 @@ fn judged(error: OciDistributionError, action: &str) -> anyhow::Error {
         Error::failed("it is not what its digest says").hint("the archive is damaged, or was changed meanwhile")
     } else if matches!(status(&error), Some(401 | 403)) || lacking(&said).is_some() {
         Error::failed("the registry refused it").hint(permit(&said, action))
+    } else if is_untrusted(&error) {
+        Error::failed("the registry's certificate is not trusted").hint(roots::hint())
     } else if transient(&error) {
         Error::retry("the registry did not take it").hint("run it again: it sends only what is missing")
     } else {

@@ -3,13 +3,14 @@
 //! Manifests are read at once: what they say decides what is to do. What the repository has already is not asked of the
 //! other registry, which may count the manifests it gives (Docker Hub's pull limit). Blobs are read as they are sent on.
 
+use crate::client::{client, is_untrusted};
 use crate::image::{Blob, Content, Image, Manifest, Part, digest, sha256};
 use crate::oci::{AnyManifest, Descriptor, INDEXES, MANIFEST, MANIFESTS, Platform, platforms};
-use crate::registry::{self, PARALLEL, pauses, status};
+use crate::registry::{PARALLEL, pauses, status};
 use anyhow::{Context, Result};
 use backon::Retryable;
 use bytes::Bytes;
-use common::Error;
+use common::{Error, roots};
 use futures::future::LocalBoxFuture;
 use futures::stream::try_unfold;
 use futures::{Stream, StreamExt, TryStreamExt};
@@ -76,7 +77,7 @@ impl Remote {
         // Docker Hub's registry has another name than Docker Hub.
         let host = if name.registry() == "docker.io" { "registry-1.docker.io" } else { name.registry() }.to_owned();
         let protocol = if is_loopback(&host) { ClientProtocol::Http } else { ClientProtocol::Https };
-        let client = registry::client(protocol, true)?;
+        let client = client(&host, protocol, true)?;
         let anonymous = *login == RegistryAuth::Anonymous;
         let (registry, repository) = (name.registry().to_owned(), name.repository().to_owned());
         let remote = Self { client, host, registry, repository, anonymous };
@@ -208,6 +209,8 @@ impl Remote {
         } else if is_limit(&error) {
             let login = if self.anonymous { ", or log in, which raises the limit" } else { "" };
             Error::retry(format!("{host} asks to come back later")).hint(format!("run it again later{login}"))
+        } else if is_untrusted(&error) {
+            Error::failed(format!("the certificate of {host} is not trusted")).hint(roots::hint())
         } else if matches!(&error, OciDistributionError::RequestError(error) if error.is_connect()) {
             let hint = "check its name, and that this machine may reach it";
             Error::retry(format!("cannot reach {host}")).hint(hint)
@@ -251,7 +254,7 @@ fn is_loopback(host: &str) -> bool {
 pub fn is_transient(error: &OciDistributionError) -> bool {
     match (status(error), error) {
         (Some(status), _) => matches!(status, 408 | 429 | 500..),
-        (None, OciDistributionError::RequestError(error)) => !error.is_builder(),
+        (None, OciDistributionError::RequestError(request)) => !request.is_builder() && !is_untrusted(error),
         (None, OciDistributionError::IoError(_)) => !is_damaged(error),
         _ => is_limit(error),
     }

@@ -2,3 +2,4 @@
 //! every kind.
 
 mod any_linux;
+mod proxies;
