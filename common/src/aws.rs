@@ -1,6 +1,7 @@
 //! AWS: one configuration a run, and errors that say which call failed on which thing.
 
 mod http;
+mod profile;
 
 use crate::connect::{Obstacle, PROXY};
 use crate::{Error, Kind, Session, roots};
@@ -9,10 +10,12 @@ use aws_config::meta::ProviderChainError;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{AppName, BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+use profile::{MfaCodeNeeded, Profile, WithMfa};
 use std::error::Error as StdError;
 use std::fmt::{self, Display};
 use std::time::Duration;
@@ -49,7 +52,7 @@ impl Session {
     /// answers.
     ///
     /// # Errors
-    /// No region is given anywhere, or what is given is none.
+    /// No region is given anywhere, what is given is none, or there is no profile of the given name.
     pub async fn aws(&self, flags: &AwsFlags) -> Result<&SdkConfig> {
         if let Some(config) = self.aws.get() {
             return Ok(config);
@@ -74,11 +77,19 @@ impl Session {
         if let Some(region) = region {
             loader = loader.region(Region::new(region));
         }
+        let profile = Profile::load().await?;
+        if let Some(name) = profile.name {
+            loader = loader.profile_name(name);
+        }
         // CloudTrail then says which tool it was.
         if let Ok(name) = AppName::new(format!("crossmesh-{}", self.stderr.tool)) {
             loader = loader.app_name(name);
         }
-        let config = loader.load().await;
+        let mut config = loader.load().await;
+        if let (Some(code), Some(inner)) = (profile.code, config.credentials_provider()) {
+            let coded = SharedCredentialsProvider::new(WithMfa { inner, code });
+            config = config.into_builder().credentials_provider(coded).build();
+        }
         if config.region().is_none() {
             return Err(Error::input("no AWS region")
                 .hint("give --region, cluster.region in the document, or AWS_REGION")
@@ -274,6 +285,9 @@ fn refused(status: u16, code: Option<&str>, message: &str, action: &str) -> Erro
 /// Why there are no credentials, without the list of all the places that have none.
 pub(crate) fn no_credentials(error: &CredentialsError) -> Error {
     let none = "no AWS credentials";
+    if let Some(code) = Chain::new(error).find_map(|link| link.downcast_ref::<MfaCodeNeeded>()) {
+        return Error::failed(format!("{none}: {code}")).hint(code.hint());
+    }
     let CredentialsError::CredentialsNotLoaded(_) = error else {
         return Error::failed(format!("{none}: {}", told(error))).hint(LOG_IN);
     };

@@ -23,6 +23,17 @@ const OLDEST: (u32, u32) = (3, 14);
 const TAKES_OWNERSHIP: (u32, u32) = (3, 17);
 /// The first Helm that applies server-side.
 const APPLIES_SERVER_SIDE: (u32, u32) = (4, 0);
+/// Of Helm's own variables, those that say where charts, logins and plugins are. The others would lead it to another cluster,
+/// namespace or kind of release than the document's.
+const HEARD: [&str; 7] = [
+    "HELM_CACHE_HOME",
+    "HELM_CONFIG_HOME",
+    "HELM_DATA_HOME",
+    "HELM_PLUGINS",
+    "HELM_REGISTRY_CONFIG",
+    "HELM_REPOSITORY_CACHE",
+    "HELM_REPOSITORY_CONFIG",
+];
 /// What is left to end in order when Helm has given up waiting.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -189,6 +200,12 @@ impl Helm {
         named: &[&OsStr],
     ) -> Result<String> {
         let mut command = Command::new("helm");
+        for (name, _) in std::env::vars_os() {
+            let name = name.to_string_lossy();
+            if name.starts_with("HELM_") && !HEARD.contains(&&*name) {
+                command.env_remove(&*name);
+            }
+        }
         // A run that is interrupted must not leave Helm at work behind it.
         command.args(flags).arg("--").args(named).stdin(std::process::Stdio::null()).kill_on_drop(true);
         let late = || Error::retry("not done in time").hint("run it again, or give it more time with --timeout");

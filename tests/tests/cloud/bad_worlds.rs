@@ -174,7 +174,10 @@ impl World {
                 },
             ),
             (nobody, NO_CREDENTIALS),
-            (profile, Says { cause: &["no AWS credentials: profile `nosuch` was not defined"], ..NO_CREDENTIALS }),
+            (
+                profile,
+                Says { exit: 1, cause: &["there is no AWS profile nosuch"], hint: "aws configure list-profiles" },
+            ),
         ];
         let mut tried = 0;
         for (before, says) in &worlds {
@@ -183,7 +186,9 @@ impl World {
             let commands = FROM_A_DOCUMENT.map(str::to_owned);
             let (aws, kubernetes) = commands.split_at(OF_KUBERNETES);
             tried += self.fails(&before, aws, &self.document, says);
-            let says = if says.cause[0].starts_with("no AWS credentials") { says } else { &UNAUTHORIZED };
+            let known =
+                ["no AWS credentials", "there is no AWS profile"].iter().any(|no| says.cause[0].starts_with(no));
+            let says = if known { says } else { &UNAUTHORIZED };
             tried += self.fails(&before, kubernetes, &self.document, says);
         }
         tried

@@ -2,4 +2,5 @@
 //! every kind.
 
 mod any_linux;
+mod credentials;
 mod proxies;

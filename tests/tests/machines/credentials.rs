@@ -1,0 +1,214 @@
+//! Credentials and kubeconfigs are found as the AWS CLI and kubectl find them, and what is missing is said with what to do.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may stop at the first surprise")]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use tempfile::TempDir;
+use tests::peer::Peer;
+use tests::{error, feed, program};
+
+/// A home, and a server that refuses everything.
+struct World {
+    home: TempDir,
+    server: Peer,
+}
+
+/// How a tool ended: what it said, and what the server heard of it.
+struct Run {
+    exit: Option<i32>,
+    /// Message, causes and hint.
+    said: String,
+    hint: String,
+    heard: Vec<String>,
+}
+
+impl World {
+    fn new() -> Self {
+        Self { home: tempfile::tempdir().unwrap(), server: Peer::refusing("authorization").unwrap() }
+    }
+
+    fn write(&self, name: &str, text: &str) -> String {
+        let path = self.home.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, text).unwrap();
+        path.display().to_string()
+    }
+
+    /// Runs a tool with this home and these variables, and no others.
+    fn run(&self, tool: &str, arguments: &str, variables: &[(&str, &str)]) -> Run {
+        let mut command = Command::new(program(tool));
+        command.args(arguments.split(' ')).args(["-n", "--timeout", "5s"]).env_clear().env("HOME", self.home.path());
+        command.env("AWS_ENDPOINT_URL", format!("http://{}", self.server.address));
+        command.env("AWS_EC2_METADATA_DISABLED", "true").envs(variables.iter().copied());
+        let Output { status, stderr, .. } = feed(&mut command, b"").unwrap();
+        let told = error(&String::from_utf8(stderr).unwrap());
+        let text = |field: &str| told[field].as_str().unwrap_or_default().to_owned();
+        let causes = told["causes"].to_string();
+        let said = format!("{} {causes}", text("message"));
+        Run { exit: status.code(), said, hint: text("hint"), heard: self.server.asked() }
+    }
+
+    fn aws(&self, variables: &[(&str, &str)]) -> Run {
+        self.run("oidc-assoc", "--cluster c1", variables)
+    }
+
+    fn kubernetes(&self, flags: &str, variables: &[(&str, &str)]) -> Run {
+        let manifest = self.write("manifest.yaml", "{apiVersion: v1, kind: ConfigMap, metadata: {name: c}}");
+        self.run("manifest-apply", &format!("app --file {manifest} {flags}"), variables)
+    }
+
+    /// A kubeconfig of one context, with this user.
+    fn kubeconfig(&self, name: &str, user: &str) -> String {
+        let text = format!(
+            "{{clusters: [{{name: c, cluster: {{server: 'http://{}'}}}}], users: [{{name: {name}, user: {user}}}], \
+             contexts: [{{name: {name}, context: {{cluster: c, user: {name}}}}}], current-context: {name}}}",
+            self.server.address
+        );
+        self.write(name, &text)
+    }
+}
+
+#[test]
+fn a_profile_is_the_one_that_a_variable_names() {
+    let world = World::new();
+    world.write(
+        ".aws/config",
+        "[default]\nregion = us-west-2\naws_access_key_id = AKIADEFAULT\naws_secret_access_key = x\n\
+         [profile dev]\nregion = eu-west-1\naws_access_key_id = AKIADEV\naws_secret_access_key = x\n",
+    );
+    for (variables, key) in [
+        (&[][..], "AKIADEFAULT"),
+        (&[("AWS_PROFILE", "dev")], "AKIADEV"),
+        (&[("AWS_DEFAULT_PROFILE", "dev")], "AKIADEV"),
+        (&[("AWS_PROFILE", "default"), ("AWS_DEFAULT_PROFILE", "dev")], "AKIADEFAULT"),
+        (&[("AWS_PROFILE", "")], "AKIADEFAULT"),
+    ] {
+        let run = world.aws(variables);
+        let heard = run.heard.first().map(String::as_str).unwrap_or_default();
+        assert!(heard.contains(&format!("Credential={key}/")), "{variables:?}: {heard}: {}", run.said);
+    }
+    for region in [&[][..], &[("AWS_REGION", "us-west-2")]] {
+        let run = world.aws(&[&[("AWS_PROFILE", "nosuch")], region].concat());
+        assert_eq!((run.exit, run.hint.as_str()), (Some(1), "aws configure list-profiles"), "{}", run.said);
+        assert!(run.said.contains("there is no AWS profile nosuch"), "{}", run.said);
+    }
+}
+
+#[test]
+fn a_role_that_wants_a_code_is_told_so() {
+    let world = World::new();
+    let device = "arn:aws:iam::123456789012:mfa/me";
+    world.write(
+        ".aws/config",
+        &format!(
+            "[profile base]\nregion = us-west-2\naws_access_key_id = AKIABASE\naws_secret_access_key = x\n\
+             [profile dev]\nregion = us-west-2\nrole_arn = arn:aws:iam::123456789012:role/dev\nsource_profile = base\n\
+             mfa_serial = {device}\n\
+             [profile chained]\nregion = us-west-2\nrole_arn = arn:aws:iam::123456789012:role/more\nsource_profile = dev\n"
+        ),
+    );
+    for profile in ["dev", "chained"] {
+        let run = world.aws(&[("AWS_PROFILE", profile)]);
+        assert_eq!(run.exit, Some(1), "{}", run.said);
+        assert!(run.said.contains(&format!("profile dev asks for a code of the MFA device {device}")), "{}", run.said);
+        assert_eq!(run.hint, "eval \"$(aws configure export-credentials --profile dev --format env)\"");
+    }
+    let run = world.aws(&[("AWS_PROFILE", "dev"), ("AWS_ACCESS_KEY_ID", "AKIACODED"), ("AWS_SECRET_ACCESS_KEY", "x")]);
+    assert!(run.heard.iter().all(|heard| heard.contains("Credential=AKIACODED/")), "{:?}", run.heard);
+    assert!(!run.heard.is_empty(), "{}", run.said);
+}
+
+#[test]
+fn kubeconfigs_that_are_not_there_are_left_out() {
+    let world = World::new();
+    let (one, two) = (world.kubeconfig("one", "{token: first}"), world.kubeconfig("two", "{token: second}"));
+    let list = format!("/nonexistent/config::{one}:{two}");
+    for (flags, token) in [("--context one", "Bearer first"), ("--context two", "Bearer second")] {
+        let run = world.kubernetes(flags, &[("KUBECONFIG", &list)]);
+        assert_eq!(run.heard.first().map(String::as_str), Some(token), "{}", run.said);
+    }
+    fs::create_dir_all(world.home.path().join(".kube")).unwrap();
+    fs::copy(&two, world.home.path().join(".kube/config")).unwrap();
+    for variables in [&[][..], &[("KUBECONFIG", "")]] {
+        let run = world.kubernetes("--context two", variables);
+        assert_eq!(run.heard.first().map(String::as_str), Some("Bearer second"), "{}", run.said);
+    }
+    let run = world.kubernetes("--context two", &[("KUBECONFIG", "/nonexistent/a:/nonexistent/b")]);
+    assert_eq!(run.exit, Some(1));
+    assert!(run.said.contains("there is no kubeconfig: /nonexistent/a, /nonexistent/b"), "{}", run.said);
+    let run = world.kubernetes("--kubeconfig /nonexistent/a", &[("KUBECONFIG", &list)]);
+    assert_eq!(run.exit, Some(1));
+    assert!(run.said.contains("/nonexistent/a"), "{}", run.said);
+}
+
+#[test]
+fn a_context_that_is_not_there_is_told_with_those_that_are() {
+    let world = World::new();
+    let one = world.kubeconfig("one", "{}");
+    let list = format!("{one}:{}", world.kubeconfig("two", "{}"));
+    let run = world.kubernetes("--context three", &[("KUBECONFIG", &list)]);
+    assert_eq!((run.exit, run.hint.as_str()), (Some(1), "give --context one of: one, two"), "{}", run.said);
+    assert!(run.said.contains("the kubeconfig has no context three"), "{}", run.said);
+    let text = fs::read_to_string(&one).unwrap().replace("current-context: one", "current-context: ''");
+    let run = world.kubernetes(&format!("--kubeconfig {}", world.write("none", &text)), &[]);
+    assert_eq!((run.exit, run.hint.as_str()), (Some(1), "give --context one of: one"), "{}", run.said);
+    assert!(run.said.contains("the kubeconfig has no current context"), "{}", run.said);
+}
+
+#[test]
+fn a_credential_plugin_is_run_or_told() {
+    let world = World::new();
+    let user = |command: &str, hint: &str| {
+        let api = "apiVersion: client.authentication.k8s.io/v1, interactiveMode: Never";
+        format!("{{exec: {{{api}, command: '{command}', installHint: '{hint}'}}}}")
+    };
+    let run = |name: &str, user: &str| {
+        let file = world.kubeconfig(name, user);
+        world.kubernetes(&format!("--kubeconfig {file}"), &[("PATH", "/usr/bin:/bin")])
+    };
+    let absent = run("absent", &user("no-such-plugin", "brew install no-such-plugin"));
+    assert_eq!((absent.exit, absent.hint.as_str()), (Some(1), "brew install no-such-plugin"), "{}", absent.said);
+    assert!(absent.said.contains("run the kubeconfig's credential plugin no-such-plugin"), "{}", absent.said);
+    let absent = run("bare", &user("no-such-plugin", ""));
+    assert_eq!(absent.hint, "install no-such-plugin, or put it in PATH", "{}", absent.said);
+
+    let plugin = |name: &str, text: &str| {
+        let path = PathBuf::from(world.write(name, &format!("#!/bin/sh\n{text}\n")));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        path.display().to_string()
+    };
+    let fails = plugin("fails", "echo secret; echo 'log in first' >&2; exit 3");
+    let failed = run("failing", &user(&fails, ""));
+    assert_eq!(failed.exit, Some(1));
+    assert!(failed.said.contains("log in first") && !failed.said.contains("secret"), "{}", failed.said);
+    let credential =
+        r#"{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","status":{"token":"t"}}"#;
+    let works = plugin("works", &format!("echo '{credential}'"));
+    assert_eq!(run("working", &user(&works, "")).heard.first().map(String::as_str), Some("Bearer t"));
+}
+
+#[test]
+fn helms_own_variables_lead_it_nowhere_else() {
+    let world = World::new();
+    let log = world.home.path().join("environment");
+    let helm = world.write("bin/helm", &format!("#!/bin/sh\nenv > {}\necho v3.14.0\n", log.display()));
+    fs::set_permissions(&helm, fs::Permissions::from_mode(0o755)).unwrap();
+    let kubeconfig = world.kubeconfig("one", "{}");
+    let chart = world.write("chart/Chart.yaml", "{apiVersion: v2, name: c, version: 0.1.0}").replace("/Chart.yaml", "");
+    let path = format!("{}:/usr/bin:/bin", world.home.path().join("bin").display());
+    let astray = ["KUBECONTEXT", "KUBETOKEN", "KUBEAPISERVER", "NAMESPACE", "DRIVER", "MAX_HISTORY", "DEBUG"];
+    let kept = ["CACHE_HOME", "REGISTRY_CONFIG", "REPOSITORY_CACHE"];
+    let names: Vec<String> = astray.iter().chain(&kept).map(|name| format!("HELM_{name}")).collect();
+    let mut variables: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "/x")).collect();
+    variables.push(("PATH", &path));
+    world.run("appmesh-install", &format!("--kubeconfig {kubeconfig} --chart {chart}"), &variables);
+    let heard = fs::read_to_string(log).unwrap();
+    for name in astray {
+        assert!(!heard.contains(&format!("HELM_{name}=")), "{name}: {heard}");
+    }
+    for name in kept {
+        assert!(heard.contains(&format!("HELM_{name}=/x")), "{name}: {heard}");
+    }
+}
