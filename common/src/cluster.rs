@@ -45,7 +45,7 @@ impl Cluster {
         place.into_iter().chain(api).all(|fact| !fact.is_empty())
     }
 
-    /// `aws`, `aws-cn` or `aws-us-gov`.
+    /// `aws`, `aws-cn`, `aws-us-gov`, `aws-eusc`, …
     pub fn partition(&self) -> &str {
         self.arn.split(':').nth(1).unwrap_or("aws")
     }
@@ -61,11 +61,6 @@ impl Cluster {
             .strip_prefix("https://")
             .ok_or_else(|| Error::input(format!("cluster.issuer: {issuer} is not an https URL")))?;
         Ok(format!("arn:{}:iam::{}:oidc-provider/{}", self.partition(), self.account, bare))
-    }
-
-    /// Where this partition's services live.
-    pub fn dns_suffix(&self) -> &'static str {
-        if self.partition() == "aws-cn" { "amazonaws.com.cn" } else { "amazonaws.com" }
     }
 }
 
@@ -200,35 +195,30 @@ mod tests {
 
     #[test]
     fn names_follow_the_partition_and_the_issuer() {
-        for (region, issuer, provider, suffix) in [
+        for (region, issuer, provider) in [
             (
                 "aws:eks:us-west-2",
                 "https://oidc.eks.us-west-2.amazonaws.com/id/A",
                 "arn:aws:iam::1:oidc-provider/oidc.eks.us-west-2.amazonaws.com/id/A",
-                "amazonaws.com",
             ),
             (
                 "aws-cn:eks:cn-north-1",
                 "https://oidc.eks.cn-north-1.amazonaws.com.cn/id/A",
                 "arn:aws-cn:iam::1:oidc-provider/oidc.eks.cn-north-1.amazonaws.com.cn/id/A",
-                "amazonaws.com.cn",
             ),
             (
-                "aws-us-gov:eks:us-gov-west-1",
-                "https://oidc.eks.us-gov-west-1.amazonaws.com/id/A",
-                "arn:aws-us-gov:iam::1:oidc-provider/oidc.eks.us-gov-west-1.amazonaws.com/id/A",
-                "amazonaws.com",
+                "aws-eusc:eks:eusc-de-east-1",
+                "https://oidc-eks.eusc-de-east-1.amazonwebservices.eu/id/A",
+                "arn:aws-eusc:iam::1:oidc-provider/oidc-eks.eusc-de-east-1.amazonwebservices.eu/id/A",
             ),
             (
                 "aws:eks:us-west-2",
                 "https://issuer.example:8443/clusters/c1/",
                 "arn:aws:iam::1:oidc-provider/issuer.example:8443/clusters/c1/",
-                "amazonaws.com",
             ),
         ] {
             let cluster = cluster(&format!("arn:{region}:1:cluster/c"), issuer);
             assert_eq!(cluster.oidc_provider().unwrap(), provider);
-            assert_eq!(cluster.dns_suffix(), suffix, "{provider}");
         }
         assert!(cluster("arn:aws:eks:us-west-2:1:cluster/c", "http://issuer.example").oidc_provider().is_err());
     }

@@ -19,13 +19,14 @@ use crate::{Error, Kind, Session, roots};
 use anyhow::{Context, Result};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::ProvideCredentials;
+use aws_sdk_sts::config::endpoint::{DefaultResolver, Endpoint, Params, ResolveEndpoint as _};
 use aws_sigv4::http_request::{
     PayloadChecksumKind, SignableBody, SignableRequest, SignatureLocation, SigningSettings, sign,
 };
 use aws_sigv4::sign::v4;
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use http::{HeaderValue, Request, Response, header};
+use http::{HeaderValue, Request, Response, Uri, header};
 use hyper::body::Incoming;
 use kube::client::retry::RetryPolicy;
 use kube::client::{Body, ClientBuilder, ConfigExt as _};
@@ -85,6 +86,8 @@ pub enum Access {
 pub struct EksAccess {
     cluster: Cluster,
     credentials: Credentials,
+    /// Where AWS's Security Token Service is in the cluster's region.
+    sts: Endpoint,
 }
 
 impl Session {
@@ -100,8 +103,16 @@ impl Session {
         let provider = self.aws(aws).await?.credentials_provider();
         let provider = provider.ok_or_else(|| Error::failed("no AWS credentials"))?;
         let credentials = provider.provide_credentials().await.map_err(|error| no_credentials(&error))?;
-        Ok(Access::Eks(Box::new(EksAccess { cluster, credentials })))
+        let sts = sts(&cluster.region).await?;
+        Ok(Access::Eks(Box::new(EksAccess { cluster, credentials, sts })))
     }
+}
+
+/// Where the Security Token Service of a region is, whatever the partition, by the SDK's own rules.
+async fn sts(region: &str) -> Result<Endpoint> {
+    let params = Params::builder().region(region).build().context("find the endpoint of STS")?;
+    let endpoint = DefaultResolver::new().resolve_endpoint(&params).await;
+    endpoint.map_err(|error| Error::input(format!("cluster.region: {region}: {error}")).into())
 }
 
 impl Access {
@@ -198,8 +209,8 @@ impl EksAccess {
     /// header and an expiry of 60 s in the URL; how long the token lives is its own rule.
     fn token(&self) -> Result<String> {
         let cluster = &self.cluster;
-        let host = format!("sts.{}.{}", cluster.region, cluster.dns_suffix());
-        let url = format!("https://{host}/?Action=GetCallerIdentity&Version=2011-06-15");
+        let url = format!("{}/?Action=GetCallerIdentity&Version=2011-06-15", self.sts.url());
+        let host = url.parse::<Uri>()?.host().unwrap_or_default().to_owned();
         let mut settings = SigningSettings::default();
         settings.signature_location = SignatureLocation::QueryParams;
         settings.expires_in = Some(Duration::from_secs(60));
@@ -276,5 +287,29 @@ pub(crate) fn hint(error: &kube::Error) -> Option<&'static str> {
             None => UNREACHABLE,
         }),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_token_asks_the_sts_of_its_partition() {
+        for (region, url) in [
+            ("us-east-1", "https://sts.us-east-1.amazonaws.com"),
+            ("us-west-2", "https://sts.us-west-2.amazonaws.com"),
+            ("cn-north-1", "https://sts.cn-north-1.amazonaws.com.cn"),
+            ("us-gov-west-1", "https://sts.us-gov-west-1.amazonaws.com"),
+            ("eusc-de-east-1", "https://sts.eusc-de-east-1.amazonaws.eu"),
+            ("us-iso-east-1", "https://sts.us-iso-east-1.c2s.ic.gov"),
+            ("us-isob-east-1", "https://sts.us-isob-east-1.sc2s.sgov.gov"),
+            ("eu-isoe-west-1", "https://sts.eu-isoe-west-1.cloud.adc-e.uk"),
+            ("us-isof-south-1", "https://sts.us-isof-south-1.csp.hci.ic.gov"),
+        ] {
+            assert_eq!(sts(region).await.unwrap().url(), url);
+        }
+        assert_eq!(crate::classify(&sts("not a region").await.unwrap_err()).0, Kind::Input);
     }
 }
