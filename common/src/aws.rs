@@ -204,7 +204,7 @@ impl<T, E, R> OrAbsent<T, E, R> for Result<T, SdkError<E, R>> {
 }
 
 /// Error codes that ask to come back later. The SDK has retried them already. Source: the throttling and transient
-/// codes of the SDK's own classifier.
+/// codes of the SDK's own classifier, but for `LimitExceededException`, which here is a quota's.
 const LATER: &[&str] = &[
     "Throttling",
     "ThrottlingException",
@@ -214,7 +214,6 @@ const LATER: &[&str] = &[
     "RequestLimitExceeded",
     "RequestLimitExceededException",
     "BandwidthLimitExceeded",
-    "LimitExceededException",
     "PriorRequestNotComplete",
     "RequestTimeout",
     "RequestTimeoutException",
@@ -271,6 +270,9 @@ fn refused(status: u16, code: Option<&str>, message: &str, action: &str) -> Erro
         _ if LATER.contains(&code) || status >= 500 => {
             Error::retry(text).hint("AWS asks to come back later: run it again")
         }
+        // LimitExceeded of IAM, LimitExceededException of ECR, RulesPerSecurityGroupLimitExceeded of EC2, …
+        _ if code.contains("LimitExceeded") => Error::failed(text)
+            .hint("a quota of the account is used up: ask for more (aws service-quotas), or remove what nobody needs"),
         _ if DENIED.contains(&code) => Error::failed(text).hint(permit(message, action)),
         _ if EXPIRED.contains(&code) => Error::failed(text).hint(format!("the session is over: {LOG_IN}")),
         _ if STRANGER.contains(&code) => Error::failed(text)
@@ -356,6 +358,10 @@ mod tests {
             (403, "SignatureDoesNotMatch", "", Kind::Failed, "the secret access key does not fit"),
             (400, "ThrottlingException", "", Kind::Retry, "AWS asks to come back later"),
             (503, "Unheard", "", Kind::Retry, "AWS asks to come back later"),
+            (503, "RequestLimitExceeded", "", Kind::Retry, "AWS asks to come back later"),
+            (409, "LimitExceeded", "", Kind::Failed, "a quota of the account is used up"),
+            (400, "LimitExceededException", "", Kind::Failed, "a quota of the account is used up"),
+            (400, "RulesPerSecurityGroupLimitExceeded", "", Kind::Failed, "a quota of the account is used up"),
         ] {
             let error = refused(status, Some(code), message, "iam:CreateRole");
             assert_eq!(error.kind, kind, "{code}");
