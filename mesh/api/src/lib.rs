@@ -16,6 +16,7 @@ pub mod fields;
 mod gateway_route;
 mod grpc_route;
 mod http_route;
+mod listener;
 mod mesh;
 mod object;
 mod port;
@@ -43,6 +44,7 @@ pub use http_route::{
     HttpRouteHeader, HttpRouteMatch, HttpScheme, HttpTimeout, MatchRange, QueryMatchMethod, RouteAction, TcpRetryEvent,
     WeightedTarget,
 };
+pub use listener::{ConnectionPool, HttpPool, ListenerTimeout, OutlierDetection, RequestPool, RequestTimeout, TcpPool};
 pub use mesh::{EgressFilter, EgressFilterType, Mesh, MeshSpec, MeshStatus};
 pub use object::{MeshMember, MeshObject};
 pub use port::{PortMapping, Protocol};

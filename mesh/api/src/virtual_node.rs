@@ -3,7 +3,10 @@ use kube::CustomResource;
 use schemars::{JsonSchema, transform::RecursiveTransform};
 use serde::{Deserialize, Serialize};
 
-use crate::{Condition, MeshReference, PortMapping, Protocol, Reference, schema};
+use crate::{
+    Condition, ConnectionPool, ListenerTimeout, MeshReference, OutlierDetection, PortMapping, Protocol, Reference,
+    schema,
+};
 
 /// A set of pods: how they are found, what they listen on, whom they call.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -82,6 +85,15 @@ pub struct Listener {
     /// How callers try whether a pod answers there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health_check: Option<HealthCheckPolicy>,
+    /// How long the application may take; without end when absent, as callers have timeouts of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<ListenerTimeout>,
+    /// How much at once Envoy lets through to the application; without limits when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connection_pool: Option<ConnectionPool>,
+    /// When callers leave out a pod for a while; when absent, after five connections in a row that fail.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outlier_detection: Option<OutlierDetection>,
 }
 
 /// How callers try whether a pod answers.

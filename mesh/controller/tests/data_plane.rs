@@ -583,13 +583,13 @@ fn conversation(pod: &Pod, row: &Row, direction: Direction, is_mesh: bool) -> [V
 fn snapshot() -> Snapshot {
     let key = ServiceKey { namespace: "shop".to_owned(), service: "back".to_owned() };
     let discovery = Discovery::CloudMap(CloudMapDiscovery { key, attributes: BTreeMap::new() });
-    let upstream = Upstream { port: LISTENER, discovery, health_check: None };
+    let upstream = Upstream::new(LISTENER, discovery);
     let targets = vec![Target { upstream: "back".to_owned(), weight: 1 }];
     let routes = vec![Route::of_everything("all".to_owned(), targets)];
     let routing = Routing::of_port(LISTENER, routes, BTreeMap::from([("back".to_owned(), upstream)]));
     let workload = Workload {
         name: workload_name(),
-        listeners: vec![Listener { port: LISTENER }],
+        listeners: vec![Listener::new(LISTENER)],
         egress: Egress::AllowAll,
         access_log: false,
         backends: vec![Backend {

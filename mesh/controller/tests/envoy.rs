@@ -10,7 +10,7 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -36,6 +36,8 @@ use tokio_rustls::TlsConnector;
 mod controller;
 #[path = "envoy/gateway.rs"]
 mod gateway;
+#[path = "envoy/policies.rs"]
+mod policies;
 #[path = "envoy/protocols.rs"]
 mod protocols;
 mod support;
@@ -58,6 +60,11 @@ async fn app(color: &'static str) -> u16 {
 async fn answering(answer: impl Fn(usize) -> Option<(u16, &'static str)> + Send + 'static) -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
+    answer_on(listener, answer);
+    port
+}
+
+fn answer_on(listener: TcpListener, answer: impl Fn(usize) -> Option<(u16, &'static str)> + Send + 'static) {
     tokio::spawn(async move {
         let mut silent = Vec::new();
         for n in 0.. {
@@ -72,7 +79,6 @@ async fn answering(answer: impl Fn(usize) -> Option<(u16, &'static str)> + Send 
             let _ = connection.write_all(format!("{head}{body}").as_bytes()).await;
         }
     });
-    port
 }
 
 async fn get(port: u16, host: &str, path: &str) -> std::io::Result<String> {
@@ -120,7 +126,7 @@ fn upstream(name: &str, port: u16) -> (String, Upstream) {
     let is_named = name == "named";
     let discovery = if is_named { dns() } else { instances };
     let port = Port { port, protocol: Protocol::Http };
-    (name.to_owned(), Upstream { port, discovery, health_check: is_named.then_some(health_check) })
+    (name.to_owned(), Upstream { health_check: is_named.then_some(health_check), ..Upstream::new(port, discovery) })
 }
 
 /// A snapshot with these routes, and with as many endpoints for each upstream as `instances` says.
@@ -139,7 +145,7 @@ fn backend(routing: Routing) -> Backend {
 fn snapshot(backends: Vec<Backend>, egress: Egress, instances: &[(&str, u8)]) -> Snapshot {
     let workload = Workload {
         name: workload_name(),
-        listeners: vec![Listener { port: TCP_8080 }],
+        listeners: vec![Listener::new(TCP_8080)],
         egress,
         access_log: true,
         backends,

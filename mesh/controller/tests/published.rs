@@ -78,7 +78,7 @@ fn everything() -> Routing {
         key: ServiceKey { namespace: "n".into(), service: "s".into() },
         attributes: BTreeMap::from([("color".into(), "blue".into())]),
     };
-    let upstream = |discovery, health_check| Upstream { port, discovery, health_check };
+    let upstream = |discovery, health_check| Upstream { health_check, ..Upstream::new(port, discovery) };
     let dns = |endpoints| Discovery::Dns(DnsDiscovery::new("front.shop".into(), endpoints).unwrap());
     let upstreams = BTreeMap::from([
         (

@@ -110,8 +110,20 @@ mod tests {
                     "tls": { "mode": "STRICT" }, "timeout": { "http": {} }
                 }], "serviceDiscovery": cloud_map, "backendDefaults": {} }),
                 "spec.backendDefaults: not supported by this controller; \
-                 spec.listeners[0].timeout: not supported by this controller; \
                  spec.listeners[0].tls: not supported by this controller"
+                    .to_owned(),
+            ),
+            (
+                json!({ "serviceDiscovery": cloud_map, "listeners": [{
+                    "portMapping": { "port": 8080, "protocol": "http" },
+                    "timeout": { "tcp": {}, "http": {} },
+                    "connectionPool": { "http": { "maxConnections": 0 } },
+                    "outlierDetection": { "maxServerErrors": 5, "interval": { "unit": "s", "value": 0 },
+                        "baseEjectionDuration": { "unit": "s", "value": 1 }, "maxEjectionPercent": 50 }
+                }]}),
+                "spec.listeners[0].timeout.tcp: the listener's protocol is http; \
+                 spec.listeners[0].connectionPool: a limit is 0; \
+                 spec.listeners[0].outlierDetection: maxServerErrors, interval or baseEjectionDuration is 0"
                     .to_owned(),
             ),
             (

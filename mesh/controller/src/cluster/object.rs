@@ -167,9 +167,9 @@ mod tests {
     #[test]
     fn what_is_not_understood_of_an_object_is_kept_beside_it() {
         let port = json!({"port": 1, "protocol": "http"});
-        let listener = json!({"portMapping": port, "connectionPool": {"http": {}}, "tsl": {"mode": "STRICT"}});
+        let listener = json!({"portMapping": port, "tls": {"mode": "STRICT"}, "tsl": {"mode": "STRICT"}});
         let object = parsed(json!({"listeners": [listener]})).object().unwrap();
-        assert_eq!(object.unsupported, ["spec.listeners[0].connectionPool"]);
+        assert_eq!(object.unsupported, ["spec.listeners[0].tls"]);
         assert_eq!(object.unknown, ["spec.listeners[0].tsl"]);
     }
 

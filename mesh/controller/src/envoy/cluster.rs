@@ -8,7 +8,7 @@ use std::{
 use envoy_types::pb::{
     envoy::{
         config::cluster::v3::{
-            CircuitBreakers, Cluster, OutlierDetection,
+            CircuitBreakers, Cluster,
             circuit_breakers::Thresholds,
             cluster::{ClusterDiscoveryType, DiscoveryType, DnsLookupFamily, EdsClusterConfig, LbPolicy},
         },
@@ -27,16 +27,15 @@ use prost::Name as _;
 use super::{
     health_check,
     http::http1,
+    outlier,
     proto::{ads, any, duration, endpoints, number},
 };
-use crate::model::{Discovery, Listener, Port, Protocol, Upstream, Workload};
+use crate::model::{ConnectionPool, Discovery, Listener, Port, Protocol, Upstream, Workload};
 
 /// The cluster of wherever a connection was going.
 pub const PASSTHROUGH: &str = "cds_egress_passthrough";
 /// Inside a VPC a connection takes a few milliseconds; a second more lets one lost SYN be sent again.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// Failed connections in a row after which an endpoint rests; Envoy's default, which App Mesh kept.
-const FAILURES: u32 = 5;
 
 /// Names the clusters of upstreams. Two backends, one of this cluster and one of another, may describe the same
 /// VirtualNode differently; then each has a cluster of its own.
@@ -80,7 +79,7 @@ pub fn application(workload: &Workload, listener: &Listener) -> Cluster {
         load_assignment: Some(endpoints(&name, ["127.0.0.1"], listener.port.port)),
         connect_timeout: duration(CONNECT_TIMEOUT),
         cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Static.into())),
-        circuit_breakers: unlimited(),
+        circuit_breakers: limits(listener.connection_pool.unwrap_or_default()),
         typed_extension_protocol_options: protocol_options(listener.port.protocol),
         name,
         ..Cluster::default()
@@ -108,18 +107,8 @@ pub fn upstream(name: &str, upstream: &Upstream) -> Cluster {
         dns_lookup_family: DnsLookupFamily::V4Preferred.into(),
         connect_timeout: duration(CONNECT_TIMEOUT),
         health_checks: upstream.health_check.iter().map(health_check::encode).collect(),
-        circuit_breakers: unlimited(),
-        outlier_detection: Some(OutlierDetection {
-            // Answers, also bad ones, are the application's; only an endpoint that cannot be reached rests.
-            split_external_local_origin_errors: true,
-            consecutive_local_origin_failure: number(FAILURES),
-            enforcing_consecutive_5xx: number(0),
-            enforcing_consecutive_gateway_failure: number(0),
-            enforcing_success_rate: number(0),
-            enforcing_local_origin_success_rate: number(0),
-            max_ejection_percent: number(50),
-            ..OutlierDetection::default()
-        }),
+        circuit_breakers: limits(ConnectionPool::default()),
+        outlier_detection: Some(outlier::encode(upstream.outlier_detection.as_ref())),
         typed_extension_protocol_options: protocol_options(upstream.port.protocol),
         ..Cluster::default()
     }
@@ -137,19 +126,20 @@ pub fn passthrough() -> Cluster {
         cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::OriginalDst.into())),
         lb_policy: LbPolicy::ClusterProvided.into(),
         connect_timeout: duration(CONNECT_TIMEOUT),
-        circuit_breakers: unlimited(),
+        circuit_breakers: limits(ConnectionPool::default()),
         typed_extension_protocol_options: http_options(UpstreamProtocolOptions::UseDownstreamProtocolConfig(same)),
         ..Cluster::default()
     }
 }
 
 /// Envoy would allow 1024 connections, requests and pending requests, and 3 retries; App Mesh set no limits.
-fn unlimited() -> Option<CircuitBreakers> {
+fn limits(pool: ConnectionPool) -> Option<CircuitBreakers> {
+    let limit = |given: Option<u32>| number(given.unwrap_or(u32::MAX));
     let thresholds = Thresholds {
-        max_connections: number(u32::MAX),
-        max_pending_requests: number(u32::MAX),
-        max_requests: number(u32::MAX),
-        max_retries: number(u32::MAX),
+        max_connections: limit(pool.max_connections),
+        max_pending_requests: limit(pool.max_pending_requests),
+        max_requests: limit(pool.max_requests),
+        max_retries: limit(None),
         ..Thresholds::default()
     };
     Some(CircuitBreakers { thresholds: vec![thresholds], ..CircuitBreakers::default() })

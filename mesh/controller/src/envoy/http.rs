@@ -26,6 +26,7 @@ use super::{
     access_log,
     proto::{any, duration, http_filter, number, yes},
 };
+use crate::model::Timeouts;
 
 /// Kilobytes and number of a request's headers that are let through; Envoy would stop at 60 and 100, and what an
 /// application takes is up to the application.
@@ -40,8 +41,9 @@ const UPGRADES: [&str; 3] = ["websocket", "spdy/3.1", "tcp"];
 /// Which way requests go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
-    /// To the application. Its caller decides how long a stream may be silent.
-    Inbound,
+    /// To the application, whose listener may say how long a connection is kept without a request. How long a stream may be
+    /// silent is up to the caller, unless the route says so.
+    Inbound(Timeouts),
     /// From the application.
     Outbound,
     /// Into the mesh, from clients that are not part of it.
@@ -57,6 +59,10 @@ pub fn connection_manager(
     routes: RouteSpecifier,
     direction: Direction,
 ) -> HttpConnectionManager {
+    let idle = match direction {
+        Direction::Inbound(timeouts) => timeouts.idle_millis,
+        Direction::FromOutside | Direction::Outbound | Direction::OutboundToAnywhere => None,
+    };
     let connect = (direction == Direction::OutboundToAnywhere).then_some("CONNECT");
     let upgrade =
         |name: &str| UpgradeConfig { upgrade_type: name.to_owned(), enabled: yes(), ..UpgradeConfig::default() };
@@ -74,12 +80,13 @@ pub fn connection_manager(
         }),
         common_http_protocol_options: Some(HttpProtocolOptions {
             max_headers_count: number(MAX_HEADERS),
+            idle_timeout: idle.and_then(|idle| duration(Duration::from_millis(idle))),
             ..HttpProtocolOptions::default()
         }),
         max_request_headers_kb: number(MAX_HEADERS_KB),
         proxy_100_continue: true,
         server_header_transformation: ServerHeaderTransformation::PassThrough.into(),
-        stream_idle_timeout: (direction == Direction::Inbound).then(|| duration(Duration::ZERO)).flatten(),
+        stream_idle_timeout: matches!(direction, Direction::Inbound(_)).then(|| duration(Duration::ZERO)).flatten(),
         upgrade_configs: UPGRADES.into_iter().chain(connect).map(upgrade).collect(),
         ..HttpConnectionManager::default()
     }

@@ -20,7 +20,7 @@ use super::{
     route::{AWS, EGRESS_ROUTES, to_application},
     tcp::{self, TcpEgress},
 };
-use crate::model::{self, Egress, Protocol, Workload};
+use crate::model::{self, Egress, Protocol, Timeouts, Workload};
 
 /// Where captured connections to the application arrive; upstream's APPMESH_ENVOY_INGRESS_PORT.
 pub const INGRESS_PORT: u16 = 15000;
@@ -41,10 +41,11 @@ pub fn ingress(workload: &Workload) -> Listener {
     let chain = |listener: &model::Listener| {
         let name = application_name(workload, listener);
         let filter = match listener.port.protocol {
-            Protocol::Tcp => tcp::filter(workload, &name),
+            Protocol::Tcp => tcp::filter(workload, &name, listener.timeouts),
             _ => {
-                let routes = RouteSpecifier::RouteConfig(to_application(&name));
-                network_filter(&connection_manager(workload.access_log, &name, routes, Direction::Inbound))
+                let routes = RouteSpecifier::RouteConfig(to_application(&name, listener.timeouts));
+                let direction = Direction::Inbound(listener.timeouts);
+                network_filter(&connection_manager(workload.access_log, &name, routes, direction))
             }
         };
         let destination_port = number(listener.port.port.into());
@@ -76,7 +77,13 @@ pub fn egress(workload: &Workload, names: &Names<'_>, api_server: Option<IpAddr>
         }
     }
     filter_chains.extend(tcp.filter_chains(workload, names));
-    let anything = || filter_chain("passthrough", FilterChainMatch::default(), tcp::filter(workload, PASSTHROUGH));
+    let anything = || {
+        filter_chain(
+            "passthrough",
+            FilterChainMatch::default(),
+            tcp::filter(workload, PASSTHROUGH, Timeouts::default()),
+        )
+    };
     Listener {
         filter_chains,
         default_filter_chain: (workload.egress == Egress::AllowAll).then(anything),
@@ -124,13 +131,14 @@ fn allowed(workload: &Workload, api_server: Option<IpAddr>, port: Option<u16>) -
         ..FilterChainMatch::default()
     };
     let by_address = FilterChainMatch { destination_port, prefix_ranges, ..FilterChainMatch::default() };
-    [("amazonaws", by_name), ("platform", by_address)]
-        .map(|(name, matches)| filter_chain(&named(name, port), matches, tcp::filter(workload, PASSTHROUGH)))
+    [("amazonaws", by_name), ("platform", by_address)].map(|(name, matches)| {
+        filter_chain(&named(name, port), matches, tcp::filter(workload, PASSTHROUGH, Timeouts::default()))
+    })
 }
 
 fn dns(workload: &Workload) -> Option<FilterChain> {
     let dns = FilterChainMatch { destination_port: number(DNS_PORT.into()), ..FilterChainMatch::default() };
-    Some(filter_chain("dns", dns, tcp::filter(workload, PASSTHROUGH)))
+    Some(filter_chain("dns", dns, tcp::filter(workload, PASSTHROUGH, Timeouts::default())))
 }
 
 fn named(name: &str, port: Option<u16>) -> String {

@@ -27,6 +27,7 @@ mod gateway;
 mod health_check;
 mod http;
 mod listener;
+mod outlier;
 mod proto;
 mod resource;
 mod retries;

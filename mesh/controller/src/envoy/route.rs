@@ -18,7 +18,7 @@ use super::{
     proto::{duration, number},
     retries, route_match,
 };
-use crate::model::{self, Backend, Egress, RoutedListener, Routing, Workload};
+use crate::model::{self, Backend, Egress, RoutedListener, Routing, Timeouts, Workload};
 
 /// The routes of what the application sends.
 pub const EGRESS_ROUTES: &str = "rds_egress";
@@ -39,10 +39,13 @@ pub fn egress(workload: &Workload, names: &Names<'_>) -> RouteConfiguration {
 }
 
 /// Encodes the one route to the application behind its Envoy.
-pub fn to_application(cluster: &str) -> RouteConfiguration {
-    // The caller's Envoy, or the caller, decides how long a request may take.
-    let timeout = duration(Duration::ZERO);
-    let to = Action::Route(RouteAction { timeout, ..forward(ClusterSpecifier::Cluster(cluster.to_owned())) });
+pub fn to_application(cluster: &str, timeouts: Timeouts) -> RouteConfiguration {
+    let to = Action::Route(RouteAction {
+        // Without a timeout of its own the caller's Envoy, or the caller, decides how long a request may take.
+        timeout: duration(Duration::from_millis(timeouts.request_millis.unwrap_or_default())),
+        idle_timeout: timeouts.idle_millis.and_then(|idle| duration(Duration::from_millis(idle))),
+        ..forward(ClusterSpecifier::Cluster(cluster.to_owned()))
+    });
     let host = VirtualHost {
         name: cluster.to_owned(),
         domains: vec!["*".to_owned()],

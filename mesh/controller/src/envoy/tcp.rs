@@ -26,7 +26,7 @@ use super::{
     listener::filter_chain,
     proto::{duration, network_filter, number, only},
 };
-use crate::model::{TcpBackend, Workload};
+use crate::model::{TcpBackend, Timeouts, Workload};
 
 /// How often a connection is tried, each time with another endpoint.
 const ATTEMPTS: u32 = 3;
@@ -39,12 +39,12 @@ const SERVER_FIRST: [(u16, u16); 5] = [(21, 25), (110, 110), (143, 143), (587, 5
 const HTTPS_PORT: u16 = 443;
 
 /// Encodes connections to one cluster.
-pub fn filter(workload: &Workload, cluster: &str) -> Filter {
+pub fn filter(workload: &Workload, cluster: &str, timeouts: Timeouts) -> Filter {
     let to = ClusterSpecifier::Cluster(cluster.to_owned());
     network_filter(&TcpProxy {
         cluster_specifier: Some(to),
         // Both ends know how long a connection may be silent; Envoy would close it after an hour.
-        idle_timeout: duration(Duration::ZERO),
+        idle_timeout: duration(Duration::from_millis(timeouts.idle_millis.unwrap_or_default())),
         ..proxy(workload, cluster)
     })
 }

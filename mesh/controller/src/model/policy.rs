@@ -109,10 +109,17 @@ pub enum RetryOn {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Timeouts {
-    /// Milliseconds for the whole of it; 0 is without end, absent App Mesh's 15 seconds.
+    /// Milliseconds for the whole of it; 0 is without end. Absent is App Mesh's 15 seconds on a route.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request_millis: Option<u64>,
     /// Milliseconds in which nothing is sent; 0 is without end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idle_millis: Option<u64>,
+}
+
+impl Timeouts {
+    /// Whether none is given.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }

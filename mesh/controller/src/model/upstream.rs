@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{HealthCheck, Invalid, Port, ServiceKey};
+use super::{HealthCheck, Invalid, OutlierDetection, Port, ServiceKey};
 
 /// A VirtualNode as its callers see it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -18,6 +18,16 @@ pub struct Upstream {
     /// How to try whether they answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub health_check: Option<HealthCheck>,
+    /// When a pod that fails is left out; the default is after five connections in a row that fail.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outlier_detection: Option<OutlierDetection>,
+}
+
+impl Upstream {
+    /// An upstream of which nothing else is known.
+    pub fn new(port: Port, discovery: Discovery) -> Self {
+        Self { port, discovery, health_check: None, outlier_detection: None }
+    }
 }
 
 /// How pods are found.

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Gateway, Routing, WorkloadName};
+use super::{ConnectionPool, Gateway, Routing, Timeouts, WorkloadName};
 
 /// What is spoken on a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -80,6 +80,19 @@ pub struct Listener {
     /// The port.
     #[serde(flatten)]
     pub port: Port,
+    /// How long the application may take; what is absent ends by the caller's timeouts, or Envoy's.
+    #[serde(skip_serializing_if = "Timeouts::is_default")]
+    pub timeouts: Timeouts,
+    /// What the application is sent at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connection_pool: Option<ConnectionPool>,
+}
+
+impl Listener {
+    /// A listener without policies.
+    pub fn new(port: Port) -> Self {
+        Self { port, timeouts: Timeouts::default(), connection_pool: None }
+    }
 }
 
 /// Where an application may go besides its backends.

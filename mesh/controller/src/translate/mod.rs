@@ -9,6 +9,7 @@ mod backend_group;
 mod gateway_match;
 mod gateway_route;
 mod gateway_target;
+mod listener;
 mod logging;
 pub mod membership;
 mod mesh;

@@ -55,7 +55,7 @@ pub fn translate(gateway: &Object<VirtualGateway>, services: &Services, context:
 /// What a gateway listens on.
 pub fn listener(listener: &VirtualGatewayListener) -> Listener {
     let mapping = listener.port_mapping;
-    Listener { port: Port { port: mapping.port, protocol: super::problems::protocol(mapping.protocol.into()) } }
+    Listener::new(Port { port: mapping.port, protocol: super::problems::protocol(mapping.protocol.into()) })
 }
 
 /// The GatewayRoutes that belong to a gateway.

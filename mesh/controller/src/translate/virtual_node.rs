@@ -9,7 +9,7 @@ use mesh_api::{
 };
 
 use super::{
-    Context, Report, Translated, account, backend_group, logging,
+    Context, Report, Translated, account, backend_group, listener, logging,
     problems::{Check, Place, Problems, check, listeners, port, selector},
     published, references,
     virtual_service::{self, Services},
@@ -17,9 +17,8 @@ use super::{
 use crate::{
     cluster::Object,
     model::{
-        self, CloudMapDiscovery, Discovery, DnsDiscovery, Egress, HealthCheck, HealthCheckProtocol, Listener, Port,
-        Proxy, Published, Reason, ServiceKey, TcpBackend, Upstream, VirtualServiceKey, Workload, WorkloadKind,
-        WorkloadName,
+        self, CloudMapDiscovery, Discovery, DnsDiscovery, Egress, HealthCheck, HealthCheckProtocol, Port, Proxy,
+        Published, Reason, ServiceKey, TcpBackend, Upstream, VirtualServiceKey, Workload, WorkloadKind, WorkloadName,
     },
 };
 
@@ -29,8 +28,13 @@ impl Check for VirtualNode {
         selector("spec.podSelector", spec.pod_selector.as_ref(), problems);
         listeners(spec.listeners.iter().flatten().map(|listener| listener.port_mapping), problems);
         for (index, listener) in spec.listeners.iter().flatten().enumerate() {
+            let path = format!("spec.listeners[{index}]");
+            listener::listener(listener, &path, problems);
             if let Some(policy) = &listener.health_check {
-                health_check(policy, &format!("spec.listeners[{index}].healthCheck"), problems);
+                health_check(policy, &format!("{path}.healthCheck"), problems);
+            }
+            if let Some(detection) = &listener.outlier_detection {
+                listener::outlier_detection(detection, &format!("{path}.outlierDetection"), problems);
             }
         }
         match &spec.service_discovery {
@@ -106,7 +110,8 @@ pub fn translate(node: &Object<VirtualNode>, services: &Services, context: Conte
         EgressFilterType::AllowAll => Egress::AllowAll,
         EgressFilterType::DropAll => Egress::DropAll,
     };
-    let listeners = node.spec.listeners.iter().flatten().map(|listener| Listener { port: port(listener.port_mapping) });
+    let listeners = node.spec.listeners.iter().flatten();
+    let listeners = listeners.filter_map(|given| listener::listener(given, "", &mut Problems::default()));
     let workload = Workload {
         name: WorkloadName { mesh: mesh.aws_name(), kind: WorkloadKind::VirtualNode, name: node.aws_name() },
         listeners: listeners.collect(),
@@ -132,10 +137,13 @@ pub fn upstream(node: &Object<VirtualNode>, asked: Option<u16>, caller: Port) ->
     let is_first = listeners.first().is_none_or(|first| first.port_mapping.port == port.port);
     let key = if is_first { node.aws_name() } else { format!("{}:{}", node.aws_name(), port.port) };
     if listener.is_none() && !listeners.is_empty() {
-        return (key, Upstream { port, discovery: Discovery::None, health_check: None });
+        return (key, Upstream::new(port, Discovery::None));
     }
     let policy = listener.and_then(|listener| listener.health_check.as_ref());
     let health_check = policy.and_then(|policy| health_check(policy, "", &mut Problems::default()));
+    let detection = listener.and_then(|listener| listener.outlier_detection.as_ref());
+    let outlier_detection =
+        detection.and_then(|detection| listener::outlier_detection(detection, "", &mut Problems::default()));
     let ServiceDiscovery { dns, .. } = node.spec.service_discovery.clone().unwrap_or_default();
     let dns = dns.and_then(|dns| {
         let endpoints = dns.response_type == Some(DnsResponseType::Endpoints);
@@ -146,7 +154,7 @@ pub fn upstream(node: &Object<VirtualNode>, asked: Option<u16>, caller: Port) ->
         (Some(discovery), None) => Discovery::CloudMap(discovery),
         (None, None) => Discovery::None,
     };
-    (key, Upstream { port, discovery, health_check })
+    (key, Upstream { port, discovery, health_check, outlier_detection })
 }
 
 /// Where in Cloud Map a node's pods are registered.

@@ -47,7 +47,7 @@ pub fn routing(router: &Object<VirtualRouter>, snapshot: &Snapshot) -> Option<Ro
         let (key, upstream) = match snapshot.virtual_nodes.get(namespace, name) {
             Some(node) => virtual_node::upstream(node, target.port, caller),
             None => {
-                let absent = Upstream { port: caller, discovery: Discovery::None, health_check: None };
+                let absent = Upstream::new(caller, Discovery::None);
                 (format!("{name}_{namespace}"), absent)
             }
         };

@@ -106,7 +106,7 @@ fn gateway(first: u16, second: u16, front: u16, red: u16, blue: u16) -> Gateway 
         },
         GatewayRoute { port: Some(first), ..to("everything", &front) },
     ];
-    let listener = |port| Listener { port: Port { port, protocol: Protocol::Http } };
+    let listener = |port| Listener::new(Port { port, protocol: Protocol::Http });
     let name = gateway_name();
     Gateway { name, listeners: vec![listener(first), listener(second)], access_log: true, routes }
 }

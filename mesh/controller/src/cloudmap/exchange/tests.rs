@@ -1,8 +1,8 @@
 use super::*;
 use crate::model::{
-    CloudMapDiscovery, Discovery, DnsDiscovery, HeaderMatch, HeaderName, HealthCheck, HealthCheckProtocol, PathMatch,
-    Port, Protocol, QueryMatch, Regex, RetryOn, RetryPolicy, Route, RouteMatch, RoutedListener, Scheme, Target,
-    Timeouts, Upstream, ValueMatch,
+    CloudMapDiscovery, Discovery, DnsDiscovery, HeaderMatch, HeaderName, HealthCheck, HealthCheckProtocol,
+    OutlierDetection, PathMatch, Port, Protocol, QueryMatch, Regex, RetryOn, RetryPolicy, Route, RouteMatch,
+    RoutedListener, Scheme, Target, Timeouts, Upstream, ValueMatch,
 };
 use ::tests::hostile::spoiled_text;
 use proptest::{collection, option, prelude::*, sample::Index};
@@ -85,6 +85,17 @@ fn health_check() -> impl Strategy<Value = HealthCheck> {
     )
 }
 
+fn outlier_detection() -> impl Strategy<Value = OutlierDetection> {
+    (1..u32::MAX, 1..1_000_000u64, 1..1_000_000u64, 0..=100u32).prop_map(
+        |(max_server_errors, interval_millis, base_ejection_millis, max_ejection_percent)| OutlierDetection {
+            max_server_errors,
+            interval_millis,
+            base_ejection_millis,
+            max_ejection_percent,
+        },
+    )
+}
+
 fn upstream() -> impl Strategy<Value = Upstream> {
     let attributes = collection::btree_map(".{1,64}", ".{1,300}", 0..5);
     let cloud_map = (TEXT, TEXT, attributes).prop_map(|(namespace, service, attributes)| {
@@ -92,8 +103,15 @@ fn upstream() -> impl Strategy<Value = Upstream> {
     });
     let dns =
         (TEXT, any::<bool>()).prop_map(|(hostname, endpoints)| Discovery::Dns(DnsDiscovery { hostname, endpoints }));
-    (port(), prop_oneof![Just(Discovery::None), cloud_map, dns], option::of(health_check()))
-        .prop_map(|(port, discovery, health_check)| Upstream { port, discovery, health_check })
+    let policies = (option::of(health_check()), option::of(outlier_detection()));
+    (port(), prop_oneof![Just(Discovery::None), cloud_map, dns], policies).prop_map(
+        |(port, discovery, (health_check, outlier_detection))| Upstream {
+            port,
+            discovery,
+            health_check,
+            outlier_detection,
+        },
+    )
 }
 
 fn route_match() -> impl Strategy<Value = RouteMatch> {
@@ -244,7 +262,7 @@ fn small(weight: u32) -> Routing {
     let port = Port { port: 8080, protocol: Protocol::Http };
     let service = ServiceKey { namespace: "svc2.svc.local".into(), service: "colorapp".into() };
     let discovery = CloudMapDiscovery { key: service, attributes: [("color".into(), "blue".into())].into() };
-    let upstream = Upstream { port, discovery: Discovery::CloudMap(discovery), health_check: None };
+    let upstream = Upstream::new(port, Discovery::CloudMap(discovery));
     let target = Target { upstream: "colorapp-blue_k8multi".into(), weight };
     let routes = vec![Route::of_everything("color-route".into(), vec![target])];
     Routing::of_port(port, routes, [("colorapp-blue_k8multi".into(), upstream)].into())

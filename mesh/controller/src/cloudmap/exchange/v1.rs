@@ -249,6 +249,8 @@ struct Node {
     dns: Option<Dns>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     health_check: Option<HealthCheck>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    outlier_detection: Option<OutlierDetection>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -286,6 +288,16 @@ struct HealthCheck {
     protocol: Protocol,
     timeout_millis: u32,
     unhealthy_threshold: u32,
+}
+
+/// A reader of the release before ignores it: pods that fail are then left out as without it.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct OutlierDetection {
+    max_server_errors: u32,
+    interval: Duration,
+    base_ejection_duration: Duration,
+    max_ejection_percent: u32,
 }
 
 /// Names the place of what is wrong.
@@ -429,7 +441,23 @@ fn upstream(given: Node, path: &str) -> Result<Upstream, String> {
     };
     let health_check =
         given.health_check.map(|check| health_check(check, &format!("{path}.healthCheck"))).transpose()?;
-    Ok(Upstream { port: port(given.port, given.protocol, path)?, discovery, health_check })
+    let outlier_detection = given.outlier_detection.map(outlier_detection).transpose();
+    Ok(Upstream {
+        port: port(given.port, given.protocol, path)?,
+        discovery,
+        health_check,
+        outlier_detection: at(format!("{path}.outlierDetection"), outlier_detection)?,
+    })
+}
+
+fn outlier_detection(given: OutlierDetection) -> Result<model::OutlierDetection, Invalid> {
+    let detection = model::OutlierDetection {
+        max_server_errors: given.max_server_errors,
+        interval_millis: millis(given.interval),
+        base_ejection_millis: millis(given.base_ejection_duration),
+        max_ejection_percent: given.max_ejection_percent,
+    };
+    detection.checked()
 }
 
 fn health_check(given: HealthCheck, path: &str) -> Result<model::HealthCheck, String> {
@@ -593,7 +621,19 @@ impl From<&Upstream> for Node {
         };
         let model::Port { port, protocol } = upstream.port;
         let health_check = upstream.health_check.as_ref().map(HealthCheck::from);
-        Self { port, protocol: protocol.into(), discovery, dns, health_check }
+        let outlier_detection = upstream.outlier_detection.map(OutlierDetection::from);
+        Self { port, protocol: protocol.into(), discovery, dns, health_check, outlier_detection }
+    }
+}
+
+impl From<model::OutlierDetection> for OutlierDetection {
+    fn from(detection: model::OutlierDetection) -> Self {
+        Self {
+            max_server_errors: detection.max_server_errors,
+            interval: in_millis(detection.interval_millis),
+            base_ejection_duration: in_millis(detection.base_ejection_millis),
+            max_ejection_percent: detection.max_ejection_percent,
+        }
     }
 }
 

@@ -39,7 +39,7 @@ fn document(to: &ServiceKey, weight: u32) -> Want {
     let port = Port { port: 8080, protocol: Protocol::Http };
     let discovery = Discovery::CloudMap(CloudMapDiscovery { key: to.clone(), attributes: BTreeMap::new() });
     let routes = vec![Route::of_everything("r".into(), vec![Target { upstream: "n".into(), weight }])];
-    let upstreams = BTreeMap::from([("n".into(), Upstream { port, discovery, health_check: None })]);
+    let upstreams = BTreeMap::from([("n".into(), Upstream::new(port, discovery))]);
     let routing = Routing::of_port(port, routes, upstreams);
     let after = routing.services().cloned().collect();
     Want { api_only: true, instances: publication(ARN, &here(), &routing), after }

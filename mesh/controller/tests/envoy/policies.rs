@@ -1,0 +1,175 @@
+//! Shows what a real Envoy does by the policies of listeners and upstreams.
+
+use appmesh_controller::{
+    envoy::{Configuration, INGRESS_PORT, Resource},
+    model::{ConnectionPool, OutlierDetection},
+};
+use envoy_types::pb::envoy::config::{
+    cluster::v3::Cluster,
+    core::v3::{address::Address, socket_address::PortSpecifier},
+    endpoint::v3::lb_endpoint::HostIdentifier,
+};
+use prost::Message as _;
+use tokio::{sync::Semaphore, task::JoinSet};
+
+use super::*;
+
+/// A workload whose only listener is reached at Envoy's ingress port, as nothing redirects connections here.
+fn listening(listener: Listener, backends: Vec<Backend>) -> Workload {
+    Workload { name: workload_name(), listeners: vec![listener], egress: Egress::DropAll, access_log: false, backends }
+}
+
+const INGRESS: Port = Port { port: INGRESS_PORT, protocol: Protocol::Http };
+
+/// A backend with one route to one upstream.
+fn backend(name: &str, upstream: Upstream) -> Backend {
+    let target = Target { upstream: name.to_owned(), weight: 1 };
+    let routes = vec![Route::of_everything(name.to_owned(), vec![target])];
+    let routing = Routing::of_port(TCP_8080, routes, BTreeMap::from([(name.to_owned(), upstream)]));
+    Backend {
+        mesh: "k8multi".to_owned(),
+        host: HOST.to_owned(),
+        addresses: BTreeSet::new(),
+        routing: Some(Arc::new(routing)),
+    }
+}
+
+fn cloud_map(name: &str, port: u16) -> Upstream {
+    upstream(name, port).1
+}
+
+/// A snapshot whose application is on another port, and whose upstreams have these addresses.
+fn snapshot_of(workload: &Workload, application: u16, addresses: &[&str]) -> Snapshot {
+    let Configuration { mut clusters, listeners, routes, upstreams, .. } =
+        envoy::encode(&Proxy::Sidecar(workload.clone()), None);
+    for resource in clusters.values_mut().filter(|resource| resource.name.starts_with("cds_ingress")) {
+        let mut cluster = Cluster::decode(&*resource.body.value).unwrap();
+        let endpoints = cluster.load_assignment.iter_mut().flat_map(|assignment| &mut assignment.endpoints);
+        for endpoint in endpoints.flat_map(|locality| &mut locality.lb_endpoints) {
+            let Some(HostIdentifier::Endpoint(endpoint)) = &mut endpoint.host_identifier else { panic!() };
+            let Some(Address::SocketAddress(socket)) = &mut endpoint.address.as_mut().unwrap().address else {
+                panic!()
+            };
+            socket.port_specifier = Some(PortSpecifier::PortValue(application.into()));
+        }
+        *resource = Resource::new(&cluster.name, &cluster).1;
+    }
+    let endpoints = upstreams.iter().map(|(name, upstream)| {
+        let color = upstream.discovery.cloud_map().unwrap().attributes["color"].clone();
+        let instance = |ip: &&str| {
+            let attributes = [("AWS_INSTANCE_IPV4".to_owned(), (*ip).to_owned()), ("color".to_owned(), color.clone())];
+            ((*ip).to_owned(), Arc::new(BTreeMap::from(attributes)))
+        };
+        (name.clone(), envoy::endpoint::encode(name, upstream, &addresses.iter().map(instance).collect()))
+    });
+    Snapshot { endpoints: endpoints.collect(), clusters, listeners, routes, changed: std::time::Instant::now() }
+}
+
+/// A request that comes to the application.
+async fn incoming(path: &str) -> String {
+    get(INGRESS_PORT, HOST, path).await.map_or_else(|error| error.to_string(), |response| answer(&response))
+}
+
+/// An application that answers as soon as the gate opens, and counts its requests.
+async fn behind(gate: Arc<Semaphore>) -> (u16, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let seen = Arc::new(AtomicUsize::new(0));
+    let count = seen.clone();
+    tokio::spawn(async move {
+        while let Ok((mut connection, _)) = listener.accept().await {
+            let (gate, count) = (gate.clone(), count.clone());
+            tokio::spawn(async move {
+                let _ = connection.read(&mut [0; 4096]).await;
+                count.fetch_add(1, Ordering::Relaxed);
+                let _open = gate.acquire().await;
+                let _ =
+                    connection.write_all(b"HTTP/1.1 200 -\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok").await;
+            });
+        }
+    });
+    (port, seen)
+}
+
+/// The application has no longer than its listener says, and a connection may be silent no longer.
+async fn timeouts(controller: &Controller) {
+    let silent = answering(|_| None).await;
+    let set = |timeouts| {
+        let listener = Listener { timeouts, ..Listener::new(INGRESS) };
+        controller.set(snapshot_of(&listening(listener, vec![backend("red", cloud_map("red", 1))]), silent, &[]));
+    };
+    set(Timeouts { request_millis: Some(50), idle_millis: None });
+    wait_for("the listener", async || incoming("/").await == "504 upstream request timeout").await;
+    set(Timeouts { request_millis: None, idle_millis: Some(50) });
+    wait_for("the stream's timeout", async || incoming("/").await == "504 stream timeout").await;
+    let mut silent = TcpStream::connect((Ipv4Addr::LOCALHOST, INGRESS_PORT)).await.unwrap();
+    assert_eq!(silent.read(&mut [0; 1]).await.unwrap(), 0, "Envoy closes a silent connection");
+}
+
+/// An application that takes two connections, and lets one request wait, is sent no fourth.
+async fn connection_pool(controller: &Controller) {
+    let gate = Arc::new(Semaphore::new(0));
+    let (application, seen) = behind(gate.clone()).await;
+    let pool = ConnectionPool { max_connections: Some(2), max_pending_requests: Some(1), max_requests: None };
+    let listener = Listener { connection_pool: Some(pool), ..Listener::new(INGRESS) };
+    controller.set(snapshot_of(&listening(listener, vec![backend("red", cloud_map("red", 1))]), application, &[]));
+    controller.settled().await;
+    let mut requests = JoinSet::new();
+    for n in 1..=2 {
+        requests.spawn(incoming("/"));
+        wait_for("a request to come", async || seen.load(Ordering::Relaxed) == n).await;
+    }
+    requests.spawn(incoming("/"));
+    let waiting = format!("cluster.cds_ingress_k8multi_front_k8multi_http_{INGRESS_PORT}.upstream_rq_pending_active");
+    wait_for("a request to wait", async || stat(&waiting).await == 1).await;
+    let overflow = "503 upstream connect error or disconnect/reset before headers. reset reason: overflow";
+    assert_eq!(incoming("/").await, overflow);
+    gate.add_permits(3);
+    assert_eq!(requests.join_all().await, ["200 ok"; 3]);
+}
+
+/// Of two pods the one that answers with 500 is left out after its second error.
+async fn outlier_detection(controller: &Controller) {
+    let good = app("good").await;
+    let bad = TcpListener::bind((Ipv4Addr::new(127, 0, 0, 2), good)).await.unwrap();
+    answer_on(bad, |_| Some((500, "bad")));
+    let detection = OutlierDetection {
+        max_server_errors: 2,
+        interval_millis: 600_000,
+        base_ejection_millis: 600_000,
+        max_ejection_percent: 1,
+    };
+    let upstream = Upstream { outlier_detection: Some(detection), ..cloud_map("moody", good) };
+    let workload = listening(Listener::new(INGRESS), vec![backend("moody", upstream)]);
+    controller.set(snapshot_of(&workload, good, &["127.0.0.1", "127.0.0.2"]));
+    controller.settled().await;
+    wait_for("the cluster", async || tally(HOST, 1).await.contains_key("200 good")).await;
+    let before = tally(HOST, 50).await;
+    println!("until a pod is left out: {before:?}");
+    assert!(before.get("500 bad").is_none_or(|bad| *bad <= 2), "{before:?}");
+    let ejected = format!("cluster.cds_egress_k8multi_moody_http_{good}.outlier_detection.ejections_active");
+    assert_eq!(stat(&ejected).await, 1);
+    assert_eq!(tally(HOST, 20).await, BTreeMap::from([("200 good".to_owned(), 20)]));
+}
+
+#[tokio::test]
+async fn policies() {
+    let _ports = PORTS.lock().await;
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let folder = tempfile::tempdir().unwrap();
+    let ca = certificates(folder.path());
+    let controller = Controller::start(folder.path(), 0, None).await;
+    let Some(mut child) = envoy(folder.path(), xds::Protocol::Delta, controller.address, &ca) else {
+        println!("not tested: there is no envoy in PATH, and ENVOY names none, as `make test` does");
+        return;
+    };
+    wait_for("the stream", async || !controller.streams().is_empty()).await;
+    timeouts(&controller).await;
+    connection_pool(&controller).await;
+    outlier_detection(&controller).await;
+    for kind in ["cluster_manager.cds", "listener_manager.lds", "http.egress.rds.rds_egress"] {
+        assert_eq!(stat(&format!("{kind}.update_rejected")).await, 0, "{kind}");
+    }
+    child.kill().await.unwrap();
+    controller.stop().await;
+}
