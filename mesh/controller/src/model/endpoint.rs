@@ -1,7 +1,10 @@
 //! Holds where pods are reached: the instances of a Cloud Map service, with the ids and attributes that Amazon's controller
 //! gives them, so that either controller's callers find the other's pods.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::ClusterId;
 
@@ -21,8 +24,14 @@ pub const PORT: &str = "AWS_INSTANCE_PORT";
 pub const POD: &str = "k8s.io/pod";
 /// The pod's namespace.
 pub const NAMESPACE: &str = "k8s.io/namespace";
+/// Name of the mesh in AWS's terms.
+pub const MESH: &str = "appmesh.k8s.aws/mesh";
+/// Name of the VirtualNode in AWS's terms.
+pub const VIRTUAL_NODE: &str = "appmesh.k8s.aws/virtualNode";
+/// The availability zone of the pod's node.
+pub const ZONE: &str = "AVAILABILITY_ZONE";
 /// uid of the cluster that registered the instance. Upstream has no such attribute: it tells apart the same VirtualNode
-/// of two clusters. Instances of other clusters, or that name none, are never removed.
+/// of two clusters. Instances of other clusters are never removed, and those that name none only as [`is_left`] says.
 pub const CLUSTER: &str = "appmesh.k8s.aws/cluster";
 /// ARN of the EKS cluster that registered the instance.
 pub const CLUSTER_ARN: &str = "appmesh.k8s.aws/clusterARN";
@@ -35,6 +44,13 @@ pub fn address(attributes: &Attributes) -> Option<&str> {
 /// The pod that an instance is, by namespace and name.
 pub fn pod_of(attributes: &Attributes) -> Option<(String, String)> {
     Some((attributes.get(NAMESPACE)?.clone(), attributes.get(POD)?.clone()))
+}
+
+/// Whether Amazon's controller has registered an instance of one of these VirtualNodes, by mesh and name. It names no
+/// cluster, and takes all such instances for its own.
+pub fn is_left(attributes: &Attributes, nodes: &BTreeSet<(String, String)>) -> bool {
+    let node = || Some((attributes.get(MESH)?.clone(), attributes.get(VIRTUAL_NODE)?.clone()));
+    !attributes.contains_key(CLUSTER) && node().is_some_and(|node| nodes.contains(&node))
 }
 
 /// Whether an instance is of this cluster, or of one of the same ARN that is no more.

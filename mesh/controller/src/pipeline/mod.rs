@@ -50,8 +50,8 @@ pub struct Pipeline {
     pub account: Account,
     /// This cluster.
     pub id: ClusterId,
-    /// Service address of the cluster's API server.
-    pub api_server: Option<IpAddr>,
+    /// What all Envoys have in common.
+    pub settings: envoy::Settings,
     /// The cluster's objects and pods.
     pub cluster: Cluster,
     /// What connected Envoys have.
@@ -168,12 +168,14 @@ impl Pipeline {
         };
         let services = translation.registrants.services();
         let before_services = std::mem::replace(&mut self.passed.services, services.clone());
-        if before.registrants != translation.registrants {
+        let other_nodes = before.registrants != translation.registrants;
+        if other_nodes {
             self.pods_changed(self.cluster.pods.all().iter().map(|pod| pod.key()).collect());
         }
         // After the pods, so that nothing looks as if it had none, and what moves to another service stays where it was
         // until it is there.
-        let new = services.difference(&before_services).map(|service| (service.clone(), Some(self.want(service))));
+        let new = services.iter().filter(|service| other_nodes || !before_services.contains(*service));
+        let new = new.map(|service| (service.clone(), Some(self.want(service))));
         self.writer.set(new.chain(before_services.difference(&services).map(|gone| (gone.clone(), None))));
         self.publish(&translation.publications);
         // After the writer, which status asks to remove what is wanted no more.
@@ -258,7 +260,9 @@ impl Pipeline {
 
     /// What Cloud Map is to hold of this cluster's pods in a service.
     fn want(&self, service: &ServiceKey) -> Want {
-        Want { instances: self.known.read().endpoints.local(service), ..Want::default() }
+        let known = self.known.read();
+        let nodes = known.translation.registrants.nodes_of(service);
+        Want { instances: known.endpoints.local(service), nodes, ..Want::default() }
     }
 
     /// Has Cloud Map hold what other clusters may read.

@@ -14,10 +14,12 @@ use crate::{
     cluster::{Object, Pod, Snapshot},
     model::{
         Attributes, CloudMapDiscovery, ClusterId, ObjectKey, ServiceKey,
-        endpoint::{CLUSTER, CLUSTER_ARN, IPV4, IPV6, NAMESPACE, POD, PORT},
+        endpoint::{CLUSTER, CLUSTER_ARN, IPV4, IPV6, MESH, NAMESPACE, POD, PORT, VIRTUAL_NODE, ZONE},
     },
 };
 
+/// Label of a pod with the zone of its node, from Kubernetes 1.35 on.
+const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 /// Attributes of one instance and characters of all its keys and values, limits of RegisterInstance.
 const MAX_ATTRIBUTES: usize = 30;
 const MAX_CHARACTERS: usize = 5000;
@@ -102,6 +104,14 @@ impl Registrants {
         self.nodes.iter().filter_map(|node| node.discovery.as_ref()).map(|discovery| discovery.key.clone()).collect()
     }
 
+    /// The VirtualNodes whose pods are in a Cloud Map service, by mesh and name in AWS's terms.
+    pub fn nodes_of(&self, service: &ServiceKey) -> BTreeSet<(String, String)> {
+        let here =
+            |registrant: &&Registrant| registrant.discovery.as_ref().is_some_and(|discovery| discovery.key == *service);
+        let nodes = self.nodes.iter().filter(here);
+        nodes.map(|registrant| (registrant.mesh.clone(), registrant.node.aws_name())).collect()
+    }
+
     /// The VirtualNodes and VirtualGateways that a pod is of, and what is registered of it.
     pub fn memberships(&self, pod: &Pod, region: &str, cluster: &ClusterId) -> Vec<Membership> {
         let namespace = pod.metadata.namespace.clone().unwrap_or_default();
@@ -135,10 +145,11 @@ impl Registrant {
             (POD.to_owned(), name),
             (NAMESPACE.to_owned(), namespace),
             ("REGION".to_owned(), region.to_owned()),
-            ("appmesh.k8s.aws/mesh".to_owned(), self.mesh.clone()),
-            ("appmesh.k8s.aws/virtualNode".to_owned(), self.node.aws_name()),
+            (MESH.to_owned(), self.mesh.clone()),
+            (VIRTUAL_NODE.to_owned(), self.node.aws_name()),
             (CLUSTER.to_owned(), cluster.uid.clone()),
         ]);
+        attributes.extend(pod.labels().get(ZONE_LABEL).map(|zone| (ZONE.to_owned(), zone.clone())));
         attributes.extend(cluster.arn.clone().map(|arn| (CLUSTER_ARN.to_owned(), arn)));
         if let Some(listener) = self.node.spec.listeners.iter().flatten().next() {
             attributes.insert(PORT.to_owned(), listener.port_mapping.port.to_string());
@@ -150,5 +161,72 @@ impl Registrant {
             }
         }
         Some((discovery.key.clone(), ip.to_owned(), Arc::new(attributes)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mesh_api::Mesh;
+    use serde_json::{Value, from_value, json};
+
+    fn registrants_of(node: Value) -> Registrants {
+        let mut mesh = Mesh::new("shop", from_value(json!({ "awsName": "shop" })).unwrap());
+        mesh.metadata.uid = Some("1".to_owned());
+        let mut node = VirtualNode::new("front", from_value(node).unwrap());
+        node.metadata.namespace = Some("ns".to_owned());
+        registrants(&Snapshot {
+            meshes: [Arc::new(Object::new(mesh))].into_iter().collect(),
+            virtual_nodes: [Arc::new(Object::new(node))].into_iter().collect(),
+            ..Snapshot::default()
+        })
+    }
+
+    #[test]
+    fn a_ready_pod_is_an_instance_as_amazons_controller_makes_it() {
+        let registrants = registrants_of(json!({
+            "awsName": "front_ns",
+            "meshRef": { "name": "shop", "uid": "1" },
+            "podSelector": { "matchLabels": { "app": "front" } },
+            "listeners": [{ "portMapping": { "port": 8080, "protocol": "http" } }],
+            "serviceDiscovery": { "awsCloudMap": {
+                "namespaceName": "n", "serviceName": "s", "attributes": [{ "key": "color", "value": "red" }]
+            }}
+        }));
+        let service = ServiceKey { namespace: "n".to_owned(), service: "s".to_owned() };
+        assert_eq!(registrants.nodes_of(&service), [("shop".to_owned(), "front_ns".to_owned())].into());
+        let other = ServiceKey { service: "other".to_owned(), ..service.clone() };
+        assert_eq!(registrants.nodes_of(&other), BTreeSet::new());
+        let pod: Pod = from_value(json!({
+            "metadata": {
+                "name": "front-1", "namespace": "ns",
+                "labels": { "app": "front", "topology.kubernetes.io/zone": "us-west-2b" }
+            },
+            "status": { "podIP": "10.0.0.1", "conditions": [{ "type": "ContainersReady", "status": "True" }] }
+        }))
+        .unwrap();
+        let cluster = ClusterId { uid: "here".to_owned(), arn: None };
+        let memberships = registrants.memberships(&pod, "us-west-2", &cluster);
+        let [Membership { instance: Some((key, id, attributes)), .. }] = &memberships[..] else {
+            panic!("{memberships:?}")
+        };
+        assert_eq!((key, id.as_str()), (&service, "10.0.0.1"));
+        assert_eq!(
+            json!(attributes),
+            json!({
+                "AWS_INSTANCE_IPV4": "10.0.0.1",
+                "AWS_INSTANCE_PORT": "8080",
+                "AVAILABILITY_ZONE": "us-west-2b",
+                "REGION": "us-west-2",
+                "app": "front",
+                "appmesh.k8s.aws/cluster": "here",
+                "appmesh.k8s.aws/mesh": "shop",
+                "appmesh.k8s.aws/virtualNode": "front_ns",
+                "color": "red",
+                "k8s.io/namespace": "ns",
+                "k8s.io/pod": "front-1",
+                "topology.kubernetes.io/zone": "us-west-2b"
+            })
+        );
     }
 }

@@ -51,6 +51,9 @@ pub struct Want {
     pub api_only: bool,
     /// Instances by id, each with [`endpoint::CLUSTER`].
     pub instances: Instances,
+    /// The VirtualNodes whose pods they are, by mesh and name in AWS's terms: what Amazon's controller has left of them is
+    /// removed.
+    pub nodes: BTreeSet<(String, String)>,
     /// For a publication, the services that it points to. As long as one of them is not there, and this cluster is to fill
     /// it, an older publication stays.
     pub after: BTreeSet<ServiceKey>,

@@ -1,6 +1,9 @@
 //! Plans the steps that bring a Cloud Map service to what this cluster wants. Pure.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use crate::model::{Attributes, ClusterId, Instances, endpoint};
 
@@ -29,6 +32,8 @@ pub enum Pending {
 pub struct Wanted<'a> {
     /// By id.
     pub instances: &'a Instances,
+    /// The VirtualNodes that they are of, by mesh and name.
+    pub nodes: &'a BTreeSet<(String, String)>,
     /// Whether the instances are one document: what was there before goes when all of them are there.
     pub whole: bool,
 }
@@ -51,8 +56,8 @@ pub fn plan(
         return changes;
     }
     let unwanted = present.iter().filter(|(id, attributes)| {
-        let ours = !wanted.instances.contains_key(*id) && endpoint::is_of(attributes, cluster);
-        ours && !pending.contains_key(*id) && !keep(id, attributes)
+        let ours = endpoint::is_of(attributes, cluster) || endpoint::is_left(attributes, wanted.nodes);
+        ours && !wanted.instances.contains_key(*id) && !pending.contains_key(*id) && !keep(id, attributes)
     });
     changes.extend(unwanted.map(|(id, _)| Change::Deregister(id.clone())));
     changes
@@ -67,7 +72,7 @@ pub fn same(wanted: &Attributes, present: &Attributes) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::endpoint::{CLUSTER, CLUSTER_ARN};
+    use crate::model::endpoint::{CLUSTER, CLUSTER_ARN, MESH, VIRTUAL_NODE};
 
     fn instances(of: &[(&str, &[(&str, &str)])]) -> Instances {
         let attributes = |given: &[(&str, &str)]| -> Attributes {
@@ -78,6 +83,10 @@ mod tests {
 
     fn here() -> ClusterId {
         ClusterId { uid: "here".to_owned(), arn: Some("arn:here".to_owned()) }
+    }
+
+    fn nodes() -> BTreeSet<(String, String)> {
+        [("shop".to_owned(), "front_shop".to_owned())].into()
     }
 
     fn deregister(id: &str) -> Change {
@@ -121,6 +130,17 @@ mod tests {
                 vec![],
             ),
             (
+                "what Amazon's controller has left of the same VirtualNode goes, and of another stays",
+                instances(&[
+                    ("10.0.0.1", &ours("red")),
+                    ("10.0.0.3", &[(CLUSTER, "there"), (MESH, "shop"), (VIRTUAL_NODE, "front_shop")]),
+                    ("10.0.0.4", &[(MESH, "shop"), (VIRTUAL_NODE, "front_shop")]),
+                    ("10.0.0.5", &[(MESH, "shop"), (VIRTUAL_NODE, "back_shop")]),
+                    ("10.0.0.6", &[(MESH, "other"), (VIRTUAL_NODE, "front_shop")]),
+                ]),
+                vec![deregister("10.0.0.4")],
+            ),
+            (
                 "those of a cluster of the same ARN, which this one replaces, go",
                 instances(&[
                     ("10.0.0.1", &ours("red")),
@@ -130,7 +150,7 @@ mod tests {
                 vec![deregister("10.0.0.5")],
             ),
         ] {
-            let wanted = Wanted { instances: &want, whole: false };
+            let wanted = Wanted { instances: &want, nodes: &nodes(), whole: false };
             assert_eq!(plan(wanted, &have, &BTreeMap::new(), &here(), |_, _| false), expected, "{case}");
         }
     }
@@ -146,14 +166,14 @@ mod tests {
             ("2".to_owned(), replacing),
             ("3".to_owned(), Pending::Removing),
         ]);
-        let wanted = Wanted { instances: &want, whole: false };
+        let wanted = Wanted { instances: &want, nodes: &nodes(), whole: false };
         assert_eq!(plan(wanted, &have, &pending, &here(), |_, _| false), []);
     }
 
     #[test]
     fn what_is_kept_is_not_removed() {
         let have = instances(&[("1", &[(CLUSTER, "here")]), ("2", &[(CLUSTER, "here")])]);
-        let wanted = Wanted { instances: &Instances::new(), whole: false };
+        let wanted = Wanted { instances: &Instances::new(), nodes: &nodes(), whole: false };
         let changes = plan(wanted, &have, &BTreeMap::new(), &here(), |id, _| id == "1");
         assert_eq!(changes, [deregister("2")]);
     }
@@ -169,7 +189,7 @@ mod tests {
         };
         let steps = |have: &[&str], adding: &[&str]| {
             let pending = adding.iter().map(|id| ((*id).to_owned(), Pending::Adding(want[*id].clone()))).collect();
-            let wanted = Wanted { instances: &want, whole: true };
+            let wanted = Wanted { instances: &want, nodes: &nodes(), whole: true };
             plan(wanted, &with(have), &pending, &here(), |_, _| false)
         };
         let register = |id: &str| Change::Register(id.to_owned(), want[id].clone());

@@ -131,7 +131,7 @@ impl Writer {
         }
         let instances = exchange::dated(&wanted.instances, &seen.instances, SystemTime::now());
         let changes = {
-            let wanted = Wanted { instances: &instances, whole: wanted.api_only };
+            let wanted = Wanted { instances: &instances, nodes: &wanted.nodes, whole: wanted.api_only };
             let (moved, mut state) = (&mut present.moved, self.lock());
             let keep = |id: &str, attributes: &Attributes| {
                 attributes.get(endpoint::CLUSTER) == Some(&self.cluster.uid)

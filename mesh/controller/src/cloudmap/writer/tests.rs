@@ -42,7 +42,7 @@ fn document(to: &ServiceKey, weight: u32) -> Want {
     let upstreams = BTreeMap::from([("n".into(), Upstream::new(port, discovery))]);
     let routing = Routing::of_port(port, routes, upstreams);
     let after = routing.services().cloned().collect();
-    Want { api_only: true, instances: publication(ARN, &here(), &routing), after }
+    Want { api_only: true, instances: publication(ARN, &here(), &routing), after, ..Want::default() }
 }
 
 fn document_ids(to: &ServiceKey, weight: u32) -> Vec<String> {
