@@ -35,7 +35,7 @@ use crate::{
 };
 use inject::Injected;
 use sidecar::Sidecar;
-use validate::{check_immutable, parse};
+use validate::{check_backends, check_immutable, parse};
 
 /// Bytes; two objects of the size that etcd takes, the new and the old one, fit.
 const LARGEST_REVIEW: usize = 8 << 20;
@@ -86,21 +86,20 @@ impl Admission {
     async fn mutate(&self, request: &Request) -> anyhow::Result<Granted> {
         let kind = request.kind.kind.as_str();
         let mut object = json!(request.object);
+        let mut name = request.name.clone();
+        if request.operation == Operation::Create && name.is_empty() {
+            name = defaults::generated_name(&mut object)?;
+        }
         let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) else { return Ok(Granted::default()) };
         match request.operation {
             Operation::Create => {
                 let namespace = request.namespace.as_deref().unwrap_or_default();
-                let aws_name = default_aws_name(kind, &request.name, namespace);
-                ensure!(
-                    aws_name.is_none() || !request.name.is_empty(),
-                    "metadata.generateName: not supported, for awsName is made from the name"
-                );
+                let aws_name = default_aws_name(kind, &name, namespace);
                 let labels = request.object.as_ref().and_then(|object| object.metadata.labels.clone());
                 let references = match kind {
                     "Mesh" => Vec::new(),
                     "GatewayRoute" => {
-                        let (mesh, gateway) =
-                            self.gateway(namespace, &request.name, &labels.unwrap_or_default()).await?;
+                        let (mesh, gateway) = self.gateway(namespace, &name, &labels.unwrap_or_default()).await?;
                         vec![("meshRef", json!(mesh)), ("virtualGatewayRef", json!(gateway))]
                     }
                     _ => vec![("meshRef", json!(self.mesh(namespace).await?))],
@@ -161,6 +160,7 @@ impl Admission {
             }
             check_immutable(kind, &object, &old)?;
         }
+        check_backends(kind, &object)?;
         let snapshot = self.cluster.snapshot();
         let unknown = match kind {
             "Mesh" => parse::<Mesh>(&object, Place { account: &self.account, mesh: None })?.unknown,
@@ -208,7 +208,7 @@ impl Admission {
 }
 
 fn mesh_reference(snapshot: &Snapshot, namespace: &str) -> anyhow::Result<MeshReference> {
-    let mesh = membership::mesh_of_namespace(snapshot, namespace)?;
+    let mesh = membership::mesh_of_new_member(snapshot, namespace)?;
     Ok(MeshReference { name: mesh.name_any(), uid: mesh.uid().unwrap_or_default() })
 }
 

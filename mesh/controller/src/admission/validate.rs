@@ -1,5 +1,7 @@
 //! Refuses objects for what is wrong with them by themselves. Bounds of single fields are the CRDs' schemas' matter.
 
+use std::collections::HashSet;
+
 use anyhow::{Context as _, bail, ensure};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -24,15 +26,46 @@ where
     Ok(object)
 }
 
-/// Refuses an update of what names the object.
+/// What the pods of a VirtualNode are registered by.
+const CLOUD_MAP: &str = "/spec/serviceDiscovery/awsCloudMap";
+
+/// Refuses an update of what names the object, or its pods in Cloud Map.
 ///
 /// # Errors
 /// The update changes that.
 pub fn check_immutable(kind: &str, object: &Value, old: &Value) -> anyhow::Result<()> {
-    let changed = |field: &&str| object["spec"].get(*field) != old["spec"].get(*field);
-    let changed: Vec<_> = FILLED_IN.into_iter().filter(changed).map(|field| format!("spec.{field}")).collect();
+    let given = |of: &Value, path: &str| of.pointer(path).filter(|value| !value.is_null()).cloned();
+    let filled_in = FILLED_IN.map(|field| format!("/spec/{field}"));
+    let filled_in = filled_in.into_iter().filter(|path| given(object, path) != given(old, path));
+    let cloud_map = given(old, CLOUD_MAP).is_some_and(|old| given(object, CLOUD_MAP) != Some(old));
+    let changed = filled_in.chain(cloud_map.then(|| CLOUD_MAP.to_owned()));
+    let changed: Vec<_> = changed.map(|path| path.trim_start_matches('/').replace('/', ".")).collect();
     if !changed.is_empty() {
         bail!("{kind} update may not change these fields: {}", changed.join(","));
+    }
+    Ok(())
+}
+
+/// Refuses a VirtualNode that names a backend twice.
+///
+/// # Errors
+/// It does.
+pub fn check_backends(kind: &str, object: &Value) -> anyhow::Result<()> {
+    if kind != "VirtualNode" {
+        return Ok(());
+    }
+    let name = object["metadata"]["name"].as_str().unwrap_or_default();
+    let namespace = &object["metadata"]["namespace"];
+    let mut seen = HashSet::new();
+    for backend in object["spec"]["backends"].as_array().into_iter().flatten() {
+        let reference = &backend["virtualService"]["virtualServiceRef"];
+        if let Some(service) = reference["name"].as_str() {
+            let namespace = reference["namespace"].as_str().or(namespace.as_str()).unwrap_or_default();
+            let is_new = seen.insert((namespace, service));
+            ensure!(is_new, "{kind}-{name} has duplicate VirtualServiceReferences {service}");
+        } else if let Some(arn) = backend["virtualService"]["virtualServiceARN"].as_str() {
+            ensure!(seen.insert(("", arn)), "{kind}-{name} has duplicate VirtualServiceReferenceARNs {arn}");
+        }
     }
     Ok(())
 }
@@ -456,6 +489,44 @@ mod tests {
         ] {
             let outcome = check_immutable("VirtualNode", &json!({ "spec": spec }), &old);
             assert_eq!(outcome.map_or_else(|error| error.to_string(), |()| String::new()), expected);
+        }
+    }
+
+    #[test]
+    fn what_pods_are_registered_by_is_immutable() {
+        let cloud_map = |service: &str| json!({ "awsCloudMap": { "namespaceName": "n", "serviceName": service } });
+        let dns = json!({ "dns": { "hostname": "x" } });
+        let refused = "VirtualNode update may not change these fields: spec.serviceDiscovery.awsCloudMap";
+        for (old, new, expected) in [
+            (cloud_map("a"), cloud_map("a"), ""),
+            (cloud_map("a"), cloud_map("b"), refused),
+            (cloud_map("a"), dns.clone(), refused),
+            (cloud_map("a"), Value::Null, refused),
+            (dns, cloud_map("a"), ""),
+            (json!({ "awsCloudMap": null }), cloud_map("a"), ""),
+            (Value::Null, cloud_map("a"), ""),
+        ] {
+            let [new, old] = [new, old].map(|discovery| json!({ "spec": { "serviceDiscovery": discovery } }));
+            let outcome = check_immutable("VirtualNode", &new, &old);
+            assert_eq!(outcome.map_or_else(|error| error.to_string(), |()| String::new()), expected, "{old} {new}");
+        }
+    }
+
+    #[test]
+    fn a_backend_is_named_once() {
+        let by_name = |name: &str, namespace: Option<&str>| json!({ "virtualService": { "virtualServiceRef": { "name": name, "namespace": namespace } } });
+        let by_arn = |arn: &str| json!({ "virtualService": { "virtualServiceARN": arn } });
+        for (backends, expected) in [
+            (json!([by_name("a", None), by_name("b", None), by_name("a", Some("other")), by_arn("a")]), ""),
+            (
+                json!([by_name("a", None), by_name("a", Some("ns"))]),
+                "VirtualNode-x has duplicate VirtualServiceReferences a",
+            ),
+            (json!([by_arn("a"), by_arn("a")]), "VirtualNode-x has duplicate VirtualServiceReferenceARNs a"),
+        ] {
+            let object = json!({ "metadata": { "name": "x", "namespace": "ns" }, "spec": { "backends": backends } });
+            let outcome = check_backends("VirtualNode", &object);
+            assert_eq!(outcome.map_or_else(|error| error.to_string(), |()| String::new()), expected, "{backends}");
         }
     }
 

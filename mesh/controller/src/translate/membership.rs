@@ -35,6 +35,18 @@ pub fn mesh_of_namespace<'a>(snapshot: &'a Snapshot, namespace: &str) -> anyhow:
     }
 }
 
+/// The Mesh that a new object of a namespace becomes a member of.
+///
+/// # Errors
+/// None selects the namespace, or several do, or the one that does is being deleted.
+pub fn mesh_of_new_member<'a>(snapshot: &'a Snapshot, namespace: &str) -> anyhow::Result<&'a Object<Mesh>> {
+    let mesh = mesh_of_namespace(snapshot, namespace)?;
+    if mesh.metadata.deletion_timestamp.is_some() {
+        bail!("unable to create new content in mesh {} because it is being terminated", mesh.name_any());
+    }
+    Ok(mesh)
+}
+
 /// The one VirtualGateway that selects a GatewayRoute of that namespace with these labels.
 ///
 /// # Errors
@@ -147,6 +159,36 @@ mod tests {
         let mut gateway = VirtualGateway::new(name, from_value(spec).unwrap());
         gateway.metadata.namespace = Some("edge".to_owned());
         Arc::new(Object::new(gateway))
+    }
+
+    #[test]
+    fn a_mesh_that_is_being_deleted_gets_no_new_members() {
+        let mesh = |deleted: Option<&str>| {
+            let mut metadata = json!({ "name": "shop", "uid": "1" });
+            if let Some(at) = deleted {
+                metadata["deletionTimestamp"] = at.into();
+            }
+            let spec = json!({ "awsName": "shop", "namespaceSelector": { "matchLabels": { "mesh": "shop" } } });
+            let mesh =
+                json!({ "apiVersion": "appmesh.k8s.aws/v1beta2", "kind": "Mesh", "metadata": metadata, "spec": spec });
+            Arc::new(Object::new(from_value::<Mesh>(mesh).unwrap()))
+        };
+        for (deleted, expected) in [
+            (None, Ok("shop".to_owned())),
+            (
+                Some("2026-11-28T00:00:00Z"),
+                Err("unable to create new content in mesh shop because it is being terminated".to_owned()),
+            ),
+        ] {
+            let labels = BTreeMap::from([("mesh".to_owned(), "shop".to_owned())]);
+            let snapshot = Snapshot {
+                namespaces: [("ns".to_owned(), labels)].into(),
+                meshes: [mesh(deleted)].into_iter().collect(),
+                ..Snapshot::default()
+            };
+            let found = mesh_of_new_member(&snapshot, "ns");
+            assert_eq!(found.map(|mesh| mesh.name_any()).map_err(|error| error.to_string()), expected);
+        }
     }
 
     #[test]
