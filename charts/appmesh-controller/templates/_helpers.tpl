@@ -43,7 +43,28 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{ include "appmesh-controller.fullname" . }}-webhook-server-cert
 {{- end }}
 
+{{- /* Where spans go and how; nothing where tracing is off. */}}
+{{- define "appmesh-controller.tracing" -}}
+{{- with .Values.tracing }}
+{{- if .enabled }}
+{{- $ports := dict "jaeger" 9411 "zipkin" 9411 "datadog" 8126 "opentelemetry" 4317 }}
+{{- $protocols := dict "jaeger" "zipkin" "x-ray" "opentelemetry" }}
+{{- $otlp := eq .provider "x-ray" }}
+protocol: {{ get $protocols .provider | default .provider }}
+address: {{ ternary .otlp.address .address $otlp | quote }}
+port: {{ ternary .otlp.port (.port | default (get $ports .provider)) $otlp }}
+{{- if has .provider (list "x-ray" "opentelemetry") }}
+samplingRate: {{ .samplingRate | toString | quote }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- /* The controller of Amazon's chart, by where Amazon has published it. */}}
 {{- define "appmesh-controller.image" -}}
+{{- if regexMatch "(^public\\.ecr\\.aws/appmesh|/amazon)/appmesh-controller$" .image.repository }}
+{{- fail (printf "%s.repository: %s is Amazon's controller, which needs the App Mesh API that AWS ended on 2026-09-30: push this chart's own controller (ecr-push) and name it" .value .image.repository) }}
+{{- end }}
 {{- $repository := required (printf "%s.repository is missing: push the image and name it" .value) .image.repository }}
 {{- printf "%s:%s" $repository (.image.tag | default .default) }}
 {{- end }}

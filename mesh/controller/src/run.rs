@@ -28,14 +28,14 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     admission::{Admission, sidecar::Sidecar},
-    cloudmap::{CloudMap, Intervals, Pollers, Writer, account},
+    cloudmap::{CloudMap, Creation, Intervals, Pollers, Writer, account},
     cluster::{Cluster, leader},
-    http, log,
+    envoy, http, log,
     metrics::Metrics,
     model::{Account, ClusterId},
     pipeline::{Inputs, Known, Passed, Pipeline, Registrations, Workloads},
     status::Status,
-    tls::{Certificate, TlsListener},
+    tls::{self, Certificate, TlsListener},
     xds::{Ads, Cache, auth::Tokens},
 };
 
@@ -45,6 +45,9 @@ pub struct Options {
     /// Region of the Cloud Map namespaces; the environment's (AWS_REGION) if absent
     #[arg(long, value_name = "REGION")]
     aws_region: Option<String>,
+    /// Account that the mesh is of; that of the role if absent
+    #[arg(long, value_name = "ID", value_parser = account::id)]
+    aws_account_id: Option<String>,
     /// Role whose account the mesh is of; the caller's account if absent
     #[arg(long, env = "AWS_ROLE_ARN", value_name = "ARN")]
     role: Option<String>,
@@ -78,6 +81,10 @@ pub struct Options {
     /// What to log: a level, or directives of tracing's EnvFilter
     #[arg(long, value_name = "FILTER", default_value = "info", value_parser = log::filter)]
     log_level: EnvFilter,
+    #[command(flatten)]
+    tls: tls::Policy,
+    #[command(flatten)]
+    creation: Creation,
     #[command(flatten)]
     http: http::Options,
     #[command(flatten)]
@@ -118,6 +125,10 @@ async fn run(options: Options) -> anyhow::Result<()> {
     let client = Client::try_from(config).context("finding the API server")?;
     let aws = aws(options.aws_region.clone()).await;
     let account = account::find(&aws, options.role.as_deref()).await?;
+    let account = match options.aws_account_id {
+        Some(id) => Account { account: id, ..account },
+        None => account,
+    };
     tracing::info!(region = account.region, account = account.account, "supporting the meshes of this account");
 
     let mut work = JoinSet::new();
@@ -129,7 +140,7 @@ async fn run(options: Options) -> anyhow::Result<()> {
     let id = cluster_id(&client, &account, options.cluster_name.as_deref()).await?;
 
     let metrics = Metrics::new();
-    let cloudmap = CloudMap::new(&aws, metrics.clone());
+    let cloudmap = CloudMap::new(&aws, options.creation.clone(), metrics.clone());
     let writer = Writer::new(cloudmap.clone(), id.clone());
     let registered = writer.changes();
     let intervals = Intervals { shortest: options.cloudmap_poll_interval, longest: options.cloudmap_max_poll_interval };
@@ -149,13 +160,15 @@ async fn run(options: Options) -> anyhow::Result<()> {
     let tokens = Tokens::new(client.clone());
     let ads = Ads::new(tokens, Arc::new(workloads), cache.clone(), metrics.clone(), stop.clone());
     let certificate = |protocol| {
-        Certificate::load(&options.certificates, protocol).map(|loaded| loaded.with_metrics(metrics.clone()))
+        let loaded = Certificate::load(&options.certificates, protocol, options.tls.clone());
+        loaded.map(|loaded| loaded.with_metrics(metrics.clone()))
     };
     let webhook = TlsListener::bind(options.webhook_listen, certificate("http/1.1")?).await?;
     let xds = TlsListener::bind(options.xds_listen, certificate("h2")?).await?;
     let debug = debug(&known, &cache);
     let (metrics_listener, debug_listener) =
         tokio::try_join!(http::bind(options.http.metrics_listen), http::bind(options.http.debug_listen))?;
+    let tracing = options.sidecar.observability.tracing().is_some();
     let admission = Admission {
         cluster: cluster.clone(),
         client: client.clone(),
@@ -167,10 +180,11 @@ async fn run(options: Options) -> anyhow::Result<()> {
         leader::Candidate::new(client, &options.namespace, &options.lease, &options.pod_name, metrics.clone());
     let (leads, leader) = watch::channel(false);
     let service = std::env::var("KUBERNETES_SERVICE_HOST").ok().and_then(|host| host.parse::<IpAddr>().ok());
+    let settings = envoy::Settings { api_server: service, tracing };
     let mut pipeline = Pipeline {
         account,
         id,
-        api_server: service,
+        settings,
         cluster,
         cache,
         writer: writer.clone(),

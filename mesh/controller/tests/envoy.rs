@@ -15,7 +15,7 @@ use std::{
 };
 
 use appmesh_controller::{
-    envoy::{self, EGRESS_PORT, bootstrap},
+    envoy::{self, EGRESS_PORT},
     model::{
         Backend, CloudMapDiscovery, Discovery, DnsDiscovery, Egress, HeaderMatch, HeaderName, HealthCheck,
         HealthCheckProtocol, Listener, PathMatch, Port, Protocol, Proxy, QueryMatch, Regex, RetryOn, RetryPolicy,
@@ -42,7 +42,7 @@ mod policies;
 mod protocols;
 mod support;
 
-use controller::{Controller, envoy, workload_name};
+use controller::{Controller, STATS_PORT, envoy, workload_name};
 use support::{certificates, wait_for};
 
 const HOST: &str = "colorapp.k8multi.svc.cluster.local";
@@ -372,7 +372,7 @@ async fn connects_again(controller: Controller, folder: &Path, is_delta: bool, r
 }
 
 async fn stat(name: &str) -> u64 {
-    let stats = get(bootstrap::STATS_PORT, "localhost", "/stats").await.unwrap();
+    let stats = get(STATS_PORT, "localhost", "/stats").await.unwrap();
     let line = stats.lines().find_map(|line| line.strip_prefix(&format!("{name}: ")).map(str::to_owned));
     line.unwrap_or_default().parse().unwrap_or_default()
 }
@@ -398,9 +398,8 @@ async fn envoy_has_its_configuration(protocol: xds::Protocol) {
         return;
     };
 
-    let ready = async || {
-        get(bootstrap::STATS_PORT, "localhost", "/ready").await.is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
-    };
+    let ready =
+        async || get(STATS_PORT, "localhost", "/ready").await.is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"));
     wait_for("the stream", async || controller.streams().iter().any(|stream| stream.protocol == protocol)).await;
     assert!(!ready().await, "without configuration Envoy is not ready");
 

@@ -26,7 +26,20 @@ const MAY_IMPORT: [(&str, &[&str]); 15] = [
     ("pipeline", &["cloudmap", "cluster", "envoy", "metrics", "model", "status", "translate", "xds"]),
     (
         "run",
-        &["admission", "cloudmap", "cluster", "http", "log", "metrics", "model", "pipeline", "status", "tls", "xds"],
+        &[
+            "admission",
+            "cloudmap",
+            "cluster",
+            "envoy",
+            "http",
+            "log",
+            "metrics",
+            "model",
+            "pipeline",
+            "status",
+            "tls",
+            "xds",
+        ],
     ),
 ];
 

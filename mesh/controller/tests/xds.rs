@@ -8,7 +8,7 @@ use appmesh_controller::{
     envoy::{Resource, Resources},
     metrics::{Metrics, ResourceType},
     model::{WorkloadKind, WorkloadName},
-    tls::{Certificate, TlsListener},
+    tls::{Certificate, Policy, TlsListener},
     xds::{
         Ads, Cache, Identify, Kind, Snapshot,
         auth::{Authenticate, Caller},
@@ -127,7 +127,7 @@ async fn a_change_is_sent_to_those_that_need_it() {
     let folder = tempfile::tempdir().unwrap();
     let authority = certificates(folder.path());
     let (cache, metrics, stop) = (Arc::new(Cache::default()), Metrics::new(), CancellationToken::new());
-    let certificate = Certificate::load(folder.path(), "h2").unwrap();
+    let certificate = Certificate::load(folder.path(), "h2", Policy::default()).unwrap();
     let listener = TlsListener::bind((Ipv4Addr::LOCALHOST, 0).into(), certificate).await.unwrap();
     let port = axum::serve::Listener::local_addr(&listener).unwrap().port();
     let ads = Ads::new(TokensAreNames, Arc::new(PodsAreWorkloads), cache.clone(), metrics.clone(), stop.clone());

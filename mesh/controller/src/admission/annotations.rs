@@ -1,18 +1,59 @@
 //! Parses what a pod's annotations say about its sidecar.
 
-use std::{collections::BTreeMap, fmt::Display};
+use std::{collections::BTreeMap, fmt::Display, num::NonZeroU32};
 
-use anyhow::anyhow;
+use anyhow::{Context as _, anyhow};
 use capture::list::{Item, List, Port};
 use ipnet::IpNet;
+
+use super::observability::share;
 
 const PREFIX: &str = "appmesh.k8s.aws/";
 /// Whether to inject: label of a namespace, annotation of a pod.
 pub const INJECT: &str = "appmesh.k8s.aws/sidecarInjectorWebhook";
-/// Annotations that Amazon's controller sets itself; values of others are overwritten or have no meaning.
-const FIXED: [&str; 4] = ["ignoredGID", "ignoredUID", "proxyEgressPort", "proxyIngressPort"];
+/// What an annotation of a pod does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// What it does in Amazon's controller.
+    Supported,
+    /// None, for a reason of which the user is warned.
+    Nothing(&'static str),
+    /// The pod is refused for that reason: it would not get what its author counts on.
+    Refused(&'static str),
+}
+
+/// The annotations of `appmesh.k8s.aws/` that Amazon's controller reads or sets.
+pub const ANNOTATIONS: [(&str, Effect); 22] = {
+    use Effect::{Nothing, Refused, Supported};
+    [
+        ("appmeshCNI", Supported),
+        ("cpuLimit", Supported),
+        ("cpuRequest", Supported),
+        ("egressIgnoredIPs", Supported),
+        ("egressIgnoredPorts", Supported),
+        ("ignoredGID", Nothing("it cannot be chosen")),
+        ("ignoredUID", Nothing("it cannot be chosen")),
+        ("ipv6", Nothing("IPv6 is not redirected to Envoy")),
+        ("memoryLimit", Supported),
+        ("memoryRequest", Supported),
+        ("ports", Supported),
+        ("preview", Refused("the preview channel was App Mesh's: remove the annotation")),
+        ("proxyEgressPort", Nothing("it cannot be chosen")),
+        ("proxyIngressPort", Nothing("it cannot be chosen")),
+        ("sds", Supported),
+        ("secretMounts", Supported),
+        ("sidecarEnv", Supported),
+        ("sidecarEnvJson", Supported),
+        ("sidecarInjectorWebhook", Supported),
+        ("virtualGatewaySkipImageOverride", Supported),
+        ("volumeMounts", Supported),
+        ("xrayAgentConfigMount", Nothing("no X-Ray daemon is added to the pod")),
+    ]
+};
 /// Variable by which Amazon's Envoy image takes the number of Envoy's threads.
 const CONCURRENCY: &str = "ENVOY_CONCURRENCY";
+/// Variable by which Amazon's Envoy image takes the share of the requests that begin a trace.
+const SAMPLING: &str = "XRAY_SAMPLING_RATE";
 /// How variables begin that only the agent of Amazon's Envoy image reads, which is not started.
 const AGENT: [&str; 3] = ["APPMESH_", "APPNET_", "ENVOY_"];
 
@@ -47,6 +88,8 @@ pub struct SidecarOverrides {
     pub env: BTreeMap<String, String>,
     /// `ENVOY_CONCURRENCY` of these: threads of Envoy.
     pub concurrency: Option<u32>,
+    /// `XRAY_SAMPLING_RATE` of these: share of the requests that begin a trace, in hundredths of a percent.
+    pub sampling: Option<u32>,
     /// `sds`: whether Envoy gets certificates from the node's SDS provider.
     pub sds: Option<bool>,
     /// `appmeshCNI`: whether the node's network plugin redirects the traffic, and no init container.
@@ -70,7 +113,7 @@ impl SidecarOverrides {
             overrides.take(short, value, &mut env_json).map_err(|problem| anyhow!("annotation {name}: {problem}"))?;
         }
         overrides.env.append(&mut env_json);
-        overrides.take_concurrency();
+        overrides.take_variables()?;
         Ok(overrides)
     }
 
@@ -91,14 +134,13 @@ impl SidecarOverrides {
             "sidecarEnvJson" => *env_json = env_of_json(value)?,
             "sds" => self.sds = self.switch(name, value),
             "appmeshCNI" => self.cni = self.switch(name, value),
-            // IPv6 is left alone in any case.
-            "ipv6" if value == "disabled" => {}
-            "ipv6" => self.warn(name, "IPv6 is not redirected to Envoy"),
-            "preview" if !value.eq_ignore_ascii_case("enabled") => {}
-            "preview" => return Err("the preview channel was App Mesh's: remove the annotation".to_owned()),
-            "xrayAgentConfigMount" => self.warn(name, "no X-Ray daemon is added to the pod"),
-            _ if FIXED.contains(&name) => self.warn(name, "it cannot be chosen"),
-            _ => self.warn(name, "App Mesh does not know it"),
+            // As it is in any case.
+            "ipv6" | "preview" if value.eq_ignore_ascii_case("disabled") => {}
+            _ => match ANNOTATIONS.iter().find(|(known, _)| *known == name) {
+                Some((_, Effect::Refused(why))) => return Err((*why).to_owned()),
+                Some((_, Effect::Nothing(why))) => self.warn(name, why),
+                _ => self.warn(name, "App Mesh does not know it"),
+            },
         }
         Ok(())
     }
@@ -118,11 +160,19 @@ impl SidecarOverrides {
         }
     }
 
-    fn take_concurrency(&mut self) {
-        self.concurrency = self.env.remove(CONCURRENCY).and_then(|threads| threads.parse().ok());
+    /// Takes the variables that are options of Envoy here, and warns of those that would be of Amazon's image.
+    fn take_variables(&mut self) -> anyhow::Result<()> {
+        if let Some(threads) = self.env.remove(CONCURRENCY) {
+            let threads: NonZeroU32 = threads.parse().with_context(|| format!("variable {CONCURRENCY} of Envoy"))?;
+            self.concurrency = Some(threads.get());
+        }
+        if let Some(rate) = self.env.remove(SAMPLING) {
+            self.sampling = Some(share(&rate).with_context(|| format!("variable {SAMPLING} of Envoy"))?);
+        }
         let agents = |name: &&String| AGENT.iter().any(|prefix| name.starts_with(prefix));
         let warn = |name| format!("variable {name} of Envoy has no effect: only App Mesh's agent reads it");
         self.warnings.extend(self.env.keys().filter(agents).map(warn));
+        Ok(())
     }
 }
 
@@ -212,6 +262,19 @@ mod tests {
         ] {
             let of = |said: Option<&str>| map(said.map(|said| (INJECT, said)).as_slice());
             assert_eq!(Mode::of(&of(pod), &of(namespace)), expected);
+        }
+    }
+
+    #[test]
+    fn what_is_said_to_be_supported_is() {
+        for (name, effect) in ANNOTATIONS {
+            let overrides = SidecarOverrides::of(&map(&[(&format!("{PREFIX}{name}"), "enabled")]));
+            let warned = overrides.as_ref().is_ok_and(|overrides| !overrides.warnings.is_empty());
+            match effect {
+                Effect::Supported => assert!(!warned, "{name}"),
+                Effect::Nothing(_) => assert!(warned, "{name}"),
+                Effect::Refused(why) => assert!(overrides.unwrap_err().to_string().ends_with(why), "{name}"),
+            }
         }
     }
 
@@ -315,17 +378,26 @@ mod tests {
             ),
             (
                 vec![
-                    ("appmesh.k8s.aws/sidecarEnv", "DD_ENV=qa1, X=a=b, ENVOY_CONCURRENCY=4"),
+                    ("appmesh.k8s.aws/sidecarEnv", "DD_ENV=qa1, X=a=b, ENVOY_CONCURRENCY=4, XRAY_SAMPLING_RATE=0.1"),
                     ("appmesh.k8s.aws/sidecarEnvJson", r#"[{"DD_ENV":"prod","LIST":"a,b"},{"APPMESH_PREVIEW":"1"}]"#),
                 ],
                 Ok(SidecarOverrides {
                     env: map(&[("DD_ENV", "prod"), ("X", "a=b"), ("LIST", "a,b"), ("APPMESH_PREVIEW", "1")]),
                     concurrency: Some(4),
+                    sampling: Some(1000),
                     warnings: vec![
                         "variable APPMESH_PREVIEW of Envoy has no effect: only App Mesh's agent reads it".to_owned(),
                     ],
                     ..SidecarOverrides::default()
                 }),
+            ),
+            (
+                vec![("appmesh.k8s.aws/sidecarEnv", "ENVOY_CONCURRENCY=0")],
+                Err("variable ENVOY_CONCURRENCY of Envoy: number would be zero for non-zero type"),
+            ),
+            (
+                vec![("appmesh.k8s.aws/sidecarEnv", "XRAY_SAMPLING_RATE=5")],
+                Err("variable XRAY_SAMPLING_RATE of Envoy: not from 0 to 1"),
             ),
             (
                 vec![("appmesh.k8s.aws/sidecarEnv", "DD_ENV")],

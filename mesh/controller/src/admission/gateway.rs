@@ -6,12 +6,9 @@ use serde_json::{Map, Value, json};
 use super::{
     annotations::SidecarOverrides,
     inject::{Injected, list, mount},
-    sidecar::{SIDECAR, Sidecar, arguments, envoy, sds},
+    sidecar::{SIDECAR, Sidecar, envoy},
 };
-use crate::{
-    envoy::bootstrap::{Bootstrap, STATS_PORT, TOKEN_FOLDER},
-    model::WorkloadName,
-};
+use crate::{envoy::bootstrap::TOKEN_FOLDER, model::WorkloadName};
 
 /// The sysctl that lets a user other than root listen on ports from this number on.
 const UNPRIVILEGED_PORTS: &str = "net.ipv4.ip_unprivileged_port_start";
@@ -41,10 +38,7 @@ pub fn configure(
         return Ok(Injected { pod, warnings: [overrides.warnings, vec![warning]].concat() });
     }
     let mounts = mount(list(spec, "volumes")?, &overrides, sidecar)?;
-    let mut wanted = envoy(gateway, &overrides, sidecar, ca, mounts);
-    // As many threads as there are CPUs: all that comes into the mesh goes through it.
-    let bootstrap = Bootstrap { workload: gateway, xds: &sidecar.xds_address, ca, sds: sds(&overrides, sidecar) };
-    wanted["args"] = arguments(bootstrap, overrides.concurrency, sidecar).into();
+    let wanted = envoy(gateway, &overrides, sidecar, ca, mounts);
     for container in list(spec, "containers")?.iter_mut().filter(|container| container["name"] == SIDECAR) {
         let container = container.as_object_mut().context("a container is no object")?;
         overlay(container, wanted.as_object().into_iter().flatten(), keeps_image)?;
@@ -70,7 +64,7 @@ fn overlay<'a>(
             "command" if !keeps_image => drop(container.insert(field.clone(), value.clone())),
             "ports" => {
                 let ports = list(container, field)?;
-                if !ports.iter().any(|port| port["containerPort"] == STATS_PORT) {
+                if !ports.iter().any(|port| port["containerPort"] == value[0]["containerPort"]) {
                     ports.extend(value.as_array().cloned().unwrap_or_default());
                 }
             }

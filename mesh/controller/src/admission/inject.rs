@@ -368,6 +368,49 @@ mod tests {
     }
 
     #[test]
+    fn the_chart_says_what_envoy_reports_and_when_it_ends() {
+        let sidecar = sidecar(&[
+            "--tracing=datadog",
+            "--tracing-address=ref:status.hostIP",
+            "--tracing-port=8126",
+            "--stats-tags=true",
+            "--statsd=true",
+            "--statsd-address=ref:status.hostIP",
+            "--envoy-admin-access-port=9902",
+            "--envoy-admin-access-enable-ipv6=true",
+            "--prestop-delay=20",
+            "--startup-timeout=31",
+            "--startup-probe-period=5",
+        ]);
+        let pod = front(json!({ "appmesh.k8s.aws/sidecarEnv": "XRAY_SAMPLING_RATE=0.25" }));
+        let pod = inject(&pod, "k8multi", &snapshot("enabled"), &sidecar, "$(CA)").unwrap().unwrap().pod;
+        let envoy = &pod["spec"]["initContainers"][1];
+        assert_eq!(envoy["lifecycle"], json!({ "preStop": { "sleep": { "seconds": 20 } } }));
+        assert_eq!(envoy["ports"][0]["containerPort"], 9902);
+        let ready = json!({ "path": "/ready", "port": 9902 });
+        assert_eq!(envoy["startupProbe"], json!({ "httpGet": ready, "periodSeconds": 5, "failureThreshold": 7 }));
+        assert_eq!(envoy["readinessProbe"]["httpGet"], ready);
+        let node = json!({ "fieldRef": { "fieldPath": "status.hostIP" } });
+        assert_eq!(envoy["env"], json!([{ "name": "APPMESH_HOST_IP", "valueFrom": node }]));
+        let text = envoy["args"][1].as_str().unwrap();
+        assert!(text.contains("$$(CA)") && !text.contains("$$(APPMESH_HOST_IP)"), "{text}");
+        // As the kubelet expands it.
+        let bootstrap: Value = serde_json::from_str(&text.replace("$(APPMESH_HOST_IP)", "10.0.0.7")).unwrap();
+        let address = |ip: &str, port: u16| json!({ "socket_address": { "address": ip, "port_value": port } });
+        let cluster = &bootstrap["static_resources"]["clusters"][1]["load_assignment"]["endpoints"][0];
+        assert_eq!(cluster["lb_endpoints"][0]["endpoint"]["address"], address("10.0.0.7", 8126));
+        assert_eq!(bootstrap["stats_sinks"][0]["typed_config"]["address"], address("10.0.0.7", 8125));
+        assert_eq!(bootstrap["tracing"]["http"]["typed_config"]["collector_cluster"], "tracing");
+        let layer = &bootstrap["layered_runtime"]["layers"][0]["static_layer"];
+        assert_eq!(layer["tracing.random_sampling"]["numerator"], 2500);
+        let tags = [("appmesh.mesh", "k8multi"), ("appmesh.virtual_node", "front_k8multi")];
+        let tags = tags.map(|(name, value)| json!({ "tag_name": name, "fixed_value": value }));
+        assert_eq!(bootstrap["stats_config"]["stats_tags"], json!(tags));
+        let listener = &bootstrap["static_resources"]["listeners"][0]["address"]["socket_address"];
+        assert_eq!(*listener, json!({ "address": "::", "port_value": 9902, "ipv4_compat": true }));
+    }
+
+    #[test]
     fn a_network_plugin_takes_the_place_of_the_init_container() {
         let fargate = json!({ "app": "front", "eks.amazonaws.com/fargate-profile": "default" });
         let said = |cni: &str| json!({ "appmesh.k8s.aws/appmeshCNI": cni, "appmesh.k8s.aws/ignoredUID": "0" });

@@ -1,10 +1,11 @@
 //! Answers the API server before it stores an object: fills in defaults, refuses, injects the sidecar.
 
-mod annotations;
+pub mod annotations;
 mod defaults;
 mod gateway;
 mod inject;
 mod mounts;
+mod observability;
 pub mod sidecar;
 mod validate;
 

@@ -1,19 +1,20 @@
 //! Builds the containers that are added to a pod: the one that redirects its traffic, and Envoy.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, num::NonZeroU16, path::Path};
 
 use anyhow::{Context as _, ensure};
 use clap::{ArgAction, Args};
 use mesh_api::VirtualNode;
 use serde_json::{Value, json};
 
-use super::annotations::SidecarOverrides;
+use super::{annotations::SidecarOverrides, observability::Observability};
 use crate::{
     envoy::{
-        EGRESS_PORT, INGRESS_PORT,
-        bootstrap::{Bootstrap, STATS_PORT},
+        EGRESS_PORT, HOST_IP, HOST_IP_VARIABLE, INGRESS_PORT,
+        bootstrap::{Bootstrap, Status},
+        tracing::Tracing,
     },
-    model::WorkloadName,
+    model::{WorkloadKind, WorkloadName},
 };
 
 /// User and group that Envoy runs as; what this user sends is not sent to Envoy again.
@@ -65,6 +66,18 @@ pub struct Sidecar {
     /// Seconds after which an Envoy that got no configuration is started again
     #[arg(long, value_name = "SECONDS", default_value_t = 180)]
     pub startup_timeout: u16,
+    /// Seconds between looks whether an Envoy has got its configuration; the pod's containers start then
+    #[arg(long, value_name = "SECONDS", default_value = "1")]
+    pub startup_probe_period: NonZeroU16,
+    /// Seconds that an Envoy goes on after the pod is told to end, even if its containers end sooner
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    pub prestop_delay: u16,
+    /// Port that shows /ready and /stats of an Envoy
+    #[arg(long, value_name = "PORT", default_value_t = 9901)]
+    pub envoy_admin_access_port: u16,
+    /// Whether that port is open on IPv6 too
+    #[arg(long, value_name = "true|false", default_value_t = false, action = ArgAction::Set)]
+    pub envoy_admin_access_enable_ipv6: bool,
     /// Whether Envoys get certificates by SDS, from a socket of their node
     #[arg(long, value_name = "true|false", default_value_t = false, action = ArgAction::Set)]
     pub sds_enabled: bool,
@@ -74,6 +87,9 @@ pub struct Sidecar {
     /// Host and port where Envoys get their configuration
     #[arg(long, value_name = "HOST:PORT", default_value = "appmesh-controller-xds.appmesh-system.svc:15010")]
     pub xds_address: String,
+    /// What Envoys report.
+    #[command(flatten)]
+    pub observability: Observability,
 }
 
 /// A socket's path, whose folder can be mounted.
@@ -158,8 +174,31 @@ pub fn envoy(
     ca: &str,
     mounts: Vec<Value>,
 ) -> Value {
-    let bootstrap = Bootstrap { workload, xds: &sidecar.xds_address, ca, sds: sds(overrides, sidecar) };
-    let ready = json!({ "path": "/ready", "port": STATS_PORT });
+    let port = sidecar.envoy_admin_access_port;
+    let tracing = sidecar.observability.tracing();
+    let tracing =
+        tracing.map(|tracing| Tracing { sampling: overrides.sampling.unwrap_or(tracing.sampling), ..tracing });
+    let bootstrap = Bootstrap {
+        workload,
+        xds: &sidecar.xds_address,
+        ca,
+        status: Status { port, ipv6: sidecar.envoy_admin_access_enable_ipv6 },
+        sds: sds(overrides, sidecar),
+        tracing: tracing.as_ref(),
+        stats: &sidecar.observability.stats(),
+    };
+    let bootstrap = bootstrap.to_json().to_string();
+    let mut env: Vec<_> = overrides.env.iter().map(|(name, value)| variable(name, value)).collect();
+    if bootstrap.contains(HOST_IP) {
+        env.push(json!({ "name": HOST_IP_VARIABLE, "valueFrom": { "fieldRef": { "fieldPath": "status.hostIP" } } }));
+    }
+    // A gateway has as many threads as there are CPUs: all that comes into the mesh goes through it.
+    let workers = match workload.kind {
+        WorkloadKind::VirtualNode => Some(overrides.concurrency.unwrap_or(WORKERS)),
+        WorkloadKind::VirtualGateway => overrides.concurrency,
+    };
+    let ready = json!({ "path": "/ready", "port": port });
+    let looks = sidecar.startup_timeout.div_ceil(sidecar.startup_probe_period.get()).max(1);
     let mut container = json!({
         "name": SIDECAR,
         "image": sidecar.sidecar_image,
@@ -168,10 +207,10 @@ pub fn envoy(
         "restartPolicy": "Always",
         // By the image's PATH: Envoy's own images and Amazon's have it in different folders.
         "command": ["envoy"],
-        "args": arguments(bootstrap, Some(overrides.concurrency.unwrap_or(WORKERS)), sidecar),
-        "ports": [{ "name": "stats", "containerPort": STATS_PORT, "protocol": "TCP" }],
+        "args": arguments(&bootstrap, workers, sidecar),
+        "ports": [{ "name": "stats", "containerPort": port, "protocol": "TCP" }],
         "startupProbe": {
-            "httpGet": ready, "periodSeconds": 1, "failureThreshold": sidecar.startup_timeout
+            "httpGet": ready, "periodSeconds": sidecar.startup_probe_period, "failureThreshold": looks
         },
         "readinessProbe": {
             "httpGet": ready,
@@ -189,15 +228,18 @@ pub fn envoy(
         },
         "volumeMounts": mounts
     });
-    if !overrides.env.is_empty() {
-        container["env"] = overrides.env.iter().map(|(name, value)| variable(name, value)).collect();
+    if !env.is_empty() {
+        container["env"] = env.into();
+    }
+    if sidecar.prestop_delay > 0 {
+        container["lifecycle"] = json!({ "preStop": { "sleep": { "seconds": sidecar.prestop_delay } } });
     }
     container
 }
 
 /// What an Envoy is started with. Without a number of workers it has one for each CPU.
-pub fn arguments(bootstrap: Bootstrap<'_>, workers: Option<u32>, sidecar: &Sidecar) -> Vec<String> {
-    let mut arguments = vec!["--config-yaml".to_owned(), escape(&bootstrap.to_json().to_string())];
+fn arguments(bootstrap: &str, workers: Option<u32>, sidecar: &Sidecar) -> Vec<String> {
+    let mut arguments = vec!["--config-yaml".to_owned(), escape(bootstrap)];
     arguments.extend(["--log-level".to_owned(), sidecar.sidecar_log_level.clone()]);
     arguments.extend(workers.into_iter().flat_map(|workers| ["--concurrency".to_owned(), workers.to_string()]));
     arguments.push("--disable-hot-restart".to_owned());
@@ -208,9 +250,9 @@ fn variable(name: &str, value: &str) -> Value {
     json!({ "name": name, "value": value })
 }
 
-/// Kubernetes expands `$(NAME)` in arguments; `$$` is a dollar sign.
+/// Kubernetes expands `$(NAME)` in arguments, which is meant for the node's address alone; `$$` is a dollar sign.
 fn escape(argument: &str) -> String {
-    argument.replace('$', "$$")
+    argument.replace('$', "$$").replace(&format!("${HOST_IP}"), HOST_IP)
 }
 
 fn resources(overrides: &SidecarOverrides, sidecar: &Sidecar) -> Value {

@@ -1,6 +1,6 @@
 //! Finds the account that the mesh is of: every ARN that the mesh gives out carries it.
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use aws_config::SdkConfig;
 
 use crate::model::Account;
@@ -26,8 +26,17 @@ fn account_of(arn: &str, region: String) -> Option<Account> {
     let mut parts = arn.split(':');
     let (Some("arn"), Some(partition)) = (parts.next(), parts.next()) else { return None };
     let account = parts.nth(2)?;
-    let whole = !partition.is_empty() && account.len() == 12 && account.bytes().all(|byte| byte.is_ascii_digit());
-    whole.then(|| Account { partition: partition.to_owned(), region, account: account.to_owned() })
+    let account = id(account).ok().filter(|_| !partition.is_empty())?;
+    Some(Account { partition: partition.to_owned(), region, account })
+}
+
+/// Parses the number of an account.
+///
+/// # Errors
+/// It is not one of 12 digits.
+pub fn id(text: &str) -> anyhow::Result<String> {
+    ensure!(text.len() == 12 && text.bytes().all(|byte| byte.is_ascii_digit()), "not the 12 digits of an account");
+    Ok(text.to_owned())
 }
 
 #[cfg(test)]

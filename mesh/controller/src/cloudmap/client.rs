@@ -14,11 +14,12 @@ use aws_sdk_servicediscovery::{
     error::{ErrorMetadata, ProvideErrorMetadata, SdkError},
     operation::{create_service::CreateServiceError, register_instance::RegisterInstanceError},
     types::{
-        DnsConfig, DnsRecord, HealthStatus, HealthStatusFilter, NamespaceFilter, NamespaceFilterName, NamespaceSummary,
-        NamespaceType, OperationStatus, RecordType, RoutingPolicy, ServiceFilter, ServiceFilterName, ServiceTypeOption,
-        Tag,
+        DnsConfig, DnsRecord, HealthCheckCustomConfig, HealthStatus, HealthStatusFilter, NamespaceFilter,
+        NamespaceFilterName, NamespaceSummary, NamespaceType, OperationStatus, RecordType, RoutingPolicy,
+        ServiceFilter, ServiceFilterName, ServiceTypeOption, Tag,
     },
 };
+use clap::{ArgAction, Args};
 use tokio::time::Instant;
 
 use crate::{
@@ -26,8 +27,6 @@ use crate::{
     model::{Attributes, Instances},
 };
 
-/// Seconds that a caller may keep what the DNS name of a service resolved to; upstream's value.
-const TTL: i64 = 300;
 /// Tag of the services that this controller made: those it may delete.
 const MANAGED_BY: (&str, &str) = ("managed-by", "appmesh-controller");
 /// The most instances that one DiscoverInstances answers, its limit.
@@ -38,6 +37,36 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const MISSING: &[&str] = &["ServiceNotFound", "NamespaceNotFound"];
 /// How long a service that was not listed counts as missing: one list answers for many services.
 const LISTED: Duration = Duration::from_secs(5);
+
+/// How services are made. One that is there stays as it was made.
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+pub struct Creation {
+    /// Seconds that a caller may keep what the DNS name of a service resolved to
+    #[arg(long = "cloudmap-dns-ttl", value_name = "SECONDS", default_value_t = 300,
+          value_parser = clap::value_parser!(i64).range(0..=2_147_483_647))]
+    pub ttl: i64,
+    /// Whether services have a custom health check. Only ready pods are registered, and they are healthy
+    #[arg(long = "enable-custom-health-check", value_name = "true|false", default_value_t = false,
+          action = ArgAction::Set)]
+    pub custom_health_check: bool,
+}
+
+impl Default for Creation {
+    fn default() -> Self {
+        Self { ttl: 300, custom_health_check: false }
+    }
+}
+
+impl Creation {
+    fn dns(&self) -> anyhow::Result<DnsConfig> {
+        let record = DnsRecord::builder().r#type(RecordType::A).ttl(self.ttl).build()?;
+        Ok(DnsConfig::builder().routing_policy(RoutingPolicy::Multivalue).dns_records(record).build()?)
+    }
+
+    fn health_check(&self) -> Option<HealthCheckCustomConfig> {
+        self.custom_health_check.then(|| HealthCheckCustomConfig::builder().build())
+    }
+}
 
 /// A Cloud Map namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,6 +103,7 @@ pub enum Operation {
 #[derive(Clone)]
 pub struct CloudMap {
     client: Client,
+    creation: Creation,
     metrics: Metrics,
     /// Namespaces found so far, by name. They outlive what is in them.
     namespaces: Arc<Mutex<HashMap<String, Namespace>>>,
@@ -90,11 +120,11 @@ struct Services {
 
 impl CloudMap {
     /// Uses the account and region of this configuration.
-    pub fn new(config: &SdkConfig, metrics: Metrics) -> Self {
+    pub fn new(config: &SdkConfig, creation: Creation, metrics: Metrics) -> Self {
         let timeouts = TimeoutConfig::builder().operation_attempt_timeout(TIMEOUT).build();
         let config = aws_sdk_servicediscovery::config::Builder::from(config).timeout_config(timeouts).build();
         let client = Client::from_conf(config);
-        Self { client, metrics, namespaces: Arc::default(), services: Arc::default() }
+        Self { client, creation, metrics, namespaces: Arc::default(), services: Arc::default() }
     }
 
     /// The namespace of that name, from memory if it was found before; `None` if there is none.
@@ -192,9 +222,11 @@ impl CloudMap {
         let request = self.client.create_service().namespace_id(&namespace.id).name(name).tags(tag);
         let request = match (namespace.dns, api_only) {
             (true, true) => request.r#type(ServiceTypeOption::Http),
-            (true, false) => request.dns_config(a_records()?),
+            (true, false) => request.dns_config(self.creation.dns()?),
             (false, _) => request,
         };
+        let health_check = self.creation.health_check().filter(|_| !api_only);
+        let request = request.set_health_check_custom_config(health_check);
         let answer = request.send().await;
         let (id, arn) = match answer.as_ref().err().and_then(SdkError::as_service_error) {
             Some(CreateServiceError::ServiceAlreadyExists(there)) => {
@@ -407,11 +439,6 @@ fn namespace(summary: NamespaceSummary) -> Option<(String, Namespace)> {
     Some((name, Namespace { id: summary.id?, http_name, dns }))
 }
 
-fn a_records() -> anyhow::Result<DnsConfig> {
-    let record = DnsRecord::builder().r#type(RecordType::A).ttl(TTL).build()?;
-    Ok(DnsConfig::builder().routing_policy(RoutingPolicy::Multivalue).dns_records(record).build()?)
-}
-
 fn attributes(answered: Option<HashMap<String, String>>) -> Arc<Attributes> {
     Arc::new(answered.unwrap_or_default().into_iter().collect())
 }
@@ -440,6 +467,8 @@ pub fn describe(error: &anyhow::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{cloudmap::fake::Fake, model::ServiceKey};
+    use serde_json::json;
 
     #[test]
     fn unhealthy_instances_are_left_out_unless_all_are() {
@@ -456,6 +485,25 @@ mod tests {
             (health(&[("a", unhealthy.clone()), ("b", unhealthy)]), &["a", "b"]),
         ] {
             assert_eq!(usable(instances(&["a", "b"]), &known), instances(expected), "{known:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn services_are_made_as_asked_for() {
+        for (creation, api_only, expected) in [
+            (Creation::default(), false, (json!(300), json!(null))),
+            (Creation { ttl: 60, custom_health_check: true }, false, (json!(60), json!({}))),
+            (Creation { ttl: 60, custom_health_check: true }, true, (json!(null), json!(null))),
+        ] {
+            let fake = Fake::new(&["n"]);
+            let client = fake.client_of(creation);
+            let namespace = client.namespace("n").await.unwrap().unwrap();
+            client.create_service(&namespace, "s", api_only).await.unwrap();
+            let asked = fake.asked(&ServiceKey { namespace: "n".to_owned(), service: "s".to_owned() });
+            assert_eq!(
+                (asked["DnsConfig"]["DnsRecords"][0]["TTL"].clone(), asked["HealthCheckCustomConfig"].clone()),
+                expected
+            );
         }
     }
 

@@ -19,7 +19,7 @@ use aws_smithy_types::body::SdkBody;
 use serde_json::{Value, json};
 use tokio::{sync::watch, time::timeout};
 
-use super::client::CloudMap;
+use super::client::{CloudMap, Creation};
 use crate::{
     metrics::Metrics,
     model::{Attributes, ServiceKey},
@@ -49,6 +49,8 @@ struct State {
 #[derive(Debug, Default)]
 struct Service {
     managed: bool,
+    /// By CreateService.
+    asked: Value,
     revision: i64,
     instances: BTreeMap<String, Attributes>,
 }
@@ -74,6 +76,11 @@ impl Fake {
 
     /// A client of it.
     pub fn client(self: &Arc<Self>) -> CloudMap {
+        self.client_of(Creation::default())
+    }
+
+    /// A client of it that makes services so.
+    pub fn client_of(self: &Arc<Self>, creation: Creation) -> CloudMap {
         let connector = SharedHttpConnector::new(Connector(self.clone()));
         let config = SdkConfig::builder()
             .behavior_version(BehaviorVersion::latest())
@@ -81,7 +88,12 @@ impl Fake {
             .credentials_provider(SharedCredentialsProvider::new(Credentials::new("a", "b", None, None, "fake")))
             .http_client(http_client_fn(move |_, _| connector.clone()))
             .build();
-        CloudMap::new(&config, Metrics::new())
+        CloudMap::new(&config, creation, Metrics::new())
+    }
+
+    /// What a service was made by.
+    pub fn asked(&self, key: &ServiceKey) -> Value {
+        self.lock().services[key].asked.clone()
     }
 
     /// Makes a namespace.
@@ -219,7 +231,8 @@ impl State {
             }
             "CreateService" => {
                 let key = ServiceKey { namespace: text(asked, "NamespaceId"), service: text(asked, "Name") };
-                self.services.insert(key.clone(), Service { managed: true, ..Service::default() });
+                self.services
+                    .insert(key.clone(), Service { managed: true, asked: asked.clone(), ..Service::default() });
                 Ok(json!({"Service": {"Id": path(&key), "Arn": path(&key)}}))
             }
             "ListTagsForResource" => {

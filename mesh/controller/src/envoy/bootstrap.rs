@@ -7,12 +7,11 @@
 
 use serde_json::{Value, json};
 
+use super::{stats::Stats, tracing::Tracing};
 use crate::model::WorkloadName;
 
 /// Envoy's own administration, on loopback only: it can shut Envoy down and shows its secrets.
 const ADMIN_PORT: u16 = 15002;
-/// Port that shows `/ready` and `/stats` to the kubelet and to who collects statistics.
-pub const STATS_PORT: u16 = 9901;
 /// Audience of the sidecars' tokens.
 pub const AUDIENCE: &str = "appmesh-controller";
 /// Folder where the projected service account token is mounted.
@@ -46,17 +45,33 @@ pub struct Bootstrap<'a> {
     pub xds: &'a str,
     /// The authority (PEM) of the controller's certificate, which must show that host.
     pub ca: &'a str,
+    /// Where `/ready` and `/stats` are.
+    pub status: Status,
     /// Socket of an SDS provider, if certificates come from one.
     pub sds: Option<&'a str>,
+    /// Where spans go, if anywhere.
+    pub tracing: Option<&'a Tracing>,
+    /// How statistics are named and where they are sent.
+    pub stats: &'a Stats,
+}
+
+/// The listener that shows `/ready` and `/stats` to the kubelet and to who collects statistics.
+#[derive(Clone, Copy, Debug)]
+pub struct Status {
+    /// Its port.
+    pub port: u16,
+    /// Whether it listens on IPv6 too.
+    pub ipv6: bool,
 }
 
 impl Bootstrap<'_> {
     /// The bootstrap as Envoy reads it.
     pub fn to_json(self) -> Value {
-        let Bootstrap { workload, xds, ca, sds } = self;
+        let Bootstrap { workload, xds, ca, status, sds, tracing, stats } = self;
         let mut clusters = vec![static_cluster("admin", &address("127.0.0.1", ADMIN_PORT))];
         clusters.extend(sds.map(sds_cluster));
-        json!({
+        clusters.extend(tracing.map(Tracing::cluster));
+        let mut bootstrap = json!({
             "node": { "id": workload.to_string(), "cluster": workload.name },
             "admin": { "address": address("127.0.0.1", ADMIN_PORT) },
             "dynamic_resources": {
@@ -64,19 +79,30 @@ impl Bootstrap<'_> {
                 "cds_config": from_ads(),
                 "lds_config": from_ads()
             },
-            "static_resources": {
-                "listeners": [{
-                    "name": "status",
-                    "address": address("0.0.0.0", STATS_PORT),
-                    "filter_chains": [{ "filters": [{ "name": "http", "typed_config": status() }] }]
-                }],
-                "clusters": clusters
-            }
-        })
+            "static_resources": { "listeners": [status_listener(status)], "clusters": clusters }
+        });
+        if let Some(tracing) = tracing {
+            bootstrap["tracing"] = tracing.provider(workload);
+            bootstrap["layered_runtime"] = tracing.sampling();
+        }
+        stats.add_to(&mut bootstrap, workload);
+        bootstrap
     }
 }
 
-fn static_cluster(name: &str, address: &Value) -> Value {
+fn status_listener(status: Status) -> Value {
+    let mut address = address(if status.ipv6 { "::" } else { "0.0.0.0" }, status.port);
+    if status.ipv6 {
+        address["socket_address"]["ipv4_compat"] = true.into();
+    }
+    json!({
+        "name": "status",
+        "address": address,
+        "filter_chains": [{ "filters": [{ "name": "http", "typed_config": status_routes() }] }]
+    })
+}
+
+pub(super) fn static_cluster(name: &str, address: &Value) -> Value {
     json!({
         "name": name,
         "type": "STATIC",
@@ -89,11 +115,16 @@ fn static_cluster(name: &str, address: &Value) -> Value {
 
 fn sds_cluster(socket: &str) -> Value {
     let mut cluster = static_cluster(SDS_CLUSTER, &json!({ "pipe": { "path": socket } }));
-    cluster["typed_extension_protocol_options"] = json!({ HTTP_PROTOCOL_OPTIONS: {
+    cluster["typed_extension_protocol_options"] = http2();
+    cluster
+}
+
+/// Options of a cluster that is called by gRPC.
+pub(super) fn http2() -> Value {
+    json!({ HTTP_PROTOCOL_OPTIONS: {
         "@type": format!("type.googleapis.com/{HTTP_PROTOCOL_OPTIONS}"),
         "explicit_http_config": { "http2_protocol_options": {} }
-    }});
-    cluster
+    }})
 }
 
 /// Envoy's C++ gRPC client, for it alone reads the token anew from its file for every stream.
@@ -125,7 +156,7 @@ fn from_ads() -> Value {
     json!({ "resource_api_version": "V3", "ads": {}, "initial_fetch_timeout": "0s" })
 }
 
-fn status() -> Value {
+fn status_routes() -> Value {
     let route = |path: Value| json!({ "match": path, "route": { "cluster": "admin" } });
     json!({
         "@type": HTTP_CONNECTION_MANAGER,
@@ -143,6 +174,6 @@ fn status() -> Value {
     })
 }
 
-fn address(ip: &str, port: u16) -> Value {
+pub(super) fn address(ip: &str, port: u16) -> Value {
     json!({ "socket_address": { "address": ip, "port_value": port } })
 }

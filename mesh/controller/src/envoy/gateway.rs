@@ -17,7 +17,7 @@ use envoy_types::pb::envoy::{
 };
 
 use super::{
-    Configuration, Resource, cluster,
+    Configuration, Resource, Settings, cluster,
     cluster::Names,
     composed::{self, Composed, Pattern, compose, escape},
     http::{Direction, connection_manager},
@@ -28,7 +28,7 @@ use super::{
 use crate::model::{self, Gateway, GatewayRoute, HostMatch, Routing};
 
 /// Encodes a gateway.
-pub fn encode(gateway: &Gateway) -> Configuration {
+pub fn encode(gateway: &Gateway, settings: Settings) -> Configuration {
     let mut configuration = Configuration::default();
     let mut names = Names::default();
     for target in gateway.routes.iter().map(|route| &route.target) {
@@ -41,7 +41,7 @@ pub fn encode(gateway: &Gateway) -> Configuration {
         }
     }
     for listener in &gateway.listeners {
-        let encoded = encode_listener(gateway, listener);
+        let encoded = encode_listener(gateway, settings, listener);
         configuration.listeners.extend([Resource::new(&encoded.name, &encoded)]);
         let routes = routes(gateway, listener, &names);
         configuration.routes.extend([Resource::new(&routes.name, &routes)]);
@@ -54,13 +54,19 @@ fn routes_name(listener: &model::Listener) -> String {
     format!("rds_ingress_{}_{port}", protocol.as_str())
 }
 
-fn encode_listener(gateway: &Gateway, listener: &model::Listener) -> Listener {
+fn encode_listener(gateway: &Gateway, settings: Settings, listener: &model::Listener) -> Listener {
     let routes = Rds { config_source: ads(), route_config_name: routes_name(listener) };
     let manager = HttpConnectionManager {
         // Its clients are not part of the mesh: they cannot tell Envoy what to do, and do not get around a route by `..`.
         use_remote_address: yes(),
         normalize_path: yes(),
-        ..connection_manager(gateway.access_log, "ingress", RouteSpecifier::Rds(routes), Direction::FromOutside)
+        ..connection_manager(
+            gateway.access_log,
+            settings,
+            "ingress",
+            RouteSpecifier::Rds(routes),
+            Direction::FromOutside,
+        )
     };
     let port = listener.port.port;
     Listener {

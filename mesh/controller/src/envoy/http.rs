@@ -13,7 +13,7 @@ use envoy_types::pb::envoy::{
             http::router::v3::Router,
             network::http_connection_manager::v3::{
                 HttpConnectionManager,
-                http_connection_manager::{RouteSpecifier, ServerHeaderTransformation, UpgradeConfig},
+                http_connection_manager::{RouteSpecifier, ServerHeaderTransformation, Tracing, UpgradeConfig},
             },
         },
         http::header_formatters::preserve_case::v3::PreserveCaseFormatterConfig,
@@ -23,7 +23,7 @@ use envoy_types::pb::envoy::{
 use prost::Name as _;
 
 use super::{
-    access_log,
+    Settings, access_log,
     proto::{any, duration, http_filter, number, yes},
 };
 use crate::model::Timeouts;
@@ -55,6 +55,7 @@ pub enum Direction {
 /// Encodes what reads requests and routes them.
 pub fn connection_manager(
     access_log: bool,
+    settings: Settings,
     stat_prefix: &str,
     routes: RouteSpecifier,
     direction: Direction,
@@ -70,6 +71,7 @@ pub fn connection_manager(
     HttpConnectionManager {
         access_log: access_log::encode(access_log),
         stat_prefix: stat_prefix.to_owned(),
+        tracing: settings.tracing.then(Tracing::default),
         route_specifier: Some(routes),
         http_filters: vec![http_filter(&Router::default())],
         http_protocol_options: Some(Http1ProtocolOptions {

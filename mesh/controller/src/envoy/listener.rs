@@ -14,6 +14,7 @@ use envoy_types::pb::envoy::{
 };
 
 use super::{
+    Settings,
     cluster::{Names, PASSTHROUGH, application_name},
     http::{Direction, connection_manager},
     proto::{address, ads, duration, listener_filter, network_filter, number, only},
@@ -37,7 +38,7 @@ const HTTP: [&str; 3] = ["http/1.0", "http/1.1", "h2c"];
 const INSPECTION_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Encodes what comes to the application.
-pub fn ingress(workload: &Workload) -> Listener {
+pub fn ingress(workload: &Workload, settings: Settings) -> Listener {
     let chain = |listener: &model::Listener| {
         let name = application_name(workload, listener);
         let filter = match listener.port.protocol {
@@ -45,7 +46,7 @@ pub fn ingress(workload: &Workload) -> Listener {
             _ => {
                 let routes = RouteSpecifier::RouteConfig(to_application(&name, listener.timeouts));
                 let direction = Direction::Inbound(listener.timeouts);
-                network_filter(&connection_manager(workload.access_log, &name, routes, direction))
+                network_filter(&connection_manager(workload.access_log, settings, &name, routes, direction))
             }
         };
         let destination_port = number(listener.port.port.into());
@@ -60,20 +61,20 @@ pub fn ingress(workload: &Workload) -> Listener {
 }
 
 /// Encodes what the application sends.
-pub fn egress(workload: &Workload, names: &Names<'_>, api_server: Option<IpAddr>) -> Listener {
+pub fn egress(workload: &Workload, names: &Names<'_>, settings: Settings) -> Listener {
     let tcp = TcpEgress::of(workload);
-    let mut filter_chains = vec![requests(workload, None)];
+    let mut filter_chains = vec![requests(workload, settings, None)];
     if workload.egress == Egress::DropAll {
-        filter_chains.extend(allowed(workload, api_server, None));
+        filter_chains.extend(allowed(workload, settings.api_server, None));
         filter_chains.extend(dns(workload).filter(|_| !tcp.takes_all_of(DNS_PORT)));
     }
     // Envoy decides by the port first: where a chain has one, only those that have it too are looked at.
     for port in tcp.ports() {
         if tcp.has_requests(port) {
-            filter_chains.push(requests(workload, Some(port)));
+            filter_chains.push(requests(workload, settings, Some(port)));
         }
         if workload.egress == Egress::DropAll {
-            filter_chains.extend(allowed(workload, api_server, Some(port)));
+            filter_chains.extend(allowed(workload, settings.api_server, Some(port)));
         }
     }
     filter_chains.extend(tcp.filter_chains(workload, names));
@@ -100,7 +101,7 @@ pub fn egress(workload: &Workload, names: &Names<'_>, api_server: Option<IpAddr>
 }
 
 /// HTTP, on one port or on any, which goes by its Host.
-fn requests(workload: &Workload, port: Option<u16>) -> FilterChain {
+fn requests(workload: &Workload, settings: Settings, port: Option<u16>) -> FilterChain {
     let by_host = Rds { config_source: ads(), route_config_name: EGRESS_ROUTES.to_owned() };
     let is_http = FilterChainMatch {
         destination_port: port.and_then(|port| number(port.into())),
@@ -113,8 +114,8 @@ fn requests(workload: &Workload, port: Option<u16>) -> FilterChain {
         Egress::AllowAll => Direction::OutboundToAnywhere,
         Egress::DropAll => Direction::Outbound,
     };
-    let http =
-        network_filter(&connection_manager(workload.access_log, "egress", RouteSpecifier::Rds(by_host), direction));
+    let by_host = RouteSpecifier::Rds(by_host);
+    let http = network_filter(&connection_manager(workload.access_log, settings, "egress", by_host, direction));
     filter_chain(&named("http", port), is_http, http)
 }
 

@@ -33,7 +33,9 @@ mod resource;
 mod retries;
 mod route;
 mod route_match;
+pub mod stats;
 mod tcp;
+pub mod tracing;
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -42,6 +44,12 @@ pub use resource::{Resource, Resources};
 use crate::model::{Proxy, Upstream, Workload};
 use cluster::Names;
 pub use listener::{EGRESS_PORT, INGRESS_PORT};
+
+/// Stands in a bootstrap for the address of the pod's node, which Kubernetes puts there: a reference to a variable of the
+/// container.
+pub const HOST_IP: &str = "$(APPMESH_HOST_IP)";
+/// That variable.
+pub const HOST_IP_VARIABLE: &str = "APPMESH_HOST_IP";
 
 /// The configuration of a workload's Envoys, but for the endpoints.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,16 +64,31 @@ pub struct Configuration {
     pub upstreams: BTreeMap<String, Upstream>,
 }
 
-/// Encodes what an Envoy is configured from. `api_server` is the service address of the cluster's API server, where
-/// applications may always go.
-pub fn encode(proxy: &Proxy, api_server: Option<IpAddr>) -> Configuration {
-    match proxy {
-        Proxy::Sidecar(workload) => sidecar(workload, api_server),
-        Proxy::Gateway(gateway) => gateway::encode(gateway),
+/// What all Envoys of a cluster have in common.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// Service address of the cluster's API server, where applications may always go.
+    pub api_server: Option<IpAddr>,
+    /// Whether requests are traced, by Envoys whose bootstrap says where spans go.
+    pub tracing: bool,
+}
+
+/// Without tracing.
+impl From<Option<IpAddr>> for Settings {
+    fn from(api_server: Option<IpAddr>) -> Self {
+        Self { api_server, tracing: false }
     }
 }
 
-fn sidecar(workload: &Workload, api_server: Option<IpAddr>) -> Configuration {
+/// Encodes what an Envoy is configured from.
+pub fn encode(proxy: &Proxy, settings: impl Into<Settings>) -> Configuration {
+    match proxy {
+        Proxy::Sidecar(workload) => sidecar(workload, settings.into()),
+        Proxy::Gateway(gateway) => gateway::encode(gateway, settings.into()),
+    }
+}
+
+fn sidecar(workload: &Workload, settings: Settings) -> Configuration {
     let mut configuration = Configuration::default();
     let mut names = Names::default();
     let mut clusters: Vec<_> =
@@ -81,7 +104,7 @@ fn sidecar(workload: &Workload, api_server: Option<IpAddr>) -> Configuration {
         }
     }
     configuration.clusters = clusters.iter().map(|cluster| Resource::new(&cluster.name, cluster)).collect();
-    let listeners = [listener::ingress(workload), listener::egress(workload, &names, api_server)];
+    let listeners = [listener::ingress(workload, settings), listener::egress(workload, &names, settings)];
     configuration.listeners = listeners.iter().map(|listener| Resource::new(&listener.name, listener)).collect();
     let routes = route::egress(workload, &names);
     configuration.routes = [Resource::new(&routes.name, &routes)].into_iter().collect();

@@ -11,7 +11,6 @@ mod known;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant as StdInstant},
 };
@@ -279,7 +278,7 @@ impl Pipeline {
         let changed = changed.map(|(key, Publication { arn, routing, .. })| {
             let instances = publication(&arn.to_string(), &self.id, routing);
             let after = routing.services().cloned().collect();
-            (key.clone(), Some(Want { api_only: true, instances, after }))
+            (key.clone(), Some(Want { api_only: true, instances, after, ..Want::default() }))
         });
         self.writer.set(gone.map(|key| (key.clone(), None)).chain(changed));
         self.passed.publications = wanted;
@@ -351,7 +350,7 @@ impl Pipeline {
             if !published.iter().all(|key| self.passed.published.contains_key(key)) || !services.iter().all(is_known) {
                 continue;
             }
-            let configuration = self.passed.configuration(&name, workload, self.api_server);
+            let configuration = self.passed.configuration(&name, workload, self.settings);
             let upstreams = configuration.upstreams.iter();
             let endpoints: Resources = upstreams
                 .map(|(cluster, upstream)| {
@@ -377,12 +376,12 @@ impl Passed {
         &mut self,
         name: &WorkloadName,
         workload: &Arc<Proxy>,
-        api_server: Option<IpAddr>,
+        settings: envoy::Settings,
     ) -> Arc<Configuration> {
         match self.configurations.get(name) {
             Some((before, configuration)) if before == workload => configuration.clone(),
             _ => {
-                let configuration = Arc::new(envoy::encode(workload, api_server));
+                let configuration = Arc::new(envoy::encode(workload, settings));
                 self.configurations.insert(name.clone(), (workload.clone(), configuration.clone()));
                 configuration
             }

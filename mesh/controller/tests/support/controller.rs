@@ -9,10 +9,13 @@ use std::{
 };
 
 use appmesh_controller::{
-    envoy::bootstrap::{self, Bootstrap},
+    envoy::{
+        bootstrap::{self, Bootstrap},
+        stats::Stats,
+    },
     metrics::{Metrics, ResourceType},
     model::{WorkloadKind, WorkloadName},
-    tls::{Certificate, TlsListener},
+    tls::{Certificate, Policy, TlsListener},
     xds::{
         self, Ads, Cache, Identify, Snapshot,
         auth::{Authenticate, Caller},
@@ -29,6 +32,8 @@ use tonic::{Status, async_trait, metadata::MetadataMap};
 use crate::support::wait_for;
 
 const TOKEN: &str = "token-of-front";
+/// Where an Envoy shows whether it is ready.
+pub const STATS_PORT: u16 = 9901;
 
 pub fn workload_name() -> WorkloadName {
     WorkloadName { mesh: "k8multi".to_owned(), kind: WorkloadKind::VirtualNode, name: "front_k8multi".to_owned() }
@@ -76,7 +81,7 @@ impl Controller {
 
     pub async fn of(workload: WorkloadName, folder: &Path, port: u16, snapshot: Option<Arc<Snapshot>>) -> Self {
         let (cache, metrics, stop) = (Arc::new(Cache::default()), Metrics::new(), CancellationToken::new());
-        let certificate = Certificate::load(folder, "h2").unwrap();
+        let certificate = Certificate::load(folder, "h2", Policy::default()).unwrap();
         let listener = TlsListener::bind((Ipv4Addr::LOCALHOST, port).into(), certificate).await.unwrap();
         let address = axum::serve::Listener::local_addr(&listener).unwrap();
         let ads = Ads::new(OneToken, Arc::new(OneWorkload(workload)), cache.clone(), metrics.clone(), stop.clone());
@@ -147,7 +152,15 @@ pub fn envoy_of(
 ) -> Option<Child> {
     let token = folder.join("token");
     fs::write(&token, TOKEN).unwrap();
-    let bootstrap = Bootstrap { workload, xds: &format!("localhost:{}", xds.port()), ca, sds: None };
+    let bootstrap = Bootstrap {
+        workload,
+        xds: &format!("localhost:{}", xds.port()),
+        ca,
+        status: bootstrap::Status { port: STATS_PORT, ipv6: false },
+        sds: None,
+        tracing: None,
+        stats: &Stats::default(),
+    };
     let mut bootstrap = bootstrap.to_json();
     let api_type = match protocol {
         xds::Protocol::Sotw => "GRPC",

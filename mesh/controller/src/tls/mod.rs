@@ -1,6 +1,8 @@
 //! TLS with the certificate of the chart's secret, as it stands when a caller connects: the kubelet replaces the files
 //! under a running controller.
 
+mod policy;
+
 use std::{
     fs,
     net::SocketAddr,
@@ -11,6 +13,7 @@ use std::{
 
 use anyhow::Context as _;
 use backon::{ExponentialBuilder, Retryable as _};
+pub use policy::Policy;
 use rustls::{
     ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
@@ -35,6 +38,7 @@ pub struct Certificate {
     protocol: &'static str,
     loaded: Mutex<Option<(SystemTime, Loaded)>>,
     metrics: Option<Metrics>,
+    policy: Policy,
 }
 
 /// What the files hold.
@@ -49,9 +53,9 @@ impl Certificate {
     /// Reads the files, so that a controller without a certificate fails when it starts.
     ///
     /// # Errors
-    /// A file is missing, or no certificate or key.
-    pub fn load(folder: &Path, protocol: &'static str) -> anyhow::Result<Self> {
-        let certificate = Self { folder: folder.to_owned(), protocol, loaded: Mutex::default(), metrics: None };
+    /// A file is missing, or no certificate or key; or the policy accepts nothing.
+    pub fn load(folder: &Path, protocol: &'static str, policy: Policy) -> anyhow::Result<Self> {
+        let certificate = Self { folder: folder.to_owned(), protocol, loaded: Mutex::default(), metrics: None, policy };
         certificate.current()?;
         Ok(certificate)
     }
@@ -101,7 +105,7 @@ impl Certificate {
         let certificates = certificates.with_context(|| format!("reading {}", chain.display()))?;
         let expiration = expiration(&certificates).with_context(|| format!("reading {}", chain.display()))?;
         let key = PrivateKeyDer::from_pem_file(&key).with_context(|| format!("reading {}", key.display()))?;
-        let mut config = ServerConfig::builder().with_no_client_auth().with_single_cert(certificates, key)?;
+        let mut config = self.policy.builder()?.with_no_client_auth().with_single_cert(certificates, key)?;
         config.alpn_protocols = vec![self.protocol.as_bytes().to_vec()];
         Ok(Loaded { config: Arc::new(config), expiration })
     }
@@ -249,7 +253,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let first = issue(folder.path(), 2040);
         let metrics = Metrics::new();
-        let certificate = Certificate::load(folder.path(), "http/1.1").unwrap().with_metrics(metrics.clone());
+        let certificate =
+            Certificate::load(folder.path(), "http/1.1", Policy::default()).unwrap().with_metrics(metrics.clone());
         let mut listener = TlsListener::bind(([127, 0, 0, 1], 0).into(), certificate).await.unwrap();
         let address = listener.tcp.local_addr().unwrap();
         tokio::spawn(async move {
@@ -270,7 +275,7 @@ mod tests {
     #[test]
     fn without_a_certificate_nothing_starts() {
         let folder = tempfile::tempdir().unwrap();
-        let error = Certificate::load(folder.path(), "h2").err().unwrap();
+        let error = Certificate::load(folder.path(), "h2", Policy::default()).err().unwrap();
         assert!(error.to_string().contains("tls.crt"), "{error}");
     }
 }

@@ -1,0 +1,197 @@
+//! Holds a real Envoy to what the chart says of spans and statistics: collectors receive them.
+
+#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+#[allow(dead_code, reason = "other tests use the rest")]
+mod support;
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    process::Stdio,
+};
+
+use appmesh_controller::{
+    envoy::{
+        bootstrap::{Bootstrap, Status},
+        stats::{Stats, Statsd},
+        tracing::{Protocol, Tracing},
+    },
+    model::{WorkloadKind, WorkloadName},
+};
+use serde_json::{Value, json};
+use support::wait_for;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream, UdpSocket},
+    process::{Child, Command},
+};
+
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const HTTP_CONNECTION_MANAGER: &str =
+    "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
+
+/// A port that nobody listens on.
+async fn free_port() -> u16 {
+    TcpListener::bind((LOOPBACK, 0)).await.unwrap().local_addr().unwrap().port()
+}
+
+/// An Envoy that answers 200 on a port of its own, with the tracing of every listener that the controller sends.
+struct Envoy {
+    /// Ends it.
+    _process: Child,
+    application: u16,
+    status: u16,
+}
+
+impl Envoy {
+    /// `None` if there is no Envoy here.
+    async fn start(tracing: Option<&Tracing>, stats: &Stats) -> Option<Self> {
+        let (application, status, admin) = (free_port().await, free_port().await, free_port().await);
+        let bootstrap = Bootstrap {
+            workload: &WorkloadName {
+                mesh: "k8multi".to_owned(),
+                kind: WorkloadKind::VirtualNode,
+                name: "front_k8multi".to_owned(),
+            },
+            xds: "localhost:1",
+            ca: "",
+            status: Status { port: status, ipv6: false },
+            sds: None,
+            tracing,
+            stats,
+        };
+        let mut bootstrap = bootstrap.to_json();
+        // Without a controller.
+        bootstrap.as_object_mut().unwrap().remove("dynamic_resources");
+        let listeners = bootstrap["static_resources"]["listeners"].as_array_mut().unwrap();
+        listeners.push(json!({
+            "name": "application",
+            "address": { "socket_address": { "address": "127.0.0.1", "port_value": application } },
+            "filter_chains": [{ "filters": [{ "name": "http", "typed_config": answers_ok() }] }]
+        }));
+        let bootstrap = bootstrap.to_string().replace("15002", &admin.to_string());
+        let named = std::env::var_os("ENVOY");
+        let mut command = Command::new(named.as_deref().unwrap_or("envoy".as_ref()));
+        command.args([
+            "--use-dynamic-base-id",
+            "--concurrency",
+            "1",
+            "--log-level",
+            "error",
+            "--config-yaml",
+            &bootstrap,
+        ]);
+        let process = match command.stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true).spawn() {
+            Ok(process) => process,
+            Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => {
+                println!("not tested: there is no envoy in PATH, and ENVOY names none, as `make test` does");
+                return None;
+            }
+            Err(error) => panic!("{error}"),
+        };
+        let envoy = Self { _process: process, application, status };
+        wait_for("Envoy", async || get(envoy.application, "/").await.starts_with("HTTP/1.1 200")).await;
+        Some(envoy)
+    }
+
+    async fn stat(&self, name: &str) -> u64 {
+        let stats = get(self.status, "/stats").await;
+        let value = stats.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+        value.and_then(|value| value.parse().ok()).unwrap_or_default()
+    }
+}
+
+fn answers_ok() -> Value {
+    json!({
+        "@type": HTTP_CONNECTION_MANAGER,
+        "stat_prefix": "application",
+        "tracing": {},
+        "route_config": { "virtual_hosts": [{
+            "name": "all", "domains": ["*"],
+            "routes": [{ "match": { "prefix": "/" }, "direct_response": { "status": 200 } }]
+        }]},
+        "http_filters": [{ "name": "router", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"
+        }}]
+    })
+}
+
+/// The answer, or nothing if there is none.
+async fn get(port: u16, path: &str) -> String {
+    let mut answer = Vec::new();
+    if let Ok(mut stream) = TcpStream::connect((LOOPBACK, port)).await {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        if stream.write_all(request.as_bytes()).await.is_ok() {
+            let _ = stream.read_to_end(&mut answer).await;
+        }
+    }
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// The first bytes that a collector receives, up to the name of the workload.
+async fn received(collector: TcpListener) -> String {
+    let mut received = Vec::new();
+    let (mut stream, _) = collector.accept().await.unwrap();
+    loop {
+        let text = String::from_utf8_lossy(&received);
+        if text.contains("front_k8multi") {
+            return text.into_owned();
+        }
+        assert_ne!(stream.read_buf(&mut received).await.unwrap(), 0, "the collector received only {text:?}");
+    }
+}
+
+#[tokio::test]
+async fn spans_reach_a_collector() {
+    let reports = async |protocol, begins: &str| {
+        let collector = TcpListener::bind((LOOPBACK, 0)).await.unwrap();
+        let port = collector.local_addr().unwrap().port();
+        let tracing = Tracing { protocol, host: "127.0.0.1".to_owned(), port, sampling: 10_000 };
+        let Some(envoy) = Envoy::start(Some(&tracing), &Stats::default()).await else { return };
+        for _ in 0..5 {
+            get(envoy.application, "/").await;
+        }
+        let received = received(collector).await;
+        assert!(received.starts_with(begins), "{protocol:?} {received:?}");
+    };
+    tokio::join!(
+        reports(Protocol::Zipkin, "POST /api/v2/spans HTTP/1.1"),
+        reports(Protocol::Datadog, "POST /v0.4/traces HTTP/1.1"),
+        reports(Protocol::Opentelemetry, "PRI * HTTP/2.0"),
+    );
+}
+
+#[tokio::test]
+async fn as_many_requests_begin_a_trace_as_are_asked_for() {
+    let port = free_port().await;
+    let sampled = async |sampling| {
+        let tracing = Tracing { protocol: Protocol::Zipkin, host: "127.0.0.1".to_owned(), port, sampling };
+        let envoy = Envoy::start(Some(&tracing), &Stats::default()).await?;
+        for _ in 0..20 {
+            get(envoy.application, "/").await;
+        }
+        let sampled = envoy.stat("http.application.tracing.random_sampling").await;
+        Some((sampled, envoy.stat("http.application.tracing.not_traceable").await))
+    };
+    let (none, all) = tokio::join!(sampled(0), sampled(10_000));
+    let (Some(none), Some(all)) = (none, all) else { return };
+    assert!(none.0 == 0 && none.1 >= 20, "{none:?}");
+    assert!(all.0 >= 20 && all.1 == 0, "{all:?}");
+}
+
+#[tokio::test]
+async fn statistics_reach_a_statsd_server_with_their_tags() {
+    let server = UdpSocket::bind((LOOPBACK, 0)).await.unwrap();
+    let sink = Some(Statsd::Address(LOOPBACK, server.local_addr().unwrap().port()));
+    let Some(_envoy) = Envoy::start(None, &Stats { tags: true, sink }).await else { return };
+    let mut datagram = vec![0; 65_536];
+    let tags = ["appmesh.mesh:k8multi", "appmesh.virtual_node:front_k8multi"];
+    loop {
+        let length = server.recv(&mut datagram).await.unwrap();
+        let text = String::from_utf8_lossy(&datagram[..length]);
+        if text.contains("downstream_rq_2xx") || text.contains("downstream_rq_xx") {
+            assert!(tags.iter().all(|tag| text.contains(tag)), "{text}");
+            return;
+        }
+    }
+}
