@@ -156,7 +156,7 @@ demo: build ## Run the whole flow in two real clusters on this machine, no AWS a
 .PHONY: test
 test: lint ## Run the tests, the whole flow in the local cloud included
 	cargo build --release --workspace --all-targets
-	bin=$$($(BIN)/localcloud parts); ENVOY=$$bin/envoy KUBECTL=$$bin/kubectl cargo test --release --workspace
+	bin=$$($(BIN)/localcloud parts); ENVOY=$$bin/envoy HELM=$$bin/helm KUBECTL=$$bin/kubectl cargo test --release --workspace
 
 .PHONY: test-faults
 test-faults: build ## Try every fault: what comes of it is in docs/faults.md

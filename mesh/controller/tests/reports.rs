@@ -133,9 +133,9 @@ async fn received(collector: TcpListener) -> String {
     let mut received = Vec::new();
     let (mut stream, _) = collector.accept().await.unwrap();
     loop {
-        let text = String::from_utf8_lossy(&received);
+        let text = String::from_utf8_lossy(&received).into_owned();
         if text.contains("front_k8multi") {
-            return text.into_owned();
+            return text;
         }
         assert_ne!(stream.read_buf(&mut received).await.unwrap(), 0, "the collector received only {text:?}");
     }
