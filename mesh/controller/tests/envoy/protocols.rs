@@ -132,6 +132,7 @@ pub async fn tcp(controller: &Controller, red: u16) {
     let backends = vec![of_tcp("first", first, &[]), of_tcp("second", second, &[]), http()];
     controller.set(snapshot(backends, Egress::DropAll, &all));
     wait_for("no tcp", async || said(there).await.is_empty()).await;
+    controller.settled().await;
     assert_eq!(answer(&get(EGRESS_PORT, HOST, "/").await.unwrap()), "200 red");
 }
 

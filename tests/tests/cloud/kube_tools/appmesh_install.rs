@@ -200,29 +200,34 @@ fn served(clusters: &Clusters) -> String {
     format!("oci://{REGISTRY}/charts/appmesh-controller")
 }
 
-/// An object that admission did not see, as those that Amazon's controller left: its condition names what is not supported.
+/// An object that admission did not see, as those that Amazon's controller left: its condition names what makes no sense.
 pub fn there_before(clusters: &Clusters, mesh: &Installed) {
     let kubectl = "kubectl --context c1";
     let namespace =
         json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "before", "labels": {"mesh": "before"}}});
     let theirs = json!({"apiVersion": "appmesh.k8s.aws/v1beta2", "kind": "Mesh", "metadata": {"name": "before"},
         "spec": {"namespaceSelector": {"matchLabels": {"mesh": "before"}}}});
-    let router = json!({"apiVersion": "appmesh.k8s.aws/v1beta2", "kind": "VirtualRouter",
-        "metadata": {"name": "router", "namespace": "before"},
-        "spec": {"routes": [{"name": "all", "tcpRoute": {"action": {"weightedTargets": []}}}]}});
-    let file = clusters.manifest("before", &[namespace, theirs, router]);
-    let unsupported = "spec.routes[0].tcpRoute: not supported by this controller";
+    let service = json!({"apiVersion": "appmesh.k8s.aws/v1beta2", "kind": "VirtualService",
+        "metadata": {"name": "service", "namespace": "before"}, "spec": {"provider": {}}});
+    let file = clusters.manifest("before", &[namespace, theirs, service]);
+    let invalid = "spec.provider: needs one of virtualNode and virtualRouter";
     clusters.sh(&format!(
         "{kubectl} delete validatingwebhookconfiguration appmesh-controller-webhook\n\
          until {kubectl} apply -f {file}; do :; done\n\
-         {kubectl} -n before wait virtualrouter/router --timeout 60s \
-           --for jsonpath='{{.status.conditions[?(@.reason==\"Unsupported\")].message}}'='{unsupported}'"
+         {kubectl} -n before wait virtualservice/service --timeout 60s \
+           --for jsonpath='{{.status.conditions[?(@.reason==\"Invalid\")].message}}'='{invalid}'"
     ));
     clusters.done(&mesh.command, &mesh.input);
-    let refused = clusters.sh(&format!(
-        "{kubectl} -n before patch virtualrouter router --type merge -p '{{\"spec\": {{\"routes\": [{{\"name\": \"b\", \"tcpRoute\": {{}}}}]}}}}' 2>&1 || true"
-    ));
-    assert!(refused.contains(unsupported), "{refused}");
+    let patched = |object: &str, spec: &str| {
+        let patch = format!("{{\"spec\": {spec}}}");
+        clusters.sh(&format!("{kubectl} -n before patch {object} --type merge -p '{patch}' 2>&1 || true"))
+    };
+    let refused = patched("virtualservice service", r#"{"provider": {"virtualNode": {}, "virtualRouter": {}}}"#);
+    assert!(refused.contains(invalid), "{refused}");
+    // What App Mesh's API does not have is taken, as it was by Amazon's controller.
+    let taken = patched("mesh before", r#"{"colour": "red"}"#);
+    assert!(taken.contains("mesh.appmesh.k8s.aws/before patched"), "{taken}");
+    assert!(taken.contains(r#"unknown field "spec.colour""#), "{taken}");
     clusters.sh(&format!("{kubectl} delete -f {file}"));
 }
 
