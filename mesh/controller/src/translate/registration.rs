@@ -212,7 +212,7 @@ mod tests {
         };
         assert_eq!((key, id.as_str()), (&service, "10.0.0.1"));
         assert_eq!(
-            json!(attributes),
+            json!(**attributes),
             json!({
                 "AWS_INSTANCE_IPV4": "10.0.0.1",
                 "AWS_INSTANCE_PORT": "8080",
