@@ -179,8 +179,14 @@ fuzz: ## Let libFuzzer look for input that breaks a property of the tests, SECON
 # The headers of the tools are help texts, read in a terminal: a URL or a <name> in them is no mark-up.
 RUSTDOC_FLAGS := -D warnings -A rustdoc::bare_urls -A rustdoc::invalid_html_tags
 
+.PHONY: bench-scale
+bench-scale: build ## Measure the controller with up to 1,000 VirtualNodes and 500 sidecars (half an hour, 2 GB)
+	python3 bench/scale.py
+	python3 bench/tables.py
+
 .PHONY: lint
 lint: ## Check formatting, lints, documentation
+	python3 bench/tables.py --check
 	cargo fmt --all --check
 	cargo clippy --release --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="$(RUSTDOC_FLAGS)" cargo doc --release --workspace --no-deps

@@ -1,0 +1,138 @@
+"""Writes the tables of `bench/README.md` from the files in `bench/results`, so that they cannot disagree.
+
+    python3 bench/tables.py [--check]
+
+With --check it changes nothing, and fails if the tables are others than the files say.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+BENCH = Path(__file__).resolve().parent
+README = BENCH / "README.md"
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows])
+
+
+def amount(value: float, digits: int) -> str:
+    return f"{value:,.{digits}f}"
+
+
+def flow(result: dict[str, Any]) -> str:
+    rounds = len(result["rounds"]["tutorial"])
+    ratios = result["ratios"]
+    rows = [
+        [who, f"{found['wall']:.2f}", f"{ratios[who]['wall']:.2f}", f"{found['cpu']:.2f}", f"{ratios[who]['cpu']:.2f}"]
+        for who, found in result["medians"].items()
+    ]
+    moments = [
+        [f"{what}: {who}" if who == "crossmesh" else who, f"{value:.3f}", f"{value / found['crossmesh']:.1f}"]
+        for what, found in result["moments"].items()
+        for who, value in found.items()
+    ]
+    return "\n\n".join(
+        [
+            f"Medians of {rounds} rounds, {result['cores']} cores, {result['date']}:",
+            table(["", "wall s", "ratio", "CPU s", "ratio"], rows),
+            table(["", "s", "ratio"], moments),
+        ]
+    )
+
+
+def scale(result: dict[str, Any]) -> str:
+    """A column for each mesh and number of sidecars, each figure the median of the rounds."""
+    columns: list[tuple[str, list[dict[str, Any]], list[dict[str, Any]]]] = []
+    for rounds in result["meshes"].values():
+        for index, at in enumerate(rounds[0]["sidecars"]):
+            name = f"{rounds[0]['nodes']:,} nodes, {at['count']} sidecars"
+            columns.append((name, [found["sidecars"][index] for found in rounds], rounds))
+
+    def of(what: str, target: str, digits: int, *paths: str) -> list[str]:
+        def value(found: dict[str, Any], path: str) -> Any:
+            for key in path.split("."):
+                found = found[int(key)] if isinstance(found, list) else found[key]
+            return found
+
+        cells = [" / ".join(amount(median(value(found, path) for found in at), digits) for path in paths) for _, at, _ in columns]
+        return [what, target, *cells]
+
+    def per_second(window: dict[str, Any], operation: str | None = None) -> float:
+        calls = window["calls"].items()
+        return sum(count for name, count in calls if operation in (None, name)) / window["seconds"]
+
+    def every(what: str, target: str, cell: Any) -> list[str]:
+        return [what, target, *(cell(at, rounds) for _, at, rounds in columns)]
+
+    def weights(at: list[dict[str, Any]], _: Any) -> str:
+        found = [weight for one in at for weight in one["weights"]]
+        users, sent, others = (median(weight[key] for weight in found) for key in ("users", "sent", "sent_others"))
+        return f"{users:.0f} / {sent:.0f} / {others:.0f}"
+
+    def loads(at: list[dict[str, Any]], _: Any) -> str:
+        found = [one[part]["load"] for one in at for part in ("rest", "churn", "restart", "restart_with_new_envoys")]
+        return f"{min(found):.1f} to {max(found):.1f}"
+
+    rows = [
+        of("memory at rest / at most since the start, MB", "≤ 150", 0, "rest.memory_mb.0", "rest.memory_mb.1"),
+        of("CPU at rest, % of a core", "≤ 1", 2, "rest.cpu_percent"),
+        of("CPU with one pod a second that comes and one that goes, %", "≤ 25", 2, "churn.cpu_percent"),
+        of("a pod is made ready → the last Envoy has acknowledged, s: p50 / p99 / max", "p99 ≤ 0.5", 3, "churn.came.p50", "churn.came.p99", "churn.came.max"),
+        of("a pod is deleted → the same, s: p50 / p99 / max", "", 3, "churn.went.p50", "churn.went.p99", "churn.went.max"),
+        every("one weight changes, sidecars: that use it / that are sent something / others of them", "others: 0", weights),
+        every("… until the last of them has acknowledged, s", "", lambda at, _: amount(median(w["seconds"] for one in at for w in one["weights"]), 3)),
+        of("restart → it accepts Envoys / all that kept their state are current, s", "≤ 10", 2, "restart.ready_seconds", "restart.configured_seconds"),
+        of("restart → it accepts Envoys / all, new, have all, s", "≤ 10", 2, "restart_with_new_envoys.ready_seconds", "restart_with_new_envoys.configured_seconds"),
+        of("… CPU s until then, with kept state / with new Envoys", "linear", 2, "restart.cpu_seconds.1", "restart_with_new_envoys.cpu_seconds.1"),
+        every("calls of Cloud Map a second at rest", "one a service and minute", lambda at, _: amount(median(per_second(one["rest"]) for one in at), 2)),
+        every(
+            "… with services of another cluster in use: how many / calls more",
+            "one a service and 3 s",
+            lambda at, rounds: " / ".join(
+                [
+                    str(rounds[0]["remote"]["services"]),
+                    amount(median(per_second(one["remote"]) - per_second(one["sidecars"][-1]["rest"]) for one in rounds), 2),
+                ]
+            ),
+        ),
+        every("load average of the machine meanwhile", "", loads),
+    ]
+    machine = result["machine"]
+    facts = f"{machine['cores']} cores ({machine['cpu']}), {machine['memory_gb']:.0f} GB, Linux {machine['kernel']}, {result['date']}"
+    rounds = ", ".join(f"{len(found)} of {mesh.split(':')[0]} nodes" for mesh, found in result["meshes"].items())
+    return f"Medians of the rounds ({rounds}); {facts}:\n\n" + table(["", "to reach", *(name for name, *_ in columns)], rows)
+
+
+def written(readme: str) -> str:
+    """README with its tables as the results say: between `<!-- NAME -->` and `<!-- end -->`."""
+    for name, make in {"flow": flow, "scale": scale}.items():
+        text = make(json.loads((BENCH / "results" / f"{name}.json").read_text()))
+        part = re.compile(f"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
+        readme, count = part.subn(lambda match: match[1] + text + "\n" + match[2], readme)  # noqa: B023
+        if count != 1:
+            raise SystemExit(f"bench: README.md has {count} places for the tables of {name}, not one")
+    return readme
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--check", action="store_true")
+    args = parser.parse_args()
+    before = README.read_text()
+    after = written(before)
+    if args.check and before != after:
+        sys.exit("bench: README.md and results/ disagree: run python3 bench/tables.py")
+    if not args.check:
+        README.write_text(after)
+
+
+if __name__ == "__main__":
+    main()
