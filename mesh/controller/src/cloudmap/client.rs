@@ -37,6 +37,8 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const MISSING: &[&str] = &["ServiceNotFound", "NamespaceNotFound"];
 /// How long a service that was not listed counts as missing: one list answers for many services.
 const LISTED: Duration = Duration::from_secs(5);
+/// How old the list may be by which instances are counted, again for many services.
+const COUNTED: Duration = Duration::from_secs(15);
 
 /// How services are made. One that is there stays as it was made.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
@@ -115,6 +117,8 @@ pub struct CloudMap {
 #[derive(Default)]
 struct Services {
     by_name: BTreeMap<String, Service>,
+    /// How many instances each had when it was listed.
+    counts: BTreeMap<String, usize>,
     listed: Option<Instant>,
 }
 
@@ -172,10 +176,23 @@ impl CloudMap {
         let services = self.services_of(namespace);
         let mut services = services.lock().await;
         if !services.by_name.contains_key(name) && services.listed.is_none_or(|listed| listed.elapsed() > LISTED) {
-            services.by_name = self.list_services(namespace).await?;
-            services.listed = Some(Instant::now());
+            *services = self.list_services(namespace).await?;
         }
         Ok(services.by_name.get(name).cloned())
+    }
+
+    /// How many instances a service has, by a list of all services that may be some seconds old; `None` if it is not among
+    /// them.
+    ///
+    /// # Errors
+    /// Cloud Map does not answer.
+    pub async fn instance_count(&self, namespace: &Namespace, name: &str) -> anyhow::Result<Option<usize>> {
+        let services = self.services_of(namespace);
+        let mut services = services.lock().await;
+        if services.listed.is_none_or(|listed| listed.elapsed() > COUNTED) {
+            *services = self.list_services(namespace).await?;
+        }
+        Ok(services.counts.get(name).copied())
     }
 
     fn services_of(&self, namespace: &Namespace) -> Arc<tokio::sync::Mutex<Services>> {
@@ -183,17 +200,18 @@ impl CloudMap {
         services.entry(namespace.id.clone()).or_default().clone()
     }
 
-    async fn list_services(&self, namespace: &Namespace) -> anyhow::Result<BTreeMap<String, Service>> {
+    async fn list_services(&self, namespace: &Namespace) -> anyhow::Result<Services> {
         let filter = ServiceFilter::builder().name(ServiceFilterName::NamespaceId).values(&namespace.id).build();
         let mut pages = self.client.list_services().filters(filter?).into_paginator().send();
-        let mut services = BTreeMap::new();
+        let mut services = Services { listed: Some(Instant::now()), ..Services::default() };
         while let Some(page) = pages.next().await {
-            let page = self.answered("ListServices", &namespace.id, page)?.services;
-            let named = page
-                .unwrap_or_default()
-                .into_iter()
-                .filter_map(|one| Some((one.name?, Service { id: one.id?, arn: one.arn? })));
-            services.extend(named);
+            for one in self.answered("ListServices", &namespace.id, page)?.services.unwrap_or_default() {
+                let (Some(name), Some(id), Some(arn)) = (one.name, one.id, one.arn) else { continue };
+                services
+                    .counts
+                    .extend(one.instance_count.and_then(|count| Some((name.clone(), count.try_into().ok()?))));
+                services.by_name.insert(name, Service { id, arn });
+            }
         }
         Ok(services)
     }

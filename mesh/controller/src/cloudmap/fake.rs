@@ -225,8 +225,11 @@ impl State {
                 Ok(json!({"Namespaces": self.namespaces.iter().map(shape).collect::<Vec<_>>()}))
             }
             "ListServices" => {
-                let of = self.services.keys().filter(|key| asked["Filters"][0]["Values"][0] == key.namespace);
-                let shape = |key: &ServiceKey| json!({"Id": path(key), "Arn": path(key), "Name": key.service});
+                let of = self.services.iter().filter(|(key, _)| asked["Filters"][0]["Values"][0] == key.namespace);
+                let shape = |(key, service): (&ServiceKey, &Service)| {
+                    let count = service.instances.len();
+                    json!({"Id": path(key), "Arn": path(key), "Name": key.service, "InstanceCount": count})
+                };
                 Ok(json!({"Services": of.map(shape).collect::<Vec<_>>()}))
             }
             "CreateService" => {

@@ -2,7 +2,8 @@
 //! replicas look at the same services, to know where others have registered instances beside this cluster's.
 //!
 //! A service is settled when it has become dirty: what is wanted of it has changed, an operation has ended, or the minute's
-//! comparison is due. So the cost is that of the changes, and of one DiscoverInstancesRevision a minute and service.
+//! comparison is due. So the cost is that of the changes, and of a list of all services, with how many instances each has,
+//! a few times a minute.
 
 mod plan;
 mod schedule;

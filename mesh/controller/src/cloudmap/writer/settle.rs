@@ -25,8 +25,8 @@ use crate::{
 
 /// Calls under way at once for one service.
 const CONCURRENCY: usize = 8;
-/// After this many comparisons the instances are listed though the revision is the same: a change of attributes does not
-/// count as one.
+/// After this many comparisons the instances are listed though there are as many as before: their attributes may be others,
+/// or one may have taken the place of another.
 const RELIST: u32 = 15;
 /// How long an instance stays where it was after it is found in its new service: until callers have noticed.
 const LINGER: Duration = Duration::from_secs(10);
@@ -58,8 +58,8 @@ pub struct Present {
 /// A service as it was last seen, with the changes that were made since.
 struct Seen {
     service: Service,
-    /// Of the list; `None` once something was changed here.
-    revision: Option<i64>,
+    /// Whether this is what was listed: nothing was changed here since.
+    is_listed: bool,
     instances: Instances,
     /// Comparisons since the instances were listed.
     comparisons: u32,
@@ -147,13 +147,12 @@ impl Writer {
         self.clear(key, present).await
     }
 
-    /// Whether a service's instances are still those that were listed.
+    /// Whether a service has as many instances as were listed. That costs one list for all services.
     async fn is_current(&self, key: &ServiceKey, seen: Option<&mut Seen>) -> anyhow::Result<bool> {
-        let Some(seen) = seen else { return Ok(false) };
-        let Some(known) = seen.revision.filter(|_| seen.comparisons < RELIST) else { return Ok(false) };
+        let Some(seen) = seen.filter(|seen| seen.is_listed && seen.comparisons < RELIST) else { return Ok(false) };
         seen.comparisons += 1;
         let Some(namespace) = self.cloudmap.namespace(&key.namespace).await? else { return Ok(false) };
-        Ok(self.cloudmap.revision(&namespace, &key.service).await? == Some(known))
+        Ok(self.cloudmap.instance_count(&namespace, &key.service).await? == Some(seen.instances.len()))
     }
 
     /// Lists a service. One that is missing is made if `create` says of which type; else nothing is there.
@@ -176,8 +175,6 @@ impl Writer {
                 made
             }
         };
-        // Before the list, so that a change in between is seen at the next comparison.
-        let revision = self.cloudmap.revision(&namespace, &key.service).await?;
         let Some(mut instances) = self.cloudmap.instances(&service).await? else {
             anyhow::ensure!(create.is_none(), "Cloud Map service was deleted meanwhile");
             self.cloudmap.forget(&key.namespace, &key.service).await;
@@ -191,7 +188,7 @@ impl Writer {
                 Pending::Removing => drop(instances.remove(id)),
             }
         }
-        Ok(Some(Seen { service, revision, instances, comparisons: 0 }))
+        Ok(Some(Seen { service, is_listed: pending.is_empty(), instances, comparisons: 0 }))
     }
 
     /// Whether a publication has to wait: it points to a service that this cluster has not filled yet, and the publication
@@ -225,7 +222,7 @@ impl Writer {
         present: &mut Present,
     ) -> anyhow::Result<()> {
         let Some(seen) = present.seen.as_mut().filter(|_| !changes.is_empty()) else { return Ok(()) };
-        seen.revision = None;
+        seen.is_listed = false;
         let service = &seen.service;
         let applied = stream::iter(changes).map(|change| async move {
             let operation = match &change {

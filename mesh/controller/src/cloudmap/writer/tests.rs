@@ -267,26 +267,37 @@ async fn a_cluster_that_is_made_again_removes_what_its_predecessor_left() {
 }
 
 #[tokio::test]
-async fn at_rest_a_comparison_is_one_call() {
+async fn at_rest_one_list_compares_all_services() {
     let fake = Fake::new(&["n"]);
-    let (cluster, key) = (Cluster::new(&fake, true), service("n", "front"));
-    cluster.set(&key, pods(&["10.0.0.1"]));
-    cluster.finds(&key, &["10.0.0.1"]).await;
+    let (cluster, keys) = (Cluster::new(&fake, true), ["back", "front"].map(|name| service("n", name)));
+    for key in &keys {
+        cluster.set(key, pods(&["10.0.0.1"]));
+        cluster.finds(key, &["10.0.0.1"]).await;
+    }
     let compare = async || {
+        // As if the last list were too old.
+        cluster.writer.cloudmap.forget("n", "front").await;
         fake.calls();
-        cluster.writer.lock().services.get_mut(&key).unwrap().compare = Some(Instant::now());
-        cluster.writer.settle(&key).await.unwrap();
+        for key in &keys {
+            cluster.writer.lock().services.get_mut(key).unwrap().compare = Some(Instant::now());
+            cluster.writer.settle(key).await.unwrap();
+        }
         fake.calls()
     };
-    let listed = ["DiscoverInstancesRevision front", "ListInstances n/front"];
+    let listed = ["ListInstances n/back", "ListServices", "ListInstances n/front"];
     assert_eq!(compare().await, listed, "once after a change of its own");
-    assert_eq!(compare().await, ["DiscoverInstancesRevision front"]);
-    cluster.writer.settle(&key).await.unwrap();
+    assert_eq!(compare().await, ["ListServices"]);
+    for key in &keys {
+        cluster.writer.settle(key).await.unwrap();
+    }
     assert_eq!(fake.calls(), Vec::<String>::new(), "no comparison is due");
-    fake.deregister(&key, "10.0.0.1");
+    fake.deregister(&keys[1], "10.0.0.1");
     let mended = compare().await;
-    assert_eq!(mended[0], listed[0]);
-    assert_eq!(mended.last().map(String::as_str), Some("RegisterInstance n/front 10.0.0.1"));
+    assert_eq!(mended, ["ListServices", "ListInstances n/front", "RegisterInstance n/front 10.0.0.1"]);
+    cluster.finds(&keys[1], &["10.0.0.1"]).await;
+    fake.register(&keys[0], "10.0.0.2", &attributes(&[(CLUSTER, "there")]));
+    compare().await;
+    assert_eq!(cluster.writer.foreign(), BTreeSet::from([keys[0].clone()]));
 }
 
 #[tokio::test]
