@@ -281,25 +281,15 @@ impl Writer {
     fn follow(self: &Arc<Self>, key: &ServiceKey, slot: &Slot, id: String, operation: String) {
         let (writer, key, slot) = (self.clone(), key.clone(), slot.clone());
         tokio::spawn(async move {
-            let mut wait = FIRST_POLL;
-            let failed = loop {
-                match writer.cloudmap.operation(&operation).await {
-                    Ok(Operation::Done) => break None,
-                    Ok(Operation::Failed(reason)) => break Some(reason),
-                    Ok(Operation::Pending) => {}
-                    Err(error) => tracing::debug!(service = %key, operation, error = describe(&error), "asking again"),
-                }
-                sleep(jitter(wait)).await;
-                wait = wait.mul_f64(1.5).min(LAST_POLL);
-            };
+            let done = writer.done(&key, &operation).await;
             let mut present = slot.lock().await;
             present.pending.remove(&id);
             if !writer.lock().services.get(&key).is_some_and(|entry| Arc::ptr_eq(&entry.slot, &slot)) {
                 return;
             }
-            match failed {
-                None => writer.lock().at_once(&key),
-                Some(reason) => {
+            match done {
+                Ok(()) => writer.lock().at_once(&key),
+                Err(reason) => {
                     let error = format!("changing instance {id}: {reason}");
                     writer.report(&key, &slot, &present, Some(error.clone()));
                     present.seen = None;
@@ -308,6 +298,22 @@ impl Writer {
             }
             writer.wake.notify_one();
         });
+    }
+
+    /// Waits until Cloud Map has done an operation; fails with its reason.
+    pub(super) async fn done(&self, key: &ServiceKey, operation: &str) -> Result<(), String> {
+        let mut wait = FIRST_POLL;
+        loop {
+            // On the heap, so that nothing of a call is held between two of them: thousands of operations may go on at once.
+            match Box::pin(self.cloudmap.operation(operation)).await {
+                Ok(Operation::Done) => return Ok(()),
+                Ok(Operation::Failed(reason)) => return Err(reason),
+                Ok(Operation::Pending) => {}
+                Err(error) => tracing::debug!(service = %key, operation, error = describe(&error), "asking again"),
+            }
+            sleep(jitter(wait)).await;
+            wait = wait.mul_f64(1.5).min(LAST_POLL);
+        }
     }
 
     /// Makes known what was seen, unless another term of leadership has begun anew meanwhile.

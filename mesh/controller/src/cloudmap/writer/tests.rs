@@ -300,6 +300,14 @@ async fn at_rest_one_list_compares_all_services() {
     assert_eq!(cluster.writer.foreign(), BTreeSet::from([keys[0].clone()]));
 }
 
+#[test]
+fn an_operation_that_goes_on_takes_little_memory() {
+    let fake = Fake::new(&["n"]);
+    let writer = Writer::new(fake.client(), here());
+    let size = size_of_val(&writer.done(&service("n", "front"), "1"));
+    assert!(size < 1024, "{size} bytes for each of thousands");
+}
+
 #[tokio::test]
 async fn only_the_leader_writes_and_others_look() {
     let fake = Fake::new(&["n"]);
