@@ -110,9 +110,9 @@ impl Session {
 
 /// Where the Security Token Service of a region is, whatever the partition, by the SDK's own rules.
 async fn sts(region: &str) -> Result<Endpoint> {
-    let params = Params::builder().region(region).build().context("find the endpoint of STS")?;
-    let endpoint = DefaultResolver::new().resolve_endpoint(&params).await;
-    endpoint.map_err(|error| Error::input(format!("cluster.region: {region}: {error}")).into())
+    let wrong = |error: &dyn std::fmt::Display| Error::input(format!("cluster.region: {region}: {error}"));
+    let params = Params::builder().region(region).build().map_err(|error| wrong(&error))?;
+    Ok(DefaultResolver::new().resolve_endpoint(&params).await.map_err(|error| wrong(&error))?)
 }
 
 impl Access {
