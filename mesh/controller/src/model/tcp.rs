@@ -12,6 +12,16 @@ pub struct TcpBackend<'a> {
     pub listener: &'a RoutedListener,
 }
 
+/// Where connections go.
+#[derive(PartialEq)]
+struct Destination<'a> {
+    mesh: &'a str,
+    /// The upstreams with their shares.
+    targets: Vec<(&'a Target, Option<&'a Upstream>)>,
+    /// How long a connection may stay silent.
+    idle_millis: Option<u64>,
+}
+
 impl<'a> TcpBackend<'a> {
     /// All of these backends, each port of one by itself.
     pub fn all(backends: &'a [Backend]) -> Vec<Self> {
@@ -40,13 +50,13 @@ impl<'a> TcpBackend<'a> {
         self.overlaps(other) && self.leads_to() != other.leads_to()
     }
 
-    /// The upstreams with their shares, and how long a connection may stay silent.
-    fn leads_to(&self) -> (&str, Vec<(&Target, Option<&Upstream>)>, Option<u64>) {
+    fn leads_to(&self) -> Destination<'_> {
         let route = self.listener.routes.first();
         let upstreams = self.backend.routing.as_deref().map(|routing| &routing.upstreams);
         let targets = route.into_iter().flat_map(|route| &route.targets).filter(|target| target.weight > 0);
         let targets = targets.map(|target| (target, upstreams.and_then(|upstreams| upstreams.get(&target.upstream))));
-        (&self.backend.mesh, targets.collect(), route.and_then(|route| route.timeouts.idle_millis))
+        let idle_millis = route.and_then(|route| route.timeouts.idle_millis);
+        Destination { mesh: &self.backend.mesh, targets: targets.collect(), idle_millis }
     }
 
     /// Whether a connection may be for either. One that is known by its address is told from one that is not.
