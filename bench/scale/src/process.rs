@@ -151,11 +151,11 @@ impl Controller {
 pub async fn current_streams() -> anyhow::Result<usize> {
     let streams: Vec<Value> = serde_json::from_str(&get(DEBUG, "/debug/sidecars").await?)?;
     let is_current = |stream: &&Value| {
-        let kinds = stream["resources"].as_object().into_iter().flatten();
+        let mut kinds = stream["resources"].as_object().into_iter().flatten();
         let has_all = |(_, kind): (&String, &Value)| {
             kind["current"] != "" && kind["current"] == kind["sent"] && kind["current"] == kind["acknowledged"]
         };
-        kinds.map(has_all).all(|has_all| has_all)
+        kinds.all(has_all)
     };
     Ok(streams.iter().filter(is_current).count())
 }

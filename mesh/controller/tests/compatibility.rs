@@ -2,6 +2,7 @@
 //! writes it again. What App Mesh and Amazon's chart have is in lists beside; what is missing here shows up by itself.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may stop at the first surprise")]
+#![expect(clippy::print_stdout, reason = "a test that says what it saw")]
 
 use std::{
     collections::{BTreeMap, BTreeSet},

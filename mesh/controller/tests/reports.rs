@@ -1,6 +1,7 @@
 //! Holds a real Envoy to what the chart says of spans and statistics: collectors receive them.
 
-#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may stop at the first surprise")]
+#![expect(clippy::print_stdout, reason = "a test that says what it saw")]
 
 #[allow(dead_code, reason = "other tests use the rest")]
 mod support;

@@ -320,13 +320,13 @@ pub fn deleted(clusters: &Clusters, mesh: &Installed) {
     let definition = |kind: &str| format!("delete CustomResourceDefinition {kind}.appmesh.k8s.aws");
     let expected = [
         "uninstall release appmesh-controller".to_owned(),
+        definition("backendgroups"),
+        definition("gatewayroutes"),
         definition("meshes"),
+        definition("virtualgateways"),
         definition("virtualnodes"),
         definition("virtualrouters"),
         definition("virtualservices"),
-        definition("backendgroups"),
-        definition("virtualgateways"),
-        definition("gatewayroutes"),
         "delete ServiceAccount appmesh-system/appmesh-controller".to_owned(),
     ];
     let kept = "left alone: Namespace appmesh-system: it holds ConfigMap theirs";
