@@ -100,6 +100,8 @@ pub fn leave_replicas_to_a_scaler(clusters: &Clusters) {
     clusters.sh(&format!(
         r#"{kubectl} patch deploy app --subresource=scale --field-manager=scaler --type merge -p '{{"spec": {{"replicas": 2}}}}'"#
     ));
+    // Else there is something to do for the tool: to wait.
+    clusters.sh(&format!("{kubectl} rollout status deploy app --timeout 60s"));
     let left = "Deployment scaled-out/app: spec.replicas stays 2, for scaler sets it";
     for (number, would) in [("1", "nothing to do"), ("2", "configure Deployment scaled-out/app: spec.template.")] {
         for more in ["", " --adopt"] {
