@@ -1,4 +1,4 @@
-//! What a cluster that is gone has left in a namespace, and what to do about it. Pure.
+//! Finds what a cluster that is gone has left in a namespace, and plans what to do about it. Pure.
 //!
 //! Its controller can remove nothing any more: its pods' instances are still called, and what it published is still read.
 

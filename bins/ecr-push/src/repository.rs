@@ -1,4 +1,4 @@
-//! How a repository is named, and how it is made.
+//! Names a repository, and says how it is made.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -1,4 +1,4 @@
-//! Whether an object works, by what its controller reports. Pure.
+//! Decides whether an object works, by what its controller reports. Pure.
 //!
 //! A workload is ready when `kubectl rollout status` would say so, a Job when it is complete, a Pod when it is ready or has
 //! succeeded. A volume claim is not waited for: one that waits for its first consumer binds with that. What has no state of

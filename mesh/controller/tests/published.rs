@@ -1,4 +1,4 @@
-//! What is published is what the controller of the release before understands, to the last field.
+//! Reads what is published as the controller of the release before does, to the last field.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test may stop at the first surprise")]
 
 use std::collections::BTreeMap;
