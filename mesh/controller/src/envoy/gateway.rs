@@ -5,15 +5,14 @@ use envoy_types::pb::envoy::{
         core::v3::TrafficDirection,
         listener::v3::{FilterChain, Listener},
         route::v3::{
-            HeaderMatcher, Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost,
-            header_matcher::HeaderMatchSpecifier, route::Action, route_action::HostRewriteSpecifier,
-            route_match::PathSpecifier,
+            HeaderMatcher, Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost, route::Action,
+            route_action::HostRewriteSpecifier, route_match::PathSpecifier,
         },
     },
     extensions::filters::network::http_connection_manager::v3::{
         HttpConnectionManager, Rds, http_connection_manager::RouteSpecifier,
     },
-    r#type::matcher::v3::{RegexMatchAndSubstitute, RegexMatcher, string_matcher::MatchPattern},
+    r#type::matcher::v3::{RegexMatchAndSubstitute, string_matcher::MatchPattern},
 };
 
 use super::{
@@ -22,8 +21,9 @@ use super::{
     composed::{self, Composed, Pattern, compose, escape},
     http::{Direction, connection_manager},
     listener,
-    proto::{ads, network_filter, text, yes},
-    route, route_match,
+    proto::{ads, network_filter, yes},
+    route,
+    route_match::{self, header_is, regex},
 };
 use crate::model::{self, Gateway, GatewayRoute, HostMatch, Routing};
 
@@ -132,13 +132,8 @@ fn encode_match(
     conditions: &model::RouteMatch,
 ) -> RouteMatch {
     let mut encoded = route_match::encode(conditions);
-    encoded.headers.extend(path_too.map(|pattern| HeaderMatcher {
-        name: ":path".to_owned(),
-        header_match_specifier: Some(HeaderMatchSpecifier::StringMatch(text(MatchPattern::SafeRegex(regex(
-            &pattern.with_query(),
-        ))))),
-        ..HeaderMatcher::default()
-    }));
+    let path_too = path_too.map(|pattern| MatchPattern::SafeRegex(regex(&pattern.with_query())));
+    encoded.headers.extend(path_too.map(|pattern| header_is(":path", pattern)));
     encoded.path_specifier = Some(match path {
         Pattern::Prefix(prefix) => PathSpecifier::Prefix(prefix.clone()),
         Pattern::Exact(path) => PathSpecifier::Path(path.clone()),
@@ -154,12 +149,7 @@ fn host(host: &HostMatch) -> HeaderMatcher {
         HostMatch::Exact(name) => escape(name),
         HostMatch::Suffix(suffix) => format!(".+{}", escape(suffix)),
     };
-    let matcher = text(MatchPattern::SafeRegex(regex(&format!("(?i){expression}(:[0-9]+)?"))));
-    HeaderMatcher {
-        name: ":authority".to_owned(),
-        header_match_specifier: Some(HeaderMatchSpecifier::StringMatch(matcher)),
-        ..HeaderMatcher::default()
-    }
+    header_is(":authority", MatchPattern::SafeRegex(regex(&format!("(?i){expression}(:[0-9]+)?"))))
 }
 
 /// What the target's route does, to the request as the gateway's route rewrites it.
@@ -177,8 +167,4 @@ fn rewritten(gateway_route: &GatewayRoute, routing: &Routing, one: &model::Route
             .then(|| HostRewriteSpecifier::HostRewriteLiteral(target.host.clone())),
         ..action
     })
-}
-
-fn regex(expression: &str) -> RegexMatcher {
-    RegexMatcher { regex: expression.to_owned(), ..RegexMatcher::default() }
 }

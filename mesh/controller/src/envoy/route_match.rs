@@ -18,12 +18,12 @@ use envoy_types::pb::envoy::{
 };
 
 use super::proto::{number, text};
-use crate::model::{self, HeaderMatch, PathMatch, QueryMatch, Regex, ValueMatch};
+use crate::model::{self, HeaderMatch, PathMatch, QueryMatch, ValueMatch};
 
 /// Encodes which requests a route takes.
 pub fn encode(route_match: &model::RouteMatch) -> RouteMatch {
     let path = match &route_match.path {
-        PathMatch::Regex(expression) => PathSpecifier::SafeRegex(regex(expression)),
+        PathMatch::Regex(expression) => PathSpecifier::SafeRegex(regex(expression.as_str())),
         PathMatch::Exact(path) => PathSpecifier::Path(path.clone()),
         PathMatch::Prefix(prefix) => PathSpecifier::Prefix(prefix.clone()),
     };
@@ -39,10 +39,14 @@ pub fn encode(route_match: &model::RouteMatch) -> RouteMatch {
 }
 
 fn exactly(name: &str, value: &str) -> HeaderMatcher {
-    let value = text(MatchPattern::Exact(value.to_owned()));
+    header_is(name, MatchPattern::Exact(value.to_owned()))
+}
+
+/// Encodes what the value of a header, or of a pseudo header, must be.
+pub fn header_is(name: &str, pattern: MatchPattern) -> HeaderMatcher {
     HeaderMatcher {
         name: name.to_owned(),
-        header_match_specifier: Some(HeaderMatchSpecifier::StringMatch(value)),
+        header_match_specifier: Some(HeaderMatchSpecifier::StringMatch(text(pattern))),
         ..HeaderMatcher::default()
     }
 }
@@ -56,7 +60,7 @@ fn header(HeaderMatch { name, value, invert }: &HeaderMatch) -> HeaderMatcher {
             ValueMatch::Exact(value) => is(MatchPattern::Exact(value.clone())),
             ValueMatch::Prefix(prefix) => is(MatchPattern::Prefix(prefix.clone())),
             ValueMatch::Suffix(suffix) => is(MatchPattern::Suffix(suffix.clone())),
-            ValueMatch::Regex(expression) => is(MatchPattern::SafeRegex(regex(expression))),
+            ValueMatch::Regex(expression) => is(MatchPattern::SafeRegex(regex(expression.as_str()))),
             ValueMatch::Range(start, end) => HeaderMatchSpecifier::RangeMatch(Int64Range { start: *start, end: *end }),
         }),
         invert_match: *invert,
@@ -75,7 +79,7 @@ fn parameter(QueryMatch { name, exact }: &QueryMatch) -> QueryParameterMatcher {
 /// Without Envoy's own limit, which is 100 instructions of RE2, less than a host name takes. What is too large is refused
 /// where the expression is made.
 #[expect(deprecated, reason = "the other way to lift the limit is the bootstrap, which pods only get when they start")]
-fn regex(expression: &Regex) -> RegexMatcher {
+pub fn regex(expression: &str) -> RegexMatcher {
     let engine = EngineType::GoogleRe2(GoogleRe2 { max_program_size: number(u32::MAX) });
-    RegexMatcher { regex: expression.as_str().to_owned(), engine_type: Some(engine) }
+    RegexMatcher { regex: expression.to_owned(), engine_type: Some(engine) }
 }
