@@ -9,6 +9,7 @@
 
 pub mod arn;
 mod backend_group;
+mod client_policy;
 mod condition;
 pub mod crds;
 mod duration;
@@ -23,6 +24,7 @@ mod port;
 mod reference;
 mod schema;
 mod tcp_route;
+mod tls;
 mod virtual_gateway;
 mod virtual_node;
 mod virtual_router;
@@ -30,6 +32,7 @@ mod virtual_service;
 
 pub use arn::Arn;
 pub use backend_group::{BackendGroup, BackendGroupSpec, BackendGroupStatus};
+pub use client_policy::{BackendDefaults, ClientPolicy, ClientPolicyTls};
 pub use condition::Condition;
 pub use duration::{Duration, DurationUnit};
 pub use gateway_route::{
@@ -50,9 +53,14 @@ pub use object::{MeshMember, MeshObject};
 pub use port::{PortMapping, Protocol};
 pub use reference::{MeshReference, Reference, VirtualGatewayReference};
 pub use tcp_route::{TcpRoute, TcpRouteMatch, TcpTimeout};
+pub use tls::{
+    AcmCertificate, AcmTrust, ClientCertificate, ClientTrust, ClientValidation, FileCertificate, FileTrust,
+    ListenerCertificate, ListenerTls, ListenerTrust, ListenerValidation, SdsSecret, SubjectAlternativeNameMatch,
+    SubjectAlternativeNames, TlsMode,
+};
 pub use virtual_gateway::{
-    VirtualGateway, VirtualGatewayListener, VirtualGatewayPortMapping, VirtualGatewayProtocol, VirtualGatewaySpec,
-    VirtualGatewayStatus,
+    VirtualGateway, VirtualGatewayConnectionPool, VirtualGatewayHealthCheckPolicy, VirtualGatewayListener,
+    VirtualGatewayPortMapping, VirtualGatewayProtocol, VirtualGatewaySpec, VirtualGatewayStatus,
 };
 pub use virtual_node::{
     AccessLog, AwsCloudMapAttribute, AwsCloudMapServiceDiscovery, Backend, DnsResponseType, DnsServiceDiscovery,

@@ -3,7 +3,7 @@ use kube::CustomResource;
 use schemars::{JsonSchema, transform::RecursiveTransform};
 use serde::{Deserialize, Serialize};
 
-use crate::{Condition, Logging, MeshReference, Protocol, schema};
+use crate::{BackendDefaults, Condition, HttpPool, ListenerTls, Logging, MeshReference, Protocol, RequestPool, schema};
 
 /// Pods that let requests from outside into the mesh.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -66,6 +66,9 @@ pub struct VirtualGatewaySpec {
     /// What Envoy writes down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub logging: Option<Logging>,
+    /// How the VirtualServices of the gateway's routes are called.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backend_defaults: Option<BackendDefaults>,
     /// The mesh, filled in by admission. Immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mesh_ref: Option<MeshReference>,
@@ -77,6 +80,58 @@ pub struct VirtualGatewaySpec {
 pub struct VirtualGatewayListener {
     /// The port and its protocol.
     pub port_mapping: VirtualGatewayPortMapping,
+    /// Has no effect: clients of a gateway are outside of the mesh, and load balancers have checks of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health_check: Option<VirtualGatewayHealthCheckPolicy>,
+    /// What the pods behind the gateway are sent at once; no limits when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connection_pool: Option<VirtualGatewayConnectionPool>,
+    /// TLS as clients speak it; plaintext when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ListenerTls>,
+}
+
+/// Limits of what a gateway sends to one backend's pods, of the listener's protocol only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VirtualGatewayConnectionPool {
+    /// For `grpc`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grpc: Option<RequestPool>,
+    /// For `http`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<HttpPool>,
+    /// For `http2`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http2: Option<RequestPool>,
+}
+
+/// How callers would try whether a gateway answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VirtualGatewayHealthCheckPolicy {
+    /// Answers in a row after which a gateway counts as healthy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<i64>", range(min = 2, max = 10))]
+    pub healthy_threshold: Option<u32>,
+    /// Milliseconds from one try to the next.
+    #[schemars(with = "i64", range(min = 5000, max = 300_000))]
+    pub interval_millis: u32,
+    /// What is asked for by `http` and `http2`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// The listener's when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<i64>", range(min = 1, max = 65535))]
+    pub port: Option<u16>,
+    /// What is spoken.
+    pub protocol: VirtualGatewayProtocol,
+    /// Milliseconds until no answer counts as a failure.
+    #[schemars(with = "i64", range(min = 2000, max = 60_000))]
+    pub timeout_millis: u32,
+    /// Failures in a row after which a gateway counts as unhealthy.
+    #[schemars(with = "i64", range(min = 2, max = 10))]
+    pub unhealthy_threshold: u32,
 }
 
 /// A port of a gateway and what is spoken on it.

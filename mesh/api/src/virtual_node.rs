@@ -4,8 +4,8 @@ use schemars::{JsonSchema, transform::RecursiveTransform};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Condition, ConnectionPool, ListenerTimeout, MeshReference, OutlierDetection, PortMapping, Protocol, Reference,
-    schema,
+    BackendDefaults, ClientPolicy, Condition, ConnectionPool, ListenerTimeout, ListenerTls, MeshReference,
+    OutlierDetection, PortMapping, Protocol, Reference, schema,
 };
 
 /// A set of pods: how they are found, what they listen on, whom they call.
@@ -64,6 +64,9 @@ pub struct VirtualNodeSpec {
     /// What Envoy writes down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub logging: Option<Logging>,
+    /// How backends are called that have no client policy of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backend_defaults: Option<BackendDefaults>,
     /// The VirtualServices these pods call.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backends: Option<Vec<Backend>>,
@@ -85,6 +88,9 @@ pub struct Listener {
     /// How callers try whether a pod answers there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health_check: Option<HealthCheckPolicy>,
+    /// Whether callers must speak TLS, and what certificates both sides show; plaintext only when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ListenerTls>,
     /// How long the application may take; without end when absent, as callers have timeouts of their own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<ListenerTimeout>,
@@ -228,6 +234,9 @@ pub struct VirtualServiceBackend {
     /// A VirtualService of any cluster of the account that shares a Cloud Map namespace.
     #[serde(default, rename = "virtualServiceARN", skip_serializing_if = "Option::is_none")]
     pub virtual_service_arn: Option<String>,
+    /// How it is called, in place of the one in `backendDefaults`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_policy: Option<ClientPolicy>,
 }
 
 /// What the controller found out about the VirtualNode.

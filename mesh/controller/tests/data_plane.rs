@@ -592,12 +592,7 @@ fn snapshot() -> Snapshot {
         listeners: vec![Listener::new(LISTENER)],
         egress: Egress::AllowAll,
         access_log: false,
-        backends: vec![Backend {
-            mesh: "k8multi".to_owned(),
-            host: BACKEND.to_owned(),
-            addresses: BTreeSet::new(),
-            routing: Some(Arc::new(routing)),
-        }],
+        backends: vec![Backend::new("k8multi".to_owned(), BACKEND.to_owned(), Some(Arc::new(routing)))],
     };
     let configuration = envoy::encode(&Proxy::Sidecar(workload), None);
     let node = BTreeMap::from([("AWS_INSTANCE_IPV4".to_owned(), "10.77.0.1".to_owned())]);

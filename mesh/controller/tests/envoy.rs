@@ -41,6 +41,8 @@ mod policies;
 #[path = "envoy/protocols.rs"]
 mod protocols;
 mod support;
+#[path = "envoy/tls.rs"]
+mod tls;
 
 use controller::{Controller, STATS_PORT, envoy, workload_name};
 use support::{certificates, wait_for};

@@ -141,10 +141,56 @@ mod tests {
                 json!({ "listeners": [{
                     "portMapping": { "port": 8080, "protocol": "http" },
                     "tls": { "mode": "STRICT" }, "timeout": { "http": {} }
-                }], "serviceDiscovery": cloud_map, "backendDefaults": {} }),
-                "spec.backendDefaults: not supported by this controller; \
-                 spec.listeners[0].tls: not supported by this controller"
+                }], "serviceDiscovery": cloud_map, "colour": 1 }),
+                "spec.colour: not supported by this controller".to_owned(),
+            ),
+            (
+                json!({
+                    "serviceDiscovery": cloud_map,
+                    "listeners": [{
+                        "portMapping": { "port": 8080, "protocol": "http" },
+                        "tls": { "mode": "STRICT", "validation": { "trust": {} } }
+                    }],
+                    "backendDefaults": { "clientPolicy": { "tls": {
+                        "certificate": { "sds": { "secretName": "" } },
+                        "validation": { "trust": { "file": { "certificateChain": "/ca.pem" } } }
+                    }}}
+                }),
+                "spec.listeners[0].tls.certificate: needs one of file and sds; \
+                 spec.listeners[0].tls.validation.trust: needs one of file and sds; \
+                 spec.backendDefaults.clientPolicy.tls.certificate.sds.secretName: is empty"
                     .to_owned(),
+            ),
+            (
+                json!({
+                    "serviceDiscovery": cloud_map,
+                    "listeners": [{
+                        "portMapping": { "port": 8080, "protocol": "http" },
+                        "tls": { "mode": "PERMISSIVE", "certificate": { "acm": { "certificateARN": "arn" } } }
+                    }],
+                    "backends": [{ "virtualService": {
+                        "virtualServiceRef": { "name": "a" },
+                        "clientPolicy": { "tls": { "enforce": false, "validation": { "trust": {
+                            "acm": { "certificateAuthorityARNs": ["arn"] }
+                        }}}}
+                    }}]
+                }),
+                ["spec.listeners[0].tls.certificate.acm",
+                    "spec.backends[0].virtualService.clientPolicy.tls.validation.trust.acm"]
+                .map(|path| {
+                    format!(
+                        "{path}: needs AWS Certificate Manager, whose keys and authorities only App Mesh gave to Envoys: \
+                         give the certificate by file or sds, for example from cert-manager"
+                    )
+                })
+                .join("; "),
+            ),
+            (
+                json!({ "serviceDiscovery": cloud_map, "listeners": [{
+                    "portMapping": { "port": 8080, "protocol": "http" },
+                    "tls": { "mode": "DISABLED", "certificate": { "acm": { "certificateARN": "arn" } } }
+                }]}),
+                String::new(),
             ),
             (
                 json!({ "serviceDiscovery": cloud_map, "listeners": [{
@@ -360,6 +406,13 @@ mod tests {
         let port = |port: u16, protocol: &str| json!({ "portMapping": { "port": port, "protocol": protocol } });
         for (spec, expected) in [
             (json!({ "listeners": [port(80, "http"), port(81, "http2"), port(82, "grpc")] }), ""),
+            (
+                json!({ "listeners": [{ "portMapping": { "port": 80, "protocol": "http" }, "healthCheck": {
+                    "protocol": "http", "path": "/ping", "intervalMillis": 5000, "timeoutMillis": 2000,
+                    "unhealthyThreshold": 2
+                }}]}),
+                "",
+            ),
             (
                 json!({ "listeners": [port(80, "http"), port(80, "http2")] }),
                 "spec.listeners[1].portMapping.port: 80 is the port of another listener too",

@@ -29,8 +29,9 @@ use super::{
     http::http1,
     outlier,
     proto::{ads, any, duration, endpoints, number},
+    tls,
 };
-use crate::model::{ConnectionPool, Discovery, Listener, Port, Protocol, Upstream, Workload};
+use crate::model::{Backend, ConnectionPool, Discovery, Listener, Port, Protocol, Upstream, UpstreamTls, Workload};
 
 /// The cluster of wherever a connection was going.
 pub const PASSTHROUGH: &str = "cds_egress_passthrough";
@@ -38,28 +39,31 @@ pub const PASSTHROUGH: &str = "cds_egress_passthrough";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Names the clusters of upstreams. Two backends, one of this cluster and one of another, may describe the same
-/// VirtualNode differently; then each has a cluster of its own.
+/// VirtualNode differently, and two client policies may call it differently; then each has a cluster of its own.
 #[derive(Default)]
-pub struct Names<'a>(BTreeMap<(&'a str, &'a str), Vec<&'a Upstream>>);
+pub struct Names<'a>(BTreeMap<(&'a str, &'a str), Vec<(&'a Upstream, Option<UpstreamTls>)>>);
 
 impl<'a> Names<'a> {
-    /// Names an upstream, `name` being its key in the routing.
-    pub fn add(&mut self, mesh: &'a str, name: &'a str, upstream: &'a Upstream) -> String {
-        let known = self.0.entry((mesh, name)).or_default();
-        if !known.contains(&upstream) {
-            known.push(upstream);
+    /// Names an upstream of a backend, `name` being its key in the routing.
+    pub fn add(&mut self, backend: &'a Backend, name: &'a str, upstream: &'a Upstream) -> String {
+        let known = self.0.entry((&backend.mesh, name)).or_default();
+        let called = (upstream, backend.tls(upstream));
+        if !known.contains(&called) {
+            known.push(called);
         }
-        self.get(mesh, name, upstream)
+        self.get(backend, name, upstream)
     }
 
     /// The name of an upstream that was added.
-    pub fn get(&self, mesh: &str, name: &str, upstream: &Upstream) -> String {
-        let known = self.0.get(&(mesh, name));
+    pub fn get(&self, backend: &Backend, name: &str, upstream: &Upstream) -> String {
+        let mesh = &backend.mesh;
+        let known = self.0.get(&(mesh.as_str(), name)).map_or(&[][..], Vec::as_slice);
+        let called = (upstream, backend.tls(upstream));
         // The port is part of the cluster's name anyway.
         let (name, _) = name.split_once(':').unwrap_or((name, ""));
         let Port { port, protocol } = upstream.port;
         let plain = format!("cds_egress_{mesh}_{name}_{}_{port}", protocol.as_str());
-        match known.and_then(|known| known.iter().position(|known| *known == upstream)) {
+        match known.iter().position(|known| *known == called) {
             None | Some(0) => plain,
             Some(variant) => format!("{plain}_{variant}"),
         }
@@ -91,8 +95,8 @@ pub fn is_eds(upstream: &Upstream) -> bool {
     !matches!(upstream.discovery, Discovery::Dns(_))
 }
 
-/// Encodes an upstream.
-pub fn upstream(name: &str, upstream: &Upstream) -> Cluster {
+/// Encodes an upstream, called by TLS or in plaintext; its health is checked in the same way.
+pub fn upstream(name: &str, upstream: &Upstream, tls: Option<&UpstreamTls>) -> Cluster {
     let (discovery, dns) = match &upstream.discovery {
         Discovery::None | Discovery::CloudMap(_) => (DiscoveryType::Eds, None),
         Discovery::Dns(dns) if dns.endpoints => (DiscoveryType::StrictDns, Some(dns)),
@@ -109,6 +113,7 @@ pub fn upstream(name: &str, upstream: &Upstream) -> Cluster {
         health_checks: upstream.health_check.iter().map(health_check::encode).collect(),
         circuit_breakers: limits(ConnectionPool::default()),
         outlier_detection: Some(outlier::encode(upstream.outlier_detection.as_ref())),
+        transport_socket: tls.map(tls::upstream),
         typed_extension_protocol_options: protocol_options(upstream.port.protocol),
         ..Cluster::default()
     }
@@ -132,8 +137,8 @@ pub fn passthrough() -> Cluster {
     }
 }
 
-/// Envoy would allow 1024 connections, requests and pending requests, and 3 retries; App Mesh set no limits.
-fn limits(pool: ConnectionPool) -> Option<CircuitBreakers> {
+/// Encodes limits. Envoy would allow 1024 connections, requests and pending requests, and 3 retries; App Mesh set no limits.
+pub fn limits(pool: ConnectionPool) -> Option<CircuitBreakers> {
     let limit = |given: Option<u32>| number(given.unwrap_or(u32::MAX));
     let thresholds = Thresholds {
         max_connections: limit(pool.max_connections),

@@ -2,6 +2,7 @@
 
 use envoy_types::pb::envoy::{
     config::{
+        cluster::v3::Cluster,
         core::v3::TrafficDirection,
         listener::v3::{FilterChain, Listener},
         route::v3::{
@@ -25,16 +26,20 @@ use super::{
     route,
     route_match::{self, header_is, regex},
 };
-use crate::model::{self, Gateway, GatewayRoute, HostMatch, Routing};
+use crate::model::{self, ConnectionPool, Gateway, GatewayRoute, HostMatch, Routing};
 
 /// Encodes a gateway.
 pub fn encode(gateway: &Gateway, settings: Settings) -> Configuration {
     let mut configuration = Configuration::default();
     let mut names = Names::default();
-    for target in gateway.routes.iter().map(|route| &route.target) {
+    for target in gateway.routes.iter().map(|route| &route.target).filter(|target| target.refusal.is_none()) {
         for (node, upstream) in target.routing.iter().flat_map(|routing| &routing.upstreams) {
-            let name = names.add(&target.mesh, node, upstream);
-            configuration.clusters.extend([Resource::new(&name, &cluster::upstream(&name, upstream))]);
+            let name = names.add(target, node, upstream);
+            let cluster = Cluster {
+                circuit_breakers: cluster::limits(limits(gateway)),
+                ..cluster::upstream(&name, upstream, target.tls(upstream).as_ref())
+            };
+            configuration.clusters.extend([Resource::new(&name, &cluster)]);
             if cluster::is_eds(upstream) {
                 configuration.upstreams.insert(name, upstream.clone());
             }
@@ -47,6 +52,19 @@ pub fn encode(gateway: &Gateway, settings: Settings) -> Configuration {
         configuration.routes.extend([Resource::new(&routes.name, &routes)]);
     }
     configuration
+}
+
+/// Its listeners call the same pods; so what each of them may send is added up.
+fn limits(gateway: &Gateway) -> ConnectionPool {
+    let pools = || gateway.listeners.iter().map(|listener| listener.connection_pool.unwrap_or_default());
+    let sum = |limit: fn(ConnectionPool) -> Option<u32>| {
+        pools().try_fold(0, |sum: u32, pool| Some(sum.saturating_add(limit(pool)?)))
+    };
+    ConnectionPool {
+        max_connections: sum(|pool| pool.max_connections),
+        max_pending_requests: sum(|pool| pool.max_pending_requests),
+        max_requests: sum(|pool| pool.max_requests),
+    }
 }
 
 fn routes_name(listener: &model::Listener) -> String {
@@ -69,11 +87,16 @@ fn encode_listener(gateway: &Gateway, settings: Settings, listener: &model::List
         )
     };
     let port = listener.port.port;
-    Listener {
-        filter_chains: vec![FilterChain { filters: vec![network_filter(&manager)], ..FilterChain::default() }],
+    let chain = FilterChain { filters: vec![network_filter(&manager)], ..FilterChain::default() };
+    let mut encoded = Listener {
+        filter_chains: listener::encrypted(chain, listener),
         traffic_direction: TrafficDirection::Inbound.into(),
         ..listener::listener(&format!("lds_ingress_0.0.0.0_{port}"), port)
+    };
+    if listener::is_permissive(listener) {
+        listener::inspect_tls(&mut encoded);
     }
+    encoded
 }
 
 /// The routes of one listener. They are of one virtual host, for a route's priority comes before its host.
@@ -102,6 +125,9 @@ fn of_gateway_route(gateway_route: &GatewayRoute, names: &Names<'_>) -> Vec<Rout
         action: Some(action),
         ..Route::default()
     };
+    if let Some(why) = &target.refusal {
+        return vec![alone(route::refuse(503, why))];
+    }
     let Some(routing) = &target.routing else {
         let why = format!("no route published for VirtualService {} in mesh {}", target.host, target.mesh);
         return vec![alone(route::refuse(503, &why))];
@@ -155,8 +181,8 @@ fn host(host: &HostMatch) -> HeaderMatcher {
 /// What the target's route does, to the request as the gateway's route rewrites it.
 fn rewritten(gateway_route: &GatewayRoute, routing: &Routing, one: &model::Route, names: &Names<'_>) -> Action {
     let target = &gateway_route.target;
-    let Action::Route(action) = route::action(&target.mesh, routing, one, names) else {
-        return route::action(&target.mesh, routing, one, names);
+    let Action::Route(action) = route::action(target, routing, one, names) else {
+        return route::action(target, routing, one, names);
     };
     let substitution = composed::substitution(&gateway_route.route_match.path, &gateway_route.path_rewrite);
     Action::Route(RouteAction {

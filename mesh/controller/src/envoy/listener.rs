@@ -20,6 +20,7 @@ use super::{
     proto::{address, ads, duration, listener_filter, network_filter, number, only},
     route::{AWS, EGRESS_ROUTES, to_application},
     tcp::{self, TcpEgress},
+    tls,
 };
 use crate::model::{self, Egress, Protocol, Timeouts, Workload};
 
@@ -39,7 +40,7 @@ const INSPECTION_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Encodes what comes to the application.
 pub fn ingress(workload: &Workload, settings: Settings) -> Listener {
-    let chain = |listener: &model::Listener| {
+    let chains = |listener: &model::Listener| {
         let name = application_name(workload, listener);
         let filter = match listener.port.protocol {
             Protocol::Tcp => tcp::filter(workload, &name, listener.timeouts),
@@ -50,14 +51,48 @@ pub fn ingress(workload: &Workload, settings: Settings) -> Listener {
             }
         };
         let destination_port = number(listener.port.port.into());
-        filter_chain(&name, FilterChainMatch { destination_port, ..FilterChainMatch::default() }, filter)
+        let matches = FilterChainMatch { destination_port, ..FilterChainMatch::default() };
+        encrypted(filter_chain(&name, matches, filter), listener)
     };
-    Listener {
-        filter_chains: workload.listeners.iter().map(chain).collect(),
+    let mut encoded = Listener {
+        filter_chains: workload.listeners.iter().flat_map(chains).collect(),
         listener_filters: vec![listener_filter(&OriginalDst {})],
         traffic_direction: TrafficDirection::Inbound.into(),
         ..listener(&format!("lds_ingress_0.0.0.0_{INGRESS_PORT}"), INGRESS_PORT)
+    };
+    if workload.listeners.iter().any(is_permissive) {
+        inspect_tls(&mut encoded);
     }
+    encoded
+}
+
+/// A filter chain as its listener takes TLS: for plaintext, for TLS, or one for each.
+pub fn encrypted(plaintext: FilterChain, listener: &model::Listener) -> Vec<FilterChain> {
+    let Some(tls) = &listener.tls else { return vec![plaintext] };
+    let encrypted =
+        FilterChain { transport_socket: Some(tls::downstream(tls, listener.port.protocol)), ..plaintext.clone() };
+    if !tls.permissive {
+        return vec![encrypted];
+    }
+    let of = |chain: FilterChain, name: String, transport_protocol: &str| {
+        let matches = chain.filter_chain_match.unwrap_or_default();
+        let matches = FilterChainMatch { transport_protocol: transport_protocol.to_owned(), ..matches };
+        FilterChain { name, filter_chain_match: Some(matches), ..chain }
+    };
+    let (name, name_of_plaintext) = (plaintext.name.clone(), format!("{}_plaintext", plaintext.name));
+    vec![of(encrypted, name, "tls"), of(plaintext, name_of_plaintext, "raw_buffer")]
+}
+
+/// Whether a listener takes both plaintext and TLS.
+pub fn is_permissive(listener: &model::Listener) -> bool {
+    listener.tls.as_ref().is_some_and(|tls| tls.permissive)
+}
+
+/// Has a listener find out whether TLS is spoken. A client that stays silent speaks none.
+pub fn inspect_tls(listener: &mut Listener) {
+    listener.listener_filters.push(listener_filter(&TlsInspector::default()));
+    listener.listener_filters_timeout = duration(INSPECTION_TIMEOUT);
+    listener.continue_on_listener_filters_timeout = true;
 }
 
 /// Encodes what the application sends.

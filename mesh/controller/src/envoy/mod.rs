@@ -35,6 +35,7 @@ mod route;
 mod route_match;
 pub mod stats;
 mod tcp;
+mod tls;
 pub mod tracing;
 
 use std::{collections::BTreeMap, net::IpAddr};
@@ -94,10 +95,10 @@ fn sidecar(workload: &Workload, settings: Settings) -> Configuration {
     let mut clusters: Vec<_> =
         workload.listeners.iter().map(|listener| cluster::application(workload, listener)).collect();
     clusters.push(cluster::passthrough());
-    for backend in &workload.backends {
+    for backend in workload.backends.iter().filter(|backend| backend.refusal.is_none()) {
         for (node, upstream) in backend.routing.iter().flat_map(|routing| &routing.upstreams) {
-            let name = names.add(&backend.mesh, node, upstream);
-            clusters.push(cluster::upstream(&name, upstream));
+            let name = names.add(backend, node, upstream);
+            clusters.push(cluster::upstream(&name, upstream, backend.tls(upstream).as_ref()));
             if cluster::is_eds(upstream) {
                 configuration.upstreams.insert(name, upstream.clone());
             }

@@ -58,18 +58,21 @@ pub fn to_application(cluster: &str, timeouts: Timeouts) -> RouteConfiguration {
 /// A virtual host for each port that a backend's requests come to. A request that names no port is one of port 80, but
 /// most backends have one port only and are called on it by the name alone.
 fn backend_hosts(backend: &Backend, names: &Names<'_>) -> Vec<VirtualHost> {
-    let Backend { mesh, host, routing, .. } = backend;
+    let Backend { mesh, host, routing, refusal, .. } = backend;
     let virtual_host =
         |name: String, domains: Vec<String>, routes| VirtualHost { name, domains, routes, ..VirtualHost::default() };
     let any_port = || vec![host.clone(), format!("{host}:*")];
+    let refused = |why: &str| vec![virtual_host(host.clone(), any_port(), vec![everything(refuse(503, why))])];
+    if let Some(why) = refusal {
+        return refused(why);
+    }
     let Some(routing) = routing else {
         let why = format!("no route published for VirtualService {host} in mesh {mesh}");
-        let why = format!("{why}: is its ARN right, and its cluster's controller at work?");
-        return vec![virtual_host(host.clone(), any_port(), vec![everything(refuse(503, &why))])];
+        return refused(&format!("{why}: is its ARN right, and its cluster's controller at work?"));
     };
     let default = routing.http().find(|listener| listener.port.port == HTTP_PORT).or_else(|| routing.http().next());
     let of_port = |listener: &RoutedListener| {
-        let routes = listener.routes.iter().map(|one| route(mesh, routing, one, names)).collect();
+        let routes = listener.routes.iter().map(|one| route(backend, routing, one, names)).collect();
         if default.is_some_and(|default| default.port == listener.port) {
             virtual_host(host.clone(), any_port(), routes)
         } else {
@@ -80,20 +83,20 @@ fn backend_hosts(backend: &Backend, names: &Names<'_>) -> Vec<VirtualHost> {
     routing.http().map(of_port).collect()
 }
 
-fn route(mesh: &str, routing: &Routing, route: &model::Route, names: &Names<'_>) -> Route {
+fn route(backend: &Backend, routing: &Routing, route: &model::Route, names: &Names<'_>) -> Route {
     Route {
         name: route.name.clone(),
         r#match: Some(route_match::encode(&route.route_match)),
-        action: Some(action(mesh, routing, route, names)),
+        action: Some(action(backend, routing, route, names)),
         ..Route::default()
     }
 }
 
 /// Encodes what a route does with the requests that it takes.
-pub fn action(mesh: &str, routing: &Routing, route: &model::Route, names: &Names<'_>) -> Action {
+pub fn action(backend: &Backend, routing: &Routing, route: &model::Route, names: &Names<'_>) -> Action {
     let weight = |target: &model::Target| {
         let upstream = routing.upstreams.get(&target.upstream)?;
-        let name = names.get(mesh, &target.upstream, upstream);
+        let name = names.get(backend, &target.upstream, upstream);
         Some(ClusterWeight { name, weight: number(target.weight), ..ClusterWeight::default() })
     };
     let clusters: Vec<_> = route.targets.iter().filter_map(weight).collect();

@@ -126,9 +126,10 @@ fn destination(
 ) -> (ClusterSpecifier, Option<ProtoDuration>) {
     let (upstreams, route) = (backend.routing.as_deref().map(|routing| &routing.upstreams), listener.routes.first());
     // Envoy takes no weight of 0 here.
-    let targets = route.into_iter().flat_map(|route| &route.targets).filter(|target| target.weight > 0);
+    let route_to = route.filter(|_| backend.refusal.is_none());
+    let targets = route_to.into_iter().flat_map(|route| &route.targets).filter(|target| target.weight > 0);
     let clusters = targets.filter_map(|target| {
-        let name = names.get(&backend.mesh, &target.upstream, upstreams?.get(&target.upstream)?);
+        let name = names.get(backend, &target.upstream, upstreams?.get(&target.upstream)?);
         Some(ClusterWeight { name, weight: target.weight, ..ClusterWeight::default() })
     });
     let clusters: Vec<_> = clusters.collect();

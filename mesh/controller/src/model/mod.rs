@@ -15,6 +15,7 @@ mod regex;
 mod route;
 mod route_match;
 mod tcp;
+mod tls;
 mod upstream;
 mod workload;
 
@@ -30,5 +31,6 @@ pub use regex::Regex;
 pub use route::{Route, RoutedListener, Routing, Target};
 pub use route_match::{HeaderMatch, HeaderName, PathMatch, QueryMatch, RouteMatch, Scheme, ValueMatch};
 pub use tcp::TcpBackend;
+pub use tls::{Certificate, ClientPolicy, ListenerTls, Trust, UpstreamTls, Validation};
 pub use upstream::{CloudMapDiscovery, Discovery, DnsDiscovery, Upstream};
 pub use workload::{Backend, Egress, Listener, Port, Protocol, Proxy, Workload};

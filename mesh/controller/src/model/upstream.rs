@@ -21,12 +21,15 @@ pub struct Upstream {
     /// When a pod that fails is left out; the default is after five connections in a row that fail.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outlier_detection: Option<OutlierDetection>,
+    /// Whether its listener takes TLS.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub tls: bool,
 }
 
 impl Upstream {
     /// An upstream of which nothing else is known.
     pub fn new(port: Port, discovery: Discovery) -> Self {
-        Self { port, discovery, health_check: None, outlier_detection: None }
+        Self { port, discovery, health_check: None, outlier_detection: None, tls: false }
     }
 }
 

@@ -4,7 +4,9 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use super::{ConnectionPool, Gateway, Routing, Timeouts, WorkloadName};
+use super::{
+    ClientPolicy, ConnectionPool, Gateway, ListenerTls, Routing, Timeouts, Upstream, UpstreamTls, WorkloadName,
+};
 
 /// What is spoken on a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -86,12 +88,15 @@ pub struct Listener {
     /// What the application is sent at once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connection_pool: Option<ConnectionPool>,
+    /// TLS as it is taken; plaintext only if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ListenerTls>,
 }
 
 impl Listener {
     /// A listener without policies.
     pub fn new(port: Port) -> Self {
-        Self { port, timeouts: Timeouts::default(), connection_pool: None }
+        Self { port, timeouts: Timeouts::default(), connection_pool: None, tls: None }
     }
 }
 
@@ -120,6 +125,24 @@ pub struct Backend {
     /// Where requests go; `None` where nobody publishes it.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "shared")]
     pub routing: Option<Arc<Routing>>,
+    /// How it is called.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_policy: Option<ClientPolicy>,
+    /// Why it must not be called at all, such as a client policy that cannot be followed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refusal: Option<String>,
+}
+
+impl Backend {
+    /// A backend that is called without a policy.
+    pub fn new(mesh: String, host: String, routing: Option<Arc<Routing>>) -> Self {
+        Self { mesh, host, addresses: BTreeSet::new(), routing, client_policy: None, refusal: None }
+    }
+
+    /// TLS as one of its upstreams is called; `None` is plaintext.
+    pub fn tls(&self, upstream: &Upstream) -> Option<UpstreamTls> {
+        UpstreamTls::of(self.client_policy.as_ref(), upstream)
+    }
 }
 
 fn shared<S: serde::Serializer>(routing: &Option<Arc<Routing>>, serializer: S) -> Result<S::Ok, S::Error> {

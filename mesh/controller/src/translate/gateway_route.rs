@@ -111,7 +111,7 @@ pub fn report(
             let is_for = |listener: model::Listener| {
                 listener.port.protocol == protocol && port.is_none_or(|port| listener.port.port == port)
             };
-            let listeners = gateway.spec.listeners.iter().flatten().map(virtual_gateway::listener);
+            let listeners = virtual_gateway::listeners(gateway);
             if !listeners.into_iter().any(is_for) {
                 let (which, path) = match port {
                     Some(port) => (format!(" and port {port}"), format!("{path}.match.port")),

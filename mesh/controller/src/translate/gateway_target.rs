@@ -36,11 +36,9 @@ pub fn translate(
     };
     if let Some(reference) = &target.virtual_service.virtual_service_ref {
         let (namespace, name) = references::seen_from(&own, reference);
-        let absent = || Backend {
-            mesh: super::mesh_name(route, context.snapshot).unwrap_or_default(),
-            host: VirtualService::default_aws_name(name, namespace),
-            addresses: BTreeSet::new(),
-            routing: None,
+        let absent = || {
+            let mesh = super::mesh_name(route, context.snapshot).unwrap_or_default();
+            Backend::new(mesh, VirtualService::default_aws_name(name, namespace), None)
         };
         return Some(of_port(services.get(namespace, name).map_or_else(absent, Service::backend)));
     }
@@ -52,7 +50,7 @@ pub fn translate(
     let keys = published_keys(route, &arn, context.snapshot);
     let routing = keys.iter().filter_map(|key| context.published.get(key)).find_map(Published::routing).cloned();
     published.extend(keys);
-    Some(of_port(Backend { mesh: arn.mesh.clone(), host: host.clone(), addresses: BTreeSet::new(), routing }))
+    Some(of_port(Backend::new(arn.mesh.clone(), host.clone(), routing)))
 }
 
 /// What is called on a port, or on the first where requests are taken if none is asked for.

@@ -1,11 +1,17 @@
 //! Translates what a listener asks of connections: timeouts, limits, and when callers leave out a pod.
 
-use mesh_api::{ConnectionPool, Listener, ListenerTimeout, OutlierDetection, RequestTimeout, TcpTimeout};
+use mesh_api::{
+    ConnectionPool, Listener, ListenerTimeout, OutlierDetection, RequestTimeout, TcpTimeout,
+    VirtualGatewayConnectionPool, VirtualGatewayListener,
+};
 
-use super::problems::{Problems, millis, port};
-use crate::model::{self, Protocol, Timeouts};
+use super::{
+    problems::{Problems, given_is_fine, millis, port, protocol},
+    tls,
+};
+use crate::model::{self, Port, Protocol, Timeouts};
 
-/// A listener as its own Envoys need it; `None` if it has a problem.
+/// A listener as its own Envoys need it; `None` if it has a problem, and nothing may come to the application by it.
 pub fn listener(given: &Listener, path: &str, problems: &mut Problems) -> Option<model::Listener> {
     let port = port(given.port_mapping);
     // All of them, so that all problems are found.
@@ -13,11 +19,22 @@ pub fn listener(given: &Listener, path: &str, problems: &mut Problems) -> Option
         None => Some(Timeouts::default()),
         Some(timeout) => timeouts(timeout, port.protocol, &format!("{path}.timeout"), problems),
     };
-    let connection_pool = match &given.connection_pool {
-        None => Some(None),
-        Some(pool) => connection_pool(pool, port.protocol, &format!("{path}.connectionPool"), problems).map(Some),
-    };
-    Some(model::Listener { port, timeouts: timeouts?, connection_pool: connection_pool? })
+    let pool = given.connection_pool.as_ref();
+    let pool = pool.map(|pool| connection_pool(pool, port.protocol, &format!("{path}.connectionPool"), problems));
+    let tls = tls::listener(given.tls.as_ref(), &format!("{path}.tls"), problems);
+    Some(model::Listener { port, timeouts: timeouts?, connection_pool: given_is_fine(pool)?, tls: tls? })
+}
+
+/// A listener of a gateway; `None` if it has a problem, and the gateway does not listen then.
+pub fn of_gateway(given: &VirtualGatewayListener, path: &str, problems: &mut Problems) -> Option<model::Listener> {
+    let mapping = given.port_mapping;
+    let port = Port { port: mapping.port, protocol: protocol(mapping.protocol.into()) };
+    let pool = given.connection_pool.map(|VirtualGatewayConnectionPool { grpc, http, http2 }| {
+        let pool = ConnectionPool { grpc, http, http2, tcp: None };
+        connection_pool(&pool, port.protocol, &format!("{path}.connectionPool"), problems)
+    });
+    let tls = tls::listener(given.tls.as_ref(), &format!("{path}.tls"), problems);
+    Some(model::Listener { connection_pool: given_is_fine(pool)?, tls: tls?, ..model::Listener::new(port) })
 }
 
 fn timeouts(given: &ListenerTimeout, protocol: Protocol, path: &str, problems: &mut Problems) -> Option<Timeouts> {

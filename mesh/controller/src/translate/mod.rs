@@ -20,6 +20,7 @@ mod registration;
 mod retries;
 mod route;
 mod route_match;
+mod tls;
 mod virtual_gateway;
 mod virtual_node;
 mod virtual_router;

@@ -102,3 +102,8 @@ pub fn protocol(protocol: mesh_api::Protocol) -> Protocol {
 pub fn millis(duration: mesh_api::Duration) -> u64 {
     u64::try_from(std::time::Duration::from(duration).as_millis()).unwrap_or(u64::MAX)
 }
+
+/// What may be absent; `None` if it is given and has a problem.
+pub fn given_is_fine<T>(given: Option<Option<T>>) -> Option<Option<T>> {
+    given.map_or(Some(None), |given| given.map(Some))
+}

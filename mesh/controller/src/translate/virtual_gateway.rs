@@ -2,16 +2,17 @@
 
 use std::collections::BTreeSet;
 
-use mesh_api::{GatewayRoute, MeshObject as _, VirtualGateway, VirtualGatewayListener, arn::MeshResource};
+use mesh_api::{GatewayRoute, MeshObject as _, VirtualGateway, arn::MeshResource};
 
 use super::{
-    Context, Report, Translated, account, gateway_route, logging,
+    Context, Report, Translated, account, gateway_route, listener, logging,
     problems::{Check, Place, Problems, check, selector},
+    tls,
     virtual_service::Services,
 };
 use crate::{
     cluster::{Object, Snapshot},
-    model::{Gateway, Listener, Port, Proxy, WorkloadKind, WorkloadName},
+    model::{Gateway, Listener, Proxy, WorkloadKind, WorkloadName},
 };
 
 impl Check for VirtualGateway {
@@ -22,12 +23,15 @@ impl Check for VirtualGateway {
         selector("spec.podSelector", spec.pod_selector.as_ref(), problems);
         let mut ports = BTreeSet::new();
         for (index, listener) in spec.listeners.iter().flatten().enumerate() {
+            listener::of_gateway(listener, &format!("spec.listeners[{index}]"), problems);
             let port = listener.port_mapping.port;
             if !ports.insert(port) {
                 let path = format!("spec.listeners[{index}].portMapping.port");
                 problems.invalid(path, format!("{port} is the port of another listener too"));
             }
         }
+        let defaults = spec.backend_defaults.as_ref().and_then(|defaults| defaults.client_policy.as_ref());
+        tls::check_policy(defaults, "spec.backendDefaults.clientPolicy", problems);
         logging::check(spec.logging.as_ref(), problems);
     }
 }
@@ -40,12 +44,14 @@ pub fn translate(gateway: &Object<VirtualGateway>, services: &Services, context:
         name: gateway.aws_name(),
     };
     let mut published = BTreeSet::new();
-    let routes = gateway_route::routes(routes_of(gateway, context.snapshot), services, context, &mut published);
+    let mut routes = gateway_route::routes(routes_of(gateway, context.snapshot), services, context, &mut published);
+    let policy = gateway.spec.backend_defaults.as_ref().and_then(|defaults| defaults.client_policy.as_ref());
+    routes.iter_mut().for_each(|route| tls::call_by(&mut route.target, policy));
     let routings = routes.iter().filter_map(|route| route.target.routing.as_ref());
     let services = routings.flat_map(|routing| routing.services()).cloned().collect();
     let gateway = Gateway {
         name,
-        listeners: gateway.spec.listeners.iter().flatten().map(listener).collect(),
+        listeners: listeners(gateway).collect(),
         access_log: logging::to_stdout(gateway.spec.logging.as_ref()),
         routes,
     };
@@ -53,9 +59,9 @@ pub fn translate(gateway: &Object<VirtualGateway>, services: &Services, context:
 }
 
 /// What a gateway listens on.
-pub fn listener(listener: &VirtualGatewayListener) -> Listener {
-    let mapping = listener.port_mapping;
-    Listener::new(Port { port: mapping.port, protocol: super::problems::protocol(mapping.protocol.into()) })
+pub fn listeners(gateway: &VirtualGateway) -> impl Iterator<Item = Listener> {
+    let listeners = gateway.spec.listeners.iter().flatten();
+    listeners.filter_map(|given| listener::of_gateway(given, "", &mut Problems::default()))
 }
 
 /// The GatewayRoutes that belong to a gateway.

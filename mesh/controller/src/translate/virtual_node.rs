@@ -11,8 +11,8 @@ use mesh_api::{
 use super::{
     Context, Report, Translated, account, backend_group, listener, logging,
     problems::{Check, Place, Problems, check, listeners, port, selector},
-    published, references,
-    virtual_service::{self, Services},
+    published, references, tls,
+    virtual_service::{self, Service, Services},
 };
 use crate::{
     cluster::Object,
@@ -52,9 +52,16 @@ impl Check for VirtualNode {
             _ => {}
         }
         logging::check(spec.logging.as_ref(), problems);
+        let defaults = spec.backend_defaults.as_ref().and_then(|defaults| defaults.client_policy.as_ref());
+        tls::check_policy(defaults, "spec.backendDefaults.clientPolicy", problems);
         for (index, backend) in spec.backends.iter().flatten().enumerate() {
             let path = format!("spec.backends[{index}].virtualService");
             check_service(&backend.virtual_service, place, &path, problems);
+            tls::check_policy(
+                backend.virtual_service.client_policy.as_ref(),
+                &format!("{path}.clientPolicy"),
+                problems,
+            );
         }
     }
 }
@@ -69,29 +76,38 @@ struct Backends {
 
 fn backends(node: &Object<VirtualNode>, services: &Services, context: Context<'_>) -> Backends {
     let own = node.namespace().unwrap_or_default();
+    let defaults = node.spec.backend_defaults.as_ref().and_then(|defaults| defaults.client_policy.as_ref());
     let mut backends = Backends { by_path: Vec::new(), published: BTreeSet::new() };
     for (index, backend) in node.spec.backends.iter().flatten().enumerate() {
         let path = format!("spec.backends[{index}].virtualService");
         let backend = &backend.virtual_service;
+        let policy = backend.client_policy.as_ref().or(defaults);
+        let called = |mut backend: model::Backend| {
+            tls::call_by(&mut backend, policy);
+            (path, backend)
+        };
         if let Some(reference) = &backend.virtual_service_ref {
             let (namespace, name) = references::seen_from(&own, reference);
-            backends.by_path.extend(services.get(namespace, name).map(|service| (path, service.backend())));
+            backends.by_path.extend(services.get(namespace, name).map(Service::backend).map(called));
         } else if let Some(arn) = backend.virtual_service_arn.as_ref().and_then(|arn| arn.parse::<Arn>().ok()) {
             let MeshResource::VirtualService(host) = &arn.resource else { continue };
             if let Some(service) = services.by_arn(&arn) {
-                backends.by_path.push((path, service.backend()));
+                backends.by_path.push(called(service.backend()));
                 continue;
             }
             let key = published_key(node, &arn);
             let routing = key.as_ref().and_then(|key| context.published.get(key)).and_then(Published::routing).cloned();
             let backend = virtual_service::backend(arn.mesh.clone(), host.clone(), routing, context.snapshot);
-            backends.by_path.push((path, backend));
+            backends.by_path.push(called(backend));
             backends.published.extend(key);
         }
     }
     for (index, namespace, name) in backend_group::members(node, context.snapshot) {
         let path = format!("spec.backendGroups[{index}]");
-        backends.by_path.extend(services.get(&namespace, &name).map(|service| (path, service.backend())));
+        if let Some(mut backend) = services.get(&namespace, &name).map(Service::backend) {
+            tls::call_by(&mut backend, defaults);
+            backends.by_path.push((path, backend));
+        }
     }
     backends
 }
@@ -154,7 +170,8 @@ pub fn upstream(node: &Object<VirtualNode>, asked: Option<u16>, caller: Port) ->
         (Some(discovery), None) => Discovery::CloudMap(discovery),
         (None, None) => Discovery::None,
     };
-    (key, Upstream { port, discovery, health_check, outlier_detection })
+    let tls = listener.is_some_and(|listener| tls::is_taken(listener.tls.as_ref()));
+    (key, Upstream { port, discovery, health_check, outlier_detection, tls })
 }
 
 /// Where in Cloud Map a node's pods are registered.

@@ -142,7 +142,8 @@ pub fn backend(mesh: String, host: String, routing: Option<Arc<Routing>>, snapsh
     // Requests name their host, and need no address.
     let is_tcp = routing.as_ref().is_some_and(|routing| routing.tcp().next().is_some());
     let addresses = if is_tcp { snapshot.services.addresses(&host) } else { &[] };
-    Backend { mesh, addresses: addresses.iter().copied().collect(), host, routing }
+    let addresses = addresses.iter().copied().collect();
+    Backend { addresses, ..Backend::new(mesh, host, routing) }
 }
 
 /// What is reported of a VirtualService. One whose VirtualRouter has a problem has it too: `reports` has the routers'.

@@ -15,31 +15,26 @@ use tokio::{sync::Semaphore, task::JoinSet};
 use super::*;
 
 /// A workload whose only listener is reached at Envoy's ingress port, as nothing redirects connections here.
-fn listening(listener: Listener, backends: Vec<Backend>) -> Workload {
+pub fn listening(listener: Listener, backends: Vec<Backend>) -> Workload {
     Workload { name: workload_name(), listeners: vec![listener], egress: Egress::DropAll, access_log: false, backends }
 }
 
-const INGRESS: Port = Port { port: INGRESS_PORT, protocol: Protocol::Http };
+pub const INGRESS: Port = Port { port: INGRESS_PORT, protocol: Protocol::Http };
 
 /// A backend with one route to one upstream.
-fn backend(name: &str, upstream: Upstream) -> Backend {
+pub fn backend(name: &str, upstream: Upstream) -> Backend {
     let target = Target { upstream: name.to_owned(), weight: 1 };
     let routes = vec![Route::of_everything(name.to_owned(), vec![target])];
     let routing = Routing::of_port(TCP_8080, routes, BTreeMap::from([(name.to_owned(), upstream)]));
-    Backend {
-        mesh: "k8multi".to_owned(),
-        host: HOST.to_owned(),
-        addresses: BTreeSet::new(),
-        routing: Some(Arc::new(routing)),
-    }
+    Backend::new("k8multi".to_owned(), HOST.to_owned(), Some(Arc::new(routing)))
 }
 
-fn cloud_map(name: &str, port: u16) -> Upstream {
+pub fn cloud_map(name: &str, port: u16) -> Upstream {
     upstream(name, port).1
 }
 
 /// A snapshot whose application is on another port, and whose upstreams have these addresses.
-fn snapshot_of(workload: &Workload, application: u16, addresses: &[&str]) -> Snapshot {
+pub fn snapshot_of(workload: &Workload, application: u16, addresses: &[&str]) -> Snapshot {
     let Configuration { mut clusters, listeners, routes, upstreams, .. } =
         envoy::encode(&Proxy::Sidecar(workload.clone()), None);
     for resource in clusters.values_mut().filter(|resource| resource.name.starts_with("cds_ingress")) {
@@ -65,9 +60,10 @@ fn snapshot_of(workload: &Workload, application: u16, addresses: &[&str]) -> Sna
     Snapshot { endpoints: endpoints.collect(), clusters, listeners, routes, changed: std::time::Instant::now() }
 }
 
-/// A request that comes to the application.
-async fn incoming(path: &str) -> String {
-    get(INGRESS_PORT, HOST, path).await.map_or_else(|error| error.to_string(), |response| answer(&response))
+/// A request that comes to the application; empty where Envoy closes the connection.
+pub async fn incoming(path: &str) -> String {
+    let response = get(INGRESS_PORT, HOST, path).await.unwrap_or_default();
+    if response.is_empty() { response } else { answer(&response) }
 }
 
 /// An application that answers as soon as the gate opens, and counts its requests.
@@ -167,6 +163,7 @@ async fn policies() {
     timeouts(&controller).await;
     connection_pool(&controller).await;
     outlier_detection(&controller).await;
+    tls::tls(&controller, folder.path()).await;
     for kind in ["cluster_manager.cds", "listener_manager.lds", "http.egress.rds.rds_egress"] {
         assert_eq!(stat(&format!("{kind}.update_rejected")).await, 0, "{kind}");
     }

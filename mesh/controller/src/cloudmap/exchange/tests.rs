@@ -103,13 +103,14 @@ fn upstream() -> impl Strategy<Value = Upstream> {
     });
     let dns =
         (TEXT, any::<bool>()).prop_map(|(hostname, endpoints)| Discovery::Dns(DnsDiscovery { hostname, endpoints }));
-    let policies = (option::of(health_check()), option::of(outlier_detection()));
+    let policies = (option::of(health_check()), option::of(outlier_detection()), any::<bool>());
     (port(), prop_oneof![Just(Discovery::None), cloud_map, dns], policies).prop_map(
-        |(port, discovery, (health_check, outlier_detection))| Upstream {
+        |(port, discovery, (health_check, outlier_detection, tls))| Upstream {
             port,
             discovery,
             health_check,
             outlier_detection,
+            tls,
         },
     )
 }
@@ -380,6 +381,10 @@ fn what_older_controllers_would_ignore_is_required() {
     routing.listeners.push(RoutedListener { port: Port { port: 1, protocol: Protocol::Tcp }, routes: Vec::new() });
     let instances = publication(&arn, &cluster(UID), &routing);
     assert_eq!(instances.values().next().unwrap()[REQUIRES], "listeners,tcp");
+    let mut routing = small(1);
+    routing.upstreams.values_mut().for_each(|upstream| upstream.tls = true);
+    let instances = publication(&arn, &cluster(UID), &routing);
+    assert_eq!(instances.values().next().unwrap()[REQUIRES], "tls");
 }
 
 #[test]

@@ -30,9 +30,11 @@ const GRPC: &str = "grpc";
 const LISTENERS: &str = "listeners";
 /// Listeners for connections.
 const TCP: &str = "tcp";
+/// Callers speak TLS to a node.
+const TLS: &str = "tls";
 
 /// The features that are understood here.
-pub const FEATURES: &[&str] = &[GRPC, LISTENERS, REGEX, SCHEME, TCP];
+pub const FEATURES: &[&str] = &[GRPC, LISTENERS, REGEX, SCHEME, TCP, TLS];
 
 /// The features that a reader of these routes must understand.
 pub fn requires(routing: &Routing) -> BTreeSet<&'static str> {
@@ -44,7 +46,9 @@ pub fn requires(routing: &Routing) -> BTreeSet<&'static str> {
     };
     let of_routes = routing.listeners.iter().flat_map(|listener| &listener.routes).flat_map(of_route).flatten();
     let is_tcp = routing.tcp().next().is_some();
-    of_routes.chain((routing.listeners.len() > 1).then_some(LISTENERS)).chain(is_tcp.then_some(TCP)).collect()
+    let has_tls = routing.upstreams.values().any(|upstream| upstream.tls);
+    let of_all = [(routing.listeners.len() > 1, LISTENERS), (is_tcp, TCP), (has_tls, TLS)];
+    of_routes.chain(of_all.into_iter().filter_map(|(is, feature)| is.then_some(feature))).collect()
 }
 
 /// Prints where requests go.
@@ -251,6 +255,9 @@ struct Node {
     health_check: Option<HealthCheck>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     outlier_detection: Option<OutlierDetection>,
+    /// Whether its listener takes TLS.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    tls: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -447,6 +454,7 @@ fn upstream(given: Node, path: &str) -> Result<Upstream, String> {
         discovery,
         health_check,
         outlier_detection: at(format!("{path}.outlierDetection"), outlier_detection)?,
+        tls: given.tls,
     })
 }
 
@@ -622,7 +630,8 @@ impl From<&Upstream> for Node {
         let model::Port { port, protocol } = upstream.port;
         let health_check = upstream.health_check.as_ref().map(HealthCheck::from);
         let outlier_detection = upstream.outlier_detection.map(OutlierDetection::from);
-        Self { port, protocol: protocol.into(), discovery, dns, health_check, outlier_detection }
+        let tls = upstream.tls;
+        Self { port, protocol: protocol.into(), discovery, dns, health_check, outlier_detection, tls }
     }
 }
 
