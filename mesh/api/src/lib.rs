@@ -18,6 +18,7 @@ mod gateway_route;
 mod grpc_route;
 mod http_route;
 mod listener;
+mod logging;
 mod mesh;
 mod object;
 mod port;
@@ -48,6 +49,7 @@ pub use http_route::{
     WeightedTarget,
 };
 pub use listener::{ConnectionPool, HttpPool, ListenerTimeout, OutlierDetection, RequestPool, RequestTimeout, TcpPool};
+pub use logging::{AccessLog, FileAccessLog, JsonFormatField, Logging, LoggingFormat};
 pub use mesh::{EgressFilter, EgressFilterType, Mesh, MeshSpec, MeshStatus};
 pub use object::{MeshMember, MeshObject};
 pub use port::{PortMapping, Protocol};
@@ -63,9 +65,9 @@ pub use virtual_gateway::{
     VirtualGatewayPortMapping, VirtualGatewayProtocol, VirtualGatewaySpec, VirtualGatewayStatus,
 };
 pub use virtual_node::{
-    AccessLog, AwsCloudMapAttribute, AwsCloudMapServiceDiscovery, Backend, DnsResponseType, DnsServiceDiscovery,
-    FileAccessLog, HealthCheckPolicy, Listener, Logging, ServiceDiscovery, VirtualNode, VirtualNodeSpec,
-    VirtualNodeStatus, VirtualServiceBackend,
+    AwsCloudMapAttribute, AwsCloudMapServiceDiscovery, Backend, DnsResponseType, DnsServiceDiscovery,
+    HealthCheckPolicy, Listener, ServiceDiscovery, VirtualNode, VirtualNodeSpec, VirtualNodeStatus,
+    VirtualServiceBackend,
 };
 pub use virtual_router::{Route, VirtualRouter, VirtualRouterListener, VirtualRouterSpec, VirtualRouterStatus};
 pub use virtual_service::{

@@ -4,7 +4,7 @@ use schemars::{JsonSchema, transform::RecursiveTransform};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    BackendDefaults, ClientPolicy, Condition, ConnectionPool, ListenerTimeout, ListenerTls, MeshReference,
+    BackendDefaults, ClientPolicy, Condition, ConnectionPool, ListenerTimeout, ListenerTls, Logging, MeshReference,
     OutlierDetection, PortMapping, Protocol, Reference, schema,
 };
 
@@ -112,14 +112,15 @@ pub struct HealthCheckPolicy {
     /// Milliseconds from one try to the next.
     #[schemars(with = "i64", range(min = 5000, max = 300_000))]
     pub interval_millis: u32,
-    /// What is asked for by `http`; `/` when absent. A status of 200 is an answer.
+    /// What is asked for by `http` and `http2`; `/` when absent. A status of 200 is an answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
     /// The listener's when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<i64>", range(min = 1, max = 65535))]
     pub port: Option<u16>,
-    /// `http`, or `tcp`, for which a connection is an answer.
+    /// `http` and `http2` send a request, `grpc` calls the method Check of gRPC's health service, which the listener's own
+    /// protocol `grpc` or `http2` is needed for; for `tcp` a connection is an answer.
     pub protocol: Protocol,
     /// Milliseconds until no answer counts as a failure.
     #[schemars(with = "i64", range(min = 2000, max = 60_000))]
@@ -187,33 +188,6 @@ pub struct AwsCloudMapAttribute {
     /// 1 to 1024 characters
     #[schemars(length(min = 1, max = 1024))]
     pub value: String,
-}
-
-/// What Envoy writes down.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Logging {
-    /// Each request and connection, in and out, in Envoy's default format.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub access_log: Option<AccessLog>,
-}
-
-/// Where requests are written down.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct AccessLog {
-    /// In a file.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub file: Option<FileAccessLog>,
-}
-
-/// A file of Envoy's container.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct FileAccessLog {
-    /// `/dev/stdout` is supported: the container's log.
-    #[schemars(length(min = 1, max = 255))]
-    pub path: String,
 }
 
 /// Something the pods call.

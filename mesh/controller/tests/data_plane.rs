@@ -8,7 +8,7 @@
 #![expect(clippy::print_stdout, reason = "a test that says what it saw")]
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fmt::Write as _,
     io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _},
     net::{Shutdown, TcpListener, TcpStream},
@@ -591,7 +591,7 @@ fn snapshot() -> Snapshot {
         name: workload_name(),
         listeners: vec![Listener::new(LISTENER)],
         egress: Egress::AllowAll,
-        access_log: false,
+        access_log: None,
         backends: vec![Backend::new("k8multi".to_owned(), BACKEND.to_owned(), Some(Arc::new(routing)))],
     };
     let configuration = envoy::encode(&Proxy::Sidecar(workload), None);

@@ -5,7 +5,7 @@
 #![expect(clippy::print_stdout, reason = "a test that says what it saw")]
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr},
     path::Path,
     sync::{
@@ -17,7 +17,7 @@ use std::{
 use appmesh_controller::{
     envoy::{self, EGRESS_PORT},
     model::{
-        Backend, CloudMapDiscovery, Discovery, DnsDiscovery, Egress, HeaderMatch, HeaderName, HealthCheck,
+        AccessLog, Backend, CloudMapDiscovery, Discovery, DnsDiscovery, Egress, HeaderMatch, HeaderName, HealthCheck,
         HealthCheckProtocol, Listener, PathMatch, Port, Protocol, Proxy, QueryMatch, Regex, RetryOn, RetryPolicy,
         Route, RouteMatch, RoutedListener, Routing, Scheme, ServiceKey, Target, Timeouts, Upstream, ValueMatch,
         Workload,
@@ -36,15 +36,19 @@ use tokio_rustls::TlsConnector;
 mod controller;
 #[path = "envoy/gateway.rs"]
 mod gateway;
+#[path = "envoy/health.rs"]
+mod health;
 #[path = "envoy/policies.rs"]
 mod policies;
 #[path = "envoy/protocols.rs"]
 mod protocols;
+#[path = "envoy/sds.rs"]
+mod sds;
 mod support;
 #[path = "envoy/tls.rs"]
 mod tls;
 
-use controller::{Controller, STATS_PORT, envoy, workload_name};
+use controller::{Controller, STATS_PORT, envoy, envoy_with_sds, workload_name};
 use support::{certificates, wait_for};
 
 const HOST: &str = "colorapp.k8multi.svc.cluster.local";
@@ -140,7 +144,7 @@ fn routed(nodes: &[(&str, u16)], routes: Vec<Route>, egress: Egress, instances: 
 /// The backend that applications call.
 fn backend(routing: Routing) -> Backend {
     let (mesh, host) = ("k8multi".to_owned(), HOST.to_owned());
-    Backend { mesh, host, addresses: BTreeSet::new(), routing: Some(Arc::new(routing)) }
+    Backend::new(mesh, host, Some(Arc::new(routing)))
 }
 
 /// A snapshot with these backends, and with as many endpoints for each upstream as `instances` says.
@@ -149,7 +153,7 @@ fn snapshot(backends: Vec<Backend>, egress: Egress, instances: &[(&str, u8)]) ->
         name: workload_name(),
         listeners: vec![Listener::new(TCP_8080)],
         egress,
-        access_log: true,
+        access_log: Some(AccessLog::new("/dev/stdout".to_owned(), None).unwrap()),
         backends,
     };
     snapshot_of(&Proxy::Sidecar(workload), instances)

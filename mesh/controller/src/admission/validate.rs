@@ -130,19 +130,27 @@ mod tests {
                     "healthCheck": { "protocol": "grpc", "intervalMillis": 5000, "timeoutMillis": 2000,
                         "healthyThreshold": 2, "unhealthyThreshold": 2 }
                 }]}),
-                "spec.listeners[0].healthCheck.protocol: only http and tcp are supported".to_owned(),
+                "spec.listeners[0].healthCheck.protocol: grpc needs a listener of protocol grpc or http2, not http".to_owned(),
             ),
             (json!({ "logging": { "accessLog": { "file": { "path": "/dev/stdout" } } } }), String::new()),
             (
-                json!({ "logging": { "accessLog": { "file": { "path": "/tmp/log" } } } }),
-                "spec.logging.accessLog.file.path: only /dev/stdout is supported".to_owned(),
+                json!({ "logging": { "accessLog": { "file": { "path": "/tmp/log", "format": { "text": "%COLOR%" } } } } }),
+                "spec.logging.accessLog.file.format.text: %COLOR begins no operator of Envoy: \
+                 write %% for a percent sign"
+                    .to_owned(),
+            ),
+            (
+                json!({ "logging": { "accessLog": { "file": { "path": "", "format": {} } } } }),
+                "spec.logging.accessLog.file.format: needs one of json and text; \
+                 spec.logging.accessLog.file.path: is empty"
+                    .to_owned(),
             ),
             (
                 json!({ "listeners": [{
                     "portMapping": { "port": 8080, "protocol": "http" },
                     "tls": { "mode": "STRICT" }, "timeout": { "http": {} }
                 }], "serviceDiscovery": cloud_map, "colour": 1 }),
-                "spec.colour: not supported by this controller".to_owned(),
+                "spec.listeners[0].tls.certificate: needs one of file and sds".to_owned(),
             ),
             (
                 json!({
@@ -428,7 +436,7 @@ mod tests {
             ),
             (
                 json!({ "logging": { "accessLog": { "file": { "path": "/tmp/log" } } } }),
-                "spec.logging.accessLog.file.path: only /dev/stdout is supported",
+                "",
             ),
         ] {
             assert_eq!(problems::<VirtualGateway>("VirtualGateway", spec.clone()), expected, "{spec}");

@@ -167,9 +167,10 @@ mod tests {
     #[test]
     fn what_is_not_understood_of_an_object_is_kept_beside_it() {
         let port = json!({"port": 1, "protocol": "http"});
-        let listener = json!({"portMapping": port, "tls": {"mode": "STRICT"}, "tsl": {"mode": "STRICT"}});
-        let object = parsed(json!({"listeners": [listener]})).object().unwrap();
-        assert_eq!(object.unsupported, ["spec.listeners[0].tls"]);
+        let listener = json!({"portMapping": port, "tsl": {"mode": "STRICT"}});
+        let discovery = json!({"dns": {"hostname": "a", "ipPreference": "IPv6_ONLY"}});
+        let object = parsed(json!({"listeners": [listener], "serviceDiscovery": discovery})).object().unwrap();
+        assert_eq!(object.unsupported, ["spec.serviceDiscovery.dns.ipPreference"]);
         assert_eq!(object.unknown, ["spec.listeners[0].tsl"]);
     }
 

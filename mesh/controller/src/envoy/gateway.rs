@@ -79,7 +79,7 @@ fn encode_listener(gateway: &Gateway, settings: Settings, listener: &model::List
         use_remote_address: yes(),
         normalize_path: yes(),
         ..connection_manager(
-            gateway.access_log,
+            gateway.access_log.as_ref(),
             settings,
             "ingress",
             RouteSpecifier::Rds(routes),

@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use envoy_types::pb::envoy::config::core::v3::{
-    HealthCheck,
-    health_check::{HealthChecker, HttpHealthCheck, TcpHealthCheck},
+use envoy_types::pb::envoy::{
+    config::core::v3::{
+        HealthCheck,
+        health_check::{GrpcHealthCheck, HealthChecker, HttpHealthCheck, TcpHealthCheck},
+    },
+    r#type::v3::CodecClientType,
 };
 
 use super::proto::{duration, number};
@@ -23,10 +26,14 @@ pub fn encode(check: &model::HealthCheck) -> HealthCheck {
         alt_port: check.port.and_then(|port| number(port.into())),
         health_checker: Some(match &check.protocol {
             HealthCheckProtocol::Tcp => HealthChecker::TcpHealthCheck(TcpHealthCheck::default()),
-            HealthCheckProtocol::Http(path) => {
-                HealthChecker::HttpHealthCheck(HttpHealthCheck { path: path.clone(), ..HttpHealthCheck::default() })
-            }
+            HealthCheckProtocol::Http(path) => HealthChecker::HttpHealthCheck(http(path, CodecClientType::Http1)),
+            HealthCheckProtocol::Http2(path) => HealthChecker::HttpHealthCheck(http(path, CodecClientType::Http2)),
+            HealthCheckProtocol::Grpc => HealthChecker::GrpcHealthCheck(GrpcHealthCheck::default()),
         }),
         ..HealthCheck::default()
     }
+}
+
+fn http(path: &str, codec: CodecClientType) -> HttpHealthCheck {
+    HttpHealthCheck { path: path.to_owned(), codec_client_type: codec.into(), ..HttpHealthCheck::default() }
 }

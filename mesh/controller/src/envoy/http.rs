@@ -26,7 +26,7 @@ use super::{
     Settings, access_log,
     proto::{any, duration, http_filter, number, yes},
 };
-use crate::model::Timeouts;
+use crate::model::{AccessLog, Timeouts};
 
 /// Kilobytes and number of a request's headers that are let through; Envoy would stop at 60 and 100, and what an
 /// application takes is up to the application.
@@ -54,7 +54,7 @@ pub enum Direction {
 
 /// Encodes what reads requests and routes them.
 pub fn connection_manager(
-    access_log: bool,
+    access_log: Option<&AccessLog>,
     settings: Settings,
     stat_prefix: &str,
     routes: RouteSpecifier,

@@ -38,8 +38,12 @@ const HTTP: [&str; 3] = ["http/1.0", "http/1.1", "h2c"];
 /// long, unless the pod's annotation egressIgnoredPorts names them.
 const INSPECTION_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Encodes what comes to the application.
-pub fn ingress(workload: &Workload, settings: Settings) -> Listener {
+/// Encodes what comes to the application; `None` if nothing may, for Envoy rejects a listener without filter chains and
+/// keeps the one that it had.
+pub fn ingress(workload: &Workload, settings: Settings) -> Option<Listener> {
+    if workload.listeners.is_empty() {
+        return None;
+    }
     let chains = |listener: &model::Listener| {
         let name = application_name(workload, listener);
         let filter = match listener.port.protocol {
@@ -47,7 +51,7 @@ pub fn ingress(workload: &Workload, settings: Settings) -> Listener {
             _ => {
                 let routes = RouteSpecifier::RouteConfig(to_application(&name, listener.timeouts));
                 let direction = Direction::Inbound(listener.timeouts);
-                network_filter(&connection_manager(workload.access_log, settings, &name, routes, direction))
+                network_filter(&connection_manager(workload.access_log.as_ref(), settings, &name, routes, direction))
             }
         };
         let destination_port = number(listener.port.port.into());
@@ -63,7 +67,7 @@ pub fn ingress(workload: &Workload, settings: Settings) -> Listener {
     if workload.listeners.iter().any(is_permissive) {
         inspect_tls(&mut encoded);
     }
-    encoded
+    Some(encoded)
 }
 
 /// A filter chain as its listener takes TLS: for plaintext, for TLS, or one for each.
@@ -150,7 +154,8 @@ fn requests(workload: &Workload, settings: Settings, port: Option<u16>) -> Filte
         Egress::DropAll => Direction::Outbound,
     };
     let by_host = RouteSpecifier::Rds(by_host);
-    let http = network_filter(&connection_manager(workload.access_log, settings, "egress", by_host, direction));
+    let http =
+        network_filter(&connection_manager(workload.access_log.as_ref(), settings, "egress", by_host, direction));
     filter_chain(&named("http", port), is_http, http)
 }
 

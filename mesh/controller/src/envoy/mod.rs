@@ -105,7 +105,8 @@ fn sidecar(workload: &Workload, settings: Settings) -> Configuration {
         }
     }
     configuration.clusters = clusters.iter().map(|cluster| Resource::new(&cluster.name, cluster)).collect();
-    let listeners = [listener::ingress(workload, settings), listener::egress(workload, &names, settings)];
+    let egress = listener::egress(workload, &names, settings);
+    let listeners: Vec<_> = listener::ingress(workload, settings).into_iter().chain([egress]).collect();
     configuration.listeners = listeners.iter().map(|listener| Resource::new(&listener.name, listener)).collect();
     let routes = route::egress(workload, &names);
     configuration.routes = [Resource::new(&routes.name, &routes)].into_iter().collect();

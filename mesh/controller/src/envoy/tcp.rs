@@ -51,7 +51,7 @@ pub fn filter(workload: &Workload, cluster: &str, timeouts: Timeouts) -> Filter 
 
 fn proxy(workload: &Workload, stat_prefix: &str) -> TcpProxy {
     TcpProxy {
-        access_log: access_log::encode(workload.access_log),
+        access_log: access_log::encode(workload.access_log.as_ref()),
         stat_prefix: stat_prefix.to_owned(),
         ..TcpProxy::default()
     }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Backend, Invalid, Listener, Protocol, RouteMatch, WorkloadName};
+use super::{AccessLog, Backend, Invalid, Listener, Protocol, RouteMatch, WorkloadName};
 
 /// Everything that the configuration of a gateway's Envoys is made from, but for the endpoints.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -12,8 +12,9 @@ pub struct Gateway {
     pub name: WorkloadName,
     /// What it listens on.
     pub listeners: Vec<Listener>,
-    /// Whether Envoy writes each request and connection to its standard output.
-    pub access_log: bool,
+    /// Where Envoy writes a line for each request and connection.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub access_log: Option<AccessLog>,
     /// The first that matches takes the request.
     pub routes: Vec<GatewayRoute>,
 }

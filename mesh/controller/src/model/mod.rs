@@ -5,6 +5,7 @@
 
 pub mod endpoint;
 mod gateway;
+mod logging;
 mod names;
 mod outlier;
 mod policy;
@@ -21,6 +22,7 @@ mod workload;
 
 pub use endpoint::{Attributes, Instances};
 pub use gateway::{Gateway, GatewayRoute, HostMatch, PathRewrite};
+pub use logging::{AccessLog, LogFormat};
 pub use names::{Account, ClusterId, ObjectKey, ServiceKey, VirtualServiceKey, WorkloadKind, WorkloadName};
 pub use outlier::OutlierDetection;
 pub use policy::{HealthCheck, HealthCheckProtocol, RetryOn, RetryPolicy, Timeouts};

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::Invalid;
+use super::{Invalid, Protocol};
 
 /// How a caller tries whether a pod answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -29,6 +29,10 @@ pub struct HealthCheck {
 pub enum HealthCheckProtocol {
     /// A request for this path; a status of 200 is an answer.
     Http(String),
+    /// The same by HTTP/2.
+    Http2(String),
+    /// A call of the method Check of gRPC's health service; SERVING is an answer.
+    Grpc,
     /// A connection.
     Tcp,
 }
@@ -39,8 +43,33 @@ impl HealthCheckProtocol {
     /// # Errors
     /// The path does not begin with `/`.
     pub fn http(path: String) -> Result<Self, Invalid> {
-        if path.starts_with('/') { Ok(Self::Http(path)) } else { Err(Invalid::new("does not begin with /")) }
+        rooted(path).map(Self::Http)
     }
+
+    /// A request for a path by HTTP/2.
+    ///
+    /// # Errors
+    /// The path does not begin with `/`.
+    pub fn http2(path: String) -> Result<Self, Invalid> {
+        rooted(path).map(Self::Http2)
+    }
+
+    /// A call of gRPC's health service, of pods that listen by this protocol.
+    ///
+    /// # Errors
+    /// Envoy calls it only where it speaks HTTP/2 otherwise, too.
+    pub fn grpc(listener: Protocol) -> Result<Self, Invalid> {
+        match listener {
+            Protocol::Grpc | Protocol::Http2 => Ok(Self::Grpc),
+            Protocol::Http | Protocol::Tcp => {
+                Err(Invalid(format!("grpc needs a listener of protocol grpc or http2, not {}", listener.as_str())))
+            }
+        }
+    }
+}
+
+fn rooted(path: String) -> Result<String, Invalid> {
+    if path.starts_with('/') { Ok(path) } else { Err(Invalid::new("does not begin with /")) }
 }
 
 impl HealthCheck {

@@ -5,7 +5,8 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ClientPolicy, ConnectionPool, Gateway, ListenerTls, Routing, Timeouts, Upstream, UpstreamTls, WorkloadName,
+    AccessLog, ClientPolicy, ConnectionPool, Gateway, ListenerTls, Routing, Timeouts, Upstream, UpstreamTls,
+    WorkloadName,
 };
 
 /// What is spoken on a port.
@@ -70,8 +71,9 @@ pub struct Workload {
     pub listeners: Vec<Listener>,
     /// Where the application may go besides its backends.
     pub egress: Egress,
-    /// Whether Envoy writes each request and connection to its standard output.
-    pub access_log: bool,
+    /// Where Envoy writes a line for each request and connection.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub access_log: Option<AccessLog>,
     /// What the application calls, each host once, sorted by host.
     pub backends: Vec<Backend>,
 }

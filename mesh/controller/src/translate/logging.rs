@@ -1,27 +1,28 @@
 //! Translates what Envoy writes down.
 
-use mesh_api::Logging;
+use mesh_api::{Logging, LoggingFormat};
 
 use super::problems::Problems;
-use crate::model::Reason;
+use crate::model::{AccessLog, LogFormat};
 
-/// The only file that Envoy writes requests to: its container's log.
-const STDOUT: &str = "/dev/stdout";
-
-/// Whether requests are written to standard output.
-pub fn to_stdout(logging: Option<&Logging>) -> bool {
-    file(logging) == Some(STDOUT)
+/// The log of requests, if there is one; a format with a problem is left out.
+pub fn access_log(logging: Option<&Logging>, problems: &mut Problems) -> Option<AccessLog> {
+    let file = logging?.file()?;
+    let path = "spec.logging.accessLog.file";
+    let format = file.format.as_ref().and_then(|format| self::format(format, &format!("{path}.format"), problems));
+    problems.take(format!("{path}.path"), AccessLog::new(file.path.clone(), format))
 }
 
-/// Notes a file that is not supported.
-pub fn check(logging: Option<&Logging>, problems: &mut Problems) {
-    if file(logging).is_some_and(|path| path != STDOUT) {
-        let path = "spec.logging.accessLog.file.path";
-        problems.add(Reason::Unsupported, path, format!("only {STDOUT} is supported"));
+fn format(given: &LoggingFormat, path: &str, problems: &mut Problems) -> Option<LogFormat> {
+    match (&given.json, &given.text) {
+        (None, Some(text)) => problems.take(format!("{path}.text"), LogFormat::text(text.clone())),
+        (Some(fields), None) => {
+            let fields = fields.iter().map(|field| (field.key.clone(), field.value.clone()));
+            problems.take(format!("{path}.json"), LogFormat::json(fields))
+        }
+        _ => {
+            problems.invalid(path, "needs one of json and text");
+            None
+        }
     }
-}
-
-/// The file that requests are written to.
-fn file(logging: Option<&Logging>) -> Option<&str> {
-    Some(&logging?.access_log.as_ref()?.file.as_ref()?.path)
 }

@@ -32,7 +32,7 @@ impl Check for VirtualGateway {
         }
         let defaults = spec.backend_defaults.as_ref().and_then(|defaults| defaults.client_policy.as_ref());
         tls::check_policy(defaults, "spec.backendDefaults.clientPolicy", problems);
-        logging::check(spec.logging.as_ref(), problems);
+        logging::access_log(spec.logging.as_ref(), problems);
     }
 }
 
@@ -52,7 +52,7 @@ pub fn translate(gateway: &Object<VirtualGateway>, services: &Services, context:
     let gateway = Gateway {
         name,
         listeners: listeners(gateway).collect(),
-        access_log: logging::to_stdout(gateway.spec.logging.as_ref()),
+        access_log: logging::access_log(gateway.spec.logging.as_ref(), &mut Problems::default()),
         routes,
     };
     Some(Translated { workload: Proxy::Gateway(gateway).into(), published, services })

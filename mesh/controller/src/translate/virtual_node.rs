@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use kube::ResourceExt as _;
 use mesh_api::{
-    Arn, DnsResponseType, EgressFilterType, HealthCheckPolicy, MeshObject as _, Protocol, ServiceDiscovery,
-    VirtualNode, VirtualServiceBackend, arn::MeshResource,
+    Arn, DnsResponseType, EgressFilterType, HealthCheckPolicy, MeshObject as _, PortMapping, Protocol,
+    ServiceDiscovery, VirtualNode, VirtualServiceBackend, arn::MeshResource,
 };
 
 use super::{
@@ -31,7 +31,7 @@ impl Check for VirtualNode {
             let path = format!("spec.listeners[{index}]");
             listener::listener(listener, &path, problems);
             if let Some(policy) = &listener.health_check {
-                health_check(policy, &format!("{path}.healthCheck"), problems);
+                health_check(policy, listener.port_mapping, &format!("{path}.healthCheck"), problems);
             }
             if let Some(detection) = &listener.outlier_detection {
                 listener::outlier_detection(detection, &format!("{path}.outlierDetection"), problems);
@@ -51,7 +51,7 @@ impl Check for VirtualNode {
             }
             _ => {}
         }
-        logging::check(spec.logging.as_ref(), problems);
+        logging::access_log(spec.logging.as_ref(), problems);
         let defaults = spec.backend_defaults.as_ref().and_then(|defaults| defaults.client_policy.as_ref());
         tls::check_policy(defaults, "spec.backendDefaults.clientPolicy", problems);
         for (index, backend) in spec.backends.iter().flatten().enumerate() {
@@ -132,7 +132,7 @@ pub fn translate(node: &Object<VirtualNode>, services: &Services, context: Conte
         name: WorkloadName { mesh: mesh.aws_name(), kind: WorkloadKind::VirtualNode, name: node.aws_name() },
         listeners: listeners.collect(),
         egress,
-        access_log: logging::to_stdout(node.spec.logging.as_ref()),
+        access_log: logging::access_log(node.spec.logging.as_ref(), &mut Problems::default()),
         backends,
     };
     Some(Translated { workload: Proxy::Sidecar(workload).into(), published, services })
@@ -155,8 +155,10 @@ pub fn upstream(node: &Object<VirtualNode>, asked: Option<u16>, caller: Port) ->
     if listener.is_none() && !listeners.is_empty() {
         return (key, Upstream::new(port, Discovery::None));
     }
-    let policy = listener.and_then(|listener| listener.health_check.as_ref());
-    let health_check = policy.and_then(|policy| health_check(policy, "", &mut Problems::default()));
+    let health_check = listener.and_then(|listener| {
+        let policy = listener.health_check.as_ref()?;
+        health_check(policy, listener.port_mapping, "", &mut Problems::default())
+    });
     let detection = listener.and_then(|listener| listener.outlier_detection.as_ref());
     let outlier_detection =
         detection.and_then(|detection| listener::outlier_detection(detection, "", &mut Problems::default()));
@@ -248,17 +250,18 @@ fn port_conflicts(backends: &[(String, model::Backend)], problems: &mut Problems
     }
 }
 
-fn health_check(policy: &HealthCheckPolicy, path: &str, problems: &mut Problems) -> Option<HealthCheck> {
+fn health_check(
+    policy: &HealthCheckPolicy,
+    mapping: PortMapping,
+    path: &str,
+    problems: &mut Problems,
+) -> Option<HealthCheck> {
+    let asked = || policy.path.clone().unwrap_or_else(|| "/".to_owned());
     let protocol = match policy.protocol {
         Protocol::Tcp => Some(HealthCheckProtocol::Tcp),
-        Protocol::Http => {
-            let asked = policy.path.clone().unwrap_or_else(|| "/".to_owned());
-            problems.take(format!("{path}.path"), HealthCheckProtocol::http(asked))
-        }
-        Protocol::Grpc | Protocol::Http2 => {
-            problems.add(Reason::Unsupported, format!("{path}.protocol"), "only http and tcp are supported");
-            None
-        }
+        Protocol::Http => problems.take(format!("{path}.path"), HealthCheckProtocol::http(asked())),
+        Protocol::Http2 => problems.take(format!("{path}.path"), HealthCheckProtocol::http2(asked())),
+        Protocol::Grpc => problems.take(format!("{path}.protocol"), HealthCheckProtocol::grpc(port(mapping).protocol)),
     };
     let check = HealthCheck {
         protocol: protocol?,

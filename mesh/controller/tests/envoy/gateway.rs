@@ -38,12 +38,7 @@ fn routed_to(target: &str, route_match: RouteMatch) -> Route {
 fn backend(host: &str, nodes: &[(&str, u16)], routes: Vec<Route>) -> Backend {
     let upstreams = nodes.iter().map(|(name, port)| upstream(name, *port)).collect();
     let routing = Routing::of_port(TCP_8080, routes, upstreams);
-    Backend {
-        mesh: "shop".to_owned(),
-        host: host.to_owned(),
-        addresses: BTreeSet::new(),
-        routing: Some(Arc::new(routing)),
-    }
+    Backend::new("shop".to_owned(), host.to_owned(), Some(Arc::new(routing)))
 }
 
 /// What the routes of the gateway of this test look like if nothing else is said.
@@ -74,8 +69,7 @@ fn gateway(first: u16, second: u16, front: u16, red: u16, blue: u16) -> Gateway 
     let routes = vec![routed_to("red", prefix("/red")), routed_to("blue", get(exact("/blue")))];
     let stock = backend(STOCK, &nodes, routes);
     let front = backend(FRONT, &[("front", front)], vec![routed_to("front", RouteMatch::default())]);
-    let nobody =
-        Backend { mesh: "shop".to_owned(), host: "nobody.shop".to_owned(), addresses: BTreeSet::new(), routing: None };
+    let nobody = Backend::new("shop".to_owned(), "nobody.shop".to_owned(), None);
     let beta = HeaderMatch {
         name: HeaderName::new("x-beta".to_owned()).unwrap(),
         value: ValueMatch::Exact("yes".to_owned()),
@@ -108,7 +102,7 @@ fn gateway(first: u16, second: u16, front: u16, red: u16, blue: u16) -> Gateway 
     ];
     let listener = |port| Listener::new(Port { port, protocol: Protocol::Http });
     let name = gateway_name();
-    Gateway { name, listeners: vec![listener(first), listener(second)], access_log: true, routes }
+    Gateway { name, listeners: vec![listener(first), listener(second)], access_log: None, routes }
 }
 
 fn gateway_name() -> WorkloadName {
@@ -126,7 +120,7 @@ async fn requests_from_outside_get_where_the_routes_say() {
     let proxy = Proxy::Gateway(gateway(first, second, front, red, blue));
     let snapshot = snapshot_of(&proxy, &[("front", 1), ("red", 1), ("blue", 1)]);
     let controller = Controller::of(gateway_name(), folder.path(), 0, Some(Arc::new(snapshot))).await;
-    let started = envoy_of(&gateway_name(), folder.path(), xds::Protocol::Delta, controller.address, &ca);
+    let started = envoy_of(&gateway_name(), folder.path(), xds::Protocol::Delta, controller.address, &ca, None);
     let Some(mut child) = started else {
         println!("not tested: there is no envoy in PATH, and ENVOY names none, as `make test` does");
         return;

@@ -1,8 +1,10 @@
 //! Shows what a real Envoy does by the policies of listeners and upstreams.
 
+use std::fs;
+
 use appmesh_controller::{
     envoy::{Configuration, INGRESS_PORT, Resource},
-    model::{ConnectionPool, OutlierDetection},
+    model::{self, ConnectionPool, LogFormat, OutlierDetection},
 };
 use envoy_types::pb::envoy::config::{
     cluster::v3::Cluster,
@@ -16,7 +18,7 @@ use super::*;
 
 /// A workload whose only listener is reached at Envoy's ingress port, as nothing redirects connections here.
 pub fn listening(listener: Listener, backends: Vec<Backend>) -> Workload {
-    Workload { name: workload_name(), listeners: vec![listener], egress: Egress::DropAll, access_log: false, backends }
+    Workload { name: workload_name(), listeners: vec![listener], egress: Egress::DropAll, access_log: None, backends }
 }
 
 pub const INGRESS: Port = Port { port: INGRESS_PORT, protocol: Protocol::Http };
@@ -148,6 +150,46 @@ async fn outlier_detection(controller: &Controller) {
     assert_eq!(tally(HOST, 20).await, BTreeMap::from([("200 good".to_owned(), 20)]));
 }
 
+/// Requests are written to a file, as its listener says.
+async fn access_log(controller: &Controller, folder: &Path) {
+    let application = app("logged").await;
+    let lines = |name: &str| fs::read_to_string(folder.join(name)).unwrap_or_default();
+    let set = |name: &str, format: LogFormat| {
+        let path = folder.join(name).to_string_lossy().into_owned();
+        let access_log = Some(model::AccessLog::new(path, Some(format)).unwrap());
+        let workload =
+            Workload { access_log, ..listening(Listener::new(INGRESS), vec![backend("red", cloud_map("red", 1))]) };
+        controller.set(snapshot_of(&workload, application, &[]));
+    };
+    let field = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+    let fields = [field("path", "%REQ(:PATH)%"), field("code", "%RESPONSE_CODE%"), field("mixed", "%PROTOCOL% %%")];
+    set("access.json", LogFormat::json(fields).unwrap());
+    wait_for("a line of JSON", async || {
+        assert_eq!(incoming("/a%22b").await, "200 logged");
+        lines("access.json").ends_with('\n')
+    })
+    .await;
+    let line: serde_json::Value = serde_json::from_str(lines("access.json").lines().next().unwrap()).unwrap();
+    assert_eq!(line, serde_json::json!({"path": "/a%22b", "code": 200, "mixed": "HTTP/1.1 %"}));
+    set("access.txt", LogFormat::text("%REQ(:METHOD)% %RESPONSE_CODE%\n".to_owned()).unwrap());
+    wait_for("a line of text", async || {
+        assert_eq!(incoming("/").await, "200 logged");
+        lines("access.txt").starts_with("GET 200\n")
+    })
+    .await;
+}
+
+/// Where a listener cannot be followed as it is written, nothing comes to the application any more.
+async fn no_listener(controller: &Controller) {
+    let workload = Workload {
+        listeners: Vec::new(),
+        ..listening(Listener::new(INGRESS), vec![backend("red", cloud_map("red", 1))])
+    };
+    controller.set(snapshot_of(&workload, 1, &["127.0.0.1"]));
+    controller.settled().await;
+    wait_for("no connection", async || TcpStream::connect((Ipv4Addr::LOCALHOST, INGRESS_PORT)).await.is_err()).await;
+}
+
 #[tokio::test]
 async fn policies() {
     let _ports = PORTS.lock().await;
@@ -155,7 +197,9 @@ async fn policies() {
     let folder = tempfile::tempdir().unwrap();
     let ca = certificates(folder.path());
     let controller = Controller::start(folder.path(), 0, None).await;
-    let Some(mut child) = envoy(folder.path(), xds::Protocol::Delta, controller.address, &ca) else {
+    let socket = folder.path().join("sds.sock").to_string_lossy().into_owned();
+    let envoy = envoy_with_sds(folder.path(), xds::Protocol::Delta, controller.address, &ca, Some(&socket));
+    let Some(mut child) = envoy else {
         println!("not tested: there is no envoy in PATH, and ENVOY names none, as `make test` does");
         return;
     };
@@ -163,7 +207,10 @@ async fn policies() {
     timeouts(&controller).await;
     connection_pool(&controller).await;
     outlier_detection(&controller).await;
-    tls::tls(&controller, folder.path()).await;
+    health::health_checks(&controller).await;
+    access_log(&controller, folder.path()).await;
+    tls::tls(&controller, folder.path(), Path::new(&socket)).await;
+    no_listener(&controller).await;
     for kind in ["cluster_manager.cds", "listener_manager.lds", "http.egress.rds.rds_egress"] {
         assert_eq!(stat(&format!("{kind}.update_rejected")).await, 0, "{kind}");
     }

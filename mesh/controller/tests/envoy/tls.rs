@@ -1,11 +1,14 @@
 //! Shows who may speak with whom, and how: a real Envoy calls itself, by its egress to its ingress.
 
+use std::fs;
+
 use appmesh_controller::model::{self, Certificate, ClientPolicy, ListenerTls, Trust, Validation};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 
 use super::{
     policies::{INGRESS, backend, cloud_map, incoming, listening, snapshot_of},
+    sds::Secrets,
     *,
 };
 
@@ -13,48 +16,58 @@ use super::{
 const COLORAPP: &str = "colorapp.svc2.svc.local";
 const FRONT: &str = "spiffe://k8multi/front";
 
-/// Certificates in files, by an authority and by one that nobody trusts.
-struct Files {
+/// Certificates by an authority, and an authority that nobody trusts.
+struct Certificates {
     server: Certificate,
-    /// As Envoy shows it.
-    shown: Vec<u8>,
     client: Certificate,
     authority: Trust,
     stranger: Trust,
 }
 
-impl Files {
-    fn write(folder: &Path) -> Self {
-        let authority = |name: &str| {
-            let mut params = CertificateParams::new(Vec::new()).unwrap();
-            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-            params.distinguished_name.push(DnType::CommonName, name);
-            CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
-        };
-        let file = |name: &str, content: &str| {
-            let path = folder.join(name);
-            fs::write(&path, content).unwrap();
-            path.to_string_lossy().into_owned()
-        };
-        let (known, unknown) = (authority("known"), authority("unknown"));
-        let certificate = |name: &str, params: CertificateParams| {
-            let key = KeyPair::generate().unwrap();
-            let signed = params.signed_by(&key, &known).unwrap();
-            let chain = file(&format!("{name}.pem"), &signed.pem());
-            let key = file(&format!("{name}.key"), &key.serialize_pem());
-            (Certificate::file(chain, key).unwrap(), signed.der().to_vec())
-        };
-        let (server, shown) = certificate("server", CertificateParams::new([COLORAPP.to_owned()]).unwrap());
+/// The same certificates in files and by SDS, and the server's as Envoy shows it.
+fn certificates(folder: &Path, socket: &Path) -> ([(&'static str, Certificates); 2], Vec<u8>) {
+    let authority = |name: &str| {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.subject_alt_names = vec![rcgen::SanType::URI(FRONT.try_into().unwrap())];
-        Self {
-            server,
-            shown,
-            client: certificate("client", params).0,
-            authority: Trust::file(file("known.pem", &known.pem())).unwrap(),
-            stranger: Trust::file(file("unknown.pem", &unknown.pem())).unwrap(),
-        }
-    }
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, name);
+        CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+    };
+    let file = |name: &str, content: &str| {
+        let path = folder.join(name);
+        fs::write(&path, content).unwrap();
+        path.to_string_lossy().into_owned()
+    };
+    let (known, unknown) = (authority("known"), authority("unknown"));
+    let mut secrets = Secrets::default();
+    let mut certificate = |name: &str, params: CertificateParams| {
+        let key = KeyPair::generate().unwrap();
+        let signed = params.signed_by(&key, &known).unwrap();
+        let (chain, key) = (signed.pem(), key.serialize_pem());
+        secrets.certificate(name, &chain, &key);
+        let in_files = Certificate::file(file(&format!("{name}.pem"), &chain), file(&format!("{name}.key"), &key));
+        (in_files.unwrap(), signed.der().to_vec())
+    };
+    let (server, shown) = certificate("server", CertificateParams::new([COLORAPP.to_owned()]).unwrap());
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.subject_alt_names = vec![rcgen::SanType::URI(FRONT.try_into().unwrap())];
+    let in_files = Certificates {
+        server,
+        client: certificate("client", params).0,
+        authority: Trust::file(file("known.pem", &known.pem())).unwrap(),
+        stranger: Trust::file(file("unknown.pem", &unknown.pem())).unwrap(),
+    };
+    secrets.authority("known", &known.pem());
+    secrets.authority("unknown", &unknown.pem());
+    secrets.serve(socket);
+    let (certificate, trust) =
+        (|name: &str| Certificate::Sds(name.to_owned()), |name: &str| Trust::Sds(name.to_owned()));
+    let by_sds = Certificates {
+        server: certificate("server"),
+        client: certificate("client"),
+        authority: trust("known"),
+        stranger: trust("unknown"),
+    };
+    ([("file", in_files), ("sds", by_sds)], shown)
 }
 
 /// Takes any certificate.
@@ -107,9 +120,15 @@ async fn shown() -> Vec<u8> {
 }
 
 /// Each pair of a listener and a caller's policy: whether the call arrives, and by TLS.
-pub async fn tls(controller: &Controller, folder: &Path) {
-    let files = Files::write(folder);
+pub async fn tls(controller: &Controller, folder: &Path, socket: &Path) {
     let application = app("secret").await;
+    let (certificates, shown) = certificates(folder, socket);
+    for (source, certificates) in &certificates {
+        cases(controller, application, source, certificates, &shown).await;
+    }
+}
+
+async fn cases(controller: &Controller, application: u16, source: &str, certificates: &Certificates, server: &[u8]) {
     let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
     let validation = |trust: &Trust, of: &[&str]| Validation::new(trust.clone(), names(of)).unwrap();
     let policy = |trust: &Trust, of: &[&str]| ClientPolicy {
@@ -118,21 +137,22 @@ pub async fn tls(controller: &Controller, folder: &Path) {
         certificate: None,
         validation: validation(trust, of),
     };
-    let strict = ListenerTls { permissive: false, certificate: files.server.clone(), validation: None };
+    let strict = ListenerTls { permissive: false, certificate: certificates.server.clone(), validation: None };
     let permissive = ListenerTls { permissive: true, ..strict.clone() };
-    let mutual = |of: &[&str]| ListenerTls { validation: Some(validation(&files.authority, of)), ..strict.clone() };
-    let trusting = policy(&files.authority, &[]);
-    let showing = ClientPolicy { certificate: Some(files.client.clone()), ..trusting.clone() };
+    let mutual =
+        |of: &[&str]| ListenerTls { validation: Some(validation(&certificates.authority, of)), ..strict.clone() };
+    let trusting = policy(&certificates.authority, &[]);
+    let showing = ClientPolicy { certificate: Some(certificates.client.clone()), ..trusting.clone() };
     let not_enforced = |policy: &ClientPolicy| Some(ClientPolicy { enforce: false, ..policy.clone() });
     let of_ports = |ports: &[u16]| Some(ClientPolicy { ports: ports.to_vec(), ..trusting.clone() });
-    let unverified = || Some(policy(&files.stranger, &[]));
+    let unverified = || Some(policy(&certificates.stranger, &[]));
     let optional = ListenerTls { permissive: true, ..mutual(&[]) };
     let cases = [
         ("no policy, strict", None, Some(strict.clone()), "TLS"),
         ("an authority that did not sign it", unverified(), Some(strict.clone()), "fails"),
         ("the authority and the discovered name", Some(trusting.clone()), Some(strict.clone()), "TLS"),
-        ("other names", Some(policy(&files.authority, &["a.b", FRONT])), Some(strict.clone()), "fails"),
-        ("one of the names", Some(policy(&files.authority, &["a.b", COLORAPP])), Some(strict.clone()), "TLS"),
+        ("other names", Some(policy(&certificates.authority, &["a.b", FRONT])), Some(strict.clone()), "fails"),
+        ("one of the names", Some(policy(&certificates.authority, &["a.b", COLORAPP])), Some(strict.clone()), "TLS"),
         ("a policy of another port", of_ports(&[1]), Some(strict.clone()), "TLS"),
         (
             "not enforced, an authority that did not sign it",
@@ -154,29 +174,34 @@ pub async fn tls(controller: &Controller, folder: &Path) {
         ("no policy, no TLS", None, None, "plaintext"),
     ];
     for (n, (case, client_policy, tls, expected)) in cases.into_iter().enumerate() {
-        let name = format!("case-{n}");
+        let name = format!("{source}-{n}");
         let upstream = Upstream { tls: tls.is_some(), ..cloud_map(&name, INGRESS.port) };
         let backend = Backend { client_policy, ..backend(&name, upstream) };
         let listener = model::Listener { tls: tls.clone(), ..Listener::new(INGRESS) };
         controller.set(snapshot_of(&listening(listener, vec![backend]), application, &["127.0.0.1"]));
         controller.settled().await;
-        let handshakes = async || stat("listener.0.0.0.0_15000.ssl.handshake").await;
-        let before = handshakes().await;
-        let called = tally(HOST, 1).await.into_keys().next().unwrap();
-        let found = match (called.as_str(), handshakes().await - before) {
-            ("200 secret", 0) => "plaintext",
-            ("200 secret", _) => "TLS",
-            (failed, _) if failed.starts_with("503") => "fails",
-            (other, _) => other,
-        };
-        assert_eq!(found, expected, "{case}: {called}");
-        let plaintext = incoming("/").await;
-        match &tls {
-            Some(tls) if !tls.permissive => assert_eq!(plaintext, "", "{case}"),
-            _ => assert_eq!(plaintext, "200 secret", "{case}"),
-        }
+        let plaintext = if tls.is_none_or(|tls| tls.permissive) { "200 secret" } else { "" };
+        // Secrets of a listener may come after it was accepted, and the one before takes connections until then.
+        wait_for(case, async || called(&name).await == expected && incoming("/").await == plaintext).await;
+        assert_eq!(
+            (called(&name).await, incoming("/").await),
+            (expected.to_owned(), plaintext.to_owned()),
+            "{source}: {case}"
+        );
         if case == "no policy, strict" {
-            assert_eq!(shown().await, files.shown, "the certificate shown");
+            assert_eq!(shown().await, server, "the certificate that {source} gives");
         }
+    }
+}
+
+/// How a call to an upstream arrives.
+async fn called(upstream: &str) -> String {
+    let called = tally(HOST, 1).await.into_keys().next().unwrap();
+    let handshakes = stat(&format!("cluster.cds_egress_k8multi_{upstream}_http_{}.ssl.handshake", INGRESS.port)).await;
+    match (called.as_str(), handshakes) {
+        ("200 secret", 0) => "plaintext".to_owned(),
+        ("200 secret", _) => "TLS".to_owned(),
+        (failed, _) if failed.starts_with("503") => "fails".to_owned(),
+        _ => called,
     }
 }

@@ -139,7 +139,18 @@ impl Controller {
 
 /// Starts an Envoy of that workload; `None` if there is none.
 pub fn envoy(folder: &Path, protocol: xds::Protocol, xds: SocketAddr, ca: &str) -> Option<Child> {
-    envoy_of(&workload_name(), folder, protocol, xds, ca)
+    envoy_of(&workload_name(), folder, protocol, xds, ca, None)
+}
+
+/// Starts an Envoy that gets certificates from a socket.
+pub fn envoy_with_sds(
+    folder: &Path,
+    protocol: xds::Protocol,
+    xds: SocketAddr,
+    ca: &str,
+    sds: Option<&str>,
+) -> Option<Child> {
+    envoy_of(&workload_name(), folder, protocol, xds, ca, sds)
 }
 
 /// Starts an Envoy of a workload; `None` if there is no Envoy.
@@ -149,6 +160,7 @@ pub fn envoy_of(
     protocol: xds::Protocol,
     xds: SocketAddr,
     ca: &str,
+    sds: Option<&str>,
 ) -> Option<Child> {
     let token = folder.join("token");
     fs::write(&token, TOKEN).unwrap();
@@ -157,7 +169,7 @@ pub fn envoy_of(
         xds: &format!("localhost:{}", xds.port()),
         ca,
         status: bootstrap::Status { port: STATS_PORT, ipv6: false },
-        sds: None,
+        sds,
         tracing: None,
         stats: &Stats::default(),
     };
@@ -172,7 +184,15 @@ pub fn envoy_of(
     let log = fs::File::create(folder.join("envoy.log")).unwrap();
     let named = std::env::var_os("ENVOY");
     let mut command = Command::new(named.as_deref().unwrap_or("envoy".as_ref()));
-    command.args(["--use-dynamic-base-id", "--concurrency", "1", "--config-yaml", &bootstrap]);
+    command.args([
+        "--use-dynamic-base-id",
+        "--concurrency",
+        "1",
+        "--file-flush-interval-msec",
+        "50",
+        "--config-yaml",
+        &bootstrap,
+    ]);
     match command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).kill_on_drop(true).spawn() {
         Ok(child) => Some(child),
         Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => None,

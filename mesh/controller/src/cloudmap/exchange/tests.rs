@@ -72,7 +72,11 @@ fn port() -> impl Strategy<Value = Port> {
 }
 
 fn health_check() -> impl Strategy<Value = HealthCheck> {
-    let protocol = prop_oneof![Just(HealthCheckProtocol::Tcp), "/.{0,40}".prop_map(HealthCheckProtocol::Http)];
+    let protocol = prop_oneof![
+        Just(HealthCheckProtocol::Tcp),
+        "/.{0,40}".prop_map(HealthCheckProtocol::Http),
+        "/.{0,40}".prop_map(HealthCheckProtocol::Http2),
+    ];
     (protocol, option::of(1..u16::MAX), 1..10u32, 1..10u32, 1..300_000u32, 1..60_000u32).prop_map(
         |(protocol, port, healthy_threshold, unhealthy_threshold, interval_millis, timeout_millis)| HealthCheck {
             protocol,
@@ -351,7 +355,7 @@ fn a_document_that_needs_a_newer_controller_is_not_understood() {
     for (key, value, expected) in [
         (VERSION, "2", "what cluster b publishes is of version 2, which needs a newer controller here"),
         (VERSION, "x", "what cluster b publishes is of version x, which needs a newer controller here"),
-        (REQUIRES, "tls, quic", "what cluster b publishes requires tls, quic, which needs a newer controller here"),
+        (REQUIRES, "webtransport, quic", "what cluster b publishes requires webtransport, quic, which needs a newer controller here"),
     ] {
         let mut both = old();
         both.extend(with(published_at(&arn, "b", &small(2), 1), key, value));
@@ -381,10 +385,26 @@ fn what_older_controllers_would_ignore_is_required() {
     routing.listeners.push(RoutedListener { port: Port { port: 1, protocol: Protocol::Tcp }, routes: Vec::new() });
     let instances = publication(&arn, &cluster(UID), &routing);
     assert_eq!(instances.values().next().unwrap()[REQUIRES], "listeners,tcp");
-    let mut routing = small(1);
-    routing.upstreams.values_mut().for_each(|upstream| upstream.tls = true);
-    let instances = publication(&arn, &cluster(UID), &routing);
-    assert_eq!(instances.values().next().unwrap()[REQUIRES], "tls");
+    let upstreams = |change: &dyn Fn(&mut Upstream)| {
+        let mut routing = small(1);
+        routing.upstreams.values_mut().for_each(change);
+        let instances = publication(&arn, &cluster(UID), &routing);
+        instances.values().next().unwrap().get(REQUIRES).cloned().unwrap_or_default()
+    };
+    assert_eq!(upstreams(&|upstream| upstream.tls = true), "tls");
+    let check = |protocol| HealthCheck {
+        protocol,
+        port: None,
+        healthy_threshold: 2,
+        unhealthy_threshold: 2,
+        interval_millis: 5000,
+        timeout_millis: 2000,
+    };
+    let checked =
+        |protocol: HealthCheckProtocol| upstreams(&|upstream| upstream.health_check = Some(check(protocol.clone())));
+    assert_eq!(checked(HealthCheckProtocol::Http("/".to_owned())), "");
+    assert_eq!(checked(HealthCheckProtocol::Http2("/".to_owned())), "health-check-http2");
+    assert_eq!(checked(HealthCheckProtocol::Grpc), "health-check-http2");
 }
 
 #[test]
@@ -490,7 +510,7 @@ fn what_envoy_would_refuse_is_not_understood() {
         ),
         (
             check(r#""protocol":"grpc","intervalMillis":5000"#),
-            "nodes.n.healthCheck.protocol: only http and tcp are supported",
+            "nodes.n.healthCheck.protocol: grpc needs a listener of protocol grpc or http2, not http",
         ),
         (check(r#""protocol":"tcp","intervalMillis":0"#), "nodes.n.healthCheck: a threshold or time is 0"),
         (check(r#""protocol":"tcp","port":0,"intervalMillis":5000"#), "nodes.n.healthCheck.port: is 0"),

@@ -33,8 +33,11 @@ const TCP: &str = "tcp";
 /// Callers speak TLS to a node.
 const TLS: &str = "tls";
 
+/// The health of a node is checked by HTTP/2 or gRPC.
+const HEALTH_CHECK_HTTP2: &str = "health-check-http2";
+
 /// The features that are understood here.
-pub const FEATURES: &[&str] = &[GRPC, LISTENERS, REGEX, SCHEME, TCP, TLS];
+pub const FEATURES: &[&str] = &[GRPC, HEALTH_CHECK_HTTP2, LISTENERS, REGEX, SCHEME, TCP, TLS];
 
 /// The features that a reader of these routes must understand.
 pub fn requires(routing: &Routing) -> BTreeSet<&'static str> {
@@ -46,9 +49,14 @@ pub fn requires(routing: &Routing) -> BTreeSet<&'static str> {
     };
     let of_routes = routing.listeners.iter().flat_map(|listener| &listener.routes).flat_map(of_route).flatten();
     let is_tcp = routing.tcp().next().is_some();
-    let has_tls = routing.upstreams.values().any(|upstream| upstream.tls);
-    let of_all = [(routing.listeners.len() > 1, LISTENERS), (is_tcp, TCP), (has_tls, TLS)];
-    of_routes.chain(of_all.into_iter().filter_map(|(is, feature)| is.then_some(feature))).collect()
+    let of_all = [(routing.listeners.len() > 1).then_some(LISTENERS), is_tcp.then_some(TCP)];
+    let of_upstream = |upstream: &Upstream| {
+        let protocol = upstream.health_check.as_ref().map(|check| &check.protocol);
+        let is_http2 = matches!(protocol, Some(HealthCheckProtocol::Http2(_) | HealthCheckProtocol::Grpc));
+        [is_http2.then_some(HEALTH_CHECK_HTTP2), upstream.tls.then_some(TLS)]
+    };
+    let of_upstreams = routing.upstreams.values().flat_map(of_upstream).flatten();
+    of_routes.chain(of_all.into_iter().flatten()).chain(of_upstreams).collect()
 }
 
 /// Prints where requests go.
@@ -446,8 +454,10 @@ fn upstream(given: Node, path: &str) -> Result<Upstream, String> {
         }
         (None, None) => model::Discovery::None,
     };
-    let health_check =
-        given.health_check.map(|check| health_check(check, &format!("{path}.healthCheck"))).transpose()?;
+    let health_check = given
+        .health_check
+        .map(|check| health_check(check, given.protocol, &format!("{path}.healthCheck")))
+        .transpose()?;
     let outlier_detection = given.outlier_detection.map(outlier_detection).transpose();
     Ok(Upstream {
         port: port(given.port, given.protocol, path)?,
@@ -468,14 +478,13 @@ fn outlier_detection(given: OutlierDetection) -> Result<model::OutlierDetection,
     detection.checked()
 }
 
-fn health_check(given: HealthCheck, path: &str) -> Result<model::HealthCheck, String> {
+fn health_check(given: HealthCheck, listener: Protocol, path: &str) -> Result<model::HealthCheck, String> {
+    let asked = given.path.unwrap_or_else(|| "/".to_owned());
     let protocol = match given.protocol {
         Protocol::Tcp => HealthCheckProtocol::Tcp,
-        Protocol::Http => {
-            let asked = given.path.unwrap_or_else(|| "/".to_owned());
-            at(format!("{path}.path"), HealthCheckProtocol::http(asked))?
-        }
-        Protocol::Grpc | Protocol::Http2 => return Err(format!("{path}.protocol: only http and tcp are supported")),
+        Protocol::Http => at(format!("{path}.path"), HealthCheckProtocol::http(asked))?,
+        Protocol::Http2 => at(format!("{path}.path"), HealthCheckProtocol::http2(asked))?,
+        Protocol::Grpc => at(format!("{path}.protocol"), HealthCheckProtocol::grpc(listener.into()))?,
     };
     let check = model::HealthCheck {
         protocol,
@@ -489,13 +498,7 @@ fn health_check(given: HealthCheck, path: &str) -> Result<model::HealthCheck, St
 }
 
 fn port(port: u16, protocol: Protocol, path: &str) -> Result<model::Port, String> {
-    let protocol = match protocol {
-        Protocol::Grpc => model::Protocol::Grpc,
-        Protocol::Http => model::Protocol::Http,
-        Protocol::Http2 => model::Protocol::Http2,
-        Protocol::Tcp => model::Protocol::Tcp,
-    };
-    Ok(model::Port { port: numbered(port, path)?, protocol })
+    Ok(model::Port { port: numbered(port, path)?, protocol: protocol.into() })
 }
 
 fn numbered(port: u16, path: &str) -> Result<u16, String> {
@@ -524,6 +527,17 @@ impl From<&Routing> for Document {
             routes,
             listeners: listeners.collect(),
             nodes: routing.upstreams.iter().map(|(name, upstream)| (name.clone(), upstream.into())).collect(),
+        }
+    }
+}
+
+impl From<Protocol> for model::Protocol {
+    fn from(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Grpc => Self::Grpc,
+            Protocol::Http => Self::Http,
+            Protocol::Http2 => Self::Http2,
+            Protocol::Tcp => Self::Tcp,
         }
     }
 }
@@ -650,6 +664,8 @@ impl From<&model::HealthCheck> for HealthCheck {
     fn from(check: &model::HealthCheck) -> Self {
         let (protocol, path) = match &check.protocol {
             HealthCheckProtocol::Http(path) => (Protocol::Http, Some(path.clone())),
+            HealthCheckProtocol::Http2(path) => (Protocol::Http2, Some(path.clone())),
+            HealthCheckProtocol::Grpc => (Protocol::Grpc, None),
             HealthCheckProtocol::Tcp => (Protocol::Tcp, None),
         };
         Self {
