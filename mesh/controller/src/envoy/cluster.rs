@@ -45,7 +45,7 @@ pub struct Names<'a>(BTreeMap<(&'a str, &'a str), Vec<&'a Upstream>>);
 impl<'a> Names<'a> {
     /// Names an upstream, `name` being its key in the routing.
     pub fn add(&mut self, mesh: &'a str, name: &'a str, upstream: &'a Upstream) -> String {
-        let known = self.0.entry((mesh, name)).or_default();
+        let known = self.0.entry((mesh, without_port(name))).or_default();
         if !known.contains(&upstream) {
             known.push(upstream);
         }
@@ -54,16 +54,20 @@ impl<'a> Names<'a> {
 
     /// The name of an upstream that was added.
     pub fn get(&self, mesh: &str, name: &str, upstream: &Upstream) -> String {
-        let known = self.0.get(&(mesh, name));
-        // The port is part of the cluster's name anyway.
-        let (name, _) = name.split_once(':').unwrap_or((name, ""));
+        let name = without_port(name);
         let Port { port, protocol } = upstream.port;
         let plain = format!("cds_egress_{mesh}_{name}_{}_{port}", protocol.as_str());
-        match known.and_then(|known| known.iter().position(|known| *known == upstream)) {
+        let known = self.0.get(&(mesh, name)).into_iter().flatten();
+        match known.filter(|known| known.port == upstream.port).position(|known| *known == upstream) {
             None | Some(0) => plain,
             Some(variant) => format!("{plain}_{variant}"),
         }
     }
+}
+
+/// The name of a VirtualNode, whose port is part of the cluster's name anyway.
+fn without_port(name: &str) -> &str {
+    name.split_once(':').map_or(name, |(name, _)| name)
 }
 
 /// The name of the cluster of the application behind its own Envoy.
@@ -161,4 +165,32 @@ fn protocol_options(protocol: Protocol) -> ProtocolOptions {
 fn http_options(options: UpstreamProtocolOptions) -> ProtocolOptions {
     let options = HttpProtocolOptions { upstream_protocol_options: Some(options), ..HttpProtocolOptions::default() };
     ProtocolOptions::from([(HttpProtocolOptions::full_name(), any(&options))])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::CloudMapDiscovery;
+
+    #[test]
+    fn clusters_that_differ_have_names_that_differ() {
+        let port = |port| Port { port, protocol: Protocol::Http };
+        let instances = |service: &str| {
+            let key = crate::model::ServiceKey { namespace: "shop.local".into(), service: service.into() };
+            Discovery::CloudMap(CloudMapDiscovery { key, attributes: BTreeMap::new() })
+        };
+        let (here, there) = (Upstream::new(port(8080), instances("a")), Upstream::new(port(8080), instances("b")));
+        let other_port = Upstream::new(port(9090), instances("a"));
+        let mut names = Names::default();
+        for (name, upstream, expected) in [
+            ("back", &here, "cds_egress_shop_back_http_8080"),
+            ("back:9090", &other_port, "cds_egress_shop_back_http_9090"),
+            // The first listener of another cluster's VirtualNode of that name has another port.
+            ("back:8080", &there, "cds_egress_shop_back_http_8080_1"),
+            ("back", &there, "cds_egress_shop_back_http_8080_1"),
+            ("back", &here, "cds_egress_shop_back_http_8080"),
+        ] {
+            assert_eq!(names.add("shop", name, upstream), expected);
+        }
+    }
 }
