@@ -49,6 +49,10 @@ pub struct MeshSpec {
     /// Where applications may go besides their backends; `DROP_ALL` when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub egress_filter: Option<EgressFilter>,
+    /// The account that the mesh's ARNs are of, twelve digits, where another account shares it; the cluster's own when
+    /// absent. Immutable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mesh_owner: Option<String>,
 }
 
 /// Where applications may go besides their backends.

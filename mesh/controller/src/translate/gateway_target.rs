@@ -37,7 +37,7 @@ pub fn translate(
     if let Some(reference) = &target.virtual_service.virtual_service_ref {
         let (namespace, name) = references::seen_from(&own, reference);
         let absent = || Backend {
-            mesh: super::mesh_name(route, context.snapshot).unwrap_or_default(),
+            mesh: super::mesh_named(route, context.snapshot).map(|mesh| mesh.aws_name()).unwrap_or_default(),
             host: VirtualService::default_aws_name(name, namespace),
             addresses: BTreeSet::new(),
             routing: None,

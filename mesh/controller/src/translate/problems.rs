@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::core::Selector;
-use mesh_api::PortMapping;
+use mesh_api::{Mesh, MeshObject as _, PortMapping};
 
+use super::account;
 use crate::{
     cluster::Object,
     model::{Account, Invalid, Port, Problem, Protocol, Reason},
@@ -63,6 +64,11 @@ pub fn check<K: Check>(object: &Object<K>, place: Place<'_>) -> Vec<Problem> {
         problems.add(Reason::Unsupported, path, "not supported by this controller");
     }
     problems.into_vec()
+}
+
+/// What is wrong by itself with an object of a Mesh.
+pub fn check_member<K: Check>(object: &Object<K>, mesh: &Mesh, account: &Account) -> Vec<Problem> {
+    check(object, Place { account: &account::owner(account, mesh), mesh: Some(&mesh.aws_name()) })
 }
 
 /// Notes a selector that does not parse.

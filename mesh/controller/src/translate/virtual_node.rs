@@ -10,7 +10,7 @@ use mesh_api::{
 
 use super::{
     Context, Report, Translated, account, backend_group, listener, logging,
-    problems::{Check, Place, Problems, check, listeners, port, selector},
+    problems::{Check, Place, Problems, check_member, listeners, port, selector},
     published, references,
     virtual_service::{self, Services},
 };
@@ -176,7 +176,7 @@ fn published_key(node: &VirtualNode, arn: &Arn) -> Option<VirtualServiceKey> {
 pub fn report(node: &Object<VirtualNode>, services: &Services, context: Context<'_>) -> Report {
     let Context { snapshot, account, .. } = context;
     let mesh = match super::mesh_of(node, snapshot) {
-        Ok(mesh) => mesh.aws_name(),
+        Ok(mesh) => mesh,
         Err(problem) => return Report { problems: vec![problem], ..Report::default() },
     };
     let mut problems = Problems::default();
@@ -204,8 +204,8 @@ pub fn report(node: &Object<VirtualNode>, services: &Services, context: Context<
     backend_group::missing(node, snapshot, &mut problems);
     port_conflicts(&backends(node, services, context).by_path, &mut problems);
     Report {
-        arn: Some(account::arn(account, &mesh, MeshResource::VirtualNode(node.aws_name()))),
-        problems: [check(node, Place { account, mesh: Some(&mesh) }), problems.into_vec()].concat(),
+        arn: Some(account::arn(account, mesh, MeshResource::VirtualNode(node.aws_name()))),
+        problems: [check_member(node, mesh, account), problems.into_vec()].concat(),
         ..Report::default()
     }
 }
