@@ -45,7 +45,7 @@ pub use http_route::{
     WeightedTarget,
 };
 pub use listener::{ConnectionPool, HttpPool, ListenerTimeout, OutlierDetection, RequestPool, RequestTimeout, TcpPool};
-pub use mesh::{EgressFilter, EgressFilterType, Mesh, MeshSpec, MeshStatus};
+pub use mesh::{EgressFilter, EgressFilterType, IpPreference, Mesh, MeshServiceDiscovery, MeshSpec, MeshStatus};
 pub use object::{MeshMember, MeshObject};
 pub use port::{PortMapping, Protocol};
 pub use reference::{MeshReference, Reference, VirtualGatewayReference};

@@ -97,7 +97,7 @@ mod tests {
         for (spec, expected) in [
             (json!({ "namespaceSelector": { "matchLabels": { "mesh": "m" } } }), ""),
             (json!({ "egressFilter": { "type": "ALLOW_ALL" } }), ""),
-            (json!({ "meshServiceDiscovery": {} }), "spec.meshServiceDiscovery: not supported by this controller"),
+            (json!({ "meshServiceDiscovery": { "ipPreference": "IPv6_ONLY" } }), ""),
             (json!({ "meshOwner": "210987654321" }), ""),
             (json!({ "meshOwner": "me" }), "spec.meshOwner: is no account of twelve digits"),
             (

@@ -30,7 +30,7 @@ use super::{
     outlier,
     proto::{ads, any, duration, endpoints, number},
 };
-use crate::model::{ConnectionPool, Discovery, Listener, Port, Protocol, Upstream, Workload};
+use crate::model::{ConnectionPool, Discovery, IpPreference, Listener, Port, Protocol, Upstream, Workload};
 
 /// The cluster of wherever a connection was going.
 pub const PASSTHROUGH: &str = "cds_egress_passthrough";
@@ -108,7 +108,12 @@ pub fn upstream(name: &str, upstream: &Upstream) -> Cluster {
         eds_cluster_config: is_eds(upstream)
             .then(|| EdsClusterConfig { eds_config: ads(), ..EdsClusterConfig::default() }),
         load_assignment: dns.map(|dns| endpoints(name, [dns.hostname.as_str()], upstream.port.port)),
-        dns_lookup_family: DnsLookupFamily::V4Preferred.into(),
+        dns_lookup_family: match upstream.ip_preference {
+            None => DnsLookupFamily::V4Preferred,
+            Some(IpPreference::V4Only) => DnsLookupFamily::V4Only,
+            Some(IpPreference::V6Only) => DnsLookupFamily::V6Only,
+        }
+        .into(),
         connect_timeout: duration(CONNECT_TIMEOUT),
         health_checks: upstream.health_check.iter().map(health_check::encode).collect(),
         circuit_breakers: limits(ConnectionPool::default()),

@@ -30,5 +30,5 @@ pub use regex::Regex;
 pub use route::{Route, RoutedListener, Routing, Target};
 pub use route_match::{HeaderMatch, HeaderName, PathMatch, QueryMatch, RouteMatch, Scheme, ValueMatch};
 pub use tcp::TcpBackend;
-pub use upstream::{CloudMapDiscovery, Discovery, DnsDiscovery, Upstream};
+pub use upstream::{CloudMapDiscovery, Discovery, DnsDiscovery, IpPreference, Upstream};
 pub use workload::{Backend, Egress, Listener, Port, Protocol, Proxy, Workload};

@@ -6,7 +6,7 @@ use super::{
     Context, Report, account,
     problems::{Check, Place, Problems, check, selector},
 };
-use crate::cluster::Object;
+use crate::{cluster::Object, model::IpPreference};
 
 impl Check for Mesh {
     fn check(&self, _: Place<'_>, problems: &mut Problems) {
@@ -16,6 +16,14 @@ impl Check for Mesh {
         }
         selector("spec.namespaceSelector", self.spec.namespace_selector.as_ref(), problems);
     }
+}
+
+/// The addresses of its pods that are called, if it says so.
+pub fn ip_preference(mesh: &Mesh) -> Option<IpPreference> {
+    Some(match mesh.spec.mesh_service_discovery?.ip_preference? {
+        mesh_api::IpPreference::V4Only => IpPreference::V4Only,
+        mesh_api::IpPreference::V6Only => IpPreference::V6Only,
+    })
 }
 
 /// What is reported of a Mesh.

@@ -9,13 +9,13 @@ use mesh_api::{
 };
 
 use super::{
-    Context, Report, Translated, account, backend_group, listener, logging,
+    Context, Report, Translated, account, backend_group, listener, logging, mesh,
     problems::{Check, Place, Problems, check_member, listeners, port, selector},
     published, references,
     virtual_service::{self, Services},
 };
 use crate::{
-    cluster::Object,
+    cluster::{Object, Snapshot},
     model::{
         self, CloudMapDiscovery, Discovery, DnsDiscovery, Egress, HealthCheck, HealthCheckProtocol, Port, Proxy,
         Published, Reason, ServiceKey, TcpBackend, Upstream, VirtualServiceKey, Workload, WorkloadKind, WorkloadName,
@@ -125,7 +125,12 @@ pub fn translate(node: &Object<VirtualNode>, services: &Services, context: Conte
 /// A VirtualNode as its callers see it, with its key in a [`Routing`](model::Routing): as it listens on the port that
 /// they ask for, else on the port that they use themselves, else on the first. One without a listener is called on the
 /// port that the caller uses.
-pub fn upstream(node: &Object<VirtualNode>, asked: Option<u16>, caller: Port) -> (String, Upstream) {
+pub fn upstream(
+    node: &Object<VirtualNode>,
+    asked: Option<u16>,
+    caller: Port,
+    snapshot: &Snapshot,
+) -> (String, Upstream) {
     let listeners = node.spec.listeners.as_deref().unwrap_or_default();
     let on = |port: u16| listeners.iter().find(|listener| listener.port_mapping.port == port);
     let listener = match asked {
@@ -154,7 +159,8 @@ pub fn upstream(node: &Object<VirtualNode>, asked: Option<u16>, caller: Port) ->
         (Some(discovery), None) => Discovery::CloudMap(discovery),
         (None, None) => Discovery::None,
     };
-    (key, Upstream { port, discovery, health_check, outlier_detection })
+    let ip_preference = super::mesh_named(node, snapshot).and_then(|mesh| mesh::ip_preference(mesh));
+    (key, Upstream { port, discovery, health_check, outlier_detection, ip_preference })
 }
 
 /// Where in Cloud Map a node's pods are registered.

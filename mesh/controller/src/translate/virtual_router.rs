@@ -44,7 +44,7 @@ pub fn routing(router: &Object<VirtualRouter>, context: Context<'_>) -> Option<R
     let mut target = |target: &WeightedTarget, caller: Port| {
         let named = route::node_of(target);
         let (key, upstream) = match named.find::<VirtualNode>(&own, context) {
-            Some(node) => virtual_node::upstream(node, target.port, caller),
+            Some(node) => virtual_node::upstream(node, target.port, caller, context.snapshot),
             None => (named.placeholder(&own)?, Upstream::new(caller, Discovery::None)),
         };
         upstreams.insert(key.clone(), upstream);

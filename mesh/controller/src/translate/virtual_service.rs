@@ -114,7 +114,7 @@ fn routing(service: &VirtualService, context: Context<'_>) -> Option<Routing> {
     let own = service.namespace().unwrap_or_default();
     let VirtualServiceProvider { virtual_node, virtual_router } = service.spec.provider.as_ref()?;
     if let Some(node) = virtual_node {
-        return to_node(node_of(node).find(&own, context)?);
+        return to_node(node_of(node).find(&own, context)?, context.snapshot);
     }
     virtual_router::routing(router_of(virtual_router.as_ref()?).find(&own, context)?, context)
 }
@@ -128,11 +128,11 @@ fn router_of(provider: &VirtualRouterProvider) -> Named<'_> {
 }
 
 /// Each port of a node goes to that port of it; nowhere if it has no listener.
-fn to_node(node: &Object<VirtualNode>) -> Option<Routing> {
+fn to_node(node: &Object<VirtualNode>, snapshot: &Snapshot) -> Option<Routing> {
     let mut upstreams = BTreeMap::new();
     let listeners = node.spec.listeners.iter().flatten().map(|listener| {
         let port = port(listener.port_mapping);
-        let (key, upstream) = virtual_node::upstream(node, Some(port.port), port);
+        let (key, upstream) = virtual_node::upstream(node, Some(port.port), port, snapshot);
         upstreams.insert(key.clone(), upstream);
         let targets = vec![Target { upstream: key, weight: 1 }];
         RoutedListener { port, routes: vec![Route::of_everything(node.aws_name(), targets)] }

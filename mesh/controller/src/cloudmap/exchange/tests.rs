@@ -1,8 +1,8 @@
 use super::*;
 use crate::model::{
     CloudMapDiscovery, Discovery, DnsDiscovery, HeaderMatch, HeaderName, HealthCheck, HealthCheckProtocol,
-    OutlierDetection, PathMatch, Port, Protocol, QueryMatch, Regex, RetryOn, RetryPolicy, Route, RouteMatch,
-    RoutedListener, Scheme, Target, Timeouts, Upstream, ValueMatch,
+    IpPreference, OutlierDetection, PathMatch, Port, Protocol, QueryMatch, Regex, RetryOn, RetryPolicy, Route,
+    RouteMatch, RoutedListener, Scheme, Target, Timeouts, Upstream, ValueMatch,
 };
 use ::tests::hostile::spoiled_text;
 use proptest::{collection, option, prelude::*, sample::Index};
@@ -103,13 +103,15 @@ fn upstream() -> impl Strategy<Value = Upstream> {
     });
     let dns =
         (TEXT, any::<bool>()).prop_map(|(hostname, endpoints)| Discovery::Dns(DnsDiscovery { hostname, endpoints }));
-    let policies = (option::of(health_check()), option::of(outlier_detection()));
+    let preference = option::of(prop_oneof![Just(IpPreference::V4Only), Just(IpPreference::V6Only)]);
+    let policies = (option::of(health_check()), option::of(outlier_detection()), preference);
     (port(), prop_oneof![Just(Discovery::None), cloud_map, dns], policies).prop_map(
-        |(port, discovery, (health_check, outlier_detection))| Upstream {
+        |(port, discovery, (health_check, outlier_detection, ip_preference))| Upstream {
             port,
             discovery,
             health_check,
             outlier_detection,
+            ip_preference,
         },
     )
 }

@@ -10,8 +10,9 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    self, CloudMapDiscovery, DnsDiscovery, HeaderName, HealthCheckProtocol, Invalid, PathMatch, QueryMatch, Regex,
-    RetryOn, RouteMatch, RoutedListener, Routing, Scheme, ServiceKey, Timeouts, Upstream, ValueMatch,
+    self, CloudMapDiscovery, DnsDiscovery, HeaderName, HealthCheckProtocol, Invalid, IpPreference, PathMatch,
+    QueryMatch, Regex, RetryOn, RouteMatch, RoutedListener, Routing, Scheme, ServiceKey, Timeouts, Upstream,
+    ValueMatch,
 };
 
 /// The largest weight of a target.
@@ -251,6 +252,8 @@ struct Node {
     health_check: Option<HealthCheck>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     outlier_detection: Option<OutlierDetection>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ip_preference: Option<IpPreference>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -447,6 +450,7 @@ fn upstream(given: Node, path: &str) -> Result<Upstream, String> {
         discovery,
         health_check,
         outlier_detection: at(format!("{path}.outlierDetection"), outlier_detection)?,
+        ip_preference: given.ip_preference,
     })
 }
 
@@ -622,7 +626,8 @@ impl From<&Upstream> for Node {
         let model::Port { port, protocol } = upstream.port;
         let health_check = upstream.health_check.as_ref().map(HealthCheck::from);
         let outlier_detection = upstream.outlier_detection.map(OutlierDetection::from);
-        Self { port, protocol: protocol.into(), discovery, dns, health_check, outlier_detection }
+        let ip_preference = upstream.ip_preference;
+        Self { port, protocol: protocol.into(), discovery, dns, health_check, outlier_detection, ip_preference }
     }
 }
 
