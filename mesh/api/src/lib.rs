@@ -51,8 +51,8 @@ pub use port::{PortMapping, Protocol};
 pub use reference::{MeshReference, Reference, VirtualGatewayReference};
 pub use tcp_route::{TcpRoute, TcpRouteMatch, TcpTimeout};
 pub use virtual_gateway::{
-    VirtualGateway, VirtualGatewayListener, VirtualGatewayPortMapping, VirtualGatewayProtocol, VirtualGatewaySpec,
-    VirtualGatewayStatus,
+    VirtualGateway, VirtualGatewayHealthCheckPolicy, VirtualGatewayListener, VirtualGatewayPortMapping,
+    VirtualGatewayProtocol, VirtualGatewaySpec, VirtualGatewayStatus,
 };
 pub use virtual_node::{
     AccessLog, AwsCloudMapAttribute, AwsCloudMapServiceDiscovery, Backend, DnsResponseType, DnsServiceDiscovery,

@@ -77,6 +77,37 @@ pub struct VirtualGatewaySpec {
 pub struct VirtualGatewayListener {
     /// The port and its protocol.
     pub port_mapping: VirtualGatewayPortMapping,
+    /// Has no effect: clients of a gateway are outside of the mesh, and load balancers have checks of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health_check: Option<VirtualGatewayHealthCheckPolicy>,
+}
+
+/// How callers would try whether a gateway answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VirtualGatewayHealthCheckPolicy {
+    /// Answers in a row after which a gateway counts as healthy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<i64>", range(min = 2, max = 10))]
+    pub healthy_threshold: Option<u32>,
+    /// Milliseconds from one try to the next.
+    #[schemars(with = "i64", range(min = 5000, max = 300_000))]
+    pub interval_millis: u32,
+    /// What is asked for by `http` and `http2`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// The listener's when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<i64>", range(min = 1, max = 65535))]
+    pub port: Option<u16>,
+    /// What is spoken.
+    pub protocol: VirtualGatewayProtocol,
+    /// Milliseconds until no answer counts as a failure.
+    #[schemars(with = "i64", range(min = 2000, max = 60_000))]
+    pub timeout_millis: u32,
+    /// Failures in a row after which a gateway counts as unhealthy.
+    #[schemars(with = "i64", range(min = 2, max = 10))]
+    pub unhealthy_threshold: u32,
 }
 
 /// A port of a gateway and what is spoken on it.

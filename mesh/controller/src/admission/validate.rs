@@ -374,6 +374,13 @@ mod tests {
         for (spec, expected) in [
             (json!({ "listeners": [port(80, "http"), port(81, "http2"), port(82, "grpc")] }), ""),
             (
+                json!({ "listeners": [{ "portMapping": { "port": 80, "protocol": "http" }, "healthCheck": {
+                    "protocol": "http", "path": "/ping", "intervalMillis": 5000, "timeoutMillis": 2000,
+                    "unhealthyThreshold": 2
+                }}]}),
+                "",
+            ),
+            (
                 json!({ "listeners": [port(80, "http"), port(80, "http2")] }),
                 "spec.listeners[1].portMapping.port: 80 is the port of another listener too",
             ),
