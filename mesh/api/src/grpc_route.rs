@@ -12,7 +12,8 @@ pub struct GrpcRoute {
     pub match_: GrpcRouteMatch,
     /// Where they go.
     pub action: RouteAction,
-    /// When a request is sent again; when absent, twice, where the target cannot have begun with it.
+    /// When a request is sent again; when absent, up to twice: after an answer of 503, gRPC's status 14 (unavailable), and
+    /// where the target cannot have begun with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_policy: Option<GrpcRetryPolicy>,
     /// How long a request may take.

@@ -14,7 +14,8 @@ pub struct HttpRoute {
     pub match_: HttpRouteMatch,
     /// Where they go.
     pub action: RouteAction,
-    /// When a request is sent again; when absent, twice, where the target cannot have begun with it.
+    /// When a request is sent again; when absent, up to twice: after an answer of 503, gRPC's status 14 (unavailable), and
+    /// where the target cannot have begun with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_policy: Option<HttpRetryPolicy>,
     /// How long a request may take.
@@ -190,9 +191,12 @@ pub struct RouteAction {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct WeightedTarget {
-    /// The VirtualNode, of this cluster.
+    /// The VirtualNode. Either this or `virtualNodeARN` is needed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub virtual_node_ref: Option<Reference>,
+    /// The same by its ARN: a VirtualNode of this cluster too.
+    #[serde(default, rename = "virtualNodeARN", skip_serializing_if = "Option::is_none")]
+    pub virtual_node_arn: Option<String>,
     /// 0 to 100; its share is this divided by the sum over the targets.
     #[schemars(with = "i64", range(min = 0, max = 100))]
     pub weight: u32,

@@ -50,15 +50,14 @@ pub use http_route::{
 };
 pub use listener::{ConnectionPool, HttpPool, ListenerTimeout, OutlierDetection, RequestPool, RequestTimeout, TcpPool};
 pub use logging::{AccessLog, FileAccessLog, JsonFormatField, Logging, LoggingFormat};
-pub use mesh::{EgressFilter, EgressFilterType, Mesh, MeshSpec, MeshStatus};
+pub use mesh::{EgressFilter, EgressFilterType, IpPreference, Mesh, MeshServiceDiscovery, MeshSpec, MeshStatus};
 pub use object::{MeshMember, MeshObject};
 pub use port::{PortMapping, Protocol};
 pub use reference::{MeshReference, Reference, VirtualGatewayReference};
 pub use tcp_route::{TcpRoute, TcpRouteMatch, TcpTimeout};
 pub use tls::{
-    AcmCertificate, AcmTrust, ClientCertificate, ClientTrust, ClientValidation, FileCertificate, FileTrust,
-    ListenerCertificate, ListenerTls, ListenerTrust, ListenerValidation, SdsSecret, SubjectAlternativeNameMatch,
-    SubjectAlternativeNames, TlsMode,
+    AcmCertificate, AcmTrust, ClientCertificate, ClientValidation, FileCertificate, FileTrust, ListenerCertificate,
+    ListenerTls, ListenerValidation, SdsSecret, SubjectAlternativeNameMatch, SubjectAlternativeNames, TlsMode, Trust,
 };
 pub use virtual_gateway::{
     VirtualGateway, VirtualGatewayConnectionPool, VirtualGatewayHealthCheckPolicy, VirtualGatewayListener,

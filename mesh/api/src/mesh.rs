@@ -49,6 +49,13 @@ pub struct MeshSpec {
     /// Where applications may go besides their backends; `DROP_ALL` when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub egress_filter: Option<EgressFilter>,
+    /// How callers find the mesh's pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mesh_service_discovery: Option<MeshServiceDiscovery>,
+    /// The account that the mesh's ARNs are of, twelve digits, where another account shares it; the cluster's own when
+    /// absent. Immutable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mesh_owner: Option<String>,
 }
 
 /// Where applications may go besides their backends.
@@ -68,6 +75,26 @@ pub enum EgressFilterType {
     AllowAll,
     #[default]
     DropAll,
+}
+
+/// How callers find the pods of a mesh.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MeshServiceDiscovery {
+    /// The addresses of pods that are called: only those of IPv4, or only those of IPv6. When absent those of IPv4, and of
+    /// IPv6 where a pod has no other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ip_preference: Option<IpPreference>,
+}
+
+/// Value of [`MeshServiceDiscovery`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[expect(missing_docs, reason = "the field that holds it says it, and a description would change the schema's shape")]
+pub enum IpPreference {
+    #[serde(rename = "IPv6_ONLY")]
+    V6Only,
+    #[serde(rename = "IPv4_ONLY")]
+    V4Only,
 }
 
 /// What the controller found out about the Mesh.

@@ -91,7 +91,7 @@ pub struct ListenerValidation {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject_alternative_names: Option<SubjectAlternativeNames>,
     /// Who must have signed it.
-    pub trust: ListenerTrust,
+    pub trust: Trust,
 }
 
 /// What the certificates of listeners must be.
@@ -103,25 +103,13 @@ pub struct ClientValidation {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject_alternative_names: Option<SubjectAlternativeNames>,
     /// Who must have signed it.
-    pub trust: ClientTrust,
+    pub trust: Trust,
 }
 
-/// Who must have signed a caller's certificate; exactly one of the two.
+/// Who must have signed a certificate; exactly one of `file` and `sds`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct ListenerTrust {
-    /// A file in Envoy's container.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub file: Option<FileTrust>,
-    /// By the secret discovery service, such as SPIRE's agent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sds: Option<SdsSecret>,
-}
-
-/// Who must have signed a listener's certificate; exactly one of `file` and `sds`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct ClientTrust {
+pub struct Trust {
     /// Not supported: only App Mesh gave out the authorities of AWS Private CA.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub acm: Option<AcmTrust>,

@@ -65,18 +65,24 @@ pub struct VirtualServiceProvider {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct VirtualNodeProvider {
-    /// The VirtualNode, of this cluster.
+    /// The VirtualNode. Either this or `virtualNodeARN` is needed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub virtual_node_ref: Option<Reference>,
+    /// The same by its ARN: a VirtualNode of this cluster too.
+    #[serde(default, rename = "virtualNodeARN", skip_serializing_if = "Option::is_none")]
+    pub virtual_node_arn: Option<String>,
 }
 
 /// A VirtualRouter that answers for a VirtualService.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct VirtualRouterProvider {
-    /// The VirtualRouter, of this cluster.
+    /// The VirtualRouter. Either this or `virtualRouterARN` is needed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub virtual_router_ref: Option<Reference>,
+    /// The same by its ARN: a VirtualRouter of this cluster too.
+    #[serde(default, rename = "virtualRouterARN", skip_serializing_if = "Option::is_none")]
+    pub virtual_router_arn: Option<String>,
 }
 
 /// What the controller found out about the VirtualService.

@@ -50,6 +50,13 @@ const REFUSED: [(&str, &str); 2] = [
     ),
 ];
 
+/// Fields that are taken and change nothing: the kind, the beginning of the path, and why.
+const WITHOUT_EFFECT: [(&str, &str, &str); 1] = [(
+    "VirtualGateway",
+    "listeners[].healthCheck.",
+    "nothing in the mesh calls a gateway, and a load balancer has checks of its own",
+)];
+
 fn amazons() -> impl Iterator<Item = (&'static str, Value)> {
     let parsed =
         |line: &'static str| line.split_once(' ').map(|(path, json)| (path, serde_json::from_str(json).unwrap()));
@@ -99,24 +106,31 @@ fn fields(document: &mut String) {
     let app_mesh = app_mesh();
     let refused = |path: &str| REFUSED.iter().find(|(end, _)| path.ends_with(end)).map(|(_, way_out)| *way_out);
     let supports = |kind: &str, path: &str| typed.get(kind).unwrap_or(&none).contains(path) && refused(path).is_none();
+    let without_effect = |kind: &str, path: &str| {
+        let found = WITHOUT_EFFECT.iter().find(|(of, start, _)| *of == kind && path.starts_with(start));
+        found.map(|(_, _, why)| *why)
+    };
     let all = || app_mesh.iter().flat_map(|(kind, paths)| paths.iter().map(move |path| (kind.as_str(), path.as_str())));
     let total = all().count();
     assert_eq!(total, 328);
-    let supported = all().filter(|(kind, path)| supports(kind, path)).count();
+    let idle = all().filter(|(kind, path)| without_effect(kind, path).is_some()).count();
+    let supported = all().filter(|(kind, path)| supports(kind, path)).count() - idle;
     let beyond = all().filter(|(_, path)| refused(path).is_some()).count();
-    let missing = total - supported - beyond;
+    let missing = total - supported - idle - beyond;
     let _ = write!(
         document,
-        "## Fields\n\nOf the {total} fields of App Mesh's seven kinds {supported} are supported, {beyond} are refused because \
-         only App Mesh could\nsupport them, and {missing} are refused because they are not supported yet. A field is refused \
-         by its path when the object is\napplied; an object that was there before says so in its condition.\n"
+        "## Fields\n\nOf the {total} fields of App Mesh's seven kinds {supported} are supported, {idle} are taken without effect, \
+         {beyond} are refused\nbecause only App Mesh could support them, and {missing} are refused because they are not \
+         supported yet. A field is refused\nby its path when the object is applied; an object that was there before says \
+         so in its condition.\n"
     );
     for (kind, paths) in &app_mesh {
         let _ = write!(document, "\n### {kind}\n\n| field of `spec` | |\n| --- | --- |\n");
         for path in paths {
             let status = match refused(path) {
                 Some(way_out) => format!("refused: {way_out}"),
-                None if supports(kind, path) => "supported".to_owned(),
+                None if supports(kind, path) => without_effect(kind, path)
+                    .map_or_else(|| "supported".to_owned(), |why| format!("taken without effect: {why}")),
                 None => "refused: not supported yet".to_owned(),
             };
             let _ = writeln!(document, "| `{path}` | {status} |");

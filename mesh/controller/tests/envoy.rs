@@ -193,6 +193,7 @@ fn weighted(nodes: &[(&str, u16, u32)], egress: Egress) -> Snapshot {
 async fn matches_retries_and_timeouts(controller: &Controller, red: u16, blue: u16) {
     let moody = answering(|n| Some(if n % 2 == 0 { (503, "not now") } else { (200, "moody") })).await;
     let silent = answering(|_| None).await;
+    let usual = answering(|n| Some([(503, "not now"), (200, "usual"), (500, "broken")][n % 3])).await;
     let named = app("named").await;
     let route = |target: &str, route_match: RouteMatch| {
         let target = Target { upstream: target.to_owned(), weight: 1 };
@@ -225,11 +226,13 @@ async fn matches_retries_and_timeouts(controller: &Controller, red: u16, blue: u
         route("blue", RouteMatch { scheme: Some(Scheme::Https), ..prefix("/scheme") }),
         Route { retry_policy: retry(RetryOn::GatewayError), ..route("moody", prefix("/again")) },
         Route { retry_policy: retry(RetryOn::ClientError), ..route("moody", prefix("/once")) },
+        route("usual", prefix("/usual")),
         Route { timeouts: soon, ..route("silent", prefix("/soon")) },
         route("named", prefix("/named")),
         route("red", of()),
     ];
-    let nodes = [("red", red), ("blue", blue), ("moody", moody), ("silent", silent), ("named", named)];
+    let nodes =
+        [("red", red), ("blue", blue), ("moody", moody), ("silent", silent), ("named", named), ("usual", usual)];
     controller.set(routed(&nodes, routes, Egress::DropAll, &nodes.map(|(name, _)| (name, 1))));
     let ask = async |what: &str, header: &str| {
         let headers = format!("host: {HOST}\r\ncontent-length: 0{header}");
@@ -261,6 +264,8 @@ async fn matches_retries_and_timeouts(controller: &Controller, red: u16, blue: u
         ("GET /again", "", "200 moody"),
         ("GET /again", "", "200 moody"),
         ("GET /once", "", "503 not now"),
+        ("POST /usual", "", "200 usual"),
+        ("POST /usual", "", "500 broken"),
         ("GET /soon", "", "504 upstream request timeout"),
     ] {
         assert_eq!(ask(what, header).await, expected, "{what} {header:?}");

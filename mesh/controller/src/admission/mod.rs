@@ -32,7 +32,7 @@ use crate::{
     cluster::{Cluster, Object, Objects, Snapshot, kinds::Selecting},
     model::Account,
     tls::{Certificate, TlsListener},
-    translate::{Check, Place, membership},
+    translate::{self, Check, Place, membership},
 };
 use inject::Injected;
 use sidecar::Sidecar;
@@ -188,8 +188,9 @@ impl Admission {
         K: Check + MeshMember + Selecting + Serialize + DeserializeOwned,
     {
         let mesh = object["spec"]["meshRef"]["name"].as_str().and_then(|mesh| snapshot.mesh(mesh));
+        let account = mesh.map_or_else(|| self.account.clone(), |mesh| translate::owner(&self.account, mesh));
         let mesh = mesh.map(|mesh| mesh.aws_name());
-        let object = parse::<K>(object, Place { account: &self.account, mesh: mesh.as_deref() })?;
+        let object = parse::<K>(object, Place { account: &account, mesh: mesh.as_deref() })?;
         check_unique::<K>(&object, others)?;
         Ok(object.unknown)
     }

@@ -26,6 +26,8 @@ where
     Ok(object)
 }
 
+/// The account in the ARNs of a Mesh and of what is in it.
+const MESH_OWNER: &str = "meshOwner";
 /// What the pods of a VirtualNode are registered by.
 const CLOUD_MAP: &str = "/spec/serviceDiscovery/awsCloudMap";
 
@@ -35,10 +37,10 @@ const CLOUD_MAP: &str = "/spec/serviceDiscovery/awsCloudMap";
 /// The update changes that.
 pub fn check_immutable(kind: &str, object: &Value, old: &Value) -> anyhow::Result<()> {
     let given = |of: &Value, path: &str| of.pointer(path).filter(|value| !value.is_null()).cloned();
-    let filled_in = FILLED_IN.map(|field| format!("/spec/{field}"));
-    let filled_in = filled_in.into_iter().filter(|path| given(object, path) != given(old, path));
+    let names = FILLED_IN.into_iter().chain([MESH_OWNER]).map(|field| format!("/spec/{field}"));
+    let names = names.filter(|path| given(object, path) != given(old, path));
     let cloud_map = given(old, CLOUD_MAP).is_some_and(|old| given(object, CLOUD_MAP) != Some(old));
-    let changed = filled_in.chain(cloud_map.then(|| CLOUD_MAP.to_owned()));
+    let changed = names.chain(cloud_map.then(|| CLOUD_MAP.to_owned()));
     let changed: Vec<_> = changed.map(|path| path.trim_start_matches('/').replace('/', ".")).collect();
     if !changed.is_empty() {
         bail!("{kind} update may not change these fields: {}", changed.join(","));
@@ -78,6 +80,8 @@ mod tests {
     use mesh_api::{GatewayRoute, Mesh, VirtualGateway, VirtualNode, VirtualRouter, VirtualService};
     use serde_json::json;
 
+    const ARN: &str = "arn:aws:appmesh:us-west-2:123456789012:mesh/m";
+
     fn problems<K: Check + Selecting + Serialize + DeserializeOwned>(kind: &str, spec: Value) -> String {
         let account = Account { partition: "aws".into(), region: "us-west-2".into(), account: "123456789012".into() };
         let place = Place { account: &account, mesh: Some("k8multi") };
@@ -93,8 +97,9 @@ mod tests {
         for (spec, expected) in [
             (json!({ "namespaceSelector": { "matchLabels": { "mesh": "m" } } }), ""),
             (json!({ "egressFilter": { "type": "ALLOW_ALL" } }), ""),
-            (json!({ "meshServiceDiscovery": {} }), "spec.meshServiceDiscovery: not supported by this controller"),
-            (json!({ "meshOwner": "210987654321" }), "spec.meshOwner: not supported by this controller"),
+            (json!({ "meshServiceDiscovery": { "ipPreference": "IPv6_ONLY" } }), ""),
+            (json!({ "meshOwner": "210987654321" }), ""),
+            (json!({ "meshOwner": "me" }), "spec.meshOwner: is no account of twelve digits"),
             (
                 json!({ "namespaceSelector": { "matchExpressions": [{ "key": "a", "operator": "Like" }] } }),
                 "spec.namespaceSelector: failed to parse value as expression: Invalid expression operator",
@@ -276,9 +281,17 @@ mod tests {
             ),
             (
                 json!({ "virtualRouter": { "virtualRouterARN": "arn" } }),
-                "spec.provider.virtualRouter.virtualRouterARN: not supported by this controller",
+                "spec.provider.virtualRouter.virtualRouterARN: \"arn\" is not an App Mesh ARN: \
+                 expected arn:PARTITION:appmesh:REGION:ACCOUNT:mesh/MESH[/KIND/NAME]",
             ),
-            (json!({ "virtualNode": {} }), "spec.provider.virtualNode: virtualNodeRef is missing"),
+            (json!({ "virtualRouter": { "virtualRouterARN": format!("{ARN}/virtualRouter/r") } }), ""),
+            (json!({ "virtualNode": { "virtualNodeARN": format!("{ARN}/virtualNode/n") } }), ""),
+            (
+                json!({ "virtualNode": { "virtualNodeARN": format!("{ARN}/virtualRouter/r") } }),
+                "spec.provider.virtualNode.virtualNodeARN: \
+                 arn:aws:appmesh:us-west-2:123456789012:mesh/m/virtualRouter/r names no virtualNode",
+            ),
+            (json!({ "virtualNode": {} }), "spec.provider.virtualNode: needs one of virtualNodeRef and virtualNodeARN"),
         ] {
             let spec = json!({ "provider": provider });
             assert_eq!(problems::<VirtualService>("VirtualService", spec), expected, "{provider}");
@@ -365,7 +378,7 @@ mod tests {
                 json!({ "name": "a", "httpRoute": http(json!({}), json!([target(0), { "weight": 0 }])) }),
                 format!(
                     "{path}.match: needs one of path and prefix; \
-                     {path}.action.weightedTargets[1]: virtualNodeRef is missing; \
+                     {path}.action.weightedTargets[1]: needs one of virtualNodeRef and virtualNodeARN; \
                      {path}.action.weightedTargets: the weights add up to 0"
                 ),
             ),
@@ -434,10 +447,7 @@ mod tests {
                 json!({ "gatewayRouteSelector": { "matchExpressions": [{ "key": "a", "operator": "Like" }] } }),
                 "spec.gatewayRouteSelector: failed to parse value as expression: Invalid expression operator",
             ),
-            (
-                json!({ "logging": { "accessLog": { "file": { "path": "/tmp/log" } } } }),
-                "",
-            ),
+            (json!({ "logging": { "accessLog": { "file": { "path": "/tmp/log" } } } }), ""),
         ] {
             assert_eq!(problems::<VirtualGateway>("VirtualGateway", spec.clone()), expected, "{spec}");
         }
@@ -546,6 +556,10 @@ mod tests {
             (
                 json!({ "awsName": "b", "meshRef": { "name": "m", "uid": "2" } }),
                 "VirtualNode update may not change these fields: spec.awsName,spec.meshRef",
+            ),
+            (
+                json!({ "awsName": "a", "meshRef": { "name": "m", "uid": "1" }, "meshOwner": "210987654321" }),
+                "VirtualNode update may not change these fields: spec.meshOwner",
             ),
         ] {
             let outcome = check_immutable("VirtualNode", &json!({ "spec": spec }), &old);

@@ -10,7 +10,7 @@ use kube::{
     api::{ApiResource, ObjectMeta},
     core::{Selector, SelectorExt as _},
 };
-use mesh_api::{MeshObject, fields};
+use mesh_api::MeshObject;
 use serde::{
     Deserialize, Deserializer, Serialize,
     de::{DeserializeOwned, Error as _},
@@ -19,12 +19,10 @@ use serde_json::Value;
 
 use super::{ignored, kinds::Selecting};
 
-/// An object as this controller understands it, and what it does not understand of it.
+/// An object, and what is not understood of it.
 #[derive(Clone, Debug)]
 pub struct Object<K> {
     object: K,
-    /// The fields of the API that this controller does not support, each by its path.
-    pub unsupported: Vec<String>,
     /// The fields that the API does not have, which are ignored, each by its path.
     pub unknown: Vec<String>,
     /// Its selector; `None` if it has none, or one that does not parse, which admission refuses.
@@ -32,10 +30,10 @@ pub struct Object<K> {
 }
 
 impl<K: Selecting> Object<K> {
-    /// An object with all its fields supported, as made in memory.
+    /// An object of which all is understood, as made in memory.
     pub fn new(object: K) -> Self {
         let selector = object.selector().and_then(|selector| Selector::try_from(selector.clone()).ok());
-        Self { object, unsupported: Vec::new(), unknown: Vec::new(), selector }
+        Self { object, unknown: Vec::new(), selector }
     }
 
     /// Whether it selects what has these labels. An absent selector selects nothing, an empty one everything.
@@ -60,10 +58,8 @@ impl<K: Selecting + Serialize + DeserializeOwned> Object<K> {
     pub fn parse(written: &Value) -> anyhow::Result<Self> {
         let object: K = serde_path_to_error::deserialize(written)?;
         let understood = serde_json::to_value(&object)?;
-        let ignored = ignored::fields("spec", &written["spec"], &understood["spec"]);
-        let is_of_the_api = |path: &String| fields::has(&K::kind(&()), path);
-        let (unsupported, unknown) = ignored.into_iter().partition(is_of_the_api);
-        Ok(Self { unsupported, unknown, ..Self::new(object) })
+        let unknown = ignored::fields("spec", &written["spec"], &understood["spec"]);
+        Ok(Self { unknown, ..Self::new(object) })
     }
 }
 
@@ -168,9 +164,7 @@ mod tests {
     fn what_is_not_understood_of_an_object_is_kept_beside_it() {
         let port = json!({"port": 1, "protocol": "http"});
         let listener = json!({"portMapping": port, "tsl": {"mode": "STRICT"}});
-        let discovery = json!({"dns": {"hostname": "a", "ipPreference": "IPv6_ONLY"}});
-        let object = parsed(json!({"listeners": [listener], "serviceDiscovery": discovery})).object().unwrap();
-        assert_eq!(object.unsupported, ["spec.serviceDiscovery.dns.ipPreference"]);
+        let object = parsed(json!({"listeners": [listener]})).object().unwrap();
         assert_eq!(object.unknown, ["spec.listeners[0].tsl"]);
     }
 

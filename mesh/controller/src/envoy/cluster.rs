@@ -31,7 +31,9 @@ use super::{
     proto::{ads, any, duration, endpoints, number},
     tls,
 };
-use crate::model::{Backend, ConnectionPool, Discovery, Listener, Port, Protocol, Upstream, UpstreamTls, Workload};
+use crate::model::{
+    Backend, ConnectionPool, Discovery, IpPreference, Listener, Port, Protocol, Upstream, UpstreamTls, Workload,
+};
 
 /// The cluster of wherever a connection was going.
 pub const PASSTHROUGH: &str = "cds_egress_passthrough";
@@ -46,7 +48,7 @@ pub struct Names<'a>(BTreeMap<(&'a str, &'a str), Vec<(&'a Upstream, Option<Upst
 impl<'a> Names<'a> {
     /// Names an upstream of a backend, `name` being its key in the routing.
     pub fn add(&mut self, backend: &'a Backend, name: &'a str, upstream: &'a Upstream) -> String {
-        let known = self.0.entry((&backend.mesh, name)).or_default();
+        let known = self.0.entry((&backend.mesh, without_port(name))).or_default();
         let called = (upstream, backend.tls(upstream));
         if !known.contains(&called) {
             known.push(called);
@@ -56,18 +58,21 @@ impl<'a> Names<'a> {
 
     /// The name of an upstream that was added.
     pub fn get(&self, backend: &Backend, name: &str, upstream: &Upstream) -> String {
-        let mesh = &backend.mesh;
-        let known = self.0.get(&(mesh.as_str(), name)).map_or(&[][..], Vec::as_slice);
-        let called = (upstream, backend.tls(upstream));
-        // The port is part of the cluster's name anyway.
-        let (name, _) = name.split_once(':').unwrap_or((name, ""));
+        let (mesh, name) = (backend.mesh.as_str(), without_port(name));
         let Port { port, protocol } = upstream.port;
         let plain = format!("cds_egress_{mesh}_{name}_{}_{port}", protocol.as_str());
-        match known.iter().position(|known| *known == called) {
+        let called = (upstream, backend.tls(upstream));
+        let of_port = self.0.get(&(mesh, name)).into_iter().flatten().filter(|known| known.0.port == upstream.port);
+        match of_port.into_iter().position(|known| *known == called) {
             None | Some(0) => plain,
             Some(variant) => format!("{plain}_{variant}"),
         }
     }
+}
+
+/// The name of a VirtualNode, whose port is part of the cluster's name anyway.
+fn without_port(name: &str) -> &str {
+    name.split_once(':').map_or(name, |(name, _)| name)
 }
 
 /// The name of the cluster of the application behind its own Envoy.
@@ -108,7 +113,12 @@ pub fn upstream(name: &str, upstream: &Upstream, tls: Option<&UpstreamTls>) -> C
         eds_cluster_config: is_eds(upstream)
             .then(|| EdsClusterConfig { eds_config: ads(), ..EdsClusterConfig::default() }),
         load_assignment: dns.map(|dns| endpoints(name, [dns.hostname.as_str()], upstream.port.port)),
-        dns_lookup_family: DnsLookupFamily::V4Preferred.into(),
+        dns_lookup_family: match upstream.ip_preference {
+            None => DnsLookupFamily::V4Preferred,
+            Some(IpPreference::V4Only) => DnsLookupFamily::V4Only,
+            Some(IpPreference::V6Only) => DnsLookupFamily::V6Only,
+        }
+        .into(),
         connect_timeout: duration(CONNECT_TIMEOUT),
         health_checks: upstream.health_check.iter().map(health_check::encode).collect(),
         circuit_breakers: limits(ConnectionPool::default()),
@@ -166,4 +176,33 @@ fn protocol_options(protocol: Protocol) -> ProtocolOptions {
 fn http_options(options: UpstreamProtocolOptions) -> ProtocolOptions {
     let options = HttpProtocolOptions { upstream_protocol_options: Some(options), ..HttpProtocolOptions::default() };
     ProtocolOptions::from([(HttpProtocolOptions::full_name(), any(&options))])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::CloudMapDiscovery;
+
+    #[test]
+    fn clusters_that_differ_have_names_that_differ() {
+        let port = |port| Port { port, protocol: Protocol::Http };
+        let instances = |service: &str| {
+            let key = crate::model::ServiceKey { namespace: "shop.local".into(), service: service.into() };
+            Discovery::CloudMap(CloudMapDiscovery { key, attributes: BTreeMap::new() })
+        };
+        let (here, there) = (Upstream::new(port(8080), instances("a")), Upstream::new(port(8080), instances("b")));
+        let other_port = Upstream::new(port(9090), instances("a"));
+        let backend = Backend::new("shop".to_owned(), "back.shop".to_owned(), None);
+        let mut names = Names::default();
+        for (name, upstream, expected) in [
+            ("back", &here, "cds_egress_shop_back_http_8080"),
+            ("back:9090", &other_port, "cds_egress_shop_back_http_9090"),
+            // The first listener of another cluster's VirtualNode of that name has another port.
+            ("back:8080", &there, "cds_egress_shop_back_http_8080_1"),
+            ("back", &there, "cds_egress_shop_back_http_8080_1"),
+            ("back", &here, "cds_egress_shop_back_http_8080"),
+        ] {
+            assert_eq!(names.add(&backend, name, upstream), expected);
+        }
+    }
 }

@@ -12,8 +12,11 @@ pub fn encode(cluster: &str, upstream: &Upstream, instances: &Instances) -> Arc<
         discovery
             .is_some_and(|discovery| discovery.attributes.iter().all(|(key, value)| attributes.get(key) == Some(value)))
     };
-    let mut addresses: Vec<_> =
-        instances.values().filter(of_upstream).filter_map(|attributes| address(attributes)).collect();
+    let mut addresses: Vec<_> = instances
+        .values()
+        .filter(of_upstream)
+        .filter_map(|attributes| address(attributes, upstream.ip_preference))
+        .collect();
     addresses.sort_unstable();
     addresses.dedup();
     Resource::new(cluster, &endpoints(cluster, addresses, upstream.port.port)).1

@@ -14,8 +14,9 @@ use prost::Name as _;
 use super::proto::{any, duration, number};
 use crate::model::{self, RetryOn};
 
-/// Only where nothing of the request can have been processed, so that it is safe for any method.
-const RETRY_ON: &str = "connect-failure,refused-stream,reset-before-request";
+/// App Mesh's default: also after an answer of 503, or gRPC's UNAVAILABLE, for any method.
+const RETRY_ON: &str = "connect-failure,refused-stream,reset-before-request,retriable-status-codes,unavailable";
+const UNAVAILABLE: u32 = 503;
 const RETRIES: u32 = 2;
 /// What App Mesh calls a server-error.
 const SERVER_ERRORS: [u32; 11] = [500, 501, 502, 503, 504, 505, 506, 507, 508, 510, 511];
@@ -28,6 +29,7 @@ pub fn encode(policy: Option<&model::RetryPolicy>) -> RetryPolicy {
     };
     let usual = RetryPolicy {
         retry_on: RETRY_ON.to_owned(),
+        retriable_status_codes: vec![UNAVAILABLE],
         num_retries: number(RETRIES),
         retry_host_predicate: vec![elsewhere],
         host_selection_retry_max_attempts: 3,

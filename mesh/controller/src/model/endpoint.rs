@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use super::ClusterId;
+use super::{ClusterId, IpPreference};
 
 /// Attributes of an instance: up to 30, keys up to 255 and values up to 1024 characters, 5000 in all.
 pub type Attributes = BTreeMap<String, String>;
@@ -37,8 +37,14 @@ pub const CLUSTER: &str = "appmesh.k8s.aws/cluster";
 pub const CLUSTER_ARN: &str = "appmesh.k8s.aws/clusterARN";
 
 /// Where callers reach an instance.
-pub fn address(attributes: &Attributes) -> Option<&str> {
-    attributes.get(IPV4).or_else(|| attributes.get(IPV6)).map(String::as_str)
+pub fn address(attributes: &Attributes, preference: Option<IpPreference>) -> Option<&str> {
+    let (v4, v6) = (attributes.get(IPV4), attributes.get(IPV6));
+    let address = match preference {
+        None => v4.or(v6),
+        Some(IpPreference::V4Only) => v4,
+        Some(IpPreference::V6Only) => v6,
+    };
+    address.map(String::as_str)
 }
 
 /// The pod that an instance is, by namespace and name.

@@ -34,5 +34,5 @@ pub use route::{Route, RoutedListener, Routing, Target};
 pub use route_match::{HeaderMatch, HeaderName, PathMatch, QueryMatch, RouteMatch, Scheme, ValueMatch};
 pub use tcp::TcpBackend;
 pub use tls::{Certificate, ClientPolicy, ListenerTls, Trust, UpstreamTls, Validation};
-pub use upstream::{CloudMapDiscovery, Discovery, DnsDiscovery, Upstream};
+pub use upstream::{CloudMapDiscovery, Discovery, DnsDiscovery, IpPreference, Upstream};
 pub use workload::{Backend, Egress, Listener, Port, Protocol, Proxy, Workload};

@@ -61,7 +61,7 @@ pub struct Route {
     pub route_match: RouteMatch,
     /// Where the requests go.
     pub targets: Vec<Target>,
-    /// When a request is sent again; the default is twice, where the upstream cannot have begun with it.
+    /// When a request is sent again; absent is App Mesh's default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_policy: Option<RetryPolicy>,
     /// How long a request may take.

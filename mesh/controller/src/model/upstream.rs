@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{HealthCheck, Invalid, OutlierDetection, Port, ServiceKey};
 
@@ -24,12 +24,25 @@ pub struct Upstream {
     /// Whether its listener takes TLS.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub tls: bool,
+    /// Which of its pods' addresses are called; absent those of IPv4, and of IPv6 where there is no other.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ip_preference: Option<IpPreference>,
+}
+
+/// Addresses of one family only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the families' names say it all")]
+pub enum IpPreference {
+    #[serde(rename = "IPv4_ONLY")]
+    V4Only,
+    #[serde(rename = "IPv6_ONLY")]
+    V6Only,
 }
 
 impl Upstream {
     /// An upstream of which nothing else is known.
     pub fn new(port: Port, discovery: Discovery) -> Self {
-        Self { port, discovery, health_check: None, outlier_detection: None, tls: false }
+        Self { port, discovery, health_check: None, outlier_detection: None, ip_preference: None, tls: false }
     }
 }
 

@@ -12,7 +12,7 @@ use super::{
     Context, Report, account,
     gateway_match::{Given, Matched, given, matched},
     gateway_target,
-    problems::{Check, Place, Problems, check},
+    problems::{Check, Place, Problems, check_member},
     virtual_gateway, virtual_node,
     virtual_service::Services,
 };
@@ -83,7 +83,7 @@ pub fn report(
 ) -> Report {
     let Context { snapshot, account, .. } = context;
     let mesh = match super::mesh_of(route, snapshot) {
-        Ok(mesh) => mesh.aws_name(),
+        Ok(mesh) => mesh,
         Err(problem) => return Report { problems: vec![problem], ..Report::default() },
     };
     let mut problems = Problems::default();
@@ -126,10 +126,6 @@ pub fn report(
         gateway_target::report(route, kind.target(), services, reports, context, &path, &mut problems);
     }
     let arn = gateway
-        .map(|gateway| account::arn(account, &mesh, MeshResource::GatewayRoute(gateway.aws_name(), route.aws_name())));
-    Report {
-        arn,
-        problems: [check(route, Place { account, mesh: Some(&mesh) }), problems.into_vec()].concat(),
-        ..Report::default()
-    }
+        .map(|gateway| account::arn(account, mesh, MeshResource::GatewayRoute(gateway.aws_name(), route.aws_name())));
+    Report { arn, problems: [check_member(route, mesh, account), problems.into_vec()].concat(), ..Report::default() }
 }

@@ -37,7 +37,7 @@ pub fn translate(
     if let Some(reference) = &target.virtual_service.virtual_service_ref {
         let (namespace, name) = references::seen_from(&own, reference);
         let absent = || {
-            let mesh = super::mesh_name(route, context.snapshot).unwrap_or_default();
+            let mesh = super::mesh_named(route, context.snapshot).map(|mesh| mesh.aws_name()).unwrap_or_default();
             Backend::new(mesh, VirtualService::default_aws_name(name, namespace), None)
         };
         return Some(of_port(services.get(namespace, name).map_or_else(absent, Service::backend)));

@@ -33,13 +33,12 @@ use std::{
 
 use kube::Resource;
 use mesh_api::{
-    Arn, BackendGroup, GatewayRoute, Mesh, MeshMember, MeshObject as _, VirtualGateway, VirtualNode, VirtualRouter,
-    VirtualService,
+    Arn, BackendGroup, GatewayRoute, Mesh, MeshMember, VirtualGateway, VirtualNode, VirtualRouter, VirtualService,
 };
 
 use serde_json::{Map, Value, json};
 
-pub use account::arn;
+pub use account::owner;
 pub use problems::{Check, Place, Problems, check};
 pub use registration::{Membership, Registrants};
 
@@ -185,9 +184,9 @@ fn mesh_of<'a>(object: &Object<impl MeshMember>, snapshot: &'a Snapshot) -> Resu
     })
 }
 
-/// The `awsName` of an object's Mesh, by name alone: also while admission has not seen the new Mesh of that name.
-fn mesh_name(object: &Object<impl MeshMember>, snapshot: &Snapshot) -> Option<String> {
-    Some(snapshot.mesh(&object.mesh_ref()?.name)?.aws_name())
+/// An object's Mesh, by name alone: also while admission has not seen the new Mesh of that name.
+fn mesh_named<'a>(object: &Object<impl MeshMember>, snapshot: &'a Snapshot) -> Option<&'a Object<Mesh>> {
+    snapshot.mesh(&object.mesh_ref()?.name).map(AsRef::as_ref)
 }
 
 /// Names an object.

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::core::Selector;
-use mesh_api::PortMapping;
+use mesh_api::{Mesh, MeshObject as _, PortMapping};
 
+use super::account;
 use crate::{
     cluster::Object,
     model::{Account, Invalid, Port, Problem, Protocol, Reason},
@@ -55,14 +56,13 @@ pub trait Check {
 /// What is wrong with an object by itself, whatever else there is: admission refuses it for that.
 pub fn check<K: Check>(object: &Object<K>, place: Place<'_>) -> Vec<Problem> {
     let mut problems = Problems::default();
-    if object.unsupported.is_empty() {
-        object.check(place, &mut problems);
-    }
-    // What is beyond this controller makes the rest look wrong, such as a route without a match.
-    for path in &object.unsupported {
-        problems.add(Reason::Unsupported, path, "not supported by this controller");
-    }
+    object.check(place, &mut problems);
     problems.into_vec()
+}
+
+/// What is wrong by itself with an object of a Mesh.
+pub fn check_member<K: Check>(object: &Object<K>, mesh: &Mesh, account: &Account) -> Vec<Problem> {
+    check(object, Place { account: &account::owner(account, mesh), mesh: Some(&mesh.aws_name()) })
 }
 
 /// Notes a selector that does not parse.

@@ -78,7 +78,7 @@ pub struct Membership {
 pub fn registrants(snapshot: &Snapshot) -> Registrants {
     let mut registrants = Registrants::default();
     for node in snapshot.virtual_nodes.iter().filter(|node| node.metadata.deletion_timestamp.is_none()) {
-        let Some(mesh) = super::mesh_name(node, snapshot) else { continue };
+        let Some(mesh) = super::mesh_named(node, snapshot).map(|mesh| mesh.aws_name()) else { continue };
         let namespace = node.namespace().unwrap_or_default();
         let labels = node.spec.pod_selector.as_ref().and_then(|selector| selector.match_labels.as_ref());
         let index = registrants.nodes.len();

@@ -1,9 +1,10 @@
 //! Translates one route of a VirtualRouter, whatever its kind.
 
-use mesh_api::{GrpcRoute, HttpRoute, HttpTimeout, Route, TcpRoute, WeightedTarget};
+use mesh_api::{GrpcRoute, HttpRoute, HttpTimeout, Route, TcpRoute, VirtualNode, WeightedTarget};
 
 use super::{
     problems::{Problems, millis},
+    references::Named,
     retries, route_match,
 };
 use crate::model::{Port, Protocol, Reason, RetryPolicy, RouteMatch, Timeouts};
@@ -113,6 +114,11 @@ pub fn translate(kind: RouteKind<'_>, path: &str, problems: &mut Problems) -> Op
     Some(Translated { route_match: route_match?, retry_policy: retry_policy?, timeouts })
 }
 
+/// How a target names its VirtualNode.
+pub fn node_of(target: &WeightedTarget) -> Named<'_> {
+    Named { reference: target.virtual_node_ref.as_ref(), arn: target.virtual_node_arn.as_deref() }
+}
+
 /// Notes what makes no sense in a route of a router with these listeners.
 pub fn check(route: &Route, listeners: &[Port], path: &str, problems: &mut Problems) {
     let Some(kind) = RouteKind::of(route) else {
@@ -132,8 +138,8 @@ pub fn check(route: &Route, listeners: &[Port], path: &str, problems: &mut Probl
     }
     let path = format!("{path}.action.weightedTargets");
     let targets = kind.targets();
-    for (index, _) in targets.iter().enumerate().filter(|(_, target)| target.virtual_node_ref.is_none()) {
-        problems.invalid(format!("{path}[{index}]"), "virtualNodeRef is missing");
+    for (index, target) in targets.iter().enumerate() {
+        node_of(target).check::<VirtualNode>(&format!("{path}[{index}]"), problems);
     }
     if targets.iter().all(|target| target.weight == 0) {
         problems.add(Reason::NoWeight, path, "the weights add up to 0");

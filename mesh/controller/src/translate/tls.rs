@@ -1,7 +1,7 @@
 //! Translates TLS of listeners and client policies.
 
 use mesh_api::{
-    ClientCertificate, ClientPolicyTls, ClientTrust, ClientValidation, ListenerCertificate, ListenerValidation,
+    ClientCertificate, ClientPolicyTls, ClientValidation, ListenerCertificate, ListenerValidation,
     SubjectAlternativeNames, TlsMode,
 };
 
@@ -26,7 +26,6 @@ pub fn listener(
         None => certificate(ClientCertificate { file, sds }, &format!("{path}.certificate"), problems),
     };
     let validation = given.validation.clone().map(|ListenerValidation { subject_alternative_names, trust }| {
-        let trust = ClientTrust { acm: None, file: trust.file, sds: trust.sds };
         validation(trust, subject_alternative_names, &format!("{path}.validation"), problems)
     });
     Some(Some(ListenerTls {
@@ -87,7 +86,7 @@ fn certificate(
 }
 
 fn validation(
-    ClientTrust { acm, file, sds }: ClientTrust,
+    mesh_api::Trust { acm, file, sds }: mesh_api::Trust,
     names: Option<SubjectAlternativeNames>,
     path: &str,
     problems: &mut Problems,

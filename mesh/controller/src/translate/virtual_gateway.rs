@@ -6,7 +6,7 @@ use mesh_api::{GatewayRoute, MeshObject as _, VirtualGateway, arn::MeshResource}
 
 use super::{
     Context, Report, Translated, account, gateway_route, listener, logging,
-    problems::{Check, Place, Problems, check, selector},
+    problems::{Check, Place, Problems, check_member, selector},
     tls,
     virtual_service::Services,
 };
@@ -39,7 +39,7 @@ impl Check for VirtualGateway {
 /// The gateway; `None` while its mesh is not known.
 pub fn translate(gateway: &Object<VirtualGateway>, services: &Services, context: Context<'_>) -> Option<Translated> {
     let name = WorkloadName {
-        mesh: super::mesh_name(gateway, context.snapshot)?,
+        mesh: super::mesh_named(gateway, context.snapshot)?.aws_name(),
         kind: WorkloadKind::VirtualGateway,
         name: gateway.aws_name(),
     };
@@ -80,12 +80,12 @@ fn routes_of<'a>(
 pub fn report(gateway: &Object<VirtualGateway>, context: Context<'_>) -> Report {
     let Context { snapshot, account, .. } = context;
     let mesh = match super::mesh_of(gateway, snapshot) {
-        Ok(mesh) => mesh.aws_name(),
+        Ok(mesh) => mesh,
         Err(problem) => return Report { problems: vec![problem], ..Report::default() },
     };
     Report {
-        arn: Some(account::arn(account, &mesh, MeshResource::VirtualGateway(gateway.aws_name()))),
-        problems: check(gateway, Place { account, mesh: Some(&mesh) }),
+        arn: Some(account::arn(account, mesh, MeshResource::VirtualGateway(gateway.aws_name()))),
+        problems: check_member(gateway, mesh, account),
         ..Report::default()
     }
 }

@@ -9,13 +9,13 @@ use mesh_api::{
 };
 
 use super::{
-    Context, Report, Translated, account, backend_group, listener, logging,
-    problems::{Check, Place, Problems, check, listeners, port, selector},
+    Context, Report, Translated, account, backend_group, listener, logging, mesh,
+    problems::{Check, Place, Problems, check_member, listeners, port, selector},
     published, references, tls,
     virtual_service::{self, Service, Services},
 };
 use crate::{
-    cluster::Object,
+    cluster::{Object, Snapshot},
     model::{
         self, CloudMapDiscovery, Discovery, DnsDiscovery, Egress, HealthCheck, HealthCheckProtocol, Port, Proxy,
         Published, Reason, ServiceKey, TcpBackend, Upstream, VirtualServiceKey, Workload, WorkloadKind, WorkloadName,
@@ -141,7 +141,12 @@ pub fn translate(node: &Object<VirtualNode>, services: &Services, context: Conte
 /// A VirtualNode as its callers see it, with its key in a [`Routing`](model::Routing): as it listens on the port that
 /// they ask for, else on the port that they use themselves, else on the first. One without a listener is called on the
 /// port that the caller uses.
-pub fn upstream(node: &Object<VirtualNode>, asked: Option<u16>, caller: Port) -> (String, Upstream) {
+pub fn upstream(
+    node: &Object<VirtualNode>,
+    asked: Option<u16>,
+    caller: Port,
+    snapshot: &Snapshot,
+) -> (String, Upstream) {
     let listeners = node.spec.listeners.as_deref().unwrap_or_default();
     let on = |port: u16| listeners.iter().find(|listener| listener.port_mapping.port == port);
     let listener = match asked {
@@ -173,7 +178,8 @@ pub fn upstream(node: &Object<VirtualNode>, asked: Option<u16>, caller: Port) ->
         (None, None) => Discovery::None,
     };
     let tls = listener.is_some_and(|listener| tls::is_taken(listener.tls.as_ref()));
-    (key, Upstream { port, discovery, health_check, outlier_detection, tls })
+    let ip_preference = super::mesh_named(node, snapshot).and_then(|mesh| mesh::ip_preference(mesh));
+    (key, Upstream { port, discovery, health_check, outlier_detection, ip_preference, tls })
 }
 
 /// Where in Cloud Map a node's pods are registered.
@@ -195,7 +201,7 @@ fn published_key(node: &VirtualNode, arn: &Arn) -> Option<VirtualServiceKey> {
 pub fn report(node: &Object<VirtualNode>, services: &Services, context: Context<'_>) -> Report {
     let Context { snapshot, account, .. } = context;
     let mesh = match super::mesh_of(node, snapshot) {
-        Ok(mesh) => mesh.aws_name(),
+        Ok(mesh) => mesh,
         Err(problem) => return Report { problems: vec![problem], ..Report::default() },
     };
     let mut problems = Problems::default();
@@ -223,8 +229,8 @@ pub fn report(node: &Object<VirtualNode>, services: &Services, context: Context<
     backend_group::missing(node, snapshot, &mut problems);
     port_conflicts(&backends(node, services, context).by_path, &mut problems);
     Report {
-        arn: Some(account::arn(account, &mesh, MeshResource::VirtualNode(node.aws_name()))),
-        problems: [check(node, Place { account, mesh: Some(&mesh) }), problems.into_vec()].concat(),
+        arn: Some(account::arn(account, mesh, MeshResource::VirtualNode(node.aws_name()))),
+        problems: [check_member(node, mesh, account), problems.into_vec()].concat(),
         ..Report::default()
     }
 }

@@ -3,17 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kube::ResourceExt as _;
-use mesh_api::{MeshObject as _, VirtualRouter, WeightedTarget, arn::MeshResource};
+use mesh_api::{MeshObject as _, VirtualNode, VirtualRouter, WeightedTarget, arn::MeshResource};
 
 use super::{
-    Context, Report, account,
-    problems::{self, Check, Place, Problems, check, port},
-    references,
+    Context, Report, account, object_key,
+    problems::{self, Check, Place, Problems, check_member, port},
     route::{self, RouteKind, Translated},
     virtual_node,
 };
 use crate::{
-    cluster::{Object, Snapshot},
+    cluster::Object,
     model::{self, Discovery, Port, Reason, RoutedListener, Routing, Target, Upstream},
 };
 
@@ -38,18 +37,15 @@ fn ports(router: &VirtualRouter) -> Vec<Port> {
 
 /// Where the requests of a router go; nowhere if it has no listener. A route that cannot be translated is left out, and a
 /// target that does not exist keeps its share, so that no other gets more than its own.
-pub fn routing(router: &Object<VirtualRouter>, snapshot: &Snapshot) -> Option<Routing> {
+pub fn routing(router: &Object<VirtualRouter>, context: Context<'_>) -> Option<Routing> {
     let own = router.namespace().unwrap_or_default();
     let ports = ports(router);
     let mut upstreams = BTreeMap::new();
     let mut target = |target: &WeightedTarget, caller: Port| {
-        let (namespace, name) = references::seen_from(&own, target.virtual_node_ref.as_ref()?);
-        let (key, upstream) = match snapshot.virtual_nodes.get(namespace, name) {
-            Some(node) => virtual_node::upstream(node, target.port, caller),
-            None => {
-                let absent = Upstream::new(caller, Discovery::None);
-                (format!("{name}_{namespace}"), absent)
-            }
+        let named = route::node_of(target);
+        let (key, upstream) = match named.find::<VirtualNode>(&own, context) {
+            Some(node) => virtual_node::upstream(node, target.port, caller, context.snapshot),
+            None => (named.placeholder(&own)?, Upstream::new(caller, Discovery::None)),
         };
         upstreams.insert(key.clone(), upstream);
         Some(Target { upstream: key, weight: target.weight })
@@ -83,7 +79,7 @@ pub fn routing(router: &Object<VirtualRouter>, snapshot: &Snapshot) -> Option<Ro
 pub fn report(router: &Object<VirtualRouter>, context: Context<'_>) -> Report {
     let Context { snapshot, account, .. } = context;
     let mesh = match super::mesh_of(router, snapshot) {
-        Ok(mesh) => mesh.aws_name(),
+        Ok(mesh) => mesh,
         Err(problem) => return Report { problems: vec![problem], ..Report::default() },
     };
     let name = router.aws_name();
@@ -94,29 +90,26 @@ pub fn report(router: &Object<VirtualRouter>, context: Context<'_>) -> Report {
         let targets = kind.targets().iter().enumerate();
         let path = format!("spec.routes[{index}].{}.action.weightedTargets", kind.field());
         for (index, target) in targets {
-            let Some(reference) = &target.virtual_node_ref else { continue };
-            let (namespace, name) = references::seen_from(&own, reference);
-            let path = format!("{path}[{index}]");
-            let Some(node) = snapshot.virtual_nodes.get(namespace, name) else {
-                let path = format!("{path}.virtualNodeRef");
-                references::missing(Reason::TargetNotFound, "virtualnode", (namespace, name), path, &mut problems);
+            let (named, path) = (route::node_of(target), format!("{path}[{index}]"));
+            let Some(node) = named.find::<VirtualNode>(&own, context) else {
+                named.missing::<VirtualNode>(Reason::TargetNotFound, &own, &path, &mut problems);
                 continue;
             };
             let listeners = node.spec.listeners.as_deref().unwrap_or_default();
             let listens = |port: u16| listeners.iter().any(|listener| listener.port_mapping.port == port);
             if let Some(port) = target.port.filter(|port| !listeners.is_empty() && !listens(*port)) {
-                let message = format!("virtualnode {namespace}/{name} has no listener of port {port}");
+                let message = format!("{} has no listener of port {port}", object_key::<VirtualNode>(node));
                 problems.add(Reason::TargetNotFound, format!("{path}.port"), message);
             }
         }
     }
     let routes = router.spec.routes.iter().flatten().map(|route| {
         let resource = MeshResource::Route(name.clone(), route.name.clone());
-        (route.name.clone(), account::arn(account, &mesh, resource))
+        (route.name.clone(), account::arn(account, mesh, resource))
     });
     Report {
-        arn: Some(account::arn(account, &mesh, MeshResource::VirtualRouter(name.clone()))),
+        arn: Some(account::arn(account, mesh, MeshResource::VirtualRouter(name.clone()))),
         routes: routes.collect(),
-        problems: [check(router, Place { account, mesh: Some(&mesh) }), problems.into_vec()].concat(),
+        problems: [check_member(router, mesh, account), problems.into_vec()].concat(),
     }
 }

@@ -7,13 +7,15 @@ use std::{
 
 use kube::ResourceExt as _;
 use mesh_api::{
-    Arn, MeshObject as _, VirtualNode, VirtualRouter, VirtualService, VirtualServiceProvider, arn::MeshResource,
+    Arn, MeshObject as _, VirtualNode, VirtualNodeProvider, VirtualRouter, VirtualRouterProvider, VirtualService,
+    VirtualServiceProvider, arn::MeshResource,
 };
 
 use super::{
     Context, Publication, Report, account, object_key,
-    problems::{Check, Place, Problems, check, port},
-    references, virtual_node, virtual_router,
+    problems::{Check, Place, Problems, check_member, port},
+    references::Named,
+    virtual_node, virtual_router,
 };
 use crate::{
     cluster::{Object, Snapshot},
@@ -24,16 +26,11 @@ impl Check for VirtualService {
     fn check(&self, _: Place<'_>, problems: &mut Problems) {
         let Some(provider) = &self.spec.provider else { return };
         match (&provider.virtual_node, &provider.virtual_router) {
-            (Some(node), None) if node.virtual_node_ref.is_none() => {
-                problems.invalid("spec.provider.virtualNode", "virtualNodeRef is missing");
-            }
-            (None, Some(router)) if router.virtual_router_ref.is_none() => {
-                problems.invalid("spec.provider.virtualRouter", "virtualRouterRef is missing");
-            }
+            (Some(node), None) => node_of(node).check::<VirtualNode>("spec.provider.virtualNode", problems),
+            (None, Some(router)) => router_of(router).check::<VirtualRouter>("spec.provider.virtualRouter", problems),
             (Some(_), Some(_)) | (None, None) => {
                 problems.invalid("spec.provider", "needs one of virtualNode and virtualRouter");
             }
-            _ => {}
         }
     }
 }
@@ -76,14 +73,15 @@ impl Services {
 }
 
 /// Translates all of them.
-pub fn translate(Context { snapshot, account, .. }: Context<'_>) -> Services {
+pub fn translate(context: Context<'_>) -> Services {
+    let Context { snapshot, account, .. } = context;
     let mut services = Services::default();
     let mut oldest_first: Vec<_> = snapshot.virtual_services.iter().collect();
     oldest_first.sort_by_key(|service| service.metadata.creation_timestamp.as_ref().map(|time| time.0));
     for service in oldest_first {
-        let Some(mesh) = super::mesh_name(service, snapshot) else { continue };
+        let Some(mesh) = super::mesh_named(service, snapshot) else { continue };
         let host = service.aws_name();
-        let arn = account::arn(account, &mesh, MeshResource::VirtualService(host.clone()));
+        let arn = account::arn(account, mesh, MeshResource::VirtualService(host.clone()));
         let name = (service.namespace().unwrap_or_default(), service.name_any());
         let mut stays = service.metadata.deletion_timestamp.is_none();
         let mut rival = None;
@@ -93,8 +91,8 @@ pub fn translate(Context { snapshot, account, .. }: Context<'_>) -> Services {
                 (stays, rival) = (false, Some(format!("virtualservice {}/{}", first.0, first.1)));
             }
         }
-        let routing = routing(service, snapshot).map(Arc::new);
-        let backend = backend(mesh, host, routing, snapshot);
+        let routing = routing(service, context).map(Arc::new);
+        let backend = backend(mesh.aws_name(), host, routing, snapshot);
         services.by_name.insert(name, Service { arn, backend, stays, rival });
     }
     services
@@ -112,23 +110,29 @@ pub fn publications(services: &Services) -> Vec<Publication> {
 }
 
 /// Where the requests of a VirtualService go.
-fn routing(service: &VirtualService, snapshot: &Snapshot) -> Option<Routing> {
+fn routing(service: &VirtualService, context: Context<'_>) -> Option<Routing> {
     let own = service.namespace().unwrap_or_default();
     let VirtualServiceProvider { virtual_node, virtual_router } = service.spec.provider.as_ref()?;
-    if let Some(reference) = virtual_node.as_ref().and_then(|provider| provider.virtual_node_ref.as_ref()) {
-        let (namespace, name) = references::seen_from(&own, reference);
-        return to_node(snapshot.virtual_nodes.get(namespace, name)?);
+    if let Some(node) = virtual_node {
+        return to_node(node_of(node).find(&own, context)?, context.snapshot);
     }
-    let (namespace, name) = references::seen_from(&own, virtual_router.as_ref()?.virtual_router_ref.as_ref()?);
-    virtual_router::routing(snapshot.virtual_routers.get(namespace, name)?, snapshot)
+    virtual_router::routing(router_of(virtual_router.as_ref()?).find(&own, context)?, context)
+}
+
+fn node_of(provider: &VirtualNodeProvider) -> Named<'_> {
+    Named { reference: provider.virtual_node_ref.as_ref(), arn: provider.virtual_node_arn.as_deref() }
+}
+
+fn router_of(provider: &VirtualRouterProvider) -> Named<'_> {
+    Named { reference: provider.virtual_router_ref.as_ref(), arn: provider.virtual_router_arn.as_deref() }
 }
 
 /// Each port of a node goes to that port of it; nowhere if it has no listener.
-fn to_node(node: &Object<VirtualNode>) -> Option<Routing> {
+fn to_node(node: &Object<VirtualNode>, snapshot: &Snapshot) -> Option<Routing> {
     let mut upstreams = BTreeMap::new();
     let listeners = node.spec.listeners.iter().flatten().map(|listener| {
         let port = port(listener.port_mapping);
-        let (key, upstream) = virtual_node::upstream(node, Some(port.port), port);
+        let (key, upstream) = virtual_node::upstream(node, Some(port.port), port, snapshot);
         upstreams.insert(key.clone(), upstream);
         let targets = vec![Target { upstream: key, weight: 1 }];
         RoutedListener { port, routes: vec![Route::of_everything(node.aws_name(), targets)] }
@@ -155,32 +159,30 @@ pub fn report(
 ) -> Report {
     let Context { snapshot, account, .. } = context;
     let mesh = match super::mesh_of(service, snapshot) {
-        Ok(mesh) => mesh.aws_name(),
+        Ok(mesh) => mesh,
         Err(problem) => return Report { problems: vec![problem], ..Report::default() },
     };
     let mut problems = Problems::default();
     let own = service.namespace().unwrap_or_default();
     let VirtualServiceProvider { virtual_node, virtual_router } = service.spec.provider.clone().unwrap_or_default();
-    if let Some(reference) = virtual_node.and_then(|node| node.virtual_node_ref) {
-        let node = references::seen_from(&own, &reference);
-        if snapshot.virtual_nodes.get(node.0, node.1).is_none() {
-            let path = "spec.provider.virtualNode.virtualNodeRef".to_owned();
-            references::missing(Reason::ProviderNotFound, "virtualnode", node, path, &mut problems);
+    if let Some(node) = &virtual_node {
+        let node = node_of(node);
+        if node.find::<VirtualNode>(&own, context).is_none() {
+            let path = "spec.provider.virtualNode";
+            node.missing::<VirtualNode>(Reason::ProviderNotFound, &own, path, &mut problems);
         }
-    } else if let Some(reference) = virtual_router.and_then(|router| router.virtual_router_ref) {
-        let (namespace, name) = references::seen_from(&own, &reference);
-        let path = "spec.provider.virtualRouter.virtualRouterRef".to_owned();
-        match snapshot.virtual_routers.get(namespace, name) {
-            None => {
-                references::missing(Reason::ProviderNotFound, "virtualrouter", (namespace, name), path, &mut problems)
-            }
+    } else if let Some(router) = &virtual_router {
+        let (named, path) = (router_of(router), "spec.provider.virtualRouter");
+        match named.find::<VirtualRouter>(&own, context) {
+            None => named.missing::<VirtualRouter>(Reason::ProviderNotFound, &own, path, &mut problems),
             Some(router) => {
-                let report = reports.get(&object_key::<VirtualRouter>(router));
-                let found = report.into_iter().flat_map(|report| &report.problems);
+                let key = object_key::<VirtualRouter>(router);
+                let found = reports.get(&key).into_iter().flat_map(|report| &report.problems);
                 let found: Vec<_> = found.map(ToString::to_string).collect();
                 if !found.is_empty() {
-                    let message = format!("virtualrouter {namespace}/{name}: {}", found.join("; "));
-                    problems.add(Reason::ProviderNotActive, path, message);
+                    let field = if named.reference.is_some() { "virtualRouterRef" } else { "virtualRouterARN" };
+                    let message = format!("{key}: {}", found.join("; "));
+                    problems.add(Reason::ProviderNotActive, format!("{path}.{field}"), message);
                 }
             }
         }
@@ -191,8 +193,8 @@ pub fn report(
         problems.add(Reason::HostConflict, "spec.awsName", message);
     }
     Report {
-        arn: Some(account::arn(account, &mesh, MeshResource::VirtualService(service.aws_name()))),
-        problems: [check(service, Place { account, mesh: Some(&mesh) }), problems.into_vec()].concat(),
+        arn: Some(account::arn(account, mesh, MeshResource::VirtualService(service.aws_name()))),
+        problems: [check_member(service, mesh, account), problems.into_vec()].concat(),
         ..Report::default()
     }
 }

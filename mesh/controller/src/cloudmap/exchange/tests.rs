@@ -1,8 +1,8 @@
 use super::*;
 use crate::model::{
     CloudMapDiscovery, Discovery, DnsDiscovery, HeaderMatch, HeaderName, HealthCheck, HealthCheckProtocol,
-    OutlierDetection, PathMatch, Port, Protocol, QueryMatch, Regex, RetryOn, RetryPolicy, Route, RouteMatch,
-    RoutedListener, Scheme, Target, Timeouts, Upstream, ValueMatch,
+    IpPreference, OutlierDetection, PathMatch, Port, Protocol, QueryMatch, Regex, RetryOn, RetryPolicy, Route,
+    RouteMatch, RoutedListener, Scheme, Target, Timeouts, Upstream, ValueMatch,
 };
 use ::tests::hostile::spoiled_text;
 use proptest::{collection, option, prelude::*, sample::Index};
@@ -107,14 +107,16 @@ fn upstream() -> impl Strategy<Value = Upstream> {
     });
     let dns =
         (TEXT, any::<bool>()).prop_map(|(hostname, endpoints)| Discovery::Dns(DnsDiscovery { hostname, endpoints }));
-    let policies = (option::of(health_check()), option::of(outlier_detection()), any::<bool>());
+    let preference = option::of(prop_oneof![Just(IpPreference::V4Only), Just(IpPreference::V6Only)]);
+    let policies = (option::of(health_check()), option::of(outlier_detection()), preference, any::<bool>());
     (port(), prop_oneof![Just(Discovery::None), cloud_map, dns], policies).prop_map(
-        |(port, discovery, (health_check, outlier_detection, tls))| Upstream {
+        |(port, discovery, (health_check, outlier_detection, ip_preference, tls))| Upstream {
             port,
             discovery,
             health_check,
             outlier_detection,
             tls,
+            ip_preference,
         },
     )
 }
@@ -355,7 +357,11 @@ fn a_document_that_needs_a_newer_controller_is_not_understood() {
     for (key, value, expected) in [
         (VERSION, "2", "what cluster b publishes is of version 2, which needs a newer controller here"),
         (VERSION, "x", "what cluster b publishes is of version x, which needs a newer controller here"),
-        (REQUIRES, "webtransport, quic", "what cluster b publishes requires webtransport, quic, which needs a newer controller here"),
+        (
+            REQUIRES,
+            "webtransport, quic",
+            "what cluster b publishes requires webtransport, quic, which needs a newer controller here",
+        ),
     ] {
         let mut both = old();
         both.extend(with(published_at(&arn, "b", &small(2), 1), key, value));

@@ -10,8 +10,9 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    self, CloudMapDiscovery, DnsDiscovery, HeaderName, HealthCheckProtocol, Invalid, PathMatch, QueryMatch, Regex,
-    RetryOn, RouteMatch, RoutedListener, Routing, Scheme, ServiceKey, Timeouts, Upstream, ValueMatch,
+    self, CloudMapDiscovery, DnsDiscovery, HeaderName, HealthCheckProtocol, Invalid, IpPreference, PathMatch,
+    QueryMatch, Regex, RetryOn, RouteMatch, RoutedListener, Routing, Scheme, ServiceKey, Timeouts, Upstream,
+    ValueMatch,
 };
 
 /// The largest weight of a target.
@@ -266,6 +267,8 @@ struct Node {
     /// Whether its listener takes TLS.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     tls: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ip_preference: Option<IpPreference>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -465,6 +468,7 @@ fn upstream(given: Node, path: &str) -> Result<Upstream, String> {
         health_check,
         outlier_detection: at(format!("{path}.outlierDetection"), outlier_detection)?,
         tls: given.tls,
+        ip_preference: given.ip_preference,
     })
 }
 
@@ -645,7 +649,8 @@ impl From<&Upstream> for Node {
         let health_check = upstream.health_check.as_ref().map(HealthCheck::from);
         let outlier_detection = upstream.outlier_detection.map(OutlierDetection::from);
         let tls = upstream.tls;
-        Self { port, protocol: protocol.into(), discovery, dns, health_check, outlier_detection, tls }
+        let ip_preference = upstream.ip_preference;
+        Self { port, protocol: protocol.into(), discovery, dns, health_check, outlier_detection, ip_preference, tls }
     }
 }
 
