@@ -139,6 +139,7 @@ pub(super) fn mount(
     if let Some(socket) = sds(overrides, sidecar) {
         mounts.folder_of(socket);
     }
+    mounts.tmp();
     Ok(mounts.into_parts(volumes))
 }
 
@@ -341,9 +342,10 @@ mod tests {
                 mount("ca", "/certs/ca"),
                 mount("data", "/data"),
                 mount("appmesh-sds-socket-volume", "/run/spire/sockets"),
+                { "name": "appmesh-envoy-tmp", "mountPath": "/tmp" },
             ])
         );
-        assert_eq!(names(&pod, "volumes"), ["appmesh-token", "ca", "appmesh-sds-socket-volume"]);
+        assert_eq!(names(&pod, "volumes"), ["appmesh-token", "ca", "appmesh-sds-socket-volume", "appmesh-envoy-tmp"]);
         let bootstrap: Value = serde_json::from_str(envoy["args"][1].as_str().unwrap()).unwrap();
         let cluster = &bootstrap["static_resources"]["clusters"][1];
         assert_eq!(cluster["name"], SDS_CLUSTER);
@@ -354,8 +356,8 @@ mod tests {
     #[test]
     fn the_chart_enables_sds_and_a_pod_disables_it() {
         for (annotations, expected) in [
-            (json!({}), &["appmesh-token", "appmesh-sds-socket-volume"][..]),
-            (json!({ "appmesh.k8s.aws/sds": "disabled" }), &["appmesh-token"]),
+            (json!({}), &["appmesh-token", "appmesh-sds-socket-volume", "appmesh-envoy-tmp"][..]),
+            (json!({ "appmesh.k8s.aws/sds": "disabled" }), &["appmesh-token", "appmesh-envoy-tmp"]),
         ] {
             let sidecar = sidecar(&["--sds-enabled", "true", "--sds-uds-path", "/tmp/agent/public/api.sock"]);
             let pod = inject(&front(annotations), "k8multi", &snapshot("enabled"), &sidecar, "").unwrap().unwrap().pod;
@@ -447,7 +449,7 @@ mod tests {
         before["spec"]["securityContext"] = json!({ "fsGroup": 7, "runAsUser": 8 });
         let after = inject(&before, "k8multi", &snapshot("enabled"), &sidecar(&[]), "").unwrap().unwrap().pod;
         assert_eq!(names(&after, "initContainers"), ["first", "proxyinit", "envoy"]);
-        assert_eq!(names(&after, "volumes"), ["data", "appmesh-token"]);
+        assert_eq!(names(&after, "volumes"), ["data", "appmesh-token", "appmesh-envoy-tmp"]);
         assert_eq!(after["spec"]["securityContext"], before["spec"]["securityContext"]);
         assert_eq!(inject(&after, "k8multi", &snapshot("enabled"), &sidecar(&[]), "").unwrap(), None, "once is enough");
     }

@@ -9,6 +9,8 @@ use super::annotations::Mount;
 use crate::envoy::bootstrap::{AUDIENCE, TOKEN_FOLDER};
 
 const TOKEN_VOLUME: &str = "appmesh-token";
+const TMP_VOLUME: &str = "appmesh-envoy-tmp";
+const TMP_FOLDER: &str = "/tmp";
 const SDS_VOLUME: &str = "appmesh-sds-socket-volume";
 /// Seconds; the kubelet replaces the token when 80 % have passed.
 const TOKEN_LIFE: u32 = 3600;
@@ -78,6 +80,14 @@ impl Mounts {
             }
         };
         self.push(&volume, folder);
+    }
+
+    /// Mounts an empty folder for access logs that go to a file: nothing else is writable in Envoy's container.
+    pub fn tmp(&mut self) {
+        if !self.mounted(TMP_FOLDER) {
+            self.volumes.push(json!({ "name": TMP_VOLUME, "emptyDir": {} }));
+            self.mounts.push(json!({ "name": TMP_VOLUME, "mountPath": TMP_FOLDER }));
+        }
     }
 
     /// Gives the pod its volumes, and returns Envoy's mounts of them.

@@ -43,7 +43,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Names the clusters of upstreams. Two backends, one of this cluster and one of another, may describe the same
 /// VirtualNode differently, and two client policies may call it differently; then each has a cluster of its own.
 #[derive(Default)]
-pub struct Names<'a>(BTreeMap<(&'a str, &'a str), Vec<(&'a Upstream, Option<UpstreamTls>)>>);
+pub struct Names<'a>(BTreeMap<(&'a str, &'a str), Vec<Called<'a>>>);
+
+/// An upstream as it is called.
+type Called<'a> = (&'a Upstream, Option<UpstreamTls>);
 
 impl<'a> Names<'a> {
     /// Names an upstream of a backend, `name` being its key in the routing.
