@@ -117,12 +117,15 @@ fn resources(
         let list = |resources: &Resources| -> anyhow::Result<Value> {
             resources.values().map(|resource| descriptors.json(&resource.body)).collect()
         };
-        let of_workload = json!({
+        let mut of_workload = json!({
             "clusters": list(&configuration.clusters)?,
             "endpoints": list(&endpoints.collect())?,
             "listeners": list(&configuration.listeners)?,
             "routes": list(&configuration.routes)?,
         });
+        if !configuration.secrets.is_empty() {
+            of_workload["secrets"] = list(&configuration.secrets)?;
+        }
         printed.insert(name.to_string(), of_workload);
     }
     if printed.is_empty() && !only.is_empty() {

@@ -604,6 +604,7 @@ fn snapshot() -> Snapshot {
         endpoints: endpoints.collect(),
         clusters: configuration.clusters,
         listeners: configuration.listeners,
+        secrets: configuration.secrets,
         routes: configuration.routes,
         changed: std::time::Instant::now(),
     }

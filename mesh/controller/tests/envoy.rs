@@ -175,6 +175,7 @@ fn snapshot_of(proxy: &Proxy, instances: &[(&str, u8)]) -> Snapshot {
         clusters: configuration.clusters,
         endpoints: endpoints.collect(),
         listeners: configuration.listeners,
+        secrets: configuration.secrets,
         routes: configuration.routes,
         changed: std::time::Instant::now(),
     }

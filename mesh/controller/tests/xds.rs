@@ -111,7 +111,7 @@ async fn client(
         let named = match kind {
             Kind::Cluster => Some((Kind::Endpoint, "red")),
             Kind::Listener => Some((Kind::Route, "routes")),
-            Kind::Endpoint | Kind::Route => None,
+            Kind::Secret | Kind::Endpoint | Kind::Route => None,
         };
         if let Some((kind, name)) = named {
             sender.send(ask(kind, &[name], "")).await.unwrap();

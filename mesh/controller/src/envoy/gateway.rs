@@ -25,6 +25,7 @@ use super::{
     proto::{ads, network_filter, yes},
     route,
     route_match::{self, header_is, regex},
+    tls,
 };
 use crate::model::{self, ConnectionPool, Gateway, GatewayRoute, HostMatch, Routing};
 
@@ -35,9 +36,11 @@ pub fn encode(gateway: &Gateway, settings: Settings) -> Configuration {
     for target in gateway.routes.iter().map(|route| &route.target).filter(|target| target.refusal.is_none()) {
         for (node, upstream) in target.routing.iter().flat_map(|routing| &routing.upstreams) {
             let name = names.add(target, node, upstream);
+            let tls = target.tls(upstream);
+            configuration.secrets.extend(tls.iter().flat_map(tls::secrets_of_upstream));
             let cluster = Cluster {
                 circuit_breakers: cluster::limits(limits(gateway)),
-                ..cluster::upstream(&name, upstream, target.tls(upstream).as_ref())
+                ..cluster::upstream(&name, upstream, tls.as_ref())
             };
             configuration.clusters.extend([Resource::new(&name, &cluster)]);
             if cluster::is_eds(upstream) {
@@ -45,6 +48,7 @@ pub fn encode(gateway: &Gateway, settings: Settings) -> Configuration {
             }
         }
     }
+    configuration.secrets.extend(tls::secrets_of_listeners(&gateway.listeners));
     for listener in &gateway.listeners {
         let encoded = encode_listener(gateway, settings, listener);
         configuration.listeners.extend([Resource::new(&encoded.name, &encoded)]);

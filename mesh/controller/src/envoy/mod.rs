@@ -55,6 +55,8 @@ pub const HOST_IP_VARIABLE: &str = "APPMESH_HOST_IP";
 /// The configuration of a workload's Envoys, but for the endpoints.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Configuration {
+    /// SDS: the certificates and authorities in files of Envoy's container.
+    pub secrets: Resources,
     /// CDS
     pub clusters: Resources,
     /// LDS
@@ -98,13 +100,16 @@ fn sidecar(workload: &Workload, settings: Settings) -> Configuration {
     for backend in workload.backends.iter().filter(|backend| backend.refusal.is_none()) {
         for (node, upstream) in backend.routing.iter().flat_map(|routing| &routing.upstreams) {
             let name = names.add(backend, node, upstream);
-            clusters.push(cluster::upstream(&name, upstream, backend.tls(upstream).as_ref()));
+            let tls = backend.tls(upstream);
+            configuration.secrets.extend(tls.iter().flat_map(tls::secrets_of_upstream));
+            clusters.push(cluster::upstream(&name, upstream, tls.as_ref()));
             if cluster::is_eds(upstream) {
                 configuration.upstreams.insert(name, upstream.clone());
             }
         }
     }
     configuration.clusters = clusters.iter().map(|cluster| Resource::new(&cluster.name, cluster)).collect();
+    configuration.secrets.extend(tls::secrets_of_listeners(&workload.listeners));
     let egress = listener::egress(workload, &names, settings);
     let listeners: Vec<_> = listener::ingress(workload, settings).into_iter().chain([egress]).collect();
     configuration.listeners = listeners.iter().map(|listener| Resource::new(&listener.name, listener)).collect();

@@ -1,8 +1,10 @@
 //! Encodes TLS: what a listener shows and demands, and what a caller does.
 
+use std::{path::Path, sync::Arc};
+
 use envoy_types::pb::envoy::{
     config::core::v3::{
-        ApiConfigSource, ApiVersion, ConfigSource, DataSource, GrpcService, TransportSocket,
+        ApiConfigSource, ApiVersion, ConfigSource, DataSource, GrpcService, TransportSocket, WatchedDirectory,
         api_config_source::ApiType,
         config_source::ConfigSourceSpecifier,
         data_source::Specifier,
@@ -10,9 +12,10 @@ use envoy_types::pb::envoy::{
         transport_socket,
     },
     extensions::transport_sockets::tls::v3::{
-        CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, SdsSecretConfig, SubjectAltNameMatcher,
-        TlsCertificate, UpstreamTlsContext,
+        CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, SdsSecretConfig, Secret,
+        SubjectAltNameMatcher, TlsCertificate, UpstreamTlsContext,
         common_tls_context::{CombinedCertificateValidationContext, ValidationContextType},
+        secret,
         subject_alt_name_matcher::SanType,
     },
     r#type::matcher::v3::string_matcher::MatchPattern,
@@ -20,10 +23,11 @@ use envoy_types::pb::envoy::{
 use prost::{Message, Name};
 
 use super::{
+    Resource,
     bootstrap::SDS_CLUSTER,
-    proto::{any, text, yes},
+    proto::{ads, any, text, yes},
 };
-use crate::model::{Certificate, ListenerTls, Protocol, Trust, UpstreamTls, Validation};
+use crate::model::{Certificate, Listener, ListenerTls, Protocol, Trust, UpstreamTls, Validation};
 
 /// Encodes TLS as a listener takes it.
 pub fn downstream(tls: &ListenerTls, protocol: Protocol) -> TransportSocket {
@@ -56,38 +60,104 @@ fn socket<M: Message + Name>(context: &M) -> TransportSocket {
 }
 
 fn common(certificate: Option<&Certificate>, validation: Option<&Validation>) -> CommonTlsContext {
-    let mut context = CommonTlsContext::default();
-    match certificate {
-        None => {}
-        Some(Certificate::File { certificate_chain, private_key }) => {
-            context.tls_certificates = vec![TlsCertificate {
-                certificate_chain: file(certificate_chain),
-                private_key: file(private_key),
-                ..TlsCertificate::default()
-            }];
-        }
-        Some(Certificate::Sds(name)) => context.tls_certificate_sds_secret_configs = vec![secret(name)],
+    CommonTlsContext {
+        tls_certificate_sds_secret_configs: certificate
+            .map(|certificate| certificate_reference(certificate))
+            .into_iter()
+            .collect(),
+        validation_context_type: validation.map(|Validation { trust, names }| {
+            let by_name = CertificateValidationContext {
+                match_typed_subject_alt_names: names.iter().map(|name| subject_alt_name(name)).collect(),
+                ..CertificateValidationContext::default()
+            };
+            ValidationContextType::CombinedValidationContext(CombinedCertificateValidationContext {
+                default_validation_context: Some(by_name),
+                validation_context_sds_secret_config: Some(trust_reference(trust)),
+                ..CombinedCertificateValidationContext::default()
+            })
+        }),
+        ..CommonTlsContext::default()
     }
-    context.validation_context_type = validation.map(|Validation { trust, names }| {
-        let by_name = CertificateValidationContext {
-            match_typed_subject_alt_names: names.iter().map(|name| subject_alt_name(name)).collect(),
-            ..CertificateValidationContext::default()
-        };
-        match trust {
-            Trust::File(path) => ValidationContextType::ValidationContext(CertificateValidationContext {
-                trusted_ca: file(path),
-                ..by_name
-            }),
-            Trust::Sds(name) => {
-                ValidationContextType::CombinedValidationContext(CombinedCertificateValidationContext {
-                    default_validation_context: Some(by_name),
-                    validation_context_sds_secret_config: Some(secret(name)),
-                    ..CombinedCertificateValidationContext::default()
-                })
-            }
+}
+
+fn certificate_reference(certificate: &Certificate) -> SdsSecretConfig {
+    match certificate {
+        Certificate::File { certificate_chain, private_key } => {
+            from_files(certificate_name(certificate_chain, private_key))
+        }
+        Certificate::Sds(name) => from_socket(name),
+    }
+}
+
+fn trust_reference(trust: &Trust) -> SdsSecretConfig {
+    match trust {
+        Trust::File(path) => from_files(trust_name(path)),
+        Trust::Sds(name) => from_socket(name),
+    }
+}
+
+fn certificate_name(certificate_chain: &str, private_key: &str) -> String {
+    format!("certificate {certificate_chain} {private_key}")
+}
+
+fn trust_name(path: &str) -> String {
+    format!("trust {path}")
+}
+
+/// Encodes the secrets in files that listeners show and demand.
+pub fn secrets_of_listeners(listeners: &[Listener]) -> impl Iterator<Item = (String, Arc<Resource>)> {
+    let tls = listeners.iter().filter_map(|listener| listener.tls.as_ref());
+    tls.flat_map(|tls| secrets(Some(&tls.certificate), tls.validation.as_ref()))
+}
+
+/// Encodes the secrets in files that an upstream is called with.
+pub fn secrets_of_upstream(tls: &UpstreamTls) -> impl Iterator<Item = (String, Arc<Resource>)> + use<> {
+    secrets(tls.certificate.as_ref(), tls.validation.as_ref())
+}
+
+/// Files are secrets too, for Envoy reads again those that change, such as renewed certificates. And while it cannot read
+/// them it lets no connection through, where it would reject a listener or cluster that names them and keep the one from
+/// before, which may speak plaintext.
+fn secrets(
+    certificate: Option<&Certificate>,
+    validation: Option<&Validation>,
+) -> impl Iterator<Item = (String, Arc<Resource>)> + use<> {
+    let certificate = certificate.and_then(|certificate| match certificate {
+        Certificate::Sds(_) => None,
+        Certificate::File { certificate_chain, private_key } => {
+            let name = certificate_name(certificate_chain, private_key);
+            Some((
+                name,
+                secret::Type::TlsCertificate(TlsCertificate {
+                    certificate_chain: file(certificate_chain),
+                    private_key: file(private_key),
+                    watched_directory: folder(certificate_chain),
+                    ..TlsCertificate::default()
+                }),
+            ))
         }
     });
-    context
+    let trust = validation.and_then(|validation| match &validation.trust {
+        Trust::Sds(_) => None,
+        Trust::File(path) => Some((
+            trust_name(path),
+            secret::Type::ValidationContext(CertificateValidationContext {
+                trusted_ca: file(path),
+                watched_directory: folder(path),
+                ..CertificateValidationContext::default()
+            }),
+        )),
+    });
+    let encode = |(name, content): (String, secret::Type)| {
+        Resource::new(&name, &Secret { name: name.clone(), r#type: Some(content) })
+    };
+    certificate.into_iter().chain(trust).map(encode)
+}
+
+/// The folder of a file: what Kubernetes renews in a mounted volume is moved there.
+fn folder(path: &str) -> Option<WatchedDirectory> {
+    let folder = Path::new(path).parent()?.to_str()?;
+    Some(WatchedDirectory { path: folder.to_owned(), ..WatchedDirectory::default() })
 }
 
 /// A URI or a host name, which a wildcard in the certificate fits too.
@@ -104,8 +174,15 @@ fn file(path: &str) -> Option<DataSource> {
     Some(DataSource { specifier: Some(Specifier::Filename(path.to_owned())), ..DataSource::default() })
 }
 
+/// A secret that the controller sends, whose content is in files.
+fn from_files(name: String) -> SdsSecretConfig {
+    // Envoy's default timeout: a listener that waits for its secret longer is in force without it, and lets nothing through.
+    let source = ads().map(|source| ConfigSource { initial_fetch_timeout: None, ..source });
+    SdsSecretConfig { name, sds_config: source }
+}
+
 /// A secret that comes by the socket of the bootstrap.
-fn secret(name: &str) -> SdsSecretConfig {
+fn from_socket(name: &str) -> SdsSecretConfig {
     let cluster = EnvoyGrpc { cluster_name: SDS_CLUSTER.to_owned(), ..EnvoyGrpc::default() };
     let service = GrpcService { target_specifier: Some(TargetSpecifier::EnvoyGrpc(cluster)), ..GrpcService::default() };
     let source = ApiConfigSource {

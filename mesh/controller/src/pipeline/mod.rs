@@ -359,6 +359,7 @@ impl Pipeline {
                 })
                 .collect();
             let snapshot = Snapshot {
+                secrets: configuration.secrets.clone(),
                 clusters: configuration.clusters.clone(),
                 endpoints,
                 listeners: configuration.listeners.clone(),

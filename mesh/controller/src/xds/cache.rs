@@ -10,7 +10,10 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 
-use super::{auth::Caller, session::Kind};
+use super::{
+    auth::Caller,
+    session::{KINDS, Kind},
+};
 use crate::{envoy::Resources, model::WorkloadName};
 
 /// What one workload's Envoys are to have now.
@@ -19,6 +22,8 @@ use crate::{envoy::Resources, model::WorkloadName};
 /// empty assignment, each route configuration that a listener names is there, and no other.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
+    /// SDS
+    pub secrets: Resources,
     /// CDS
     pub clusters: Resources,
     /// EDS, by cluster
@@ -35,6 +40,7 @@ impl Snapshot {
     /// The resources of a kind.
     pub fn of(&self, kind: Kind) -> &Resources {
         match kind {
+            Kind::Secret => &self.secrets,
             Kind::Cluster => &self.clusters,
             Kind::Endpoint => &self.endpoints,
             Kind::Listener => &self.listeners,
@@ -46,6 +52,7 @@ impl Snapshot {
 impl Default for Snapshot {
     fn default() -> Self {
         Self {
+            secrets: Resources::new(),
             clusters: Resources::new(),
             endpoints: Resources::new(),
             listeners: Resources::new(),
@@ -61,12 +68,12 @@ impl PartialEq for Snapshot {
     }
 }
 
-/// A snapshot and the versions of its four sets, computed once for all streams of the workload.
+/// A snapshot and the versions of its sets, computed once for all streams of the workload.
 #[derive(Debug)]
 pub struct Versioned {
     /// The snapshot.
     pub snapshot: Arc<Snapshot>,
-    versions: [Arc<str>; 4],
+    versions: [Arc<str>; KINDS],
 }
 
 impl Versioned {
@@ -162,7 +169,7 @@ pub struct StreamState {
 /// What a stream reports of itself.
 #[derive(Debug, Default)]
 struct Report {
-    progress: [Progress; 4],
+    progress: [Progress; KINDS],
     last_rejection: Option<String>,
 }
 
@@ -307,7 +314,7 @@ impl Subscription {
     }
 
     /// Notes what Envoy was sent and has accepted.
-    pub fn report(&self, progress: [Progress; 4]) {
+    pub fn report(&self, progress: [Progress; KINDS]) {
         self.report.lock().unwrap_or_else(PoisonError::into_inner).progress = progress;
     }
 
@@ -410,7 +417,7 @@ mod tests {
         let front = cache.subscribe(workload("front"), caller("front-1"), Protocol::Delta);
         let progress =
             |sent: &str, acknowledged: &str| Progress { sent: sent.into(), acknowledged: acknowledged.into() };
-        front.report([progress("2", "1"), progress("3", "3"), progress("", ""), progress("", "")]);
+        front.report([progress("", ""), progress("2", "1"), progress("3", "3"), progress("", ""), progress("", "")]);
         front.report_rejection("no".to_owned());
         let mut streams = serde_json::to_value(cache.streams()).unwrap();
         streams[0]["connectedSeconds"] = 0.into();
@@ -423,15 +430,15 @@ mod tests {
                 "resources": {
                     "cds": {"current": "", "sent": "2", "acknowledged": "1"},
                     "eds": {"current": "", "sent": "3", "acknowledged": "3"},
-                    "lds": none, "rds": none,
+                    "sds": none, "lds": none, "rds": none,
                 },
             })
         );
         cache.set(&workload("front"), snapshot("1"));
         let current = cache.streams()[0].resources["cds"].current.clone();
-        front.report([0; 4].map(|_| progress(&current, "1")));
+        front.report([0; KINDS].map(|_| progress(&current, "1")));
         assert!(!cache.streams()[0].resources["cds"].is_current());
-        front.report([0; 4].map(|_| progress(&current, &current)));
+        front.report([0; KINDS].map(|_| progress(&current, &current)));
         assert!(cache.streams()[0].resources["cds"].is_current());
         assert_eq!(streams[1]["pod"], "front-2");
     }

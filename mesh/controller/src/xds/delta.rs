@@ -57,10 +57,15 @@ impl Session for Delta {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::xds::double::{Envoy, answers_at_most_once, routed, to};
+    use crate::xds::{
+        Snapshot,
+        cache::Versioned,
+        double::{Envoy, answers_at_most_once, routed, set, to},
+    };
     use ::tests::hostile::spoiled;
     use envoy_types::pb::google::rpc::Status;
     use proptest::collection::vec;
+    use std::sync::Arc;
 
     #[test]
     fn a_change_is_made_before_it_is_broken() {
@@ -204,6 +209,22 @@ mod tests {
         assert!(ask(&mut session, Kind::Cluster, &["red"], &["*"]).contains(&"red".to_owned()));
         session.state().update(to(&[("blue", "2"), ("red", "1")], "2"));
         assert_eq!(ask(&mut session, Kind::Cluster, &[], &[]), ["blue"], "of blue it asks for the endpoints alone");
+    }
+
+    #[test]
+    fn secrets_are_sent_to_who_asks_whatever_else_waits() {
+        let mut session = Delta::new();
+        let with = |secret: &str| {
+            let secrets = set(&[("certificate", secret)]);
+            Arc::new(Versioned::new(Arc::new(Snapshot { secrets, ..(*to(&[("red", "1")], "1").snapshot).clone() })))
+        };
+        session.state().update(with("1"));
+        assert_eq!(ask(&mut session, Kind::Cluster, &[], &[]), ["red"], "its endpoints and secrets are asked for next");
+        assert_eq!(ask(&mut session, Kind::Secret, &["certificate"], &[]), ["certificate"]);
+        session.state().update(with("2"));
+        assert_eq!(ask(&mut session, Kind::Listener, &[], &[]), ["certificate"], "clusters come before listeners");
+        session.state().update(to(&[("red", "1")], "1"));
+        assert!(ask(&mut session, Kind::Secret, &[], &[]).is_empty(), "it goes with what names it");
     }
 
     /// What Envoy may send, byte for byte.

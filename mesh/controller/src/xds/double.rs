@@ -4,7 +4,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
-    time::Instant,
 };
 
 use envoy_types::pb::{
@@ -19,7 +18,7 @@ use prost::Message;
 use super::{
     cache::{Snapshot, Versioned},
     delta::Delta,
-    session::{Answer, Kind, Session},
+    session::{Answer, KINDS, Kind, Session},
     sotw::Sotw,
 };
 use crate::envoy::{Resource, Resources};
@@ -166,7 +165,7 @@ pub fn routed(clusters: &[(&str, &str)], route: &[&str], endpoints: &str, listen
         endpoints: set(&endpoints),
         listeners: set(&[("egress", listener)]),
         routes: set(&[("routes", &route.join(","))]),
-        changed: Instant::now(),
+        ..Snapshot::default()
     })))
 }
 
@@ -186,9 +185,9 @@ pub struct Envoy<S: Wire> {
     /// Listeners that wait for routes.
     waiting: BTreeMap<String, String>,
     pub routes: BTreeMap<String, String>,
-    names: [BTreeSet<String>; 4],
-    versions: [BTreeMap<String, String>; 4],
-    nonces: [String; 4],
+    names: [BTreeSet<String>; KINDS],
+    versions: [BTreeMap<String, String>; KINDS],
+    nonces: [String; KINDS],
     pub rejects: Option<Kind>,
     is_initialized: bool,
     /// Whether the routes may name only clusters that are in use.
@@ -331,6 +330,7 @@ impl<S: Wire> Envoy<S> {
         removed.iter().for_each(|name| drop(versions.remove(name)));
         let resources: BTreeMap<_, _> = resources.into_iter().map(|(name, _, content)| (name, content)).collect();
         match kind {
+            Kind::Secret => panic!("it has not asked for secrets"),
             Kind::Cluster => self.receive_clusters(nonce, resources, removed),
             Kind::Endpoint => {
                 for (name, content) in resources {

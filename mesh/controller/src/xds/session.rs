@@ -16,14 +16,18 @@ use std::{
 use envoy_types::pb::envoy::config::{
     cluster::v3::Cluster, endpoint::v3::ClusterLoadAssignment, listener::v3::Listener, route::v3::RouteConfiguration,
 };
+use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::Secret;
 use prost::Name as _;
 
 use super::cache::{Progress, Protocol, Versioned};
 use crate::envoy::{Resource, Resources};
 
-/// A kind of resource, in the order in which a change is sent.
+/// A kind of resource, in the order in which a change is sent. A cluster or listener waits for its secrets, whenever Envoy
+/// asks for them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
+    /// SDS
+    Secret,
     /// CDS
     Cluster,
     /// EDS
@@ -34,9 +38,12 @@ pub enum Kind {
     Route,
 }
 
+/// How many kinds there are.
+pub const KINDS: usize = 5;
+
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Cluster, Self::Endpoint, Self::Listener, Self::Route];
+    pub const ALL: [Self; KINDS] = [Self::Secret, Self::Cluster, Self::Endpoint, Self::Listener, Self::Route];
 
     /// The kind that Envoy asks for.
     pub fn of(type_url: &str) -> Option<Self> {
@@ -46,6 +53,7 @@ impl Kind {
     /// As Envoy asks for it.
     pub fn type_url(self) -> String {
         match self {
+            Self::Secret => Secret::type_url(),
             Self::Cluster => Cluster::type_url(),
             Self::Endpoint => ClusterLoadAssignment::type_url(),
             Self::Listener => Listener::type_url(),
@@ -53,9 +61,10 @@ impl Kind {
         }
     }
 
-    /// `cds`, `eds`, `lds` or `rds`.
+    /// `sds`, `cds`, `eds`, `lds` or `rds`.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Secret => "sds",
             Self::Cluster => "cds",
             Self::Endpoint => "eds",
             Self::Listener => "lds",
@@ -135,7 +144,7 @@ pub struct State {
     retained: Retained,
     /// Clusters to be removed as soon as no route names them any more.
     has_removals: bool,
-    kinds: [Subscription; 4],
+    kinds: [Subscription; KINDS],
     nonce: u64,
 }
 
@@ -227,7 +236,7 @@ impl State {
             target: None,
             retained: Retained::default(),
             has_removals: false,
-            kinds: <[Subscription; 4]>::default(),
+            kinds: <[Subscription; KINDS]>::default(),
             nonce: 0,
         }
     }
@@ -250,7 +259,7 @@ impl State {
         let dependent = match kind {
             Kind::Cluster => Kind::Endpoint,
             Kind::Listener => Kind::Route,
-            Kind::Endpoint | Kind::Route => kind,
+            Kind::Secret | Kind::Endpoint | Kind::Route => kind,
         };
         self.kinds[dependent as usize].is_stale = true;
         let subscription = &mut self.kinds[kind as usize];
@@ -300,7 +309,8 @@ impl State {
         for kind in Kind::ALL {
             let version = self.version(kind, &target);
             let subscription = &mut self.kinds[kind as usize];
-            if subscription.is_in_force() {
+            let is_unneeded = subscription.names.is_none() && target.snapshot.of(kind).is_empty();
+            if is_unneeded || subscription.is_in_force() {
                 // Also what came to be so without a response, by an unsubscription or on an earlier stream.
                 subscription.progress = Progress { sent: version.clone(), acknowledged: version };
             }
@@ -322,7 +332,7 @@ impl State {
     }
 
     /// What Envoy was sent and has accepted, by kind.
-    pub fn progress(&self) -> [Progress; 4] {
+    pub fn progress(&self) -> [Progress; KINDS] {
         Kind::ALL.map(|kind| self.kinds[kind as usize].progress.clone())
     }
 
@@ -348,9 +358,10 @@ impl State {
         if is_whole && subscription.is_rejected {
             return None;
         }
-        // Who waits for the endpoints of a cluster that is no more must know that there are none. Routes go with what names
-        // them: Envoy ignores their removal.
-        let removes = is_whole || self.protocol == Protocol::Delta && kind != Kind::Route;
+        // Who waits for the endpoints of a cluster that is no more must know that there are none. Routes and secrets go with
+        // what names them: Envoy ignores their removal.
+        let goes_by_itself = matches!(kind, Kind::Route | Kind::Secret);
+        let removes = is_whole || self.protocol == Protocol::Delta && !goes_by_itself;
         let wanted: BTreeMap<_, _> = self.wanted(kind, target).filter(|(name, _)| names.contains(name)).collect();
         let is_news = |name: &str, resource: &Resource, parent: &str| {
             let is_sent = |sent: &Sent| is_version(&sent.version, resource, parent);
@@ -407,7 +418,7 @@ impl State {
                 routes.sent.values_mut().for_each(|sent| sent.version.clear());
                 routes.is_stale = true;
             }
-            Kind::Endpoint | Kind::Route => {}
+            Kind::Secret | Kind::Endpoint | Kind::Route => {}
         }
     }
 
@@ -420,13 +431,13 @@ impl State {
         let retained = match kind {
             Kind::Cluster => Some(&self.retained.clusters),
             Kind::Endpoint => Some(&self.retained.endpoints),
-            Kind::Listener | Kind::Route => None,
+            Kind::Secret | Kind::Listener | Kind::Route => None,
         };
         let clusters = [&target.snapshot.clusters, &self.retained.clusters];
         let parent = move |name: &String| match kind {
             Kind::Endpoint => clusters.iter().find_map(|clusters| clusters.get(name)).map(|it| it.version.as_str()),
             Kind::Route => Some(&**target.version(Kind::Listener)),
-            Kind::Cluster | Kind::Listener => None,
+            Kind::Secret | Kind::Cluster | Kind::Listener => None,
         };
         let resources = target.snapshot.of(kind).iter().chain(retained.into_iter().flatten());
         resources.map(move |(name, resource)| (name, (resource, parent(name).unwrap_or_default())))

@@ -37,7 +37,7 @@ pub fn cloud_map(name: &str, port: u16) -> Upstream {
 
 /// A snapshot whose application is on another port, and whose upstreams have these addresses.
 pub fn snapshot_of(workload: &Workload, application: u16, addresses: &[&str]) -> Snapshot {
-    let Configuration { mut clusters, listeners, routes, upstreams, .. } =
+    let Configuration { secrets, mut clusters, listeners, routes, upstreams, .. } =
         envoy::encode(&Proxy::Sidecar(workload.clone()), None);
     for resource in clusters.values_mut().filter(|resource| resource.name.starts_with("cds_ingress")) {
         let mut cluster = Cluster::decode(&*resource.body.value).unwrap();
@@ -59,7 +59,14 @@ pub fn snapshot_of(workload: &Workload, application: u16, addresses: &[&str]) ->
         };
         (name.clone(), envoy::endpoint::encode(name, upstream, &addresses.iter().map(instance).collect()))
     });
-    Snapshot { endpoints: endpoints.collect(), clusters, listeners, routes, changed: std::time::Instant::now() }
+    Snapshot {
+        endpoints: endpoints.collect(),
+        secrets,
+        clusters,
+        listeners,
+        routes,
+        changed: std::time::Instant::now(),
+    }
 }
 
 /// A request that comes to the application; empty where Envoy closes the connection.

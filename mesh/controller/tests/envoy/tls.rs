@@ -1,6 +1,6 @@
 //! Shows who may speak with whom, and how: a real Envoy calls itself, by its egress to its ingress.
 
-use std::fs;
+use std::{fs, os::unix::fs::symlink};
 
 use appmesh_controller::model::{self, Certificate, ClientPolicy, ListenerTls, Trust, Validation};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
@@ -109,14 +109,14 @@ impl ServerCertVerifier for AnyCertificate {
     }
 }
 
-/// The certificate that Envoy's listener shows.
-async fn shown() -> Vec<u8> {
+/// The certificate that Envoy's listener shows, if it shows one.
+async fn shown() -> Option<Vec<u8>> {
     let verifier = Arc::new(AnyCertificate);
     let config = ClientConfig::builder().dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
-    let connection = TcpStream::connect((Ipv4Addr::LOCALHOST, INGRESS.port)).await.unwrap();
+    let connection = TcpStream::connect((Ipv4Addr::LOCALHOST, INGRESS.port)).await.ok()?;
     let name = ServerName::try_from(COLORAPP).unwrap();
-    let stream = TlsConnector::from(Arc::new(config)).connect(name, connection).await.unwrap();
-    stream.get_ref().1.peer_certificates().unwrap()[0].to_vec()
+    let stream = TlsConnector::from(Arc::new(config)).connect(name, connection).await.ok()?;
+    Some(stream.get_ref().1.peer_certificates()?[0].to_vec())
 }
 
 /// Each pair of a listener and a caller's policy: whether the call arrives, and by TLS.
@@ -126,6 +126,63 @@ pub async fn tls(controller: &Controller, folder: &Path, socket: &Path) {
     for (source, certificates) in &certificates {
         cases(controller, application, source, certificates, &shown).await;
     }
+    renewed(controller, application, &folder.join("volume")).await;
+    unreadable(controller, application).await;
+}
+
+/// A certificate that is renewed in its volume is shown from then on.
+async fn renewed(controller: &Controller, application: u16, volume: &Path) {
+    let first = renew(volume, 1);
+    let path = |name: &str| volume.join(name).to_string_lossy().into_owned();
+    let certificate = Certificate::file(path("cert.pem"), path("key.pem")).unwrap();
+    let tls = Some(ListenerTls { permissive: false, certificate, validation: None });
+    let listener = model::Listener { tls, ..Listener::new(INGRESS) };
+    controller.set(snapshot_of(&listening(listener, Vec::new()), application, &[]));
+    controller.settled().await;
+    wait_for("the certificate", async || shown().await.is_some_and(|shown| shown == first)).await;
+    let second = renew(volume, 2);
+    wait_for("the renewed certificate", async || shown().await.is_some_and(|shown| shown == second)).await;
+}
+
+/// Writes a new certificate and key as Kubernetes writes those of a secret: what the names lead to is moved as a whole.
+fn renew(volume: &Path, generation: u32) -> Vec<u8> {
+    let key = KeyPair::generate().unwrap();
+    let certificate = CertificateParams::new([COLORAPP.to_owned()]).unwrap().self_signed(&key).unwrap();
+    let version = format!("..{generation}");
+    fs::create_dir_all(volume.join(&version)).unwrap();
+    for (name, content) in [("cert.pem", certificate.pem()), ("key.pem", key.serialize_pem())] {
+        fs::write(volume.join(&version).join(name), content).unwrap();
+        if generation == 1 {
+            symlink(format!("..data/{name}"), volume.join(name)).unwrap();
+        }
+    }
+    symlink(version, volume.join("..data_tmp")).unwrap();
+    fs::rename(volume.join("..data_tmp"), volume.join("..data")).unwrap();
+    certificate.der().to_vec()
+}
+
+/// Where the files are missing that a listener or a policy names, nothing passes: not in plaintext either, which it did
+/// before the listener and the policy named them.
+async fn unreadable(controller: &Controller, application: u16) {
+    let missing = |name: &str| format!("/nowhere/{name}");
+    let upstream = |takes_tls| Upstream { tls: takes_tls, ..cloud_map("missing", INGRESS.port) };
+    let set = |tls: Option<ListenerTls>, backend: Backend| {
+        let listener = model::Listener { tls, ..Listener::new(INGRESS) };
+        controller.set(snapshot_of(&listening(listener, vec![backend]), application, &["127.0.0.1"]));
+    };
+    let plaintext = || backend("missing", upstream(false));
+    let passes = async || (called("missing").await, incoming("/").await);
+    set(None, plaintext());
+    wait_for("plaintext", async || passes().await == ("plaintext".to_owned(), "200 secret".to_owned())).await;
+    let trust = Trust::file(missing("ca.pem")).unwrap();
+    let validation = Validation::new(trust, Vec::new()).unwrap();
+    let policy = ClientPolicy { enforce: true, ports: Vec::new(), certificate: None, validation };
+    set(None, Backend { client_policy: Some(policy), ..plaintext() });
+    wait_for("no call", async || passes().await == ("fails".to_owned(), "200 secret".to_owned())).await;
+    let certificate = Certificate::file(missing("cert.pem"), missing("key.pem")).unwrap();
+    let strict = ListenerTls { permissive: false, certificate, validation: None };
+    set(Some(strict), plaintext());
+    wait_for("nothing", async || passes().await == ("fails".to_owned(), String::new())).await;
 }
 
 async fn cases(controller: &Controller, application: u16, source: &str, certificates: &Certificates, server: &[u8]) {
@@ -189,7 +246,7 @@ async fn cases(controller: &Controller, application: u16, source: &str, certific
             "{source}: {case}"
         );
         if case == "no policy, strict" {
-            assert_eq!(shown().await, server, "the certificate that {source} gives");
+            assert_eq!(shown().await.as_deref(), Some(server), "the certificate that {source} gives");
         }
     }
 }
