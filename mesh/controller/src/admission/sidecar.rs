@@ -155,7 +155,8 @@ impl Redirection {
                 "readOnlyRootFilesystem": true,
                 // The pod may run as somebody else, and a capability is root's alone.
                 "runAsNonRoot": false,
-                "runAsUser": 0
+                "runAsUser": 0,
+                "seccompProfile": { "type": "RuntimeDefault" }
             }
         })
     }
@@ -224,7 +225,8 @@ pub fn envoy(
             "readOnlyRootFilesystem": true,
             "runAsGroup": ENVOY,
             "runAsNonRoot": true,
-            "runAsUser": ENVOY
+            "runAsUser": ENVOY,
+            "seccompProfile": { "type": "RuntimeDefault" }
         },
         "volumeMounts": mounts
     });
