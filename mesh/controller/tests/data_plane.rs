@@ -41,7 +41,7 @@ use tests::{
 mod controller;
 mod support;
 
-use controller::{Controller, envoy, workload_name};
+use controller::{Controller, STATS_PORT, envoy, workload_name};
 use support::certificates;
 
 const BACKEND: &str = "back.shop.svc.cluster.local";
@@ -609,6 +609,21 @@ fn snapshot() -> Snapshot {
     }
 }
 
+/// Inside the pod all of Envoy's administration is there, and from outside only what shows how it is.
+fn administration(pod: &Pod) {
+    let status = |ip: &str, path: &str| {
+        let mut talk = Talk::new(TcpStream::connect((ip, STATS_PORT)).unwrap(), "localhost");
+        talk.say(&format!("GET {path} HTTP/1.1\r\nHost: {{host}}\r\n\r\n")).unwrap();
+        talk.line().unwrap()
+    };
+    let shown = ["/ready", "/stats", "/stats/prometheus"].map(|path| (path, "200 OK"));
+    let hidden = ["/clusters", "/listeners", "/certs", "/config_dump"].map(|path| (path, "404 Not Found"));
+    for (path, expected) in shown.into_iter().chain(hidden) {
+        assert_eq!(status("127.0.0.1", path), "HTTP/1.1 200 OK", "{path}");
+        assert_eq!(pod.on_the_node(|| status("10.77.0.2", path)).unwrap(), format!("HTTP/1.1 {expected}"), "{path}");
+    }
+}
+
 fn redirect() {
     let redirect = Command::new(program("capture"))
         .env("APPMESH_START_ENABLED", "1")
@@ -645,6 +660,7 @@ fn an_application_does_in_the_mesh_what_it_did_outside() {
             return;
         };
         redirect();
+        administration(pod);
         let (mut differences, mut table) = (Vec::new(), String::new());
         for row in rows() {
             for direction in row.to {

@@ -72,7 +72,7 @@ pub struct Sidecar {
     /// Seconds that an Envoy goes on after the pod is told to end, even if its containers end sooner
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     pub prestop_delay: u16,
-    /// Port that shows /ready and /stats of an Envoy
+    /// Port that shows /ready and /stats of an Envoy, and inside its pod its whole administration
     #[arg(long, value_name = "PORT", default_value_t = 9901)]
     pub envoy_admin_access_port: u16,
     /// Whether that port is open on IPv6 too
