@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    admission::{Admission, sidecar::Sidecar},
+    admission::{Admission, limits, sidecar::Sidecar},
     cloudmap::{CloudMap, Creation, Intervals, Pollers, Writer, account},
     cluster::{Cluster, leader},
     envoy, http, log,
@@ -118,6 +118,8 @@ fn abort_on_panic() {
 async fn run(options: Options) -> anyhow::Result<()> {
     // Refused only where somebody has installed one already, which is as good.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let service = std::env::var("KUBERNETES_SERVICE_HOST").ok().and_then(|host| host.parse::<IpAddr>().ok());
+    limits::check_cluster(service)?;
     let stop = CancellationToken::new();
     let mut config = Config::infer().await.context("finding the API server")?;
     // Every loop here looks again by itself, and sooner: kube's own retries of one request go on for three minutes.
@@ -179,7 +181,6 @@ async fn run(options: Options) -> anyhow::Result<()> {
     let candidate =
         leader::Candidate::new(client, &options.namespace, &options.lease, &options.pod_name, metrics.clone());
     let (leads, leader) = watch::channel(false);
-    let service = std::env::var("KUBERNETES_SERVICE_HOST").ok().and_then(|host| host.parse::<IpAddr>().ok());
     let settings = envoy::Settings { api_server: service, tracing };
     let mut pipeline = Pipeline {
         account,

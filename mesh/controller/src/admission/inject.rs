@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use kube::ResourceExt as _;
 use mesh_api::{MeshMember, MeshObject as _, VirtualNode};
 use serde_json::{Map, Value, json};
@@ -10,17 +10,15 @@ use serde_json::{Map, Value, json};
 use super::{
     annotations::{Mode, Mount, SidecarOverrides, skips_image_override},
     gateway,
+    limits::{self, Addition},
     mounts::Mounts,
-    sidecar::{INIT, Redirection, SIDECAR, Sidecar, envoy, sds},
+    sidecar::{INIT, Redirection, SIDECAR, Sidecar, drain, envoy, sds},
 };
 use crate::{
     cluster::{GATE, Object, Snapshot},
     model::{WorkloadKind, WorkloadName},
     translate::membership::{self, Member},
 };
-
-/// Label of the pods that run on Fargate, where the network plugin redirects a pod's traffic.
-const FARGATE: &str = "eks.amazonaws.com/fargate-profile";
 
 /// A pod with its sidecar.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,8 +43,13 @@ pub fn inject(
     let annotations = strings(&pod["metadata"]["annotations"]);
     let none = BTreeMap::new();
     let mode = Mode::of(&annotations, snapshot.namespaces.get(namespace).unwrap_or(&none));
-    if mode == Mode::Disabled || names(pod, "initContainers").contains(&SIDECAR) {
+    if mode == Mode::Disabled {
         return Ok(None);
+    }
+    if names(pod, "initContainers").contains(&SIDECAR) {
+        // The API server asks again once another webhook has changed the pod.
+        let warnings = limits::warnings_of_others(pod);
+        return Ok((!warnings.is_empty()).then(|| Injected { pod: pod.clone(), warnings }));
     }
     let name = pod["metadata"]["name"].as_str().or_else(|| pod["metadata"]["generateName"].as_str());
     let labels = strings(&pod["metadata"]["labels"]);
@@ -57,7 +60,10 @@ pub fn inject(
         Some(Member::Gateway(of)) => {
             let (mesh, kind) = (mesh_of(of, snapshot)?, WorkloadKind::VirtualGateway);
             let workload = WorkloadName { mesh, kind, name: of.aws_name() };
-            return gateway::configure(pod, &workload, overrides?, skips_image_override(&annotations), sidecar, ca)
+            let mut overrides = overrides?;
+            let addition = addition(false, false, &overrides, sidecar);
+            overrides.warnings.extend(limits::check_pod(pod, snapshot.namespaces.get(namespace), addition)?);
+            return gateway::configure(pod, &workload, overrides, skips_image_override(&annotations), sidecar, ca)
                 .map(Some);
         }
         None => {
@@ -65,9 +71,6 @@ pub fn inject(
             return Ok(None);
         }
     };
-    if pod["spec"]["hostNetwork"] == true {
-        bail!("a pod in its node's network can't have a sidecar: it would redirect the traffic of the whole node");
-    }
     for list in ["initContainers", "containers"] {
         for name in names(pod, list) {
             ensure!(![INIT, SIDECAR].contains(&name), "container name {name} is the sidecar's");
@@ -75,9 +78,22 @@ pub fn inject(
     }
     let (mesh, kind) = (mesh_of(node, snapshot)?, WorkloadKind::VirtualNode);
     let workload = WorkloadName { mesh, kind, name: node.aws_name() };
-    let overrides = overrides?;
-    let pod = add(pod, node, &workload, &overrides, sidecar, ca)?;
+    let mut overrides = overrides?;
+    let by_plugin = overrides.cni.unwrap_or_else(|| limits::on_fargate(pod));
+    let addition = addition(true, !by_plugin, &overrides, sidecar);
+    overrides.warnings.extend(limits::check_pod(pod, snapshot.namespaces.get(namespace), addition)?);
+    let pod = add(pod, node, &workload, &overrides, by_plugin, sidecar, ca)?;
     Ok(Some(Injected { pod, warnings: overrides.warnings }))
+}
+
+fn addition<'a>(
+    redirects: bool,
+    by_container: bool,
+    overrides: &SidecarOverrides,
+    sidecar: &'a Sidecar,
+) -> Addition<'a> {
+    let (status_port, xds) = (sidecar.envoy_admin_access_port, sidecar.xds_address.as_str());
+    Addition { redirects, by_container, sds: sds(overrides, sidecar).is_some(), status_port, xds }
 }
 
 fn mesh_of<K: MeshMember>(object: &Object<K>, snapshot: &Snapshot) -> anyhow::Result<String> {
@@ -94,22 +110,21 @@ fn add(
     node: &VirtualNode,
     workload: &WorkloadName,
     overrides: &SidecarOverrides,
+    by_plugin: bool,
     sidecar: &Sidecar,
     ca: &str,
 ) -> anyhow::Result<Value> {
     let mut pod = pod.clone();
     let redirection = Redirection::new(node, overrides);
-    let on_fargate = pod["metadata"]["labels"][FARGATE].as_str().is_some_and(|profile| !profile.is_empty());
-    let by_plugin = overrides.cni.unwrap_or(on_fargate);
     let spec = pod.get_mut("spec").and_then(Value::as_object_mut).context("the pod has no spec")?;
 
-    let mounts = mount(list(spec, "volumes")?, overrides, sidecar)?;
+    let mounts = mount(list(spec, "volumes")?, overrides, sidecar, Mounts::tool)?;
     let init = list(spec, "initContainers")?;
     // After the pod's own init containers, which so keep the plain network, and before its containers.
-    if !by_plugin {
-        init.push(redirection.container(sidecar));
-    }
-    init.push(envoy(workload, overrides, sidecar, ca, mounts));
+    init.push(redirection.container(sidecar, by_plugin));
+    let mut envoy = envoy(workload, overrides, sidecar, ca, mounts);
+    envoy["lifecycle"] = drain(sidecar);
+    init.push(envoy);
     if node.spec.service_discovery.as_ref().is_some_and(|discovery| discovery.aws_cloud_map.is_some()) {
         list(spec, "readinessGates")?.push(json!({ "conditionType": GATE }));
     }
@@ -129,8 +144,10 @@ pub(super) fn mount(
     volumes: &mut Vec<Value>,
     overrides: &SidecarOverrides,
     sidecar: &Sidecar,
+    also: impl FnOnce(&mut Mounts),
 ) -> anyhow::Result<Vec<Value>> {
     let mut mounts = Mounts::new(std::mem::take(volumes));
+    also(&mut mounts);
     let mut mount = |of: &[Mount], how: fn(&mut Mounts, &Mount) -> anyhow::Result<()>| {
         of.iter().try_for_each(|mount| how(&mut mounts, mount))
     };
@@ -276,6 +293,7 @@ mod tests {
         let mut before =
             gateway(json!({ "appmesh.k8s.aws/virtualGatewaySkipImageOverride": "enabled" }), envoy.clone());
         before["spec"]["hostNetwork"] = true.into();
+        before["spec"]["dnsPolicy"] = "ClusterFirstWithHostNet".into();
         let after = inject(&before, "k8multi", &snapshot("enabled"), &sidecar(&[]), "").unwrap().unwrap().pod;
         let configured = &after["spec"]["containers"][1];
         for field in ["image", "command", "readinessProbe", "startupProbe", "securityContext", "ports"] {
@@ -339,13 +357,17 @@ mod tests {
             envoy["volumeMounts"],
             json!([
                 mount("appmesh-token", "/var/run/secrets/appmesh.k8s.aws"),
+                mount("appmesh-tool", "/var/run/appmesh"),
                 mount("ca", "/certs/ca"),
                 mount("data", "/data"),
                 mount("appmesh-sds-socket-volume", "/run/spire/sockets"),
                 { "name": "appmesh-envoy-tmp", "mountPath": "/tmp" },
             ])
         );
-        assert_eq!(names(&pod, "volumes"), ["appmesh-token", "ca", "appmesh-sds-socket-volume", "appmesh-envoy-tmp"]);
+        assert_eq!(
+            names(&pod, "volumes"),
+            ["appmesh-token", "appmesh-tool", "ca", "appmesh-sds-socket-volume", "appmesh-envoy-tmp"]
+        );
         let bootstrap: Value = serde_json::from_str(envoy["args"][1].as_str().unwrap()).unwrap();
         let cluster = &bootstrap["static_resources"]["clusters"][1];
         assert_eq!(cluster["name"], SDS_CLUSTER);
@@ -356,8 +378,8 @@ mod tests {
     #[test]
     fn the_chart_enables_sds_and_a_pod_disables_it() {
         for (annotations, expected) in [
-            (json!({}), &["appmesh-token", "appmesh-sds-socket-volume", "appmesh-envoy-tmp"][..]),
-            (json!({ "appmesh.k8s.aws/sds": "disabled" }), &["appmesh-token", "appmesh-envoy-tmp"]),
+            (json!({}), &["appmesh-token", "appmesh-tool", "appmesh-sds-socket-volume", "appmesh-envoy-tmp"][..]),
+            (json!({ "appmesh.k8s.aws/sds": "disabled" }), &["appmesh-token", "appmesh-tool", "appmesh-envoy-tmp"]),
         ] {
             let sidecar = sidecar(&["--sds-enabled", "true", "--sds-uds-path", "/tmp/agent/public/api.sock"]);
             let pod = inject(&front(annotations), "k8multi", &snapshot("enabled"), &sidecar, "").unwrap().unwrap().pod;
@@ -387,7 +409,7 @@ mod tests {
         let pod = front(json!({ "appmesh.k8s.aws/sidecarEnv": "XRAY_SAMPLING_RATE=0.25" }));
         let pod = inject(&pod, "k8multi", &snapshot("enabled"), &sidecar, "$(CA)").unwrap().unwrap().pod;
         let envoy = &pod["spec"]["initContainers"][1];
-        assert_eq!(envoy["lifecycle"], json!({ "preStop": { "sleep": { "seconds": 20 } } }));
+        assert_eq!(envoy["lifecycle"]["preStop"]["exec"]["command"][4], "--at-least=20");
         assert_eq!(envoy["ports"][0]["containerPort"], 9902);
         let ready = json!({ "path": "/ready", "port": 9902 });
         assert_eq!(envoy["startupProbe"], json!({ "httpGet": ready, "periodSeconds": 5, "failureThreshold": 7 }));
@@ -413,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_plugin_takes_the_place_of_the_init_container() {
+    fn a_network_plugin_redirects_instead_of_the_init_container() {
         let fargate = json!({ "app": "front", "eks.amazonaws.com/fargate-profile": "default" });
         let said = |cni: &str| json!({ "appmesh.k8s.aws/appmeshCNI": cni, "appmesh.k8s.aws/ignoredUID": "0" });
         for (pod, by_plugin) in [
@@ -423,8 +445,10 @@ mod tests {
             (pod(fargate, said("disabled")), false),
         ] {
             let after = inject(&pod, "k8multi", &snapshot("enabled"), &sidecar(&[]), "").unwrap().unwrap().pod;
-            let containers: &[_] = if by_plugin { &["envoy"] } else { &["proxyinit", "envoy"] };
-            assert_eq!(names(&after, "initContainers"), containers);
+            assert_eq!(names(&after, "initContainers"), ["proxyinit", "envoy"]);
+            let init = &after["spec"]["initContainers"][0];
+            assert_eq!(init["env"][0]["value"], if by_plugin { "0" } else { "1" });
+            assert_eq!(init["securityContext"]["capabilities"].get("add").is_none(), by_plugin);
             let mut expected = pod["metadata"]["annotations"].as_object().cloned().unwrap_or_default();
             if by_plugin {
                 expected.extend([
@@ -449,9 +473,13 @@ mod tests {
         before["spec"]["securityContext"] = json!({ "fsGroup": 7, "runAsUser": 8 });
         let after = inject(&before, "k8multi", &snapshot("enabled"), &sidecar(&[]), "").unwrap().unwrap().pod;
         assert_eq!(names(&after, "initContainers"), ["first", "proxyinit", "envoy"]);
-        assert_eq!(names(&after, "volumes"), ["data", "appmesh-token", "appmesh-envoy-tmp"]);
+        assert_eq!(names(&after, "volumes"), ["data", "appmesh-token", "appmesh-tool", "appmesh-envoy-tmp"]);
         assert_eq!(after["spec"]["securityContext"], before["spec"]["securityContext"]);
         assert_eq!(inject(&after, "k8multi", &snapshot("enabled"), &sidecar(&[]), "").unwrap(), None, "once is enough");
+        let mut grouped = after;
+        grouped["spec"]["containers"][0]["resources"]["limits"]["vpc.amazonaws.com/pod-eni"] = "1".into();
+        let again = inject(&grouped, "k8multi", &snapshot("enabled"), &sidecar(&[]), "").unwrap().unwrap();
+        assert_eq!((again.pod, again.warnings), (grouped, vec![limits::Limit::SecurityGroups.reason().to_owned()]));
     }
 
     #[test]
@@ -479,13 +507,7 @@ mod tests {
             (said("enabled"), "disabled", Ok(true)),
             (stranger(), "disabled", Ok(false)),
             (stranger(), "enabled", Err("sidecarInject enabled but no matching VirtualNode or VirtualGateway found")),
-            (
-                host,
-                "enabled",
-                Err(
-                    "a pod in its node's network can't have a sidecar: it would redirect the traffic of the whole node",
-                ),
-            ),
+            (host, "enabled", Err(limits::Limit::HostNetwork.reason())),
             (named, "enabled", Err("container name proxyinit is the sidecar's")),
             (
                 front(json!({ "appmesh.k8s.aws/secretMounts": "ca:/certs,key:/certs" })),

@@ -4,6 +4,7 @@ pub mod annotations;
 mod defaults;
 mod gateway;
 mod inject;
+pub mod limits;
 mod mounts;
 mod observability;
 pub mod sidecar;

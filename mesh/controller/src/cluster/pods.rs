@@ -25,6 +25,9 @@ pub struct Pod {
     pub ip: Option<String>,
     /// Whether all its containers are ready.
     pub containers_ready: bool,
+    /// Whether its node is lost: nobody there says so of the containers any more, and the control plane has taken the
+    /// condition `Ready` from the pod.
+    pub lost: bool,
     /// Whether the pod waits for [`GATE`].
     pub gated: bool,
     /// The condition [`GATE`] as it stands.
@@ -45,10 +48,11 @@ pub struct GateCondition {
 }
 
 impl Pod {
-    /// Where the pod is reached, if it is to be called: all its containers are ready and it is to stay. Readiness gates
-    /// are left out: they may wait for this very registration.
+    /// Where the pod is reached, if it is to be called: all its containers are ready, its node is there and it is to
+    /// stay. Readiness gates are left out: they may wait for this very registration.
     pub fn address(&self) -> Option<&str> {
-        self.ip.as_deref().filter(|_| self.containers_ready && self.metadata.deletion_timestamp.is_none())
+        let is_to_stay = self.metadata.deletion_timestamp.is_none() && !self.lost;
+        self.ip.as_deref().filter(|_| self.containers_ready && is_to_stay)
     }
 
     /// Its namespace and name.
@@ -73,6 +77,10 @@ impl From<core::Pod> for Pod {
         let conditions = status.conditions.unwrap_or_default();
         let containers_ready =
             conditions.iter().any(|condition| condition.type_ == "ContainersReady" && condition.status == "True");
+        // The kubelet gives a reason: containers or gates. Who marks the pods of a lost node gives none.
+        let lost = conditions
+            .iter()
+            .any(|condition| condition.type_ == "Ready" && condition.status == "False" && condition.reason.is_none());
         let gate = conditions.into_iter().find(|condition| condition.type_ == GATE).map(|condition| GateCondition {
             ready: condition.status == "True",
             reason: condition.reason,
@@ -80,7 +88,7 @@ impl From<core::Pod> for Pod {
             since: condition.last_transition_time,
         });
         let gated = gates.iter().any(|gate| gate.condition_type == GATE);
-        Self { metadata, ip: status.pod_ip, containers_ready, gated, gate }
+        Self { metadata, ip: status.pod_ip, containers_ready, lost, gated, gate }
     }
 }
 
@@ -198,6 +206,9 @@ mod tests {
             "spec": {"containers": [], "readinessGates": [{"conditionType": GATE}]},
             "status": {"podIP": "10.0.0.1", "conditions": [{"type": "ContainersReady", "status": ready}]}
         });
+        if let Some(conditions) = pod["status"]["conditions"].as_array_mut() {
+            conditions.extend(more.get("ready").cloned());
+        }
         pod["metadata"]["deletionTimestamp"] = more["deleted"].clone();
         serde_json::from_value(pod).unwrap()
     }
@@ -209,6 +220,20 @@ mod tests {
         assert_eq!(pod("a", "False", json!({})).address(), None);
         assert_eq!(pod("a", "True", json!({"deleted": "2026-11-22T00:00:00Z"})).address(), None);
         assert!(ready.metadata.annotations.is_none(), "the mesh needs none");
+    }
+
+    #[test]
+    fn a_pod_of_a_lost_node_is_not_called() {
+        let of = |status: &str, reason: Option<&str>| {
+            let mut condition = json!({"type": "Ready", "status": status});
+            if let Some(reason) = reason {
+                condition["reason"] = reason.into();
+            }
+            pod("a", "True", json!({ "ready": condition })).address().is_some()
+        };
+        assert!(of("True", None));
+        assert!(of("False", Some("ReadinessGatesNotReady")), "which may wait for this very registration");
+        assert!(!of("False", None));
     }
 
     #[test]

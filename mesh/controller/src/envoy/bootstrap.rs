@@ -11,7 +11,7 @@ use super::{stats::Stats, tracing::Tracing};
 use crate::model::WorkloadName;
 
 /// Envoy's own administration, on loopback only: it can shut Envoy down and shows its secrets.
-const ADMIN_PORT: u16 = 15002;
+pub const ADMIN_PORT: u16 = 15002;
 /// Audience of the sidecars' tokens.
 pub const AUDIENCE: &str = "appmesh-controller";
 /// Folder where the projected service account token is mounted.
@@ -45,7 +45,7 @@ pub struct Bootstrap<'a> {
     pub xds: &'a str,
     /// The authority (PEM) of the controller's certificate, which must show that host.
     pub ca: &'a str,
-    /// Where `/ready` and `/stats` are.
+    /// Where `/ready` and `/stats` are, and from inside the pod the whole administration.
     pub status: Status,
     /// Socket of an SDS provider, if certificates come from one.
     pub sds: Option<&'a str>,
@@ -55,7 +55,8 @@ pub struct Bootstrap<'a> {
     pub stats: &'a Stats,
 }
 
-/// The listener that shows `/ready` and `/stats` to the kubelet and to who collects statistics.
+/// The listener that shows `/ready` and `/stats` to the kubelet and to who collects statistics, and all that Envoy's
+/// administration has, such as `/clusters` and `/certs`, to who asks on the pod's loopback interface.
 #[derive(Clone, Copy, Debug)]
 pub struct Status {
     /// Its port.
@@ -91,6 +92,7 @@ impl Bootstrap<'_> {
 }
 
 fn status_listener(status: Status) -> Value {
+    let open = ["/ready", "/stats", "/stats/prometheus"].map(|path| json!({ "path": path }));
     let mut address = address(if status.ipv6 { "::" } else { "0.0.0.0" }, status.port);
     if status.ipv6 {
         address["socket_address"]["ipv4_compat"] = true.into();
@@ -98,7 +100,17 @@ fn status_listener(status: Status) -> Value {
     json!({
         "name": "status",
         "address": address,
-        "filter_chains": [{ "filters": [{ "name": "http", "typed_config": status_routes() }] }]
+        "filter_chains": [
+            {
+                "name": "pod",
+                "filter_chain_match": { "prefix_ranges": [{ "address_prefix": "127.0.0.0", "prefix_len": 8 }] },
+                "filters": [{ "name": "http", "typed_config": admin(&[json!({ "prefix": "/" })]) }]
+            },
+            {
+                "name": "network",
+                "filters": [{ "name": "http", "typed_config": admin(&open) }]
+            }
+        ]
     })
 }
 
@@ -156,20 +168,13 @@ fn from_ads() -> Value {
     json!({ "resource_api_version": "V3", "ads": {}, "initial_fetch_timeout": "0s" })
 }
 
-fn status_routes() -> Value {
-    let route = |path: Value| json!({ "match": path, "route": { "cluster": "admin" } });
+/// Passes requests of these paths on to Envoy's own administration.
+fn admin(paths: &[Value]) -> Value {
+    let routes: Vec<_> = paths.iter().map(|path| json!({ "match": path, "route": { "cluster": "admin" } })).collect();
     json!({
         "@type": HTTP_CONNECTION_MANAGER,
         "stat_prefix": "status",
-        "route_config": { "virtual_hosts": [{
-            "name": "status",
-            "domains": ["*"],
-            "routes": [
-                route(json!({ "path": "/ready" })),
-                route(json!({ "path": "/stats" })),
-                route(json!({ "path": "/stats/prometheus" }))
-            ]
-        }]},
+        "route_config": { "virtual_hosts": [{ "name": "status", "domains": ["*"], "routes": routes }] },
         "http_filters": [{ "name": "router", "typed_config": { "@type": ROUTER } }]
     })
 }
