@@ -56,7 +56,10 @@ impl Check for VirtualNode {
         tls::check_policy(defaults, "spec.backendDefaults.clientPolicy", problems);
         for (index, backend) in spec.backends.iter().flatten().enumerate() {
             let path = format!("spec.backends[{index}].virtualService");
-            check_service(&backend.virtual_service, place, &path, problems);
+            // As in App Mesh, an object may wait for an ARN that its author does not know yet: its condition says so.
+            if !names_none(&backend.virtual_service) {
+                check_service(&backend.virtual_service, place, &path, problems);
+            }
             tls::check_policy(
                 backend.virtual_service.client_policy.as_ref(),
                 &format!("{path}.clientPolicy"),
@@ -209,6 +212,9 @@ pub fn report(node: &Object<VirtualNode>, services: &Services, context: Context<
     for (index, backend) in node.spec.backends.iter().flatten().enumerate() {
         let path = format!("spec.backends[{index}].virtualService");
         let backend = &backend.virtual_service;
+        if names_none(backend) {
+            problems.invalid(&path, NEEDS_ONE);
+        }
         if let Some(reference) = &backend.virtual_service_ref {
             let (namespace, name) = references::seen_from(&own, reference);
             if snapshot.virtual_services.get(namespace, name).is_none() {
@@ -280,12 +286,20 @@ fn health_check(
     problems.take(path, check.checked())
 }
 
+/// What a backend must have.
+const NEEDS_ONE: &str = "needs one of virtualServiceRef and virtualServiceARN";
+
+/// Whether a backend names no VirtualService.
+fn names_none(service: &VirtualServiceBackend) -> bool {
+    service.virtual_service_ref.is_none() && service.virtual_service_arn.is_none()
+}
+
 /// Notes a VirtualService that is named by nothing, or by an ARN that cannot be.
 pub fn check_service(service: &VirtualServiceBackend, place: Place<'_>, path: &str, problems: &mut Problems) {
     let arn = match (&service.virtual_service_ref, &service.virtual_service_arn) {
         (Some(_), None) => return,
         (None, Some(arn)) => arn,
-        _ => return problems.invalid(path, "needs one of virtualServiceRef and virtualServiceARN"),
+        _ => return problems.invalid(path, NEEDS_ONE),
     };
     let path = format!("{path}.virtualServiceARN");
     match arn.parse::<Arn>() {
