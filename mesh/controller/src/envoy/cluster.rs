@@ -55,24 +55,26 @@ pub struct Names<'a>(BTreeMap<(&'a str, &'a str), Vec<Called<'a>>>);
 type Called<'a> = (&'a Upstream, Option<UpstreamTls>);
 
 impl<'a> Names<'a> {
-    /// Names an upstream of a backend, `name` being its key in the routing.
-    pub fn add(&mut self, backend: &'a Backend, name: &'a str, upstream: &'a Upstream) -> String {
+    /// Names an upstream of a backend as it is called, `name` being its key in the routing.
+    pub fn add(&mut self, backend: &'a Backend, name: &'a str, called: Called<'a>) -> String {
         let known = self.0.entry((&backend.mesh, without_port(name))).or_default();
-        let called = (upstream, backend.tls(upstream));
         if !known.contains(&called) {
-            known.push(called);
+            known.push(called.clone());
         }
-        self.get(backend, name, upstream)
+        self.name(backend, name, &called)
     }
 
     /// The name of an upstream that was added.
     pub fn get(&self, backend: &Backend, name: &str, upstream: &Upstream) -> String {
+        self.name(backend, name, &(upstream, backend.tls(upstream)))
+    }
+
+    fn name(&self, backend: &Backend, name: &str, called: &Called<'_>) -> String {
         let (mesh, name) = (backend.mesh.as_str(), without_port(name));
-        let Port { port, protocol } = upstream.port;
+        let Port { port, protocol } = called.0.port;
         let plain = format!("cds_egress_{mesh}_{name}_{}_{port}", protocol.as_str());
-        let called = (upstream, backend.tls(upstream));
-        let of_port = self.0.get(&(mesh, name)).into_iter().flatten().filter(|known| known.0.port == upstream.port);
-        match of_port.into_iter().position(|known| *known == called) {
+        let mut of_port = self.0.get(&(mesh, name)).into_iter().flatten().filter(|known| known.0.port == called.0.port);
+        match of_port.position(|known| known == called) {
             None | Some(0) => plain,
             Some(variant) => format!("{plain}_{variant}"),
         }
@@ -109,8 +111,9 @@ pub fn is_eds(upstream: &Upstream) -> bool {
     !matches!(upstream.discovery, Discovery::Dns(_))
 }
 
-/// Encodes an upstream, called by TLS or in plaintext; its health is checked in the same way.
-pub fn upstream(name: &str, upstream: &Upstream, tls: Option<&UpstreamTls>) -> Cluster {
+/// Encodes an upstream, called by TLS or in plaintext, and never more at once than `pool` says; its health is checked in
+/// the same way.
+pub fn upstream(name: &str, upstream: &Upstream, tls: Option<&UpstreamTls>, pool: ConnectionPool) -> Cluster {
     let (discovery, dns) = match &upstream.discovery {
         Discovery::None | Discovery::CloudMap(_) => (DiscoveryType::Eds, None),
         Discovery::Dns(dns) if dns.endpoints => (DiscoveryType::StrictDns, Some(dns)),
@@ -130,7 +133,7 @@ pub fn upstream(name: &str, upstream: &Upstream, tls: Option<&UpstreamTls>) -> C
         .into(),
         connect_timeout: duration(CONNECT_TIMEOUT),
         health_checks: upstream.health_check.iter().map(health_check::encode).collect(),
-        circuit_breakers: limits(ConnectionPool::default()),
+        circuit_breakers: limits(pool),
         outlier_detection: Some(outlier::encode(upstream.outlier_detection.as_ref())),
         transport_socket: tls.map(tls::upstream),
         typed_extension_protocol_options: protocol_options(upstream.port.protocol, None),
@@ -159,8 +162,8 @@ pub fn passthrough() -> Cluster {
     }
 }
 
-/// Encodes limits. Envoy would allow 1024 connections, requests and pending requests, and 3 retries; App Mesh set no limits.
-pub fn limits(pool: ConnectionPool) -> Option<CircuitBreakers> {
+/// Envoy would allow 1024 connections, requests and pending requests, and 3 retries; App Mesh set no limits.
+fn limits(pool: ConnectionPool) -> Option<CircuitBreakers> {
     let limit = |given: Option<u32>| number(given.unwrap_or(u32::MAX));
     let thresholds = Thresholds {
         max_connections: limit(pool.max_connections),
@@ -219,7 +222,7 @@ mod tests {
             ("back", &there, "cds_egress_shop_back_http_8080_1"),
             ("back", &here, "cds_egress_shop_back_http_8080"),
         ] {
-            assert_eq!(names.add(&backend, name, upstream), expected);
+            assert_eq!(names.add(&backend, name, (upstream, None)), expected);
         }
     }
 }

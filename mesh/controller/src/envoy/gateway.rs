@@ -2,7 +2,6 @@
 
 use envoy_types::pb::envoy::{
     config::{
-        cluster::v3::Cluster,
         core::v3::TrafficDirection,
         listener::v3::{FilterChain, Listener},
         route::v3::{
@@ -17,7 +16,7 @@ use envoy_types::pb::envoy::{
 };
 
 use super::{
-    Configuration, Resource, Settings, cluster,
+    Configuration, Resource, Settings,
     cluster::Names,
     composed::{self, Composed, Pattern, compose, escape},
     http::{Direction, connection_manager},
@@ -33,20 +32,9 @@ use crate::model::{self, ConnectionPool, Gateway, GatewayRoute, HostMatch, Routi
 pub fn encode(gateway: &Gateway, settings: Settings) -> Configuration {
     let mut configuration = Configuration::default();
     let mut names = Names::default();
-    for target in gateway.routes.iter().map(|route| &route.target).filter(|target| target.refusal.is_none()) {
-        for (node, upstream) in target.routing.iter().flat_map(|routing| &routing.upstreams) {
-            let name = names.add(target, node, upstream);
-            let tls = target.tls(upstream);
-            configuration.secrets.extend(tls.iter().flat_map(tls::secrets_of_upstream));
-            let cluster = Cluster {
-                circuit_breakers: cluster::limits(limits(gateway)),
-                ..cluster::upstream(&name, upstream, tls.as_ref())
-            };
-            configuration.clusters.extend([Resource::new(&name, &cluster)]);
-            if cluster::is_eds(upstream) {
-                configuration.upstreams.insert(name, upstream.clone());
-            }
-        }
+    let pool = pool(gateway);
+    for route in &gateway.routes {
+        configuration.call(&route.target, &mut names, pool);
     }
     configuration.secrets.extend(tls::secrets_of_listeners(&gateway.listeners));
     for listener in &gateway.listeners {
@@ -59,7 +47,7 @@ pub fn encode(gateway: &Gateway, settings: Settings) -> Configuration {
 }
 
 /// Its listeners call the same pods; so what each of them may send is added up.
-fn limits(gateway: &Gateway) -> ConnectionPool {
+fn pool(gateway: &Gateway) -> ConnectionPool {
     let pools = || gateway.listeners.iter().map(|listener| listener.connection_pool.unwrap_or_default());
     let sum = |limit: fn(ConnectionPool) -> Option<u32>| {
         pools().try_fold(0, |sum: u32, pool| Some(sum.saturating_add(limit(pool)?)))

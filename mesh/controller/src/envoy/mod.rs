@@ -42,7 +42,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 pub use resource::{Resource, Resources};
 
-use crate::model::{Proxy, Upstream, Workload};
+use crate::model::{Backend, ConnectionPool, Proxy, Upstream, Workload};
 use cluster::Names;
 pub use listener::{EGRESS_PORT, INGRESS_PORT};
 
@@ -65,6 +65,23 @@ pub struct Configuration {
     pub routes: Resources,
     /// The upstreams whose endpoints come by EDS, by cluster.
     pub upstreams: BTreeMap<String, Upstream>,
+}
+
+impl Configuration {
+    /// Adds the upstreams of a backend, of which each is sent no more at once than `pool` says. None is called of one that
+    /// must not be.
+    fn call<'a>(&mut self, backend: &'a Backend, names: &mut Names<'a>, pool: ConnectionPool) {
+        let routing = backend.routing.iter().filter(|_| backend.refusal.is_none());
+        for (node, upstream) in routing.flat_map(|routing| &routing.upstreams) {
+            let tls = backend.tls(upstream);
+            let name = names.add(backend, node, (upstream, tls.clone()));
+            self.secrets.extend(tls.iter().flat_map(tls::secrets_of_upstream));
+            self.clusters.extend([Resource::new(&name, &cluster::upstream(&name, upstream, tls.as_ref(), pool))]);
+            if cluster::is_eds(upstream) {
+                self.upstreams.insert(name, upstream.clone());
+            }
+        }
+    }
 }
 
 /// What all Envoys of a cluster have in common.
@@ -94,21 +111,12 @@ pub fn encode(proxy: &Proxy, settings: impl Into<Settings>) -> Configuration {
 fn sidecar(workload: &Workload, settings: Settings) -> Configuration {
     let mut configuration = Configuration::default();
     let mut names = Names::default();
-    let mut clusters: Vec<_> =
-        workload.listeners.iter().map(|listener| cluster::application(workload, listener)).collect();
-    clusters.push(cluster::passthrough());
-    for backend in workload.backends.iter().filter(|backend| backend.refusal.is_none()) {
-        for (node, upstream) in backend.routing.iter().flat_map(|routing| &routing.upstreams) {
-            let name = names.add(backend, node, upstream);
-            let tls = backend.tls(upstream);
-            configuration.secrets.extend(tls.iter().flat_map(tls::secrets_of_upstream));
-            clusters.push(cluster::upstream(&name, upstream, tls.as_ref()));
-            if cluster::is_eds(upstream) {
-                configuration.upstreams.insert(name, upstream.clone());
-            }
-        }
+    let own = workload.listeners.iter().map(|listener| cluster::application(workload, listener));
+    let own = own.chain([cluster::passthrough()]);
+    configuration.clusters.extend(own.map(|cluster| Resource::new(&cluster.name, &cluster)));
+    for backend in &workload.backends {
+        configuration.call(backend, &mut names, ConnectionPool::default());
     }
-    configuration.clusters = clusters.iter().map(|cluster| Resource::new(&cluster.name, cluster)).collect();
     configuration.secrets.extend(tls::secrets_of_listeners(&workload.listeners));
     let egress = listener::egress(workload, &names, settings);
     let listeners: Vec<_> = listener::ingress(workload, settings).into_iter().chain([egress]).collect();
