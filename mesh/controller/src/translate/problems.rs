@@ -49,7 +49,7 @@ pub struct Place<'a> {
 
 /// A kind whose objects can be checked one by one.
 pub trait Check {
-    /// Notes what makes no sense in an object whose fields are all supported.
+    /// Notes what makes no sense in an object, or cannot be supported.
     fn check(&self, place: Place<'_>, problems: &mut Problems);
 }
 

@@ -1,7 +1,7 @@
 //! Translates TLS of listeners and client policies.
 
 use mesh_api::{
-    ClientCertificate, ClientPolicyTls, ClientValidation, ListenerCertificate, ListenerValidation,
+    BackendDefaults, ClientCertificate, ClientPolicyTls, ClientValidation, ListenerCertificate, ListenerValidation,
     SubjectAlternativeNames, TlsMode,
 };
 
@@ -48,6 +48,11 @@ fn client_policy(given: &ClientPolicyTls, path: &str, problems: &mut Problems) -
         certificate: given_is_fine(certificate)?,
         validation: validation?,
     })
+}
+
+/// The client policy of backends that have none of their own.
+pub fn default_policy(defaults: Option<&BackendDefaults>) -> Option<&mesh_api::ClientPolicy> {
+    defaults?.client_policy.as_ref()
 }
 
 /// Notes what a client policy demands and cannot be done.

@@ -30,7 +30,7 @@ impl Check for VirtualGateway {
                 problems.invalid(path, format!("{port} is the port of another listener too"));
             }
         }
-        let defaults = spec.backend_defaults.as_ref().and_then(|defaults| defaults.client_policy.as_ref());
+        let defaults = tls::default_policy(spec.backend_defaults.as_ref());
         tls::check_policy(defaults, "spec.backendDefaults.clientPolicy", problems);
         logging::access_log(spec.logging.as_ref(), problems);
     }
@@ -45,7 +45,7 @@ pub fn translate(gateway: &Object<VirtualGateway>, services: &Services, context:
     };
     let mut published = BTreeSet::new();
     let mut routes = gateway_route::routes(routes_of(gateway, context.snapshot), services, context, &mut published);
-    let policy = gateway.spec.backend_defaults.as_ref().and_then(|defaults| defaults.client_policy.as_ref());
+    let policy = tls::default_policy(gateway.spec.backend_defaults.as_ref());
     routes.iter_mut().for_each(|route| tls::call_by(&mut route.target, policy));
     let routings = routes.iter().filter_map(|route| route.target.routing.as_ref());
     let services = routings.flat_map(|routing| routing.services()).cloned().collect();

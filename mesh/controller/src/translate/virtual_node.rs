@@ -52,7 +52,7 @@ impl Check for VirtualNode {
             _ => {}
         }
         logging::access_log(spec.logging.as_ref(), problems);
-        let defaults = spec.backend_defaults.as_ref().and_then(|defaults| defaults.client_policy.as_ref());
+        let defaults = tls::default_policy(spec.backend_defaults.as_ref());
         tls::check_policy(defaults, "spec.backendDefaults.clientPolicy", problems);
         for (index, backend) in spec.backends.iter().flatten().enumerate() {
             let path = format!("spec.backends[{index}].virtualService");
@@ -79,7 +79,7 @@ struct Backends {
 
 fn backends(node: &Object<VirtualNode>, services: &Services, context: Context<'_>) -> Backends {
     let own = node.namespace().unwrap_or_default();
-    let defaults = node.spec.backend_defaults.as_ref().and_then(|defaults| defaults.client_policy.as_ref());
+    let defaults = tls::default_policy(node.spec.backend_defaults.as_ref());
     let mut backends = Backends { by_path: Vec::new(), published: BTreeSet::new() };
     for (index, backend) in node.spec.backends.iter().flatten().enumerate() {
         let path = format!("spec.backends[{index}].virtualService");
