@@ -48,7 +48,7 @@ mod support;
 #[path = "envoy/tls.rs"]
 mod tls;
 
-use controller::{Controller, STATS_PORT, envoy, envoy_with_sds, workload_name};
+use controller::{Controller, STATS_PORT, envoy, envoy_of, workload_name};
 use support::{certificates, wait_for};
 
 const HOST: &str = "colorapp.k8multi.svc.cluster.local";

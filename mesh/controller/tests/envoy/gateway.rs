@@ -1,6 +1,6 @@
 //! A gateway: which requests from outside get where, and as what.
 
-use super::{controller::envoy_of, *};
+use super::*;
 
 use appmesh_controller::model::{Gateway, GatewayRoute, HostMatch, PathRewrite, WorkloadKind, WorkloadName};
 

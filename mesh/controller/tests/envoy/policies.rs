@@ -204,7 +204,7 @@ async fn policies() {
     let ca = certificates(folder.path());
     let controller = Controller::start(folder.path(), 0, None).await;
     let socket = folder.path().join("sds.sock").to_string_lossy().into_owned();
-    let envoy = envoy_with_sds(folder.path(), xds::Protocol::Delta, controller.address, &ca, Some(&socket));
+    let envoy = envoy_of(&workload_name(), folder.path(), xds::Protocol::Delta, controller.address, &ca, Some(&socket));
     let Some(mut child) = envoy else {
         println!("not tested: there is no envoy in PATH, and ENVOY names none, as `make test` does");
         return;

@@ -142,18 +142,7 @@ pub fn envoy(folder: &Path, protocol: xds::Protocol, xds: SocketAddr, ca: &str) 
     envoy_of(&workload_name(), folder, protocol, xds, ca, None)
 }
 
-/// Starts an Envoy that gets certificates from a socket.
-pub fn envoy_with_sds(
-    folder: &Path,
-    protocol: xds::Protocol,
-    xds: SocketAddr,
-    ca: &str,
-    sds: Option<&str>,
-) -> Option<Child> {
-    envoy_of(&workload_name(), folder, protocol, xds, ca, sds)
-}
-
-/// Starts an Envoy of a workload; `None` if there is no Envoy.
+/// Starts an Envoy of a workload, which gets certificates from the socket `sds`; `None` if there is no Envoy.
 pub fn envoy_of(
     workload: &WorkloadName,
     folder: &Path,
