@@ -30,8 +30,8 @@ pub struct AccessLog {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FileAccessLog {
-    /// Its path, 1 to 255 characters. `/dev/stdout` is the container's log; another file must be on a volume that Envoy may
-    /// write to.
+    /// Its path, 1 to 255 characters. `/dev/stdout` is the container's log. A sidecar can write to `/tmp` besides, which holds
+    /// 64 MiB in memory; a gateway also to the volumes that its container mounts.
     #[schemars(length(min = 1, max = 255))]
     pub path: String,
     /// What is written of each; Envoy's default format when absent.
