@@ -31,7 +31,7 @@ STATIC ?= $(BIN)# the images' programs, for Linux; a Mac has them built elsewher
 ifeq ($(CHART),charts/appmesh-controller)
 MESH_IMAGES := appmesh-controller capture
 MESH_FLAGS := --image image=appmesh-controller --image init.image=capture
-POLICIES ?= AWSCloudMapFullAccess
+POLICIES ?= # managed policies in place of policies/controller.json, which irsa-role knows
 else
 MESH_IMAGES :=
 MESH_FLAGS := --chart-name appmesh-controller

@@ -40,7 +40,8 @@ const DEFAULT_NAME: &str = "svc2.svc.local";
 ///           servicediscovery:DeleteNamespace route53:GetHostedZone, with --forget-cluster
 ///           servicediscovery:ListInstances servicediscovery:DeregisterInstance,
 ///           and for Cloud Map route53:CreateHostedZone route53:ListHostedZonesByName
-///           route53:DeleteHostedZone ec2:DescribeVpcs ec2:DescribeRegions
+///           route53:DeleteHostedZone route53:ChangeResourceRecordSets ec2:DescribeVpcs
+///           ec2:DescribeRegions
 ///   Exits   0 done, 1 failed, 2 usage, 3 input, 4 conflict, 5 retry
 ///
 /// Examples:

@@ -1,4 +1,4 @@
-//! Calls Cloud Map, one function per call. `servicediscovery:*`, as AWSCloudMapFullAccess allows, is all it needs.
+//! Calls Cloud Map, one function per call. `policies/controller.json` is made from these calls.
 
 use std::{
     collections::{BTreeMap, HashMap},
