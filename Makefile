@@ -75,7 +75,8 @@ $(BUILD)/%/mesh.json: $(BUILD)/%/role.json $(MESH_IMAGES:%=$(BUILD)/\%/image-%.j
 $(TWO)/namespace.json: $(TWO)/oidc.json $(ONE)/oidc.json | $(BIN)/cloudmap-ns
 	$(BIN)/cloudmap-ns --from $(ONE)/oidc.json < $< $(to)
 
-$(TWO)/ingress.json: $(TWO)/oidc.json $(ONE)/oidc.json | $(BIN)/sg-open
+# Once the applications run: their pods may have security groups of their own.
+$(TWO)/ingress.json: $(TWO)/oidc.json $(ONE)/oidc.json | $(ONE)/feapp.json $(TWO)/colorapp.json $(BIN)/sg-open
 	$(BIN)/sg-open --from $(ONE)/oidc.json --port $(PORT) < $< $(to)
 
 # --- the applications: the front end names the back end's VirtualService, so it starts when that one has its ARN

@@ -282,12 +282,26 @@ impl Account {
         let from_nothing = "sg-open -n --cluster c2 --from-cluster c1";
         self.lacks("eks:DescribeCluster", from_nothing, "");
         self.lacks("ec2:DescribeInstances", from_nothing, "");
+        self.lacks("ec2:DescribeNetworkInterfaces", from_nothing, "");
+        self.lacks("ec2:DescribeSecurityGroups", from_nothing, "");
         self.lacks("ec2:DescribeSecurityGroupRules", from_nothing, "");
         self.lacks("ec2:AuthorizeSecurityGroupIngress", from_nothing, "");
         self.lacks("ec2:CreateTags", from_nothing, "");
         let made = self.done(from_nothing, "");
+        self.lack_of_links("sg-open", &made);
         self.lacks("ec2:RevokeSecurityGroupIngress", "sg-open --delete", &made);
         self.done("sg-open --delete", &made);
+    }
+
+    /// Clusters in two VPCs: what joins these is looked for.
+    fn lack_of_links(&self, command: &str, document: &str) {
+        let mut apart: Value = serde_json::from_str(&self.done("oidc-assoc -n --cluster c1", "")).unwrap();
+        apart["cluster"]["vpc"] = "vpc-00000000".into();
+        let file = self.cloud.state.join("apart.json");
+        std::fs::write(&file, apart.to_string()).unwrap();
+        let command = format!("{command} --from {}", file.display());
+        self.lacks("ec2:DescribeVpcPeeringConnections", &command, document);
+        self.lacks("ec2:DescribeTransitGatewayVpcAttachments", &command, document);
     }
 
     fn ecr_push(&self) {
