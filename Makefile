@@ -21,6 +21,7 @@ PROPERTY ?= spoiled_# what `make fuzz` tries: every test whose name has this
 SECONDS ?= 50# how long it tries each
 INPUT ?= # or a file that it left: once more, with that alone
 CHART ?= charts/appmesh-controller# or https://aws.github.io/eks-charts, for whoever still has the App Mesh API
+NAMESPACE_TYPE ?= private-dns# or http, for clusters in two VPCs
 BUILD ?= build
 ifeq ($(origin BIN),undefined)
 BIN := target/$(shell rustc -vV | sed -n 's/^host: //p')/release
@@ -68,12 +69,15 @@ $(BUILD)/%/image-$(1).json: $(BUILD)/%/oidc.json $(STATIC)/$(1) | $(BIN)/ecr-pus
 endef
 $(foreach image,$(IMAGES),$(eval $(call push,$(image))))
 
-$(BUILD)/%/mesh.json: $(BUILD)/%/role.json $(MESH_IMAGES:%=$(BUILD)/\%/image-%.json) | $(BIN)/appmesh-install
+$(BUILD)/%/mesh.json: $(BUILD)/%/role.json $(BUILD)/%/namespace.json $(MESH_IMAGES:%=$(BUILD)/\%/image-%.json) | $(BIN)/appmesh-install
 	cat $^ | $(BIN)/appmesh-install --chart $(CHART) $(MESH_FLAGS) $(to)
 
 # --- what the clusters share
 $(TWO)/namespace.json: $(TWO)/oidc.json $(ONE)/oidc.json | $(BIN)/cloudmap-ns
-	$(BIN)/cloudmap-ns --from $(ONE)/oidc.json < $< $(to)
+	$(BIN)/cloudmap-ns --type $(NAMESPACE_TYPE) --from $(ONE)/oidc.json < $< $(to)
+
+$(ONE)/namespace.json: $(ONE)/oidc.json $(TWO)/namespace.json | $(BIN)/cloudmap-ns
+	$(BIN)/cloudmap-ns --type $(NAMESPACE_TYPE) --from $(TWO)/namespace.json < $< $(to)
 
 # Once the applications run: their pods may have security groups of their own.
 $(TWO)/ingress.json: $(TWO)/oidc.json $(ONE)/oidc.json | $(ONE)/feapp.json $(TWO)/colorapp.json $(BIN)/sg-open
@@ -104,7 +108,7 @@ destroy-feapp: | $(BIN)/manifest-apply
 destroy-colorapp: destroy-feapp | $(BIN)/manifest-apply
 	$(BIN)/manifest-apply colorapp -n --cluster $(CLUSTER2) $(region) --file manifests/colorapp.yaml --template --delete > /dev/null
 destroy-namespace: destroy-colorapp destroy-feapp | $(BIN)/cloudmap-ns
-	$(BIN)/cloudmap-ns -n --cluster $(CLUSTER2) $(region) --delete > /dev/null
+	$(BIN)/cloudmap-ns -n --cluster $(CLUSTER2) $(region) --type $(NAMESPACE_TYPE) --delete > /dev/null
 destroy-ingress: | $(BIN)/sg-open
 	$(BIN)/sg-open -n --cluster $(CLUSTER2) $(region) --from-cluster $(CLUSTER1) --port $(PORT) --delete > /dev/null
 destroy-mesh/%: destroy-feapp destroy-colorapp | $(BIN)/appmesh-install
@@ -138,7 +142,7 @@ $(foreach image,$(IMAGES),$(eval $(call plan-image,$(image))))
 plan-mesh/%: | $(BIN)/appmesh-install
 	$(BIN)/appmesh-install --plan --chart $(CHART) $(MESH_FLAGS) $(call was,$(BUILD)/$*/mesh.json,$*) > /dev/null
 plan-namespace: | $(BIN)/cloudmap-ns
-	$(BIN)/cloudmap-ns --plan $(call was,$(TWO)/namespace.json,$(CLUSTER2)) > /dev/null
+	$(BIN)/cloudmap-ns --plan --type $(NAMESPACE_TYPE) $(call was,$(TWO)/namespace.json,$(CLUSTER2)) > /dev/null
 plan-ingress: | $(BIN)/sg-open
 	$(BIN)/sg-open --plan --from-cluster $(CLUSTER1) --port $(PORT) $(call was,$(TWO)/ingress.json,$(CLUSTER2)) > /dev/null
 plan-colorapp: | $(BIN)/manifest-apply

@@ -96,7 +96,9 @@ class CloudMap:
                     "DuplicateRequest", "The operation is already in progress", DuplicateOperationId=operation.id
                 )
         id_ = f"ns-{random_id(16)}"
-        properties: Params = {"HttpProperties": {"HttpName": name}}
+        # No two have one name for DiscoverInstances.
+        taken = any(other.http_name == name for other in state.namespaces.values())
+        properties: Params = {"HttpProperties": {"HttpName": f"{name}_{random_id(8)}" if taken else name}}
         if type_ != "HTTP":
             soa = (p.get("Properties") or {}).get("DnsProperties", {}).get("SOA", {"TTL": 15})
             properties["DnsProperties"] = {"SOA": soa}
@@ -317,7 +319,7 @@ class CloudMap:
 
     def _discovered(self, p: Params) -> tuple[Namespace, Service]:
         wanted = p["NamespaceName"]
-        namespaces = [n for n in self.state.namespaces.values() if wanted in (n.name, n.arn)]
+        namespaces = [n for n in self.state.namespaces.values() if wanted in (n.http_name, n.arn)]
         if not namespaces:
             raise Refused("NamespaceNotFound", f"The specified namespace: {wanted} does not exist")
         for namespace in namespaces:

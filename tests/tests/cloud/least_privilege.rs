@@ -248,6 +248,8 @@ impl Account {
         self.lacks("servicediscovery:ListNamespaces", "cloudmap-ns", &two);
         self.lacks("servicediscovery:CreatePrivateDnsNamespace", "cloudmap-ns", &two);
         self.lacks("servicediscovery:TagResource", "cloudmap-ns", &two);
+        self.lacks("servicediscovery:CreateHttpNamespace", "cloudmap-ns --type http", &two);
+        self.lack_of_links("cloudmap-ns --type http", &two);
         // What Cloud Map does as the caller, it tells of later.
         self.lacks("ec2:DescribeRegions", "cloudmap-ns", &two);
         self.lacks("ec2:DescribeVpcs", "cloudmap-ns", &two);
