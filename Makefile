@@ -21,6 +21,7 @@ PROPERTY ?= spoiled_# what `make fuzz` tries: every test whose name has this
 SECONDS ?= 50# how long it tries each
 INPUT ?= # or a file that it left: once more, with that alone
 CHART ?= charts/appmesh-controller# or https://aws.github.io/eks-charts, for whoever still has the App Mesh API
+SCHEME ?= internet-facing# or internal: the front end's load balancer
 NAMESPACE_TYPE ?= private-dns# or http, for clusters in two VPCs
 BUILD ?= build
 ifeq ($(origin BIN),undefined)
@@ -45,6 +46,7 @@ IMAGES := appmesh-controller capture colorapp feapp
 ONE := $(BUILD)/$(CLUSTER1)
 TWO := $(BUILD)/$(CLUSTER2)
 region := $(if $(strip $(REGION)),--region $(strip $(REGION)))
+scheme = --set LOAD_BALANCER_SCHEME=$(SCHEME) --set LOAD_BALANCER_IS_INTERNAL=$(if $(filter internal,$(SCHEME)),true,false)
 # Keeps the last good answer when a step fails.
 to = > $@.tmp && mv $@.tmp $@
 
@@ -91,7 +93,7 @@ $(TWO)/colorapp.json: $(TWO)/colorapp-arn.json | $(BIN)/manifest-apply
 	$(BIN)/manifest-apply colorapp < $< $(to)
 
 $(ONE)/feapp.json: $(ONE)/mesh.json $(ONE)/image-feapp.json manifests/feapp.yaml $(TWO)/colorapp-arn.json | $(BIN)/manifest-apply
-	cat $(filter-out $(TWO)/%,$(filter %.json,$^)) | $(BIN)/manifest-apply feapp --file manifests/feapp.yaml --template --from $(TWO)/colorapp-arn.json $(to)
+	cat $(filter-out $(TWO)/%,$(filter %.json,$^)) | $(BIN)/manifest-apply feapp --file manifests/feapp.yaml --template $(scheme) --from $(TWO)/colorapp-arn.json $(to)
 
 .PHONY: probe
 probe: $(ONE)/feapp.json $(TWO)/colorapp.json $(TWO)/ingress.json | $(BIN)/color-probe ## Ask the front end COUNT times: red and blue must be even
@@ -148,7 +150,7 @@ plan-ingress: | $(BIN)/sg-open
 plan-colorapp: | $(BIN)/manifest-apply
 	$(BIN)/manifest-apply colorapp --plan --file manifests/colorapp.yaml --template $(call was,$(TWO)/colorapp.json,$(CLUSTER2)) > /dev/null
 plan-feapp: | $(BIN)/manifest-apply
-	$(BIN)/manifest-apply feapp --plan --file manifests/feapp.yaml --template --from $(TWO)/colorapp-arn.json $(call was,$(ONE)/feapp.json,$(CLUSTER1)) > /dev/null
+	$(BIN)/manifest-apply feapp --plan --file manifests/feapp.yaml --template $(scheme) --from $(TWO)/colorapp-arn.json $(call was,$(ONE)/feapp.json,$(CLUSTER1)) > /dev/null
 
 # --- this machine only
 LOCALCLOUD = $(BIN)/localcloud --state $(BUILD)/localcloud
