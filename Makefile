@@ -21,6 +21,8 @@ PROPERTY ?= spoiled_# what `make fuzz` tries: every test whose name has this
 SECONDS ?= 50# how long it tries each
 INPUT ?= # or a file that it left: once more, with that alone
 CHART ?= charts/appmesh-controller# or https://aws.github.io/eks-charts, for whoever still has the App Mesh API
+SCHEME ?= internet-facing# or internal: the front end's load balancer
+NAMESPACE_TYPE ?= private-dns# or http, for clusters in two VPCs
 BUILD ?= build
 ifeq ($(origin BIN),undefined)
 BIN := target/$(shell rustc -vV | sed -n 's/^host: //p')/release
@@ -31,7 +33,7 @@ STATIC ?= $(BIN)# the images' programs, for Linux; a Mac has them built elsewher
 ifeq ($(CHART),charts/appmesh-controller)
 MESH_IMAGES := appmesh-controller capture
 MESH_FLAGS := --image image=appmesh-controller --image init.image=capture
-POLICIES ?= AWSCloudMapFullAccess
+POLICIES ?= # managed policies in place of policies/controller.json, which irsa-role knows
 else
 MESH_IMAGES :=
 MESH_FLAGS := --chart-name appmesh-controller
@@ -44,6 +46,7 @@ IMAGES := appmesh-controller capture colorapp feapp
 ONE := $(BUILD)/$(CLUSTER1)
 TWO := $(BUILD)/$(CLUSTER2)
 region := $(if $(strip $(REGION)),--region $(strip $(REGION)))
+scheme = --set LOAD_BALANCER_SCHEME=$(SCHEME) --set LOAD_BALANCER_IS_INTERNAL=$(if $(filter internal,$(SCHEME)),true,false)
 # Keeps the last good answer when a step fails.
 to = > $@.tmp && mv $@.tmp $@
 
@@ -68,14 +71,18 @@ $(BUILD)/%/image-$(1).json: $(BUILD)/%/oidc.json $(STATIC)/$(1) | $(BIN)/ecr-pus
 endef
 $(foreach image,$(IMAGES),$(eval $(call push,$(image))))
 
-$(BUILD)/%/mesh.json: $(BUILD)/%/role.json $(MESH_IMAGES:%=$(BUILD)/\%/image-%.json) | $(BIN)/appmesh-install
+$(BUILD)/%/mesh.json: $(BUILD)/%/role.json $(BUILD)/%/namespace.json $(MESH_IMAGES:%=$(BUILD)/\%/image-%.json) | $(BIN)/appmesh-install
 	cat $^ | $(BIN)/appmesh-install --chart $(CHART) $(MESH_FLAGS) $(to)
 
 # --- what the clusters share
 $(TWO)/namespace.json: $(TWO)/oidc.json $(ONE)/oidc.json | $(BIN)/cloudmap-ns
-	$(BIN)/cloudmap-ns --from $(ONE)/oidc.json < $< $(to)
+	$(BIN)/cloudmap-ns --type $(NAMESPACE_TYPE) --from $(ONE)/oidc.json < $< $(to)
 
-$(TWO)/ingress.json: $(TWO)/oidc.json $(ONE)/oidc.json | $(BIN)/sg-open
+$(ONE)/namespace.json: $(ONE)/oidc.json $(TWO)/namespace.json | $(BIN)/cloudmap-ns
+	$(BIN)/cloudmap-ns --type $(NAMESPACE_TYPE) --from $(TWO)/namespace.json < $< $(to)
+
+# Once the applications run: their pods may have security groups of their own.
+$(TWO)/ingress.json: $(TWO)/oidc.json $(ONE)/oidc.json | $(ONE)/feapp.json $(TWO)/colorapp.json $(BIN)/sg-open
 	$(BIN)/sg-open --from $(ONE)/oidc.json --port $(PORT) < $< $(to)
 
 # --- the applications: the front end names the back end's VirtualService, so it starts when that one has its ARN
@@ -86,7 +93,7 @@ $(TWO)/colorapp.json: $(TWO)/colorapp-arn.json | $(BIN)/manifest-apply
 	$(BIN)/manifest-apply colorapp < $< $(to)
 
 $(ONE)/feapp.json: $(ONE)/mesh.json $(ONE)/image-feapp.json manifests/feapp.yaml $(TWO)/colorapp-arn.json | $(BIN)/manifest-apply
-	cat $(filter-out $(TWO)/%,$(filter %.json,$^)) | $(BIN)/manifest-apply feapp --file manifests/feapp.yaml --template --from $(TWO)/colorapp-arn.json $(to)
+	cat $(filter-out $(TWO)/%,$(filter %.json,$^)) | $(BIN)/manifest-apply feapp --file manifests/feapp.yaml --template $(scheme) --from $(TWO)/colorapp-arn.json $(to)
 
 .PHONY: probe
 probe: $(ONE)/feapp.json $(TWO)/colorapp.json $(TWO)/ingress.json | $(BIN)/color-probe ## Ask the front end COUNT times: red and blue must be even
@@ -103,7 +110,7 @@ destroy-feapp: | $(BIN)/manifest-apply
 destroy-colorapp: destroy-feapp | $(BIN)/manifest-apply
 	$(BIN)/manifest-apply colorapp -n --cluster $(CLUSTER2) $(region) --file manifests/colorapp.yaml --template --delete > /dev/null
 destroy-namespace: destroy-colorapp destroy-feapp | $(BIN)/cloudmap-ns
-	$(BIN)/cloudmap-ns -n --cluster $(CLUSTER2) $(region) --delete > /dev/null
+	$(BIN)/cloudmap-ns -n --cluster $(CLUSTER2) $(region) --type $(NAMESPACE_TYPE) --delete > /dev/null
 destroy-ingress: | $(BIN)/sg-open
 	$(BIN)/sg-open -n --cluster $(CLUSTER2) $(region) --from-cluster $(CLUSTER1) --port $(PORT) --delete > /dev/null
 destroy-mesh/%: destroy-feapp destroy-colorapp | $(BIN)/appmesh-install
@@ -137,13 +144,13 @@ $(foreach image,$(IMAGES),$(eval $(call plan-image,$(image))))
 plan-mesh/%: | $(BIN)/appmesh-install
 	$(BIN)/appmesh-install --plan --chart $(CHART) $(MESH_FLAGS) $(call was,$(BUILD)/$*/mesh.json,$*) > /dev/null
 plan-namespace: | $(BIN)/cloudmap-ns
-	$(BIN)/cloudmap-ns --plan $(call was,$(TWO)/namespace.json,$(CLUSTER2)) > /dev/null
+	$(BIN)/cloudmap-ns --plan --type $(NAMESPACE_TYPE) $(call was,$(TWO)/namespace.json,$(CLUSTER2)) > /dev/null
 plan-ingress: | $(BIN)/sg-open
 	$(BIN)/sg-open --plan --from-cluster $(CLUSTER1) --port $(PORT) $(call was,$(TWO)/ingress.json,$(CLUSTER2)) > /dev/null
 plan-colorapp: | $(BIN)/manifest-apply
 	$(BIN)/manifest-apply colorapp --plan --file manifests/colorapp.yaml --template $(call was,$(TWO)/colorapp.json,$(CLUSTER2)) > /dev/null
 plan-feapp: | $(BIN)/manifest-apply
-	$(BIN)/manifest-apply feapp --plan --file manifests/feapp.yaml --template --from $(TWO)/colorapp-arn.json $(call was,$(ONE)/feapp.json,$(CLUSTER1)) > /dev/null
+	$(BIN)/manifest-apply feapp --plan --file manifests/feapp.yaml --template $(scheme) --from $(TWO)/colorapp-arn.json $(call was,$(ONE)/feapp.json,$(CLUSTER1)) > /dev/null
 
 # --- this machine only
 LOCALCLOUD = $(BIN)/localcloud --state $(BUILD)/localcloud

@@ -5,6 +5,7 @@ pub mod faults;
 pub mod hostile;
 pub mod peer;
 pub mod pod;
+pub mod policy;
 pub mod readme;
 pub mod report;
 pub mod steps;

@@ -34,7 +34,7 @@ use values::{Facts, ImageFlag, Setting};
 /// somebody else made is a conflict unless --adopt. --delete uninstalls the release and removes what is ours, but not
 /// while there are objects that only the controller can let go. Values are kept in the document: no place for secrets.
 ///
-///   Reads   cluster, role.arn, images.IMAGE {digest, repository, tag}
+///   Reads   cluster, role.arn, images.IMAGE {digest, repository, tag}, namespace {id, name}
 ///   Owns    mesh {chart, chartName, namespace, release, serviceAccount, values, version}
 ///   Calls   helm (3.14 or newer, or 4); eks:DescribeCluster, unless --context or --kubeconfig is given; Kubernetes: get,
 ///           patch and delete of definitions, namespace, service account and Helm's secrets; as a dry run, patch of what
@@ -150,9 +150,12 @@ impl Tool for AppmeshInstall {
             definitions.clone_from(&content.definitions);
             let region = self.aws.region.clone().or(session.doc.read(&["cluster", "region"])?);
             let cluster = session.doc.read(&["cluster", "name"])?;
+            let namespace: Option<String> = session.doc.read(&["namespace", "name"])?;
+            let namespace = namespace.zip(session.doc.read(&["namespace", "id"])?);
             let facts = Facts {
                 region,
                 cluster_name: content.cluster_name.clone().zip(cluster),
+                namespace: content.namespaces.clone().zip(namespace),
                 service_account: &target.service_account,
                 role: role.as_deref(),
             };

@@ -1,10 +1,12 @@
-//! Which URL is asked. Pure.
+//! Which URL is asked, and where its name leads.
 
 use anyhow::Result;
 use common::{Document, Error};
 use reqwest::Url;
 use serde::Deserialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use tokio::net::lookup_host;
 
 /// What the sample's front end serves its colour on.
 const PATH: &str = "/color";
@@ -63,6 +65,25 @@ pub fn http(text: &str) -> Result<Url, String> {
     }
 }
 
+/// The addresses of a URL's host, if all of them are private: from elsewhere than its network nobody gets an answer.
+pub async fn private_addresses(url: &Url) -> Option<String> {
+    let place = (url.host_str()?.trim_matches(['[', ']']), url.port_or_known_default()?);
+    let found: BTreeSet<IpAddr> = lookup_host(place).await.ok()?.map(|address| address.ip()).collect();
+    let private = !found.is_empty() && found.iter().all(is_private);
+    private.then(|| found.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", "))
+}
+
+/// Whether it is of a network of somebody's own: RFC 1918, RFC 4193, or what providers share (RFC 6598).
+fn is_private(address: &IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(address) => {
+            let [first, second, ..] = address.octets();
+            address.is_private() || (first, second & 0xc0) == (100, 64)
+        }
+        IpAddr::V6(address) => address.is_unique_local(),
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 mod tests {
@@ -89,6 +110,24 @@ mod tests {
             let doc = Document::parse("stdin", doc.as_bytes()).unwrap();
             let url = from_apps(&doc, app).map(String::from).map_err(|error| error.to_string());
             assert_eq!(url.as_deref().map_err(String::as_str), found);
+        }
+    }
+
+    #[tokio::test]
+    async fn private_addresses_are_named() {
+        for (url, private) in [
+            ("http://10.0.1.20:8080/color", Some("10.0.1.20")),
+            ("http://172.31.0.1/", Some("172.31.0.1")),
+            ("http://100.64.0.1/", Some("100.64.0.1")),
+            ("https://[fd00:ec2::23]/", Some("fd00:ec2::23")),
+            ("http://[::ffff:192.168.0.1]/", Some("::ffff:192.168.0.1")),
+            ("http://127.0.0.1/", None),
+            ("http://172.32.0.1/", None),
+            ("http://100.128.0.1/", None),
+            ("http://[2600:1f00::1]/", None),
+        ] {
+            let url = http(url).unwrap();
+            assert_eq!(private_addresses(&url).await.as_deref(), private, "{url}");
         }
     }
 

@@ -18,8 +18,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// The service account of the App Mesh controller, and what it needs.
-const CONTROLLER: (&str, &str) = ("appmesh-system/appmesh-controller", "AWSCloudMapFullAccess");
+/// The service account of the App Mesh controller.
+const CONTROLLER: &str = "appmesh-system/appmesh-controller";
+/// The inline policy that allows what the controller calls: its name, and the document.
+const CONTROLLER_POLICY: (&str, &str) = ("controller", include_str!("../../../policies/controller.json"));
 
 /// Makes the IAM role that a Kubernetes service account may assume.
 ///
@@ -50,10 +52,11 @@ struct IrsaRole {
     /// Who may assume the role; * and ? stand for any [default: appmesh-system/appmesh-controller]
     #[arg(long = "service-account", value_name = "NAMESPACE/NAME")]
     service_accounts: Vec<ServiceAccount>,
-    /// Managed policy, AWS's or your own [default for the default service account: AWSCloudMapFullAccess]
+    /// Managed policy, AWS's or your own
     #[arg(long = "policy", value_name = "ARN|NAME")]
     policies: Vec<String>,
-    /// Inline policy, named as the file without its extension
+    /// Inline policy, named as the file without its extension [default for the default service account, without --policy:
+    /// controller, which allows what the controller of this version calls]
     #[arg(long = "policy-document", value_name = "FILE")]
     policy_documents: Vec<PathBuf>,
     /// Name of the role [default: CLUSTER-SERVICEACCOUNT]
@@ -123,16 +126,17 @@ impl Tool for IrsaRole {
     async fn want(&self, session: &mut Session, section: Option<Section>) -> Result<Want> {
         let section = section.unwrap_or_default();
         let cluster = session.cluster(&self.aws).await?;
-        let default: ServiceAccount = CONTROLLER.0.parse().map_err(Error::failed)?;
+        let default: ServiceAccount = CONTROLLER.parse().map_err(Error::failed)?;
         let given = or(self.service_accounts.clone(), section.service_accounts);
         let service_accounts = unique(or(given, vec![default.clone()]));
-        let documents = match &self.policy_documents[..] {
+        let mut documents = match &self.policy_documents[..] {
             [] => section.policy_documents,
             files => policy::read_all(files)?,
         };
         let mut policies = or(self.policies.clone(), section.policies);
         if policies.is_empty() && documents.is_empty() && service_accounts == [default] {
-            policies.push(CONTROLLER.1.to_owned());
+            let (name, document) = CONTROLLER_POLICY;
+            documents.insert(name.to_owned(), serde_json::from_str(document).context("policies/controller.json")?);
         }
         // What --delete takes off, the role itself remembers.
         if self.flags.delete {

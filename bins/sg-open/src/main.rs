@@ -9,6 +9,7 @@ use aws::Ec2;
 use common::aws::AwsFlags;
 use common::cluster::Cluster;
 use common::{Error, Flags, Session, Tool};
+use groups::Tie;
 use plan::{Change, Have, Side, Want};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -19,19 +20,25 @@ use std::process::ExitCode;
 /// The port of the tutorial's application.
 const DEFAULT_PORT: u16 = 8080;
 
-/// Opens TCP ports of one cluster's nodes to another cluster's nodes.
+/// Opens TCP ports of one cluster's nodes and pods to another cluster's.
 ///
 /// The document's cluster is the one to enter; --from names the one to let in. Rules go from security
 /// group to security group, one per port and pair, never to addresses: the cluster security group
-/// where all nodes have it, else the fewest groups that all of them have one of. A rule that admits
+/// where all nodes have it, else the fewest groups that all of them have one of, and those of the
+/// pods that have groups of their own and run. Where two would do, it is the one with the tag
+/// kubernetes.io/cluster/NAME; where no tag decides, that is an error. Between VPCs a rule can name a
+/// group only over a VPC peering or a transit gateway that knows groups: that is looked for. A rule that admits
 /// the port already is used, whoever made it. A rule that this tool made for these two clusters is
 /// revoked by --delete, and when the document names it and the wish no longer needs it.
 ///
 ///   Reads   cluster; with --from the other cluster's document
 ///   Owns    ingress {from {cluster, securityGroups}, ports,
 ///           rules [{id, port, securityGroup, source}]}
-///   Calls   eks:DescribeCluster ec2:DescribeInstances ec2:DescribeSecurityGroupRules
-///           ec2:AuthorizeSecurityGroupIngress ec2:CreateTags ec2:RevokeSecurityGroupIngress
+///   Calls   eks:DescribeCluster ec2:DescribeInstances ec2:DescribeNetworkInterfaces
+///           ec2:DescribeSecurityGroups ec2:DescribeSecurityGroupRules
+///           ec2:AuthorizeSecurityGroupIngress ec2:CreateTags ec2:RevokeSecurityGroupIngress, for
+///           clusters in two VPCs ec2:DescribeVpcPeeringConnections
+///           ec2:DescribeTransitGatewayVpcAttachments
 ///   Exits   0 done, 1 failed, 2 usage, 3 input, 4 conflict, 5 retry
 ///
 /// Examples:
@@ -119,7 +126,7 @@ impl Tool for SgOpen {
         ports.sort_unstable();
         ports.dedup();
         let named = self.from_cluster.clone().or(section.from.map(|from| from.cluster));
-        let from = match (&self.from, named) {
+        let from: Option<Cluster> = match (&self.from, named) {
             (None, None) if self.flags.delete => None,
             (None, None) => {
                 let none = Error::input("no cluster to let in");
@@ -127,18 +134,23 @@ impl Tool for SgOpen {
             }
             // To find its rules its ARN is enough: the cluster itself may be gone.
             (None, Some(name)) if self.flags.delete => Some(namesake(&cluster, name)),
-            (None, Some(name)) => Some(session.look_up_cluster(&self.aws, &name, Some(&cluster.region)).await?.into()),
+            (None, Some(name)) => Some(session.look_up_cluster(&self.aws, &name, Some(&cluster.region)).await?),
             (Some(file), _) => {
                 let peer = session.peer_cluster(&self.aws, &session.peer(file)?).await?;
                 one_region(&cluster, &peer)?;
-                Some(peer.into())
+                Some(peer)
             }
         };
         if ports.is_empty() && !self.flags.delete {
             ports.push(DEFAULT_PORT);
         }
+        let apart = match from.as_ref().filter(|_| !self.flags.delete) {
+            Some(from) => session.apart(session.aws(&self.aws).await?, &cluster, from).await?,
+            None => None,
+        };
+        let apart = apart.map(plan::reachable).transpose()?;
         let known_rules = section.rules.into_iter().map(|rule| rule.id).collect();
-        Ok(Want { to: cluster.into(), from, ports, known_rules, adopt: self.adopt })
+        Ok(Want { to: cluster.into(), from: from.map(Side::from), ports, known_rules, adopt: self.adopt, apart })
     }
 
     async fn observe(&self, session: &Session, want: &Want) -> Result<Have> {
@@ -148,8 +160,8 @@ impl Tool for SgOpen {
             have.rules = ec2.our_rules(want).await?;
         } else {
             let from = want.from.as_ref().context("nobody to let in")?;
-            have.targets = groups::covering(&ec2.node_groups(&want.to).await?, &want.to.security_group);
-            have.sources = groups::covering(&ec2.node_groups(from).await?, &from.security_group);
+            have.targets = groups(&ec2, &want.to).await?;
+            have.sources = groups(&ec2, from).await?;
             have.rules = ec2.rules(&have.targets, want).await?;
         }
         let found = |id: &String| have.rules.iter().any(|rule| rule.id == *id);
@@ -208,11 +220,26 @@ impl Tool for SgOpen {
     }
 }
 
+/// The groups that stand for the nodes and pods of a cluster.
+async fn groups(ec2: &Ec2, cluster: &Side) -> Result<Vec<String>> {
+    let mut interfaces = ec2.node_groups(cluster).await?;
+    interfaces.extend(ec2.pod_groups(cluster).await?);
+    let all = interfaces.iter().flatten().cloned().collect();
+    let tagged = ec2.tagged(&all, &cluster.name).await?;
+    let chosen = groups::covering(&interfaces, &cluster.security_group, &tagged);
+    let chosen = chosen.map_err(|Tie(alike)| {
+        let (name, tag) = (&cluster.name, aws::cluster_tag(&cluster.name));
+        let message = format!("cluster {name} has nodes or pods in {} alike", alike.join(" and "));
+        let hint = format!("tag the one that is for this cluster alone: {tag}=owned");
+        Error::failed(message).hint(hint)
+    })?;
+    Ok(chosen.into_iter().collect())
+}
+
 /// A cluster of the same account and region, known by name only.
-fn namesake(cluster: &Cluster, name: String) -> Side {
+fn namesake(cluster: &Cluster, name: String) -> Cluster {
     let place = cluster.arn.rsplit_once('/').map_or(cluster.arn.as_str(), |(place, _)| place);
-    let (arn, account) = (format!("{place}/{name}"), cluster.account.clone());
-    Side { name, arn, account, vpc: String::new(), security_group: String::new() }
+    Cluster { arn: format!("{place}/{name}"), account: cluster.account.clone(), name, ..Cluster::default() }
 }
 
 /// Refuses clusters whose security groups cannot know each other.

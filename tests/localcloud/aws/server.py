@@ -118,7 +118,7 @@ def applications(clusters: list[region.Cluster], ecr_port: int, state: Path, fau
     ec2.install()
     zones = HostedZones(ACCOUNT, REGION)
     instances = State(ACCOUNT, REGION, instance_delay=InstanceDelay(state))
-    cloudmap = CloudMap(instances, zones, lambda call: hosted_zone_refusal(ACCOUNT, call))
+    cloudmap = CloudMap(instances, zones, lambda call, zone: hosted_zone_refusal(ACCOUNT, call, zone))
     handlers: dict[str, Handler] = {
         "servicediscovery": lambda call, _: cloudmap(call),
         "ecr": Ecr(ACCOUNT, REGION, tokens, ("127.0.0.1", ecr_port)),
