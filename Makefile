@@ -38,12 +38,15 @@ MESH_FLAGS := --chart-name appmesh-controller
 POLICIES ?= AWSCloudMapFullAccess AWSAppMeshFullAccess
 endif
 
-TOOLS := appmesh-install cloudmap-ns color-probe ecr-push irsa-role manifest-apply oidc-assoc sg-open
+TOOLS := appmesh-install cloudmap-ns color-probe ecr-push irsa-role manifest-apply oidc-assoc plan-total sg-open
 IMAGES := appmesh-controller capture colorapp feapp
 
 ONE := $(BUILD)/$(CLUSTER1)
 TWO := $(BUILD)/$(CLUSTER2)
 region := $(if $(strip $(REGION)),--region $(strip $(REGION)))
+# `make plan` runs the same rules with this flag, and into a folder of its own.
+PLANNING :=
+plan := $(if $(PLANNING),--plan)
 # Keeps the last good answer when a step fails.
 to = > $@.tmp && mv $@.tmp $@
 
@@ -57,93 +60,100 @@ clusters-named:
 # --- each cluster: identity provider, role, images, controller
 $(BUILD)/%/oidc.json: | $(BIN)/oidc-assoc
 	mkdir -p $(@D)
-	$(BIN)/oidc-assoc -n --cluster $* $(region) $(to)
+	$(BIN)/oidc-assoc -n --cluster $* $(region) $(plan) $(to)
 
 $(BUILD)/%/role.json: $(BUILD)/%/oidc.json | $(BIN)/irsa-role
-	$(BIN)/irsa-role $(POLICIES:%=--policy %) < $< $(to)
+	$(BIN)/irsa-role $(POLICIES:%=--policy %) $(plan) < $< $(to)
 
 define push
 $(BUILD)/%/image-$(1).json: $(BUILD)/%/oidc.json $(STATIC)/$(1) | $(BIN)/ecr-push
-	$(BIN)/ecr-push $(1) --repository $(PROJECT)/$(1) --binary $(STATIC)/$(1) < $$< $$(to)
+	$(BIN)/ecr-push $(1) --repository $(PROJECT)/$(1) --binary $(STATIC)/$(1) $(plan) < $$< $$(to)
 endef
 $(foreach image,$(IMAGES),$(eval $(call push,$(image))))
 
 $(BUILD)/%/mesh.json: $(BUILD)/%/role.json $(MESH_IMAGES:%=$(BUILD)/\%/image-%.json) | $(BIN)/appmesh-install
-	cat $^ | $(BIN)/appmesh-install --chart $(CHART) $(MESH_FLAGS) $(to)
+	cat $^ | $(BIN)/appmesh-install --chart $(CHART) $(MESH_FLAGS) $(plan) $(to)
 
 # --- what the clusters share
 $(TWO)/namespace.json: $(TWO)/oidc.json $(ONE)/oidc.json | $(BIN)/cloudmap-ns
-	$(BIN)/cloudmap-ns --from $(ONE)/oidc.json < $< $(to)
+	$(BIN)/cloudmap-ns --from $(ONE)/oidc.json $(plan) < $< $(to)
 
 $(TWO)/ingress.json: $(TWO)/oidc.json $(ONE)/oidc.json | $(BIN)/sg-open
-	$(BIN)/sg-open --from $(ONE)/oidc.json --port $(PORT) < $< $(to)
+	$(BIN)/sg-open --from $(ONE)/oidc.json --port $(PORT) $(plan) < $< $(to)
 
 # --- the applications: the front end names the back end's VirtualService, so it starts when that one has its ARN
 $(TWO)/colorapp-arn.json: $(TWO)/mesh.json $(TWO)/image-colorapp.json $(TWO)/namespace.json manifests/colorapp.yaml | $(BIN)/manifest-apply
-	cat $(filter %.json,$^) | $(BIN)/manifest-apply colorapp --file manifests/colorapp.yaml --template --no-wait $(to)
+	cat $(filter %.json,$^) | $(BIN)/manifest-apply colorapp --file manifests/colorapp.yaml --template --no-wait $(plan) $(to)
 
 $(TWO)/colorapp.json: $(TWO)/colorapp-arn.json | $(BIN)/manifest-apply
 	$(BIN)/manifest-apply colorapp < $< $(to)
 
 $(ONE)/feapp.json: $(ONE)/mesh.json $(ONE)/image-feapp.json manifests/feapp.yaml $(TWO)/colorapp-arn.json | $(BIN)/manifest-apply
-	cat $(filter-out $(TWO)/%,$(filter %.json,$^)) | $(BIN)/manifest-apply feapp --file manifests/feapp.yaml --template --from $(TWO)/colorapp-arn.json $(to)
+	cat $(filter-out $(TWO)/%,$(filter %.json,$^)) | $(BIN)/manifest-apply feapp --file manifests/feapp.yaml --template --from $(TWO)/colorapp-arn.json $(plan) $(to)
 
 .PHONY: probe
 probe: $(ONE)/feapp.json $(TWO)/colorapp.json $(TWO)/ingress.json | $(BIN)/color-probe ## Ask the front end COUNT times: red and blue must be even
 	$(BIN)/color-probe --count $(COUNT) --expect red=1,blue=1 < $< > $(ONE)/probe.json
 
 # --- taking it down: from the names alone, so it also works when a run died before it wrote its file
+GONE := $(BUILD)/gone
+# The documents say what has gone before, or in a plan would have.
+gone = --delete $(plan) > $@.tmp && mv $@.tmp $@
+
 .PHONY: destroy
-destroy: clusters-named $(CLUSTER1:%=destroy-oidc/%) $(CLUSTER2:%=destroy-oidc/%) destroy-namespace destroy-ingress ## Remove everything again
-	rm -rf $(ONE) $(TWO)
+destroy: clusters-named | $(BIN)/plan-total ## Remove everything again, but nothing that others use
+	rm -rf $(GONE) $(BUILD)/plan
+	$(MAKE) --no-print-directory gone-mesh PLANNING=yes BUILD=$(BUILD)/plan
+	$(MAKE) --no-print-directory gone
+	rm -rf $(ONE) $(TWO) $(GONE) $(BUILD)/plan
+	$(MAKE) --no-print-directory gone PLANNING=yes BUILD=$(BUILD)/plan
+	$(BIN)/plan-total --left $(BUILD)/plan/gone/*.json
 
-.PHONY: destroy-feapp destroy-colorapp destroy-namespace destroy-ingress
-destroy-feapp: | $(BIN)/manifest-apply
-	$(BIN)/manifest-apply feapp -n --cluster $(CLUSTER1) $(region) --file manifests/feapp.yaml --template --delete > /dev/null
-destroy-colorapp: destroy-feapp | $(BIN)/manifest-apply
-	$(BIN)/manifest-apply colorapp -n --cluster $(CLUSTER2) $(region) --file manifests/colorapp.yaml --template --delete > /dev/null
-destroy-namespace: destroy-colorapp destroy-feapp | $(BIN)/cloudmap-ns
-	$(BIN)/cloudmap-ns -n --cluster $(CLUSTER2) $(region) --delete > /dev/null
-destroy-ingress: | $(BIN)/sg-open
-	$(BIN)/sg-open -n --cluster $(CLUSTER2) $(region) --from-cluster $(CLUSTER1) --port $(PORT) --delete > /dev/null
-destroy-mesh/%: destroy-feapp destroy-colorapp | $(BIN)/appmesh-install
-	$(BIN)/appmesh-install -n --cluster $* $(region) --chart $(CHART) --delete > /dev/null
-define destroy-image
-destroy-image-$(1)/%: destroy-mesh/% | $(BIN)/ecr-push
-	$(BIN)/ecr-push $(1) -n --cluster $$* $(region) --repository $(PROJECT)/$(1) --delete --force > /dev/null
+.PHONY: plan-destroy
+plan-destroy: clusters-named | $(BIN)/plan-total ## Tell what `make destroy` would remove, change nothing
+	rm -rf $(BUILD)/plan
+	$(MAKE) --no-print-directory gone PLANNING=yes BUILD=$(BUILD)/plan
+	$(BIN)/plan-total $(BUILD)/plan/gone/*.json
+
+PAIR := $(sort $(CLUSTER1) $(CLUSTER2))
+
+# First of all in a plan: a controller that others still need stops it.
+.PHONY: gone gone-mesh
+gone-mesh: $(PAIR:%=$(GONE)/%.mesh.json)
+gone: $(PAIR:%=$(GONE)/%.oidc.json) $(GONE)/namespace.json $(GONE)/ingress.json $(IMAGES:%=$(GONE)/image-%.json)
+
+$(GONE):
+	mkdir -p $@
+$(GONE)/feapp.json: | $(BIN)/manifest-apply $(GONE)
+	$(BIN)/manifest-apply feapp -n --cluster $(CLUSTER1) $(region) --file manifests/feapp.yaml --template $(gone)
+# In one cluster the mesh is both applications', and goes with the second.
+$(GONE)/colorapp.json: $(GONE)/feapp.json | $(BIN)/manifest-apply
+	$(BIN)/manifest-apply colorapp $(if $(filter $(CLUSTER1),$(CLUSTER2)),< $<,-n --cluster $(CLUSTER2) $(region)) --file manifests/colorapp.yaml --template $(gone)
+$(GONE)/namespace.json: $(GONE)/colorapp.json | $(BIN)/cloudmap-ns
+	$(BIN)/cloudmap-ns < $< $(gone)
+$(GONE)/ingress.json: $(GONE)/colorapp.json | $(BIN)/sg-open
+	$(BIN)/sg-open --from-cluster $(CLUSTER1) < $< $(gone)
+$(GONE)/%.mesh.json: $(GONE)/colorapp.json | $(BIN)/appmesh-install
+	$(BIN)/appmesh-install --chart $(CHART) < $(if $(filter $*,$(CLUSTER2)),$<,$(GONE)/feapp.json) $(gone)
+$(GONE)/%.role.json: $(GONE)/%.mesh.json | $(BIN)/irsa-role
+	$(BIN)/irsa-role < $< $(gone)
+$(GONE)/%.oidc.json: $(GONE)/%.role.json | $(BIN)/oidc-assoc
+	$(BIN)/oidc-assoc < $< $(gone)
+define gone-image
+$(GONE)/image-$(1).json: $(PAIR:%=$(GONE)/%.mesh.json) | $(BIN)/ecr-push
+	$(BIN)/ecr-push $(1) -n $(region) --repository $(PROJECT)/$(1) --force $$(gone)
 endef
-$(foreach image,$(IMAGES),$(eval $(call destroy-image,$(image))))
-destroy-role/%: destroy-mesh/% | $(BIN)/irsa-role
-	$(BIN)/irsa-role -n --cluster $* $(region) --delete > /dev/null
-destroy-oidc/%: destroy-role/% $(IMAGES:%=destroy-image-%/%) | $(BIN)/oidc-assoc
-	$(BIN)/oidc-assoc -n --cluster $* $(region) --delete > /dev/null
+$(foreach image,$(IMAGES),$(eval $(call gone-image,$(image))))
 
-# --- what would change: a step that was made says how the world drifted from its file, another what it would make
-was = $(if $(wildcard $(1)),< $(1),-n --cluster $(2) $(region))
+# --- what would change: the rules above, which then print what they would do
+.PHONY: plan
+plan: clusters-named | $(BIN)/plan-total ## Tell what `make all` would add, change and remove; change nothing
+	rm -rf $(BUILD)/plan
+	$(MAKE) --no-print-directory planned PLANNING=yes BUILD=$(BUILD)/plan
+	$(BIN)/plan-total $(sort $(CLUSTER1:%=$(BUILD)/plan/%/*.json) $(CLUSTER2:%=$(BUILD)/plan/%/*.json))
 
-PER_CLUSTER := plan-oidc plan-role plan-mesh $(IMAGES:%=plan-image-%)
-
-.PHONY: plan plan-namespace plan-ingress plan-colorapp plan-feapp
-plan: clusters-named $(PER_CLUSTER:%=%/$(CLUSTER1)) $(PER_CLUSTER:%=%/$(CLUSTER2)) plan-namespace plan-ingress plan-colorapp plan-feapp ## Tell what `make all` would change, change nothing
-plan-oidc/%: | $(BIN)/oidc-assoc
-	$(BIN)/oidc-assoc --plan $(call was,$(BUILD)/$*/oidc.json,$*) > /dev/null
-plan-role/%: | $(BIN)/irsa-role
-	$(BIN)/irsa-role --plan $(POLICIES:%=--policy %) $(call was,$(BUILD)/$*/role.json,$*) > /dev/null
-define plan-image
-plan-image-$(1)/%: $(STATIC)/$(1) | $(BIN)/ecr-push
-	$(BIN)/ecr-push $(1) --plan -n --cluster $$* $(region) --repository $(PROJECT)/$(1) --binary $(STATIC)/$(1) > /dev/null
-endef
-$(foreach image,$(IMAGES),$(eval $(call plan-image,$(image))))
-plan-mesh/%: | $(BIN)/appmesh-install
-	$(BIN)/appmesh-install --plan --chart $(CHART) $(MESH_FLAGS) $(call was,$(BUILD)/$*/mesh.json,$*) > /dev/null
-plan-namespace: | $(BIN)/cloudmap-ns
-	$(BIN)/cloudmap-ns --plan $(call was,$(TWO)/namespace.json,$(CLUSTER2)) > /dev/null
-plan-ingress: | $(BIN)/sg-open
-	$(BIN)/sg-open --plan --from-cluster $(CLUSTER1) --port $(PORT) $(call was,$(TWO)/ingress.json,$(CLUSTER2)) > /dev/null
-plan-colorapp: | $(BIN)/manifest-apply
-	$(BIN)/manifest-apply colorapp --plan --file manifests/colorapp.yaml --template $(call was,$(TWO)/colorapp.json,$(CLUSTER2)) > /dev/null
-plan-feapp: | $(BIN)/manifest-apply
-	$(BIN)/manifest-apply feapp --plan --file manifests/feapp.yaml --template --from $(TWO)/colorapp-arn.json $(call was,$(ONE)/feapp.json,$(CLUSTER1)) > /dev/null
+.PHONY: planned
+planned: $(ONE)/feapp.json $(TWO)/colorapp-arn.json $(TWO)/namespace.json $(TWO)/ingress.json
 
 # --- this machine only
 LOCALCLOUD = $(BIN)/localcloud --state $(BUILD)/localcloud

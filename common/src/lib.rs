@@ -5,7 +5,8 @@
 //! crate's business.
 //!
 //! The steps are always the same: **want** (from flags and document) → **observe** → **plan** (pure) → **apply** →
-//! observe again until nothing is left to do. `--plan` stops after the plan, `--delete` takes the other plan.
+//! observe again until nothing is left to do. `--plan` stops after the plan and prints the document as a run would, with
+//! [`plan::UNKNOWN`] for what only a run can know; `--delete` takes the other plan.
 
 #[cfg(feature = "aws")]
 pub mod aws;
@@ -17,6 +18,7 @@ mod doc;
 mod error;
 #[cfg(feature = "kube")]
 pub mod kube;
+pub mod plan;
 #[cfg(feature = "https")]
 pub mod proxy;
 #[cfg(feature = "https")]
@@ -28,13 +30,14 @@ mod wait;
 
 pub use doc::Document;
 pub use error::{Error, Kind, classify};
-pub use run::{Io, main, run};
+pub use run::{Io, main, report, run};
 pub use session::Session;
 pub use stderr::Stderr;
 pub use wait::Found;
 
 use anyhow::Result;
 use nss as _;
+use plan::{Effect, Place};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -48,7 +51,7 @@ pub struct Flags {
     /// Start from {} instead of reading stdin
     #[arg(short = 'n', long)]
     pub null_input: bool,
-    /// Print the changes that would be made on stderr, the document unchanged on stdout, and change nothing
+    /// Print the changes that would be made on stderr and the document they would lead to on stdout; change nothing
     #[arg(long)]
     pub plan: bool,
     /// Remove what the key names, then drop the key
@@ -78,6 +81,9 @@ pub trait Tool: clap::Parser {
     /// One step from have to want. Its text is an order: `create role mesh`.
     type Change: Display;
 
+    /// Where the changes happen: what is planned for two clusters in one place counts once.
+    const PLACE: Place = Place::Region;
+
     /// The common flags, flattened into this tool's own.
     fn flags(&self) -> &Flags;
 
@@ -102,6 +108,14 @@ pub trait Tool: clap::Parser {
     /// [`Kind::Conflict`] when others need what would be removed.
     fn plan_delete(want: &Self::Want, have: &Self::Have) -> Result<Vec<Self::Change>>;
 
+    /// How a change counts in the total of a plan. Pure.
+    fn effect(change: &Self::Change) -> Effect;
+
+    /// What a plan lists of a change: each of its texts counts once.
+    fn entries(change: &Self::Change) -> Vec<String> {
+        vec![change.to_string()]
+    }
+
     /// What a person should know about what was found, one line each; told once, and not on `--delete`.
     fn remarks(_want: &Self::Want, _have: &Self::Have) -> Vec<String> {
         Vec::new()
@@ -117,4 +131,9 @@ pub trait Tool: clap::Parser {
 
     /// The section that describes what now is.
     fn outcome(want: Self::Want, have: Self::Have) -> Self::Section;
+
+    /// The section that a run would lead to, with [`plan::UNKNOWN`] for what only a run can know.
+    fn planned(want: Self::Want, have: Self::Have) -> Self::Section {
+        Self::outcome(want, have)
+    }
 }

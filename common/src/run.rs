@@ -1,6 +1,7 @@
 //! One run of a tool, from argv to exit code.
 
-use crate::{Document, Error, Found, Session, Stderr, Tool, classify};
+use crate::plan::{self, Effect, Entry, UNKNOWN};
+use crate::{Document, Error, Flags, Found, Session, Stderr, Tool, classify};
 use anyhow::{Context as _, Result};
 use std::ffi::OsString;
 use std::io::{ErrorKind, IsTerminal, Read, Write};
@@ -33,6 +34,16 @@ pub fn main<T: Tool>() -> ExitCode {
     ExitCode::from(run::<T>(std::env::args_os(), io))
 }
 
+/// All of the `main` of a program that is no [`Tool`]: it prints a text, or fails as a tool does.
+pub fn report<T: clap::Parser>(text: impl FnOnce(&T) -> Result<String>) -> ExitCode {
+    let stderr = std::io::stderr();
+    let terminal = stderr.is_terminal();
+    let name = T::command().get_name().to_owned().leak();
+    let stderr = Stderr::new(name, Box::new(stderr), terminal, false);
+    let done = text(&T::parse()).and_then(|text| print(Box::new(std::io::stdout()), &text));
+    ExitCode::from(done.err().map_or(0, |error| fail(&stderr, &error, &[])))
+}
+
 /// Runs a tool on given streams and returns its exit code.
 pub fn run<T: Tool>(argv: impl IntoIterator<Item = OsString>, mut io: Io<'_>) -> u8 {
     let tool = match T::try_parse_from(argv) {
@@ -59,7 +70,7 @@ pub fn run<T: Tool>(argv: impl IntoIterator<Item = OsString>, mut io: Io<'_>) ->
         Ok(doc) => doc,
         Err(error) => return fail(&stderr, &error, &[]),
     };
-    let (mut session, stdout) = (Session::new(doc, stderr, flags.timeout), io.stdout);
+    let (mut session, stdout) = (Session::new(doc, stderr, flags), io.stdout);
     let end = until_stopped(async {
         steps(&tool, &mut session).await?;
         let text = session.doc.to_string();
@@ -82,12 +93,14 @@ async fn steps<T: Tool>(tool: &T, session: &mut Session) -> Result<()> {
     let (flags, key) = (tool.flags(), tool.key());
     session.doc.object(&key)?;
     let section = session.doc.read(&key)?;
-    let untouched = session.doc.clone();
-    let plan = if flags.delete { T::plan_delete } else { T::plan };
+    if !flags.plan {
+        session.doc.refuse_plan()?;
+    }
+    let change = if flags.delete { T::plan_delete } else { T::plan };
 
     let want = tool.want(session, section).await?;
     let mut have = tool.observe(session, &want).await?;
-    let changes = plan(&want, &have)?;
+    let changes = change(&want, &have)?;
     if changes.is_empty() {
         session.stderr.line("nothing to do");
     }
@@ -101,11 +114,10 @@ async fn steps<T: Tool>(tool: &T, session: &mut Session) -> Result<()> {
         }
     }
     if flags.plan {
-        for change in changes {
+        for change in &changes {
             session.stderr.line(format_args!("would {change}"));
         }
-        session.doc = untouched;
-        return Ok(());
+        return planned::<T>(session, flags, &key, want, have, &changes);
     }
     if !changes.is_empty() {
         for change in changes {
@@ -118,7 +130,7 @@ async fn steps<T: Tool>(tool: &T, session: &mut Session) -> Result<()> {
         have = session
             .wait("the changes to show", async || {
                 let have = tool.observe(session, &want).await?;
-                Ok(match plan(&want, &have)?.first() {
+                Ok(match change(&want, &have)?.first() {
                     None => Found::Ready(have),
                     Some(change) => Found::NotYet(format!("still to do: {change}")),
                 })
@@ -132,6 +144,35 @@ async fn steps<T: Tool>(tool: &T, session: &mut Session) -> Result<()> {
         session.doc.put(&key, section)?;
     }
     Ok(())
+}
+
+/// Leaves what a run would leave in the session's document, and the plan itself.
+fn planned<T: Tool>(
+    session: &mut Session,
+    flags: &Flags,
+    key: &[&str],
+    want: T::Want,
+    have: T::Have,
+    changes: &[T::Change],
+) -> Result<()> {
+    let place = session.doc.place(T::PLACE)?;
+    let (place, tool) = (&place, session.stderr.tool);
+    let entry = |effect, change| Entry { change, effect, place: place.clone(), tool: tool.to_owned() };
+    let of = |change| T::entries(change).into_iter().map(move |text| entry(T::effect(change), text));
+    let mut entries: Vec<Entry> = changes.iter().flat_map(of).filter(|entry| entry.effect != Effect::Wait).collect();
+    if flags.delete {
+        entries.extend(T::left_alone(&want, &have).into_iter().map(|thing| entry(Effect::Keep, thing)));
+        session.doc.remove(key);
+    } else {
+        let section = serde_json::to_value(T::planned(want, have)).context("write the plan")?;
+        let paths: Vec<String> =
+            plan::unknown(&section).iter().map(|below| format!("{}.{below}", key.join("."))).collect();
+        if !paths.is_empty() {
+            session.stderr.line(format_args!("{} {UNKNOWN}", paths.join(", ")));
+        }
+        session.doc.put(key, section)?;
+    }
+    session.doc.put_plan(key, entries)
 }
 
 /// Runs the future to its end, or until Ctrl-C or SIGTERM; says which. One thread: a tool waits, it does not compute, and

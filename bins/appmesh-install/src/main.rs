@@ -14,6 +14,7 @@ use common::aws::AwsFlags;
 use common::kube::KubeFlags;
 use common::kube::apply::{self, Manifest};
 use common::kube::object::Objects;
+use common::plan::{Effect, Place};
 use common::{Flags, Session, Tool};
 use helm::{Helm, Upgrade};
 use plan::{Change, Have, MANAGER, Target};
@@ -120,6 +121,8 @@ impl Tool for AppmeshInstall {
     type Have = Have;
     type Change = Change;
 
+    const PLACE: Place = Place::Cluster;
+
     fn flags(&self) -> &Flags {
         &self.flags
     }
@@ -172,7 +175,7 @@ impl Tool for AppmeshInstall {
         let objects = want.objects.observe_all(session, &want.manifests, self.flags.delete).await?;
         let mut have = Have { objects, release: kube::release(&client, &want.target).await?, ..Have::default() };
         if self.flags.delete {
-            have.definitions = kube::definitions(&client).await?;
+            have.definitions = kube::definitions(&client, &session.doc.planned_removals()?).await?;
             have.others = kube::others(&client, &want.target, have.release.as_ref().filter(|it| it.ours())).await?;
         } else if let Some(release) = &have.release {
             if release.ours() || want.adopt {
@@ -200,6 +203,16 @@ impl Tool for AppmeshInstall {
 
     fn left_alone(want: &Want, have: &Have) -> Vec<String> {
         plan::left_alone(&want.target, &want.manifests, have)
+    }
+
+    fn effect(change: &Change) -> Effect {
+        match change {
+            Change::Apply(step) => step.effect(),
+            Change::Install { .. } => Effect::Add,
+            Change::Recover { .. } | Change::Upgrade { .. } => Effect::Change,
+            Change::AwaitAnswer { .. } => Effect::Wait,
+            Change::Uninstall { .. } | Change::Delete(_) => Effect::Remove,
+        }
     }
 
     async fn apply(&self, session: &Session, want: &Want, change: Change) -> Result<()> {

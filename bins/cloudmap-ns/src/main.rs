@@ -9,6 +9,7 @@ use aws::CloudMap;
 use aws_sdk_servicediscovery::types::OperationStatus;
 use common::aws::AwsFlags;
 use common::cluster::Cluster;
+use common::plan::{Effect, UNKNOWN};
 use common::{Error, Flags, Found, Kind, Session, Tool, classify};
 use forget::Gone;
 use plan::{Change, Namespace, Want};
@@ -135,7 +136,9 @@ impl Tool for CloudmapNs {
         let mut namespaces = cloud_map.namespaces(&want.namespace.name, &want.account).await?;
         for namespace in &mut namespaces {
             if self.flags.delete {
-                namespace.services = cloud_map.services(&namespace.id).await?;
+                // The controllers take out what the applications had there, if those are planned to go before.
+                let deserted = !session.doc.planned_removals()?.is_empty();
+                namespace.services = cloud_map.services(&namespace.id, deserted).await?;
             }
             if let Some(gone) = &want.namespace.gone {
                 namespace.left = cloud_map.left_by(gone, &namespace.id).await?;
@@ -158,6 +161,14 @@ impl Tool for CloudmapNs {
 
     fn left_alone(want: &Wish, have: &Vec<Namespace>) -> Vec<String> {
         plan::left_alone(&want.namespace, have)
+    }
+
+    fn effect(change: &Change) -> Effect {
+        match change {
+            Change::Create { .. } => Effect::Add,
+            Change::Adopt { .. } => Effect::Change,
+            Change::Delete { .. } | Change::Deregister { .. } | Change::DeleteService { .. } => Effect::Remove,
+        }
     }
 
     async fn apply(&self, session: &Session, want: &Wish, change: Change) -> Result<()> {
@@ -203,6 +214,15 @@ impl Tool for CloudmapNs {
             None => (None, None, None),
         };
         Section { arn, hosted_zone, id, name: Some(want.namespace.name), vpc: Some(want.namespace.vpc) }
+    }
+
+    fn planned(want: Wish, have: Vec<Namespace>) -> Section {
+        let mut section = Self::outcome(want, have);
+        if section.id.is_none() {
+            let unknown = || Some(UNKNOWN.to_owned());
+            (section.arn, section.id, section.hosted_zone) = (unknown(), unknown(), unknown());
+        }
+        section
     }
 }
 

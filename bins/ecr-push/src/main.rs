@@ -20,6 +20,7 @@ mod source;
 use anyhow::{Context, Result};
 use aws::Ecr;
 use common::aws::AwsFlags;
+use common::plan::{Effect, UNKNOWN};
 use common::{Error, Flags, Session, Tool};
 use oci_client::client::ClientProtocol;
 use plan::{Change, Have, Want};
@@ -214,6 +215,15 @@ impl Tool for EcrPush {
         plan::left_alone(want, have)
     }
 
+    fn effect(change: &Change) -> Effect {
+        match change {
+            Change::Create { .. } | Change::Push { .. } | Change::Tag { .. } => Effect::Add,
+            Change::Adopt { .. } => Effect::Change,
+            Change::Untag { .. } | Change::DeleteImage { .. } | Change::DeletePlatforms { .. } => Effect::Remove,
+            Change::DeleteRepository { .. } => Effect::Remove,
+        }
+    }
+
     async fn apply(&self, session: &Session, want: &Want, change: Change) -> Result<()> {
         let ecr = Ecr::new(session.aws(&self.aws).await?, want.account.as_deref());
         match change {
@@ -243,6 +253,18 @@ impl Tool for EcrPush {
         let uri = repository.as_ref().zip(want.digest.as_ref()).map(|(uri, digest)| format!("{uri}@{digest}"));
         let platforms = have.image.map(|image| image.children).unwrap_or_default();
         Pushed { digest: want.digest, platforms, repository, settings: want.settings, tag: want.tag, uri }
+    }
+
+    fn planned(want: Want, have: Have) -> Pushed {
+        let made = have.repository.is_none().then(|| format!("{UNKNOWN}/{}", want.repository));
+        let platforms = if have.image.is_none() { want.platforms.clone() } else { Vec::new() };
+        let mut section = Self::outcome(want, have);
+        if let Some(repository) = made {
+            section.uri = section.digest.as_ref().map(|digest| format!("{repository}@{digest}"));
+            section.repository = Some(repository);
+        }
+        section.platforms.extend(platforms);
+        section
     }
 }
 

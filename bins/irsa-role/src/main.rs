@@ -8,6 +8,7 @@ mod service_account;
 use anyhow::{Context, Result};
 use aws::Iam;
 use common::aws::{AwsFlags, MANAGED_BY};
+use common::plan::Effect;
 use common::{Error, Flags, Found, Session, Tool};
 use plan::{Change, Role, Want};
 use schemars::JsonSchema;
@@ -186,6 +187,15 @@ impl Tool for IrsaRole {
         plan::left_alone(want, have.as_ref())
     }
 
+    fn effect(change: &Change) -> Effect {
+        match change {
+            Change::Create { .. } | Change::Attach { .. } => Effect::Add,
+            Change::Trust { .. } | Change::SetBoundary { .. } | Change::PutInline { .. } => Effect::Change,
+            Change::Tag { .. } | Change::Untag { .. } => Effect::Change,
+            Change::Detach { .. } | Change::DeleteInline { .. } | Change::Delete { .. } => Effect::Remove,
+        }
+    }
+
     async fn apply(&self, session: &Session, want: &Want, change: Change) -> Result<()> {
         let iam = Iam::new(session.aws(&self.aws).await?);
         match change {
@@ -223,6 +233,11 @@ impl Tool for IrsaRole {
             service_accounts: want.service_accounts,
             tags: want.tags,
         }
+    }
+
+    fn planned(want: Want, have: Option<Role>) -> Section {
+        let arn = have.as_ref().map_or_else(|| plan::arn(&want), |role| role.arn.clone());
+        Section { arn: Some(arn), ..Self::outcome(want, have) }
     }
 }
 

@@ -108,6 +108,13 @@ impl fmt::Display for Change {
     }
 }
 
+/// The ARN that a role gets when it is made: IAM composes it of the account, the path and the name.
+pub fn arn(want: &Want) -> String {
+    let mut cluster = want.cluster.splitn(6, ':').skip(1);
+    let (partition, account) = (cluster.next().unwrap_or("aws"), cluster.nth(2).unwrap_or_default());
+    format!("arn:{partition}:iam::{account}:role{}{}", want.path.as_deref().unwrap_or("/"), want.name)
+}
+
 /// What makes the role fit. Policies that others put on it stay.
 pub fn plan(want: &Want, have: Option<&Role>) -> Result<Vec<Change>> {
     if let Some(role) = have {

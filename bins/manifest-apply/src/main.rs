@@ -11,8 +11,10 @@ use common::kube::KubeFlags;
 use common::kube::apply::{self, Manifest};
 use common::kube::content;
 use common::kube::object::{ObjectRef, Objects};
+use common::kube::readiness::APP_MESH;
+use common::plan::{Effect, Place, UNKNOWN};
 use common::{Document, Error, Flags, Session, Tool};
-use files::Source;
+use files::{Source, Unknown};
 use plan::{Change, Have, MANAGER};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -128,6 +130,8 @@ impl Tool for ManifestApply {
     type Have = Have;
     type Change = Change;
 
+    const PLACE: Place = Place::Cluster;
+
     fn flags(&self) -> &Flags {
         &self.flags
     }
@@ -158,7 +162,10 @@ impl Tool for ManifestApply {
             let nameonly = |object: &ObjectRef| Manifest { object: object.clone(), body: Value::Null };
             app.objects.iter().map(nameonly).collect()
         } else {
-            files::manifests(&objects, bodies, &namespace, self.flags.delete).await?
+            // The controller that is planned brings the kinds of App Mesh with it.
+            let coming = session.doc.plans("mesh")?.then_some(APP_MESH);
+            let unknown = if self.flags.delete { Unknown::Any } else { Unknown::Of(coming) };
+            files::manifests(&objects, bodies, &namespace, unknown).await?
         };
         app.namespace = Some(plan::namespace(&manifests, namespace));
         Ok(Want { app, manifests, adopt: self.adopt, no_wait: self.no_wait, objects })
@@ -168,16 +175,20 @@ impl Tool for ManifestApply {
         let objects = want.objects.observe_all(session, &want.manifests, self.flags.delete).await?;
         let mut have = Have { objects, ..Have::default() };
         if self.flags.delete {
-            let (client, ours) = (want.objects.client(), want.manifests.iter().map(|manifest| &manifest.object));
-            let ours: Vec<&ObjectRef> = ours.collect();
+            let (client, removals) = (want.objects.client(), session.doc.planned_removals()?);
+            let ours: Vec<&ObjectRef> = want.manifests.iter().map(|manifest| &manifest.object).collect();
+            let goes = |object: &ObjectRef| {
+                ours.iter().any(|our| our.is(object)) || removals.contains(&format!("delete {object}"))
+            };
             for (object, observed) in ours.iter().zip(&have.objects) {
                 let Some(live) = observed.live.as_ref().filter(|_| observed.managed_by(MANAGER)) else { continue };
                 let others = match object.kind.as_str() {
-                    "Namespace" => content::of_namespace(&client, &object.name, &ours).await?,
-                    "CustomResourceDefinition" => content::of_definition(&client, live, &ours).await?,
+                    "Namespace" => content::of_namespace(&client, &object.name, goes).await?,
+                    "CustomResourceDefinition" => content::of_definition(&client, live, goes).await?,
+                    "Mesh" if object.group() == APP_MESH => content::of_mesh(&client, &object.name, goes).await?,
                     _ => continue,
                 };
-                have.others.insert(object.name.clone(), others);
+                have.others.insert((*object).clone(), others);
             }
         }
         Ok(have)
@@ -199,6 +210,20 @@ impl Tool for ManifestApply {
         plan::left_alone(&want.manifests, have)
     }
 
+    fn effect(change: &Change) -> Effect {
+        match change {
+            Change::Apply(step) => step.effect(),
+            Change::Delete(_) => Effect::Remove,
+        }
+    }
+
+    fn entries(change: &Change) -> Vec<String> {
+        match change {
+            Change::Apply(step) => vec![step.to_string()],
+            Change::Delete(objects) => objects.iter().map(|object| format!("delete {object}")).collect(),
+        }
+    }
+
     async fn apply(&self, session: &Session, want: &Want, change: Change) -> Result<()> {
         match change {
             Change::Apply(step) => want.objects.step(session, &want.manifests, step).await,
@@ -216,8 +241,18 @@ impl Tool for ManifestApply {
 
     fn outcome(want: Want, have: Have) -> App {
         let objects: Vec<ObjectRef> = want.manifests.iter().map(|manifest| manifest.object.clone()).collect();
-        let virtual_services = plan::virtual_services(&want.manifests, &have);
+        let virtual_services = plan::virtual_services(&want.manifests, &have, None);
         App { endpoint: plan::endpoint(&have), virtual_services, objects, ..want.app }
+    }
+
+    fn planned(want: Want, have: Have) -> App {
+        let virtual_services = plan::virtual_services(&want.manifests, &have, Some(UNKNOWN));
+        let balanced = want.manifests.iter().any(|manifest| manifest.body["spec"]["type"] == "LoadBalancer");
+        let mut app = App { virtual_services, ..Self::outcome(want, have) };
+        if app.endpoint.is_none() && balanced {
+            app.endpoint = Some(UNKNOWN.to_owned());
+        }
+        app
     }
 }
 

@@ -126,9 +126,14 @@ fn openings(want: &Want, have: &Have) -> impl Iterator<Item = Opening> {
     want.ports.iter().flat_map(move |port| pairs.clone().map(move |pair| opening(*port, pair)))
 }
 
+/// What is not open yet.
+pub fn closed(want: &Want, have: &Have) -> impl Iterator<Item = Opening> {
+    openings(want, have).filter(|opening| admitting(have, opening).is_none())
+}
+
 /// Opens what is not open yet, whoever opened it, and closes what we opened for an earlier wish of this document.
 pub fn plan(want: &Want, have: &Have) -> Vec<Change> {
-    let closed = openings(want, have).filter(|opening| admitting(have, opening).is_none()).map(Change::Open);
+    let closed = closed(want, have).map(Change::Open);
     let adopt = openings(want, have).filter(|_| want.adopt).filter_map(|opening| {
         let rule = admitting(have, &opening).filter(|rule| rule.foreign.is_some() && rule.is_just(opening.port))?;
         Some(Change::Adopt { rule: rule.id.clone(), group: rule.group.clone() })
