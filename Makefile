@@ -11,11 +11,11 @@ SHELL := bash
 .SECONDARY:
 
 # --- what a user sets
+V ?= # anything: also show the commands
 CLUSTER1 ?= # the cluster of the front end, where users arrive
 CLUSTER2 ?= # the cluster of the back end
 REGION ?= # default: AWS_REGION or the profile
 PROJECT ?= k8multi# prefix of the ECR repositories
-PORT ?= 8080# what cluster 1 may reach in cluster 2
 COUNT ?= 200# requests of the probe
 PROPERTY ?= spoiled_# what `make fuzz` tries: every test whose name has this
 SECONDS ?= 50# how long it tries each
@@ -38,12 +38,19 @@ MESH_FLAGS := --chart-name appmesh-controller
 POLICIES ?= AWSCloudMapFullAccess AWSAppMeshFullAccess
 endif
 
+ifeq ($(strip $(V)),)
+.SILENT:
+endif
+
 TOOLS := appmesh-install cloudmap-ns color-probe ecr-push irsa-role manifest-apply oidc-assoc plan-total sg-open
 IMAGES := appmesh-controller capture colorapp feapp
 
 ONE := $(BUILD)/$(CLUSTER1)
 TWO := $(BUILD)/$(CLUSTER2)
 region := $(if $(strip $(REGION)),--region $(strip $(REGION)))
+# When this make began, and how to name this pair again.
+STARTED := $(shell date +%s)
+pair = CLUSTER1=$(strip $(CLUSTER1)) CLUSTER2=$(strip $(CLUSTER2))$(if $(region), REGION=$(strip $(REGION)))
 # `make plan` runs the same rules with this flag, and into a folder of its own.
 PLANNING :=
 plan := $(if $(PLANNING),--plan)
@@ -52,6 +59,13 @@ to = > $@.tmp && mv $@.tmp $@
 
 .PHONY: all
 all: clusters-named probe ## Join CLUSTER1 and CLUSTER2, and see red and blue
+	echo
+	echo "$(strip $(CLUSTER1)) and $(strip $(CLUSTER2)) are one mesh, after $$(( $$(date +%s) - $(STARTED) )) s"
+	echo "  ask it       curl $$(sed -n 's/.*"endpoint": "\(.*\)".*/\1/p' $(ONE)/feapp.json)/color"
+	echo "  see it       kubectl get meshes,virtualnodes,virtualrouters,virtualservices -A, in both clusters"
+	echo "  what is made make plan-destroy $(pair)"
+	echo "  what drifted make plan $(pair)"
+	echo "  undo it      make destroy $(pair)"
 
 .PHONY: clusters-named
 clusters-named:
@@ -67,7 +81,7 @@ $(BUILD)/%/role.json: $(BUILD)/%/oidc.json | $(BIN)/irsa-role
 
 define push
 $(BUILD)/%/image-$(1).json: $(BUILD)/%/oidc.json $(STATIC)/$(1) | $(BIN)/ecr-push
-	$(BIN)/ecr-push $(1) --repository $(PROJECT)/$(1) --binary $(STATIC)/$(1) $(plan) < $$< $$(to)
+	$(BIN)/ecr-push $(1) --repository $(PROJECT)/$(1) --binary $(STATIC)/$(1) --plain $(plan) < $$< $$(to)
 endef
 $(foreach image,$(IMAGES),$(eval $(call push,$(image))))
 
@@ -79,7 +93,7 @@ $(TWO)/namespace.json: $(TWO)/oidc.json $(ONE)/oidc.json | $(BIN)/cloudmap-ns
 	$(BIN)/cloudmap-ns --from $(ONE)/oidc.json $(plan) < $< $(to)
 
 $(TWO)/ingress.json: $(TWO)/oidc.json $(ONE)/oidc.json | $(BIN)/sg-open
-	$(BIN)/sg-open --from $(ONE)/oidc.json --port $(PORT) $(plan) < $< $(to)
+	$(BIN)/sg-open --from $(ONE)/oidc.json $(plan) < $< $(to)
 
 # --- the applications: the front end names the back end's VirtualService, so it starts when that one has its ARN
 $(TWO)/colorapp-arn.json: $(TWO)/mesh.json $(TWO)/image-colorapp.json $(TWO)/namespace.json manifests/colorapp.yaml | $(BIN)/manifest-apply

@@ -66,6 +66,12 @@ pub struct Flags {
     /// No progress on stderr, only errors
     #[arg(short, long)]
     pub quiet: bool,
+    /// Whole lines only, no progress bar and no colour: others write to the same terminal
+    #[arg(long)]
+    pub plain: bool,
+    /// Report an error as JSON on a terminal, too
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// One tool: its arguments, the key it owns, and the steps from a wish to an outcome.

@@ -1,6 +1,7 @@
 //! One run of a tool, from argv to exit code.
 
 use crate::plan::{self, Effect, Entry, UNKNOWN};
+use crate::stderr::Style;
 use crate::{Document, Error, Flags, Found, Session, Stderr, Tool, classify};
 use anyhow::{Context as _, Result};
 use std::ffi::OsString;
@@ -39,25 +40,25 @@ pub fn report<T: clap::Parser>(text: impl FnOnce(&T) -> Result<String>) -> ExitC
     let stderr = std::io::stderr();
     let terminal = stderr.is_terminal();
     let name = T::command().get_name().to_owned().leak();
-    let stderr = Stderr::new(name, Box::new(stderr), terminal, false);
+    let stderr = Stderr::new(name, Box::new(stderr), Style { terminal, ..Style::default() });
     let done = text(&T::parse()).and_then(|text| print(Box::new(std::io::stdout()), &text));
     ExitCode::from(done.err().map_or(0, |error| fail(&stderr, &error, &[])))
 }
 
 /// Runs a tool on given streams and returns its exit code.
 pub fn run<T: Tool>(argv: impl IntoIterator<Item = OsString>, mut io: Io<'_>) -> u8 {
-    let tool = match T::try_parse_from(argv) {
+    let argv: Vec<OsString> = argv.into_iter().collect();
+    let name = T::command().get_name().to_owned().leak();
+    let tool = match T::try_parse_from(&argv) {
         Ok(tool) => tool,
         Err(error) => {
-            let text = error.render();
-            // A closed stream is nobody's fault: there is nowhere left to say so.
-            let _ = if error.use_stderr() { write!(io.stderr, "{text}") } else { write!(io.stdout, "{text}") };
-            return u8::try_from(error.exit_code()).unwrap_or(2);
+            let json = argv.iter().any(|arg| arg == "--json") || !io.stderr_is_terminal;
+            return misused(name, &error, json, io.stdout, io.stderr);
         }
     };
-    let name = T::command().get_name().to_owned().leak();
     let flags = tool.flags();
-    let stderr = Stderr::new(name, io.stderr, io.stderr_is_terminal, flags.quiet);
+    let Flags { json, plain, quiet, .. } = *flags;
+    let stderr = Stderr::new(name, io.stderr, Style { terminal: io.stderr_is_terminal, json, plain, quiet });
     if flags.schema {
         let schema = schemars::schema_for!(T::Section);
         return match print(io.stdout, &format!("{:#}\n", schema.as_value())) {
@@ -88,9 +89,34 @@ pub fn run<T: Tool>(argv: impl IntoIterator<Item = OsString>, mut io: Io<'_>) ->
     fail(&session.stderr, &error, &session.left())
 }
 
+/// Prints what clap says: help and version, or what is wrong with the command line, in the form of every error.
+fn misused(
+    name: &'static str,
+    error: &clap::Error,
+    json: bool,
+    mut stdout: Box<dyn Write + Send>,
+    mut stderr: Box<dyn Write + Send>,
+) -> u8 {
+    let text = error.render().to_string();
+    if error.use_stderr() && json {
+        let message = text.strip_prefix("error: ").unwrap_or(&text);
+        let message = message.split("\n\n").next().unwrap_or_default();
+        let words: Vec<&str> = message.split_whitespace().collect();
+        let usage = Error::usage(words.join(" ")).hint(format!("{name} --help"));
+        return fail(&Stderr::new(name, stderr, Style { json, ..Style::default() }), &usage.into(), &[]);
+    }
+    let to = if error.use_stderr() { &mut stderr } else { &mut stdout };
+    // A closed stream is nobody's fault: there is nowhere left to say so.
+    let _ = to.write_all(text.as_bytes()).and_then(|()| to.flush());
+    u8::try_from(error.exit_code()).unwrap_or(2)
+}
+
 /// Observe, plan, apply, observe: leaves the outcome in the session's document.
 async fn steps<T: Tool>(tool: &T, session: &mut Session) -> Result<()> {
     let (flags, key) = (tool.flags(), tool.key());
+    if let Ok(Some(cluster)) = session.doc.read::<String>(&["cluster", "name"]) {
+        session.stderr.name_cluster(&cluster);
+    }
     session.doc.object(&key)?;
     let section = session.doc.read(&key)?;
     if !flags.plan {
@@ -102,7 +128,7 @@ async fn steps<T: Tool>(tool: &T, session: &mut Session) -> Result<()> {
     let mut have = tool.observe(session, &want).await?;
     let changes = change(&want, &have)?;
     if changes.is_empty() {
-        session.stderr.line("nothing to do");
+        session.stderr.line(format_args!("nothing to do for {}", key.join(".")));
     }
     if flags.delete {
         for thing in T::left_alone(&want, &have) {

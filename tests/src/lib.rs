@@ -54,6 +54,15 @@ pub fn error(stderr: &str) -> Value {
     line.map_or(Value::Null, |mut line| line["error"].take())
 }
 
+/// What a tool says in a line of progress, `CLUSTER  TOOL  TEXT` or `TOOL  TEXT`.
+pub fn said(line: &str) -> Option<&str> {
+    let of = |tool: &&str| {
+        let text = line.split_once(&format!("{tool}  "));
+        text.filter(|(cluster, _)| cluster.is_empty() || cluster.ends_with("  ")).map(|(_, text)| text)
+    };
+    TOOLS.iter().find_map(of)
+}
+
 /// Compares the document of a plan with the one a run leads to: they are the same, but for `plan` itself and what was known
 /// only after the run. Says where they differ.
 ///

@@ -195,6 +195,8 @@ impl Tool for ColorProbe {
         let answers = probe::ask(session, &http, &ask, want).await?;
         session.stderr.block(chart::chart(&answers, &want.expect));
         answers.judge(ask.url.as_str(), &want.expect)?;
+        session.stderr.line(chart::verdict(&answers, &want.expect));
+        session.stderr.line(format_args!("try it: curl {}", ask.url));
         self.answers.replace(Some(answers));
         Ok(())
     }

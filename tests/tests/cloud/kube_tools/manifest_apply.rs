@@ -313,7 +313,7 @@ pub fn deletion(clusters: &Clusters) {
         clusters.done(delete, &made.document)
     });
     let deleted: Vec<&str> =
-        gone.stderr.lines().filter_map(|line| line.strip_prefix("manifest-apply: delete ")).collect();
+        gone.stderr.lines().filter_map(|line| said(line)?.strip_prefix("delete ")).collect();
     let expected = [
         "ConfigMap deletion/held",
         "Deployment deletion/app",
