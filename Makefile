@@ -129,6 +129,7 @@ plan-destroy: clusters-named | $(BIN)/plan-total ## Tell what `make destroy` wou
 	$(MAKE) --no-print-directory gone PLANNING=yes BUILD=$(BUILD)/plan
 	$(BIN)/plan-total $(BUILD)/plan/gone/*.json
 
+space := $(subst ,, )
 PAIR := $(sort $(CLUSTER1) $(CLUSTER2))
 
 # First of all in a plan: a controller that others still need stops it.
@@ -155,7 +156,7 @@ $(GONE)/%.oidc.json: $(GONE)/%.role.json | $(BIN)/oidc-assoc
 	$(BIN)/oidc-assoc < $< $(gone)
 define gone-image
 $(GONE)/image-$(1).json: $(PAIR:%=$(GONE)/%.mesh.json) | $(BIN)/ecr-push
-	$(BIN)/ecr-push $(1) -n $(region) --repository $(PROJECT)/$(1) --force $$(gone)
+	$(BIN)/ecr-push $(1) -n $(region) $(if $(PAIR),--cluster $(subst $(space), --and-cluster ,$(PAIR))) --repository $(PROJECT)/$(1) --force $$(gone)
 endef
 $(foreach image,$(IMAGES),$(eval $(call gone-image,$(image))))
 

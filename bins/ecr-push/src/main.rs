@@ -39,14 +39,15 @@ use tokio::time::timeout;
 /// docker, podman or buildah (--context), or is copied from another registry (--image), for nodes that cannot reach it or
 /// are held up by its pull limit. The same input makes the same digest everywhere; what the registry has is not sent
 /// again. Every image is also tagged with the start of its digest, sha256-0123456789ab, out of reach of lifecycle rules
-/// for untagged ones. The repository is made when it is missing; one that somebody else made is a conflict unless --adopt
+/// for untagged ones. The repository is made when it is missing, and tagged with the clusters that use it: --delete by
+/// one of them leaves it to the others. One that somebody else made is a conflict unless --adopt
 /// or --use. When a cluster is known, an image that none of its nodes can run is refused. Without a source, the image of
 /// the document must be there. An image of another ECR needs ecr:GetDownloadUrlForLayer there.
 ///
 ///   Reads   cluster
 ///   Owns    images.NAME {digest, platforms, repository, settings, tag, uri}
 ///   Calls   ecr:DescribeRepositories ecr:ListTagsForResource ecr:BatchGetImage ecr:CreateRepository ecr:TagResource
-///           ecr:GetAuthorizationToken ecr:BatchCheckLayerAvailability ecr:InitiateLayerUpload ecr:UploadLayerPart
+///           ecr:UntagResource ecr:GetAuthorizationToken ecr:BatchCheckLayerAvailability ecr:InitiateLayerUpload ecr:UploadLayerPart
 ///           ecr:CompleteLayerUpload ecr:PutImage ecr:DescribeImages ecr:BatchDeleteImage ecr:DeleteRepository
 ///           eks:DescribeCluster eks:ListNodegroups eks:DescribeNodegroup
 ///   Exits   0 done, 1 failed, 2 usage, 3 input, 4 conflict, 5 retry
@@ -80,6 +81,9 @@ struct EcrPush {
     /// With --delete: also delete the other images of the repository
     #[arg(long, requires = "delete")]
     force: bool,
+    /// With --delete: another cluster that no longer needs the image, beside --cluster; repeatable
+    #[arg(long, value_name = "NAME", requires = "delete")]
+    and_cluster: Vec<String>,
     #[command(flatten)]
     aws: AwsFlags,
     #[command(flatten)]
@@ -156,12 +160,14 @@ impl Tool for EcrPush {
             adopt: self.adopt,
             shared: self.shared,
             force: self.force,
+            leaving: self.and_cluster.iter().cloned().collect(),
             ..Want::default()
         };
         let aws = AwsFlags { region: self.aws.region.clone().or(region), ..self.aws.clone() };
-        let named = aws.cluster.is_some() || session.doc.read::<String>(&["cluster", "name"])?.is_some();
-        // On --delete the cluster may be gone already, and nothing about it matters.
-        if named && self.source.is_given() && !self.flags.delete {
+        let cluster = aws.cluster.clone().or(session.doc.read(&["cluster", "name"])?);
+        // On --delete the cluster may be gone already, and nothing about it matters but its name.
+        want.leaving.extend(cluster.clone());
+        if cluster.is_some() && self.source.is_given() && !self.flags.delete {
             want.cluster = Some(session.cluster(&aws).await?);
         }
         let ecr = Ecr::new(session.aws(&aws).await?, want.account.as_deref());
@@ -218,7 +224,7 @@ impl Tool for EcrPush {
     fn effect(change: &Change) -> Effect {
         match change {
             Change::Create { .. } | Change::Push { .. } | Change::Tag { .. } => Effect::Add,
-            Change::Adopt { .. } => Effect::Change,
+            Change::Adopt { .. } | Change::Use { .. } | Change::Forget { .. } => Effect::Change,
             Change::Untag { .. } | Change::DeleteImage { .. } | Change::DeletePlatforms { .. } => Effect::Remove,
             Change::DeleteRepository { .. } => Effect::Remove,
         }
@@ -228,11 +234,16 @@ impl Tool for EcrPush {
         let ecr = Ecr::new(session.aws(&self.aws).await?, want.account.as_deref());
         match change {
             Change::Create { repository } => {
-                ecr.create(&repository, &want.settings).await?;
+                ecr.create(&repository, &want.settings, want.cluster.as_ref()).await?;
                 session.made(format!("repository {repository}"));
                 Ok(())
             }
-            Change::Adopt { arn } => ecr.adopt(&arn).await,
+            Change::Adopt { arn } => ecr.adopt(&arn, want.cluster.as_ref()).await,
+            Change::Use { repository, .. } => {
+                let found = ecr.repository(&repository, false).await?.context("the repository is gone")?;
+                ecr.adopt(&found.arn, want.cluster.as_ref()).await
+            }
+            Change::Forget { arn, clusters } => ecr.forget(&arn, &clusters).await,
             Change::Push { .. } => self.push(session, &ecr, want).await,
             Change::Tag { repository, tag, digest } => {
                 let manifest = match &want.image {
