@@ -37,11 +37,10 @@ pub use wait::Found;
 
 use anyhow::Result;
 use nss as _;
-use plan::{Effect, Place};
+use plan::{Change, Place};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::fmt::Display;
 use std::time::Duration;
 
 /// The flags every tool has.
@@ -85,7 +84,7 @@ pub trait Tool: clap::Parser {
     /// What the world looks like.
     type Have;
     /// One step from have to want. Its text is an order: `create role mesh`.
-    type Change: Display;
+    type Change: Change;
 
     /// Where the changes happen: what is planned for two clusters in one place counts once.
     const PLACE: Place = Place::Region;
@@ -113,14 +112,6 @@ pub trait Tool: clap::Parser {
     /// # Errors
     /// [`Kind::Conflict`] when others need what would be removed.
     fn plan_delete(want: &Self::Want, have: &Self::Have) -> Result<Vec<Self::Change>>;
-
-    /// How a change counts in the total of a plan. Pure.
-    fn effect(change: &Self::Change) -> Effect;
-
-    /// What a plan lists of a change: each of its texts counts once.
-    fn entries(change: &Self::Change) -> Vec<String> {
-        vec![change.to_string()]
-    }
 
     /// What a person should know about what was found, one line each; told once, and not on `--delete`.
     fn remarks(_want: &Self::Want, _have: &Self::Have) -> Vec<String> {

@@ -9,6 +9,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
 
 /// Stands for a value that is known only after the plan was applied.
 pub const UNKNOWN: &str = "(known after apply)";
@@ -30,6 +31,17 @@ pub enum Effect {
     Wait,
     /// Nothing changes: `--delete` leaves it, and the text says why.
     Keep,
+}
+
+/// A step of a tool from have to want. Its text is an order: `create role mesh`.
+pub trait Change: Display {
+    /// How it counts.
+    fn effect(&self) -> Effect;
+
+    /// What a plan lists of it: each text counts once.
+    fn entries(&self) -> Vec<String> {
+        vec![self.to_string()]
+    }
 }
 
 /// One change of a plan.

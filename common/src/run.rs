@@ -1,6 +1,6 @@
 //! One run of a tool, from argv to exit code.
 
-use crate::plan::{self, Effect, Entry, UNKNOWN};
+use crate::plan::{self, Change, Effect, Entry, UNKNOWN};
 use crate::stderr::Style;
 use crate::{Document, Error, Flags, Found, Session, Stderr, Tool, classify};
 use anyhow::{Context as _, Result};
@@ -184,7 +184,10 @@ fn planned<T: Tool>(
     let place = session.doc.place(T::PLACE)?;
     let (place, tool) = (&place, session.stderr.tool);
     let entry = |effect, change| Entry { change, effect, place: place.clone(), tool: tool.to_owned() };
-    let of = |change| T::entries(change).into_iter().map(move |text| entry(T::effect(change), text));
+    let of = |change: &T::Change| {
+        let effect = change.effect();
+        change.entries().into_iter().map(move |text| entry(effect, text))
+    };
     let mut entries: Vec<Entry> = changes.iter().flat_map(of).filter(|entry| entry.effect != Effect::Wait).collect();
     if flags.delete {
         entries.extend(T::left_alone(&want, &have).into_iter().map(|thing| entry(Effect::Keep, thing)));

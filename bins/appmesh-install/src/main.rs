@@ -3,6 +3,7 @@
 mod chart;
 mod helm;
 mod kube;
+mod mesh;
 mod plan;
 mod release;
 mod source;
@@ -14,13 +15,11 @@ use common::aws::AwsFlags;
 use common::kube::KubeFlags;
 use common::kube::apply::{self, Manifest};
 use common::kube::object::Objects;
-use common::plan::{Effect, Place};
+use common::plan::Place;
 use common::{Flags, Session, Tool};
 use helm::{Helm, Upgrade};
+use mesh::Mesh;
 use plan::{Change, Have, MANAGER, Target};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 use source::ChartFlags;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -68,39 +67,15 @@ struct AppmeshInstall {
     /// Take over what somebody else made
     #[arg(long)]
     adopt: bool,
+    /// With -n: take the role and the images, which only a document names, from an installation that has them
+    #[arg(long)]
+    reset: bool,
     #[command(flatten)]
     kube: KubeFlags,
     #[command(flatten)]
     aws: AwsFlags,
     #[command(flatten)]
     flags: Flags,
-}
-
-/// The `mesh` key.
-#[derive(Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Mesh {
-    /// A folder, a `.tgz`, `oci://REFERENCE` or the URL of a chart repository.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    chart: Option<String>,
-    /// Name of the chart.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    chart_name: Option<String>,
-    /// Namespace of the controller.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    namespace: Option<String>,
-    /// The Helm release.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    release: Option<String>,
-    /// The controller's service account.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    service_account: Option<String>,
-    /// The chart's values, but for its defaults.
-    #[serde(default, skip_serializing_if = "Map::is_empty")]
-    values: Map<String, Value>,
-    /// Version of the chart. Which one of a repository or registry; of a folder or tarball only found.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    version: Option<String>,
 }
 
 /// The installation, resolved.
@@ -111,6 +86,8 @@ struct Want {
     chart: Option<(PathBuf, Chart)>,
     manifests: Vec<Manifest>,
     adopt: bool,
+    /// There is no document, which could name a role and images.
+    from_nothing: bool,
     objects: Objects,
     helm: Helm,
 }
@@ -167,7 +144,8 @@ impl Tool for AppmeshInstall {
             chart = Some((archive, content));
         }
         let manifests = target.manifests(&definitions, role.as_deref());
-        Ok(Want { mesh, target, chart, manifests, adopt: self.adopt, objects, helm })
+        let from_nothing = self.flags.null_input && !self.reset;
+        Ok(Want { mesh, target, chart, manifests, adopt: self.adopt, from_nothing, objects, helm })
     }
 
     async fn observe(&self, session: &Session, want: &Want) -> Result<Have> {
@@ -188,6 +166,9 @@ impl Tool for AppmeshInstall {
 
     fn plan(want: &Want, have: &Have) -> Result<Vec<Change>> {
         let (_, chart) = want.chart.as_ref().context("no chart was read")?;
+        if want.from_nothing {
+            plan::keeps_its_own(&want.target, &want.mesh.values, have)?;
+        }
         plan::plan(&want.target, &want.manifests, chart, &want.mesh.values, have, want.adopt)
     }
 
@@ -203,16 +184,6 @@ impl Tool for AppmeshInstall {
 
     fn left_alone(want: &Want, have: &Have) -> Vec<String> {
         plan::left_alone(&want.target, &want.manifests, have)
-    }
-
-    fn effect(change: &Change) -> Effect {
-        match change {
-            Change::Apply(step) => step.effect(),
-            Change::Install { .. } => Effect::Add,
-            Change::Recover { .. } | Change::Upgrade { .. } => Effect::Change,
-            Change::AwaitAnswer { .. } => Effect::Wait,
-            Change::Uninstall { .. } | Change::Delete(_) => Effect::Remove,
-        }
     }
 
     async fn apply(&self, session: &Session, want: &Want, change: Change) -> Result<()> {

@@ -2,16 +2,17 @@
 
 mod aws;
 mod forget;
+mod operation;
 mod plan;
 
 use anyhow::Result;
 use aws::CloudMap;
-use aws_sdk_servicediscovery::types::OperationStatus;
 use common::aws::AwsFlags;
 use common::cluster::Cluster;
-use common::plan::{Effect, UNKNOWN};
-use common::{Error, Flags, Found, Kind, Session, Tool, classify};
+use common::plan::UNKNOWN;
+use common::{Error, Flags, Kind, Session, Tool, classify};
 use forget::Gone;
+use operation::finish;
 use plan::{Change, Namespace, Want};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -163,14 +164,6 @@ impl Tool for CloudmapNs {
         plan::left_alone(&want.namespace, have)
     }
 
-    fn effect(change: &Change) -> Effect {
-        match change {
-            Change::Create { .. } => Effect::Add,
-            Change::Adopt { .. } => Effect::Change,
-            Change::Delete { .. } | Change::Deregister { .. } | Change::DeleteService { .. } => Effect::Remove,
-        }
-    }
-
     async fn apply(&self, session: &Session, want: &Wish, change: Change) -> Result<()> {
         let cloud_map = CloudMap::new(session.aws(&self.aws).await?);
         let what = change.to_string();
@@ -237,24 +230,6 @@ impl CloudmapNs {
         }
         Ok(gone)
     }
-}
-
-/// Waits for an operation's end.
-async fn finish(session: &Session, cloud_map: &CloudMap, what: &str, operation: &str) -> Result<()> {
-    let ended = async || {
-        let operation = cloud_map.operation(operation).await?;
-        match operation.status {
-            Some(OperationStatus::Success) => Ok(Found::Ready(())),
-            Some(OperationStatus::Fail) => {
-                let code = operation.error_code.as_deref().unwrap_or("no code");
-                Err(plan::failure(what, code, operation.error_message.as_deref().unwrap_or("no reason")).into())
-            }
-            status => {
-                Ok(Found::NotYet(format!("the operation is {}", status.map_or("unknown".into(), |s| s.to_string()))))
-            }
-        }
-    };
-    session.wait(what, ended).await
 }
 
 fn main() -> ExitCode {

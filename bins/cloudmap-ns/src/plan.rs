@@ -6,6 +6,7 @@ use crate::forget::{Gone, Left};
 use anyhow::Result;
 use common::Error;
 use common::aws::permit;
+use common::plan::Effect;
 use std::fmt;
 
 /// The namespace the cluster's VPC needs.
@@ -60,6 +61,16 @@ pub enum Change {
     Delete { name: String, id: String },
     Deregister { cluster: String, service: String, id: String, instances: Vec<String> },
     DeleteService { service: String, id: String },
+}
+
+impl common::plan::Change for Change {
+    fn effect(&self) -> Effect {
+        match self {
+            Change::Create { .. } => Effect::Add,
+            Change::Adopt { .. } => Effect::Change,
+            Change::Delete { .. } | Change::Deregister { .. } | Change::DeleteService { .. } => Effect::Remove,
+        }
+    }
 }
 
 impl fmt::Display for Change {

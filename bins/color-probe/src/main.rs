@@ -13,7 +13,7 @@ mod target;
 
 use answers::{Answers, Latency};
 use anyhow::Result;
-use common::plan::{Effect, UNKNOWN};
+use common::plan::UNKNOWN;
 use common::{Flags, Session, Tool};
 use expect::Expect;
 use http::Http;
@@ -182,10 +182,6 @@ impl Tool for ColorProbe {
     /// Nothing was made.
     fn plan_delete(_want: &Want, _have: &Option<Answers>) -> Result<Vec<Ask>> {
         Ok(Vec::new())
-    }
-
-    fn effect(_change: &Ask) -> Effect {
-        Effect::Wait
     }
 
     async fn apply(&self, session: &Session, want: &Want, ask: Ask) -> Result<()> {

@@ -133,8 +133,8 @@ impl Ecr {
         Ok(listed)
     }
 
-    /// Makes a repository of ours, for a cluster if one is known.
-    pub async fn create(&self, repository: &str, settings: &Settings, user: Option<&Cluster>) -> Result<()> {
+    /// Makes a repository of ours, for a cluster if one is known; false if somebody has made it meanwhile.
+    pub async fn create(&self, repository: &str, settings: &Settings, user: Option<&Cluster>) -> Result<bool> {
         let scanning = ImageScanningConfiguration::builder().scan_on_push(true).build();
         let encryption = EncryptionConfiguration::builder().encryption_type(EncryptionType::Kms);
         let encryption = settings.kms_key.as_ref().map(|key| encryption.kms_key(key).build()).transpose()?;
@@ -142,13 +142,22 @@ impl Ecr {
         let call = call.set_image_scanning_configuration(settings.scan_on_push.then_some(scanning));
         let answer = call.set_encryption_configuration(encryption).send().await;
         let answer = answer.or_absent(|error| error.is_repository_already_exists_exception());
-        answer.call("ecr:CreateRepository", repository).map(drop)
+        Ok(answer.call("ecr:CreateRepository", repository)?.is_some())
     }
 
     /// Makes a repository ours, for a cluster if one is known.
     pub async fn adopt(&self, arn: &str, user: Option<&Cluster>) -> Result<()> {
         let call = self.client.tag_resource().resource_arn(arn).set_tags(Some(tags(user)?));
         call.send().await.call("ecr:TagResource", arn).map(drop)
+    }
+
+    /// Notes that a cluster uses a repository, if it is ours.
+    pub async fn note(&self, repository: &str, user: Option<&Cluster>) -> Result<()> {
+        let found = self.repository(repository, true).await?;
+        match found.filter(|found| found.foreign.is_none() && user.is_some()) {
+            Some(found) => self.adopt(&found.arn, user).await,
+            None => Ok(()),
+        }
     }
 
     /// Forgets that clusters use a repository.

@@ -12,6 +12,7 @@ mod layer;
 mod nodes;
 mod oci;
 mod plan;
+mod pushed;
 mod registry;
 mod remote;
 mod repository;
@@ -20,14 +21,12 @@ mod source;
 use anyhow::{Context, Result};
 use aws::Ecr;
 use common::aws::AwsFlags;
-use common::plan::{Effect, UNKNOWN};
 use common::{Error, Flags, Session, Tool};
 use oci_client::client::ClientProtocol;
 use plan::{Change, Have, Want};
+use pushed::Pushed;
 use registry::Registry;
 use repository::{RepositoryName, Settings};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 use source::Source;
 use std::collections::BTreeSet;
 use std::process::ExitCode;
@@ -88,30 +87,6 @@ struct EcrPush {
     aws: AwsFlags,
     #[command(flatten)]
     flags: Flags,
-}
-
-/// The `images.NAME` key.
-#[derive(Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Pushed {
-    /// `sha256:…` of the image, or of the index of its platforms. Without a source it must be there.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    digest: Option<String>,
-    /// Digests of the images that an index names; found, never wished for. --delete takes them with it.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    platforms: Vec<String>,
-    /// `ACCOUNT.dkr.ecr.REGION.amazonaws.com/NAME`. As a wish, `NAME` is enough.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    repository: Option<String>,
-    /// Of the repository, decided when it is made.
-    #[serde(default, skip_serializing_if = "Settings::is_default")]
-    settings: Settings,
-    /// A tag that names the image, too.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tag: Option<String>,
-    /// `REPOSITORY@DIGEST`, what a pod names; found, never wished for.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    uri: Option<String>,
 }
 
 impl EcrPush {
@@ -221,28 +196,19 @@ impl Tool for EcrPush {
         plan::left_alone(want, have)
     }
 
-    fn effect(change: &Change) -> Effect {
-        match change {
-            Change::Create { .. } | Change::Push { .. } | Change::Tag { .. } => Effect::Add,
-            Change::Adopt { .. } | Change::Use { .. } | Change::Forget { .. } => Effect::Change,
-            Change::Untag { .. } | Change::DeleteImage { .. } | Change::DeletePlatforms { .. } => Effect::Remove,
-            Change::DeleteRepository { .. } => Effect::Remove,
-        }
-    }
-
     async fn apply(&self, session: &Session, want: &Want, change: Change) -> Result<()> {
         let ecr = Ecr::new(session.aws(&self.aws).await?, want.account.as_deref());
         match change {
             Change::Create { repository } => {
-                ecr.create(&repository, &want.settings, want.cluster.as_ref()).await?;
-                session.made(format!("repository {repository}"));
-                Ok(())
+                if ecr.create(&repository, &want.settings, want.cluster.as_ref()).await? {
+                    session.made(format!("repository {repository}"));
+                    return Ok(());
+                }
+                // As when two clusters' runs make it at the same time: both use it.
+                ecr.note(&repository, want.cluster.as_ref()).await
             }
             Change::Adopt { arn } => ecr.adopt(&arn, want.cluster.as_ref()).await,
-            Change::Use { repository, .. } => {
-                let found = ecr.repository(&repository, false).await?.context("the repository is gone")?;
-                ecr.adopt(&found.arn, want.cluster.as_ref()).await
-            }
+            Change::Use { repository, .. } => ecr.note(&repository, want.cluster.as_ref()).await,
             Change::Forget { arn, clusters } => ecr.forget(&arn, &clusters).await,
             Change::Push { .. } => self.push(session, &ecr, want).await,
             Change::Tag { repository, tag, digest } => {
@@ -260,22 +226,11 @@ impl Tool for EcrPush {
     }
 
     fn outcome(want: Want, have: Have) -> Pushed {
-        let repository = have.repository.map(|repository| repository.uri);
-        let uri = repository.as_ref().zip(want.digest.as_ref()).map(|(uri, digest)| format!("{uri}@{digest}"));
-        let platforms = have.image.map(|image| image.children).unwrap_or_default();
-        Pushed { digest: want.digest, platforms, repository, settings: want.settings, tag: want.tag, uri }
+        Pushed::found(want, have)
     }
 
     fn planned(want: Want, have: Have) -> Pushed {
-        let made = have.repository.is_none().then(|| format!("{UNKNOWN}/{}", want.repository));
-        let platforms = if have.image.is_none() { want.platforms.clone() } else { Vec::new() };
-        let mut section = Self::outcome(want, have);
-        if let Some(repository) = made {
-            section.uri = section.digest.as_ref().map(|digest| format!("{repository}@{digest}"));
-            section.repository = Some(repository);
-        }
-        section.platforms.extend(platforms);
-        section
+        Pushed::planned(want, have)
     }
 }
 

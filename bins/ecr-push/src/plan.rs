@@ -5,6 +5,7 @@ use crate::repository::Settings;
 use anyhow::Result;
 use common::Error;
 use common::cluster::Cluster;
+use common::plan::Effect;
 use std::collections::BTreeSet;
 use std::fmt;
 
@@ -143,6 +144,17 @@ pub enum Change {
     DeletePlatforms { repository: String, digests: Vec<String> },
     /// Remove the repository.
     DeleteRepository { repository: String, force: bool },
+}
+
+impl common::plan::Change for Change {
+    fn effect(&self) -> Effect {
+        match self {
+            Change::Create { .. } | Change::Push { .. } | Change::Tag { .. } => Effect::Add,
+            Change::Adopt { .. } | Change::Use { .. } | Change::Forget { .. } => Effect::Change,
+            Change::Untag { .. } | Change::DeleteImage { .. } | Change::DeletePlatforms { .. } => Effect::Remove,
+            Change::DeleteRepository { .. } => Effect::Remove,
+        }
+    }
 }
 
 impl fmt::Display for Change {

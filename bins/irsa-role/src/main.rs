@@ -8,7 +8,6 @@ mod service_account;
 use anyhow::{Context, Result};
 use aws::Iam;
 use common::aws::{AwsFlags, MANAGED_BY};
-use common::plan::Effect;
 use common::{Error, Flags, Found, Session, Tool};
 use plan::{Change, Role, Want};
 use schemars::JsonSchema;
@@ -67,7 +66,7 @@ struct IrsaRole {
     #[arg(long, value_name = "ARN")]
     permissions_boundary: Option<String>,
     /// Tag of the role
-    #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = key_value)]
+    #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = plan::tag)]
     tags: Vec<(String, String)>,
     /// Take over a role that others made, and what is on it of the policies wished for
     #[arg(long)]
@@ -187,15 +186,6 @@ impl Tool for IrsaRole {
         plan::left_alone(want, have.as_ref())
     }
 
-    fn effect(change: &Change) -> Effect {
-        match change {
-            Change::Create { .. } | Change::Attach { .. } => Effect::Add,
-            Change::Trust { .. } | Change::SetBoundary { .. } | Change::PutInline { .. } => Effect::Change,
-            Change::Tag { .. } | Change::Untag { .. } => Effect::Change,
-            Change::Detach { .. } | Change::DeleteInline { .. } | Change::Delete { .. } => Effect::Remove,
-        }
-    }
-
     async fn apply(&self, session: &Session, want: &Want, change: Change) -> Result<()> {
         let iam = Iam::new(session.aws(&self.aws).await?);
         match change {
@@ -236,8 +226,7 @@ impl Tool for IrsaRole {
     }
 
     fn planned(want: Want, have: Option<Role>) -> Section {
-        let arn = have.as_ref().map_or_else(|| plan::arn(&want), |role| role.arn.clone());
-        Section { arn: Some(arn), ..Self::outcome(want, have) }
+        Section { arn: Some(plan::arn(&want, have.as_ref())), ..Self::outcome(want, have) }
     }
 }
 
@@ -250,11 +239,6 @@ fn or<T>(first: Vec<T>, second: Vec<T>) -> Vec<T> {
 fn unique<T: Ord + Clone>(list: Vec<T>) -> Vec<T> {
     let mut seen = BTreeSet::new();
     list.into_iter().filter(|one| seen.insert(one.clone())).collect()
-}
-
-fn key_value(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or_else(|| format!("{text} is not KEY=VALUE"))?;
-    Ok((key.to_owned(), value.to_owned()))
 }
 
 fn main() -> ExitCode {

@@ -1,25 +1,24 @@
 //! `manifest-apply`: see [`ManifestApply`].
 
+mod app;
 mod files;
 mod plan;
 mod template;
 mod words;
 
 use anyhow::Result;
+use app::App;
 use common::aws::AwsFlags;
 use common::kube::KubeFlags;
 use common::kube::apply::{self, Manifest};
 use common::kube::content;
 use common::kube::object::{ObjectRef, Objects};
 use common::kube::readiness::APP_MESH;
-use common::plan::{Effect, Place, UNKNOWN};
+use common::plan::{Place, UNKNOWN};
 use common::{Document, Error, Flags, Session, Tool};
 use files::{Source, Unknown};
 use plan::{Change, Have, MANAGER};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -83,36 +82,6 @@ struct ManifestApply {
     aws: AwsFlags,
     #[command(flatten)]
     flags: Flags,
-}
-
-/// The `apps.NAME` key.
-#[derive(Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct App {
-    /// Where the first service of type LoadBalancer answers, `http://HOST:PORT`; found, never wished for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    endpoint: Option<String>,
-    /// Manifests, or folders of manifests.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    files: Vec<String>,
-    /// File with the other side's document.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    from: Option<String>,
-    /// Namespace of objects that name none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    namespace: Option<String>,
-    /// The objects, in the order they were applied; found, and what `--delete` without files goes by.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    objects: Vec<ObjectRef>,
-    /// Words of the manifests, and what replaces them.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    set: BTreeMap<String, String>,
-    /// All files are templates, whatever their names.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    template: bool,
-    /// ARNs of the App Mesh virtual services, by name; found, never wished for.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    virtual_services: BTreeMap<String, String>,
 }
 
 /// The application, resolved.
@@ -208,20 +177,6 @@ impl Tool for ManifestApply {
 
     fn left_alone(want: &Want, have: &Have) -> Vec<String> {
         plan::left_alone(&want.manifests, have)
-    }
-
-    fn effect(change: &Change) -> Effect {
-        match change {
-            Change::Apply(step) => step.effect(),
-            Change::Delete(_) => Effect::Remove,
-        }
-    }
-
-    fn entries(change: &Change) -> Vec<String> {
-        match change {
-            Change::Apply(step) => vec![step.to_string()],
-            Change::Delete(objects) => objects.iter().map(|object| format!("delete {object}")).collect(),
-        }
     }
 
     async fn apply(&self, session: &Session, want: &Want, change: Change) -> Result<()> {

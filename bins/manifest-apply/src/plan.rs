@@ -4,6 +4,7 @@ use anyhow::Result;
 use common::kube::apply::{self, Manifest, Observed, Step};
 use common::kube::object::ObjectRef;
 use common::kube::readiness::{self, APP_MESH};
+use common::plan::Effect;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -26,6 +27,22 @@ pub enum Change {
     Apply(Step),
     /// Remove these, of one kind, and wait until they are gone.
     Delete(Vec<ObjectRef>),
+}
+
+impl common::plan::Change for Change {
+    fn effect(&self) -> Effect {
+        match self {
+            Change::Apply(step) => step.effect(),
+            Change::Delete(_) => Effect::Remove,
+        }
+    }
+
+    fn entries(&self) -> Vec<String> {
+        match self {
+            Change::Apply(step) => vec![step.to_string()],
+            Change::Delete(objects) => objects.iter().map(|object| format!("delete {object}")).collect(),
+        }
+    }
 }
 
 impl fmt::Display for Change {

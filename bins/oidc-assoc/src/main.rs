@@ -6,7 +6,6 @@ mod plan;
 use anyhow::Result;
 use aws::Iam;
 use common::aws::AwsFlags;
-use common::plan::Effect;
 use common::{Flags, Session, Tool};
 use plan::{Change, Provider, Want};
 use schemars::JsonSchema;
@@ -104,14 +103,6 @@ impl Tool for OidcAssoc {
 
     fn left_alone(want: &Want, have: &Option<Provider>) -> Vec<String> {
         plan::left_alone(want, have.as_ref())
-    }
-
-    fn effect(change: &Change) -> Effect {
-        match change {
-            Change::Create { .. } => Effect::Add,
-            Change::Adopt { .. } | Change::AddAudience { .. } => Effect::Change,
-            Change::Delete { .. } => Effect::Remove,
-        }
     }
 
     async fn apply(&self, session: &Session, want: &Want, change: Change) -> Result<()> {

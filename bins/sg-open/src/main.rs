@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use aws::Ec2;
 use common::aws::AwsFlags;
 use common::cluster::Cluster;
-use common::plan::{Effect, UNKNOWN};
+use common::plan::UNKNOWN;
 use common::{Error, Flags, Session, Tool};
 use plan::{Change, Have, Opening, Side, Want};
 use schemars::JsonSchema;
@@ -175,14 +175,6 @@ impl Tool for SgOpen {
 
     fn left_alone(_want: &Want, have: &Have) -> Vec<String> {
         plan::left_alone(have)
-    }
-
-    fn effect(change: &Change) -> Effect {
-        match change {
-            Change::Open(_) => Effect::Add,
-            Change::Adopt { .. } => Effect::Change,
-            Change::Revoke { .. } => Effect::Remove,
-        }
     }
 
     async fn apply(&self, session: &Session, want: &Want, change: Change) -> Result<()> {

@@ -1,6 +1,7 @@
 //! What to change about the rules. Pure.
 
 use common::cluster::Cluster;
+use common::plan::Effect;
 use std::fmt;
 
 /// Ports to open from one cluster to another.
@@ -106,6 +107,16 @@ pub enum Change {
     Open(Opening),
     Adopt { rule: String, group: String },
     Revoke { rule: String, group: String },
+}
+
+impl common::plan::Change for Change {
+    fn effect(&self) -> Effect {
+        match self {
+            Change::Open(_) => Effect::Add,
+            Change::Adopt { .. } => Effect::Change,
+            Change::Revoke { .. } => Effect::Remove,
+        }
+    }
 }
 
 impl fmt::Display for Change {
