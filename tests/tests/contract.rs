@@ -264,6 +264,20 @@ fn start_from_nothing(row: &Row) -> usize {
     2
 }
 
+/// What is only planned is refused, and so is what is no plan.
+fn a_plan_is_no_document(row: &Row) -> usize {
+    let planned = r#"{"change":"create role r","effect":"add","place":"1 us-west-2","tool":"irsa-role"}"#;
+    let cases = [
+        (format!(r#"{{"plan":{{"role":[{planned}]}}}}"#), "the document is a plan: role may not be as it says"),
+        (r#"{"plan":{"role":7}}"#.to_owned(), "plan.role: invalid type: number, expected a sequence"),
+        (r#"{"plan":{"role":[{"change":7}]}}"#.to_owned(), "plan.role[0].change: invalid type: number"),
+    ];
+    for (stdin, message) in &cases {
+        row.refuses(stdin, "input", message);
+    }
+    cases.len()
+}
+
 fn usage(row: &Row) -> usize {
     let cases: [&[&str]; 4] =
         [&["--no-such-flag"], &["--timeout", "soon"], &["--schema", "--plan"], &["--plan", "--plan"]];
@@ -350,11 +364,12 @@ fn signals(row: &Row) -> usize {
 #[test]
 fn every_tool_keeps_the_contract() {
     type Subject = fn(&Row) -> usize;
-    let subjects: [Subject; 8] = [
+    let subjects: [Subject; 9] = [
         what_is_no_document,
         what_does_not_fit_the_own_key,
         documents_that_disagree,
         start_from_nothing,
+        a_plan_is_no_document,
         usage,
         the_schema_is_the_committed_one,
         streams_that_end,

@@ -86,12 +86,12 @@ impl CloudMap {
         Ok(vpcs.into_iter().filter_map(|vpc| vpc.vpc_id).collect())
     }
 
-    /// The services of a namespace.
-    pub async fn services(&self, namespace: &str) -> Result<Vec<Service>> {
+    /// The services of a namespace. With `deserted`, no App Mesh controller has anything registered in them any more.
+    pub async fn services(&self, namespace: &str, deserted: bool) -> Result<Vec<Service>> {
         let mut services = Vec::new();
         for summary in self.list_services(namespace).await? {
             let (Some(id), Some(arn), Some(name)) = (summary.id, summary.arn, summary.name) else { continue };
-            let empty = summary.instance_count == Some(0);
+            let empty = deserted || summary.instance_count == Some(0);
             let left_behind = empty && self.tags(&arn).await?.get(MANAGED_BY.0).is_some_and(|it| it == CONTROLLER);
             services.push(Service { id, name, left_behind });
         }

@@ -2,16 +2,18 @@
 
 mod aws;
 mod forget;
+mod operation;
 mod plan;
 
 use anyhow::Result;
 use aws::CloudMap;
-use aws_sdk_servicediscovery::types::OperationStatus;
 use common::aws::AwsFlags;
 use common::aws::network::Apart;
 use common::cluster::Cluster;
-use common::{Error, Flags, Found, Kind, Session, Tool, classify};
+use common::plan::UNKNOWN;
+use common::{Error, Flags, Kind, Session, Tool, classify};
 use forget::Gone;
+use operation::finish;
 use plan::{Change, Namespace, Place, Want};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -168,7 +170,9 @@ impl Tool for CloudmapNs {
         let mut namespaces = cloud_map.namespaces(&want.namespace.name, &want.account).await?;
         for namespace in &mut namespaces {
             if self.flags.delete {
-                namespace.services = cloud_map.services(&namespace.id).await?;
+                // The controllers take out what the applications had there, if those are planned to go before.
+                let deserted = !session.doc.planned_removals()?.is_empty();
+                namespace.services = cloud_map.services(&namespace.id, deserted).await?;
             }
             if let Some(gone) = &want.namespace.gone {
                 namespace.left = cloud_map.left_by(gone, &namespace.id).await?;
@@ -242,6 +246,15 @@ impl Tool for CloudmapNs {
         };
         Section { arn, hosted_zone, id, name: Some(want.namespace.name), kind, vpc }
     }
+
+    fn planned(want: Wish, have: Vec<Namespace>) -> Section {
+        let mut section = Self::outcome(want, have);
+        if section.id.is_none() {
+            let unknown = || Some(UNKNOWN.to_owned());
+            (section.arn, section.id, section.hosted_zone) = (unknown(), unknown(), unknown());
+        }
+        section
+    }
 }
 
 impl CloudmapNs {
@@ -255,24 +268,6 @@ impl CloudmapNs {
         }
         Ok(gone)
     }
-}
-
-/// Waits for an operation's end.
-async fn finish(session: &Session, cloud_map: &CloudMap, what: &str, operation: &str) -> Result<()> {
-    let ended = async || {
-        let operation = cloud_map.operation(operation).await?;
-        match operation.status {
-            Some(OperationStatus::Success) => Ok(Found::Ready(())),
-            Some(OperationStatus::Fail) => {
-                let code = operation.error_code.as_deref().unwrap_or("no code");
-                Err(plan::failure(what, code, operation.error_message.as_deref().unwrap_or("no reason")).into())
-            }
-            status => {
-                Ok(Found::NotYet(format!("the operation is {}", status.map_or("unknown".into(), |s| s.to_string()))))
-            }
-        }
-    };
-    session.wait(what, ended).await
 }
 
 fn main() -> ExitCode {

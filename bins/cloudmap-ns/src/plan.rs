@@ -7,6 +7,7 @@ use anyhow::Result;
 use common::Error;
 use common::aws::network::Apart;
 use common::aws::permit;
+use common::plan::Effect;
 use std::fmt;
 
 /// Where the names in a namespace are looked up, by which it is told from its namesakes.
@@ -79,6 +80,16 @@ pub enum Change {
     Delete { name: String, id: String },
     Deregister { cluster: String, service: String, id: String, instances: Vec<String> },
     DeleteService { service: String, id: String },
+}
+
+impl common::plan::Change for Change {
+    fn effect(&self) -> Effect {
+        match self {
+            Change::Create { .. } => Effect::Add,
+            Change::Adopt { .. } => Effect::Change,
+            Change::Delete { .. } | Change::Deregister { .. } | Change::DeleteService { .. } => Effect::Remove,
+        }
+    }
 }
 
 impl fmt::Display for Change {

@@ -13,6 +13,7 @@ mod target;
 
 use answers::{Answers, Latency};
 use anyhow::Result;
+use common::plan::UNKNOWN;
 use common::{Flags, Session, Tool};
 use expect::Expect;
 use http::Http;
@@ -159,7 +160,7 @@ impl Tool for ColorProbe {
         let concurrency = plan::within("concurrency", section.concurrency, 1000)?;
         let rate = plan::within("rate", section.rate, 1000)?;
         Ok(Want {
-            url: if self.flags.delete { None } else { Some(self.target(session, section.url.as_deref())?) },
+            url: if self.flags.delete { None } else { self.target(session, section.url.as_deref())? },
             expect: self.expect.clone().or(section.expect).unwrap_or_else(Expect::red_and_blue),
             until: Until::of((self.count, self.duration), (count, section.duration), COUNT)?,
             left: session.remaining(),
@@ -190,6 +191,8 @@ impl Tool for ColorProbe {
         let answers = probe::ask(session, &http, &ask, want).await?;
         session.stderr.block(chart::chart(&answers, &want.expect));
         answers.judge(ask.url.as_str(), &want.expect)?;
+        session.stderr.line(chart::verdict(&answers, &want.expect));
+        session.stderr.line(format_args!("try it: curl {}", ask.url));
         self.answers.replace(Some(answers));
         Ok(())
     }
@@ -210,15 +213,22 @@ impl Tool for ColorProbe {
             expect: Some(want.expect),
         }
     }
+
+    fn planned(want: Want, have: Option<Answers>) -> Probe {
+        let mut probe = Self::outcome(want, have);
+        probe.url.get_or_insert_with(|| UNKNOWN.to_owned());
+        probe
+    }
 }
 
 impl ColorProbe {
-    /// Flag, then document, then the application's endpoint.
-    fn target(&self, session: &Session, url: Option<&str>) -> Result<Url> {
+    /// Flag, then document, then the application's endpoint; none that is known only after a plan was applied.
+    fn target(&self, session: &Session, url: Option<&str>) -> Result<Option<Url>> {
         match (&self.url, &self.app, url) {
-            (Some(url), _, _) => Ok(url.clone()),
+            (Some(url), _, _) => Ok(Some(url.clone())),
+            (None, None, Some(UNKNOWN)) => Ok(None),
             (None, None, Some(url)) => {
-                target::http(url).map_err(|why| common::Error::input(format!("probe.url: {why}")).into())
+                target::http(url).map(Some).map_err(|why| common::Error::input(format!("probe.url: {why}")).into())
             }
             (None, app, _) => target::from_apps(&session.doc, app.as_deref()),
         }

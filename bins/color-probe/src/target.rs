@@ -1,6 +1,7 @@
 //! Which URL is asked, and where its name leads.
 
 use anyhow::Result;
+use common::plan::UNKNOWN;
 use common::{Document, Error};
 use reqwest::Url;
 use serde::Deserialize;
@@ -18,19 +19,21 @@ struct App {
     endpoint: Option<String>,
 }
 
-/// The URL of `apps.<name>.endpoint`, of this application or the only one that has an endpoint.
+/// The URL of `apps.<name>.endpoint`, of this application or the only one that has an endpoint; none if the document is a
+/// plan and its load balancer does not exist yet.
 ///
 /// # Errors
 /// There is none, there are several, or it does not read.
-pub fn from_apps(doc: &Document, name: Option<&str>) -> Result<Url> {
+pub fn from_apps(doc: &Document, name: Option<&str>) -> Result<Option<Url>> {
     let apps: BTreeMap<String, App> = doc.read(&["apps"])?.unwrap_or_default();
     let mut found = apps
         .iter()
         .filter(|(app, _)| name.is_none_or(|name| name == *app))
         .filter_map(|(app, about)| about.endpoint.as_ref().map(|endpoint| (app, endpoint)));
     match (found.next(), found.next(), name) {
+        (Some((_, endpoint)), None, _) if endpoint == UNKNOWN => Ok(None),
         (Some((app, endpoint)), None, _) => {
-            url(endpoint).map_err(|why| Error::input(format!("apps.{app}.endpoint: {why}")).into())
+            url(endpoint).map(Some).map_err(|why| Error::input(format!("apps.{app}.endpoint: {why}")).into())
         }
         (Some((one, _)), Some((other, _)), _) => {
             Err(Error::usage(format!("{one} and {other} have an endpoint: choose one with --app")).into())
@@ -96,6 +99,7 @@ mod tests {
             (r#"{"apps":{"feapp":{"endpoint":"lb.example:8080"}}}"#, None, Ok("http://lb.example:8080/color")),
             (r#"{"apps":{"feapp":{"endpoint":"http://lb:80/x"}}}"#, None, Ok("http://lb/x")),
             (r#"{"apps":{"a":{"namespace":"n"},"b":{"endpoint":"h:1"}}}"#, None, Ok("http://h:1/color")),
+            (r#"{"apps":{"a":{"endpoint":"(known after apply)"}}}"#, None, Ok(UNKNOWN)),
             (TWO, Some("b"), Ok("http://h:2/color")),
             (TWO, None, Err("a and b have an endpoint: choose one with --app")),
             (TWO, Some("c"), Err("apps.c.endpoint is not there")),
@@ -108,7 +112,9 @@ mod tests {
             (r#"{"apps":{"a":{"endpoint":7}}}"#, None, Err("apps.a.endpoint: invalid type: number, expected a string")),
         ] {
             let doc = Document::parse("stdin", doc.as_bytes()).unwrap();
-            let url = from_apps(&doc, app).map(String::from).map_err(|error| error.to_string());
+            let url = from_apps(&doc, app)
+                .map(|url| url.map_or(UNKNOWN.to_owned(), String::from))
+                .map_err(|error| error.to_string());
             assert_eq!(url.as_deref().map_err(String::as_str), found);
         }
     }

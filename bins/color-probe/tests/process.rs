@@ -275,7 +275,7 @@ fn a_plan_asks_nothing() {
     let server = Server::start(even);
     let run = Run::new("", &["-n", "--plan", &server.url()]);
     assert_eq!(run.probe(), Value::Null);
-    assert_eq!(run.stderr, format!("color-probe: would ask {} 200 times\n", server.url()));
+    assert_eq!(run.stderr, format!("color-probe  would ask {} 200 times\n", server.url()));
     assert_eq!(server.connections.load(Ordering::Relaxed), 0);
 }
 

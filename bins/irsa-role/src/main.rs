@@ -69,7 +69,7 @@ struct IrsaRole {
     #[arg(long, value_name = "ARN")]
     permissions_boundary: Option<String>,
     /// Tag of the role
-    #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = key_value)]
+    #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = plan::tag)]
     tags: Vec<(String, String)>,
     /// Take over a role that others made, and what is on it of the policies wished for
     #[arg(long)]
@@ -228,6 +228,10 @@ impl Tool for IrsaRole {
             tags: want.tags,
         }
     }
+
+    fn planned(want: Want, have: Option<Role>) -> Section {
+        Section { arn: Some(plan::arn(&want, have.as_ref())), ..Self::outcome(want, have) }
+    }
 }
 
 /// What the first list gives, else the second.
@@ -239,11 +243,6 @@ fn or<T>(first: Vec<T>, second: Vec<T>) -> Vec<T> {
 fn unique<T: Ord + Clone>(list: Vec<T>) -> Vec<T> {
     let mut seen = BTreeSet::new();
     list.into_iter().filter(|one| seen.insert(one.clone())).collect()
-}
-
-fn key_value(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or_else(|| format!("{text} is not KEY=VALUE"))?;
-    Ok((key.to_owned(), value.to_owned()))
 }
 
 fn main() -> ExitCode {

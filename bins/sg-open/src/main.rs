@@ -8,9 +8,10 @@ use anyhow::{Context, Result};
 use aws::Ec2;
 use common::aws::AwsFlags;
 use common::cluster::Cluster;
+use common::plan::UNKNOWN;
 use common::{Error, Flags, Session, Tool};
 use groups::Tie;
-use plan::{Change, Have, Side, Want};
+use plan::{Change, Have, Opening, Side, Want};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::num::NonZeroU16;
@@ -149,7 +150,7 @@ impl Tool for SgOpen {
             None => None,
         };
         let apart = apart.map(plan::reachable).transpose()?;
-        let known_rules = section.rules.into_iter().map(|rule| rule.id).collect();
+        let known_rules = section.rules.into_iter().map(|rule| rule.id).filter(|id| id != UNKNOWN).collect();
         Ok(Want { to: cluster.into(), from: from.map(Side::from), ports, known_rules, adopt: self.adopt, apart })
     }
 
@@ -206,14 +207,21 @@ impl Tool for SgOpen {
     }
 
     fn outcome(want: Want, have: Have) -> Section {
-        let rules = plan::admitted(&want, &have).into_iter().map(|(opening, id)| Rule {
-            id,
-            port: opening.port,
-            security_group: opening.group,
-            source: opening.source,
-        });
+        Self::section(plan::admitted(&want, &have), want, have)
+    }
+
+    fn planned(want: Want, have: Have) -> Section {
+        let coming = plan::closed(&want, &have).map(|opening| (opening, UNKNOWN.to_owned()));
+        let rules = plan::admitted(&want, &have).into_iter().chain(coming).collect();
+        Self::section(rules, want, have)
+    }
+}
+
+impl SgOpen {
+    fn section(rules: Vec<(Opening, String)>, want: Want, have: Have) -> Section {
+        let rule = |(Opening { port, group, source }, id)| Rule { id, port, security_group: group, source };
         Section {
-            rules: rules.collect(),
+            rules: rules.into_iter().map(rule).collect(),
             from: want.from.map(|from| Peer { cluster: from.name, security_groups: have.sources }),
             ports: want.ports.into_iter().filter_map(NonZeroU16::new).collect(),
         }

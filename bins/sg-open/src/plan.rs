@@ -4,6 +4,7 @@ use anyhow::Result;
 use common::Error;
 use common::aws::network::Apart;
 use common::cluster::Cluster;
+use common::plan::Effect;
 use std::fmt;
 
 /// Ports to open from one cluster to another.
@@ -113,6 +114,16 @@ pub enum Change {
     Revoke { rule: String, group: String },
 }
 
+impl common::plan::Change for Change {
+    fn effect(&self) -> Effect {
+        match self {
+            Change::Open(_) => Effect::Add,
+            Change::Adopt { .. } => Effect::Change,
+            Change::Revoke { .. } => Effect::Remove,
+        }
+    }
+}
+
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -145,9 +156,14 @@ fn openings(want: &Want, have: &Have) -> impl Iterator<Item = Opening> {
     want.ports.iter().flat_map(move |port| pairs.clone().map(move |pair| opening(*port, pair)))
 }
 
+/// What is not open yet.
+pub fn closed(want: &Want, have: &Have) -> impl Iterator<Item = Opening> {
+    openings(want, have).filter(|opening| admitting(have, opening).is_none())
+}
+
 /// Opens what is not open yet, whoever opened it, and closes what we opened for an earlier wish of this document.
 pub fn plan(want: &Want, have: &Have) -> Vec<Change> {
-    let closed = openings(want, have).filter(|opening| admitting(have, opening).is_none()).map(Change::Open);
+    let closed = closed(want, have).map(Change::Open);
     let adopt = openings(want, have).filter(|_| want.adopt).filter_map(|opening| {
         let rule = admitting(have, &opening).filter(|rule| rule.foreign.is_some() && rule.is_just(opening.port))?;
         Some(Change::Adopt { rule: rule.id.clone(), group: rule.group.clone() })

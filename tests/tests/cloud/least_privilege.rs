@@ -329,6 +329,10 @@ impl Account {
             self.lacks(action, &push, "");
         }
         let made = self.done(&push, "");
+        let other = push.replace("--cluster c2", "--cluster c1");
+        self.done(&other, "");
+        self.lacks("ecr:UntagResource", "ecr-push app --delete", &made);
+        self.done("ecr-push app -n --region us-west-2 --cluster c1 --repository k8multi/app --delete", "");
         self.lacks("ecr:DescribeImages", "ecr-push app --delete", &made);
         self.lacks("ecr:BatchDeleteImage", "ecr-push app --delete", &made);
         self.lacks("ecr:DeleteRepository", "ecr-push app --delete", &made);

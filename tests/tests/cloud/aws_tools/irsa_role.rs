@@ -193,7 +193,7 @@ pub fn of_others(region: &Region, one: &str, two: &str) {
     let message = "role theirs has another inline policy extra of others";
     region.refuses(&wish, &adopted.document, message, "replace it with --adopt");
     inline(&policy("s3:GetObject"));
-    region.done(&wish, &adopted.document).tells("nothing to do");
+    region.done(&wish, &adopted.document).idle();
     inline(&policy("s3:*"));
     region.repairs(
         &format!("{wish} --adopt"),
