@@ -13,17 +13,21 @@
 //! It reads the variables of App Mesh's own init container, and needs the capability NET_ADMIN and
 //! a kernel whose nf_tables can do NAT in the inet family (Linux 5.2).
 //!
+//! With APPMESH_COPY_TO it leaves a copy of itself there, with which the pod's Envoy is drained: `capture drain`.
+//!
 //! Exits 0 when the rules stand or nothing was to be done, 1 when the kernel refused them, 2 when a
 //! variable does not read.
 
+mod drain;
 mod kernel;
 mod rules;
 
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::builder::BoolishValueParser;
-use clap::{ArgAction, Parser};
+use clap::{ArgAction, Parser, Subcommand};
 use ipnet::IpNet;
 
 use capture::list::{List, Port};
@@ -71,15 +75,29 @@ pub struct Capture {
     #[arg(long, env = "APPMESH_ENABLE_IPV6", value_name = "0|1", default_value = "0",
           action = ArgAction::Set, value_parser = BoolishValueParser::new())]
     pub enable_ipv6: bool,
+
+    /// Where to leave a copy of this program, for Envoy's container
+    #[arg(long, env = "APPMESH_COPY_TO", value_name = "FILE")]
+    pub copy_to: Option<PathBuf>,
+
+    /// What to do instead.
+    #[command(subcommand)]
+    pub action: Option<Action>,
+}
+
+/// What to do instead of redirecting.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum Action {
+    /// Drains the pod's Envoy
+    Drain(drain::Drain),
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let capture = Capture::parse();
-    let outcome = if capture.start_enabled {
-        kernel::replace(&rules::chains(&capture)).await.map(|()| rules::summary(&capture))
-    } else {
-        Ok("APPMESH_START_ENABLED is not set: nothing is redirected".to_owned())
+    let outcome = match &capture.action {
+        Some(Action::Drain(drain)) => drain::run(drain).await,
+        None => redirect(&capture).await,
     };
     let (line, code) = match outcome {
         Ok(line) => (line, ExitCode::SUCCESS),
@@ -88,4 +106,14 @@ async fn main() -> ExitCode {
     // A closed stderr takes nothing away from the rules.
     let _ = writeln!(std::io::stderr(), "capture: {line}");
     code
+}
+
+async fn redirect(capture: &Capture) -> anyhow::Result<String> {
+    if let Some(path) = &capture.copy_to {
+        drain::copy_to(path)?;
+    }
+    if !capture.start_enabled {
+        return Ok("APPMESH_START_ENABLED is not set: nothing is redirected".to_owned());
+    }
+    kernel::replace(&rules::chains(capture)).await.map(|()| rules::summary(capture))
 }

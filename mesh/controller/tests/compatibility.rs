@@ -28,8 +28,8 @@ const DIFFERENCES: &str = "
 - An update that leaves out `awsName` or `meshRef` keeps them. Amazon's controller refuses it.
 - An object with `generateName` gets its name before its `awsName`. Amazon's controller makes the `awsName` of an empty name.
 - `awsName` is unique in a mesh. With Amazon's controller two objects of the same `awsName` change each other's routes.
-- Envoy is a native sidecar: it starts before the pod's containers and ends after them, without `preStopDelay` and
-  `waitUntilProxyReady`.
+- Envoy is a native sidecar: it starts before the pod's containers and ends after them, and after its callers have gone,
+  without `preStopDelay` and `waitUntilProxyReady`.
 - Instances in Cloud Map carry `appmesh.k8s.aws/cluster`, so that the same VirtualNode of two clusters has the pods of both.
   Instances without it count as left by Amazon's controller: those of a VirtualNode that exists in this cluster are
   replaced or removed, as Amazon's controller itself does.

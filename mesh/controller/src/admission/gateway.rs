@@ -37,7 +37,7 @@ pub fn configure(
         let warning = format!("this is a pod of {gateway}, but it has no container named {SIDECAR} to be configured");
         return Ok(Injected { pod, warnings: [overrides.warnings, vec![warning]].concat() });
     }
-    let mounts = mount(list(spec, "volumes")?, &overrides, sidecar)?;
+    let mounts = mount(list(spec, "volumes")?, &overrides, sidecar, |_| ())?;
     let wanted = envoy(gateway, &overrides, sidecar, ca, mounts);
     for container in list(spec, "containers")?.iter_mut().filter(|container| container["name"] == SIDECAR) {
         let container = container.as_object_mut().context("a container is no object")?;

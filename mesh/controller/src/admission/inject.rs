@@ -12,7 +12,7 @@ use super::{
     gateway,
     limits::{self, Addition},
     mounts::Mounts,
-    sidecar::{INIT, Redirection, SIDECAR, Sidecar, envoy, sds},
+    sidecar::{INIT, Redirection, SIDECAR, Sidecar, drain, envoy, sds},
 };
 use crate::{
     cluster::{GATE, Object, Snapshot},
@@ -118,13 +118,13 @@ fn add(
     let redirection = Redirection::new(node, overrides);
     let spec = pod.get_mut("spec").and_then(Value::as_object_mut).context("the pod has no spec")?;
 
-    let mounts = mount(list(spec, "volumes")?, overrides, sidecar)?;
+    let mounts = mount(list(spec, "volumes")?, overrides, sidecar, Mounts::tool)?;
     let init = list(spec, "initContainers")?;
     // After the pod's own init containers, which so keep the plain network, and before its containers.
-    if !by_plugin {
-        init.push(redirection.container(sidecar));
-    }
-    init.push(envoy(workload, overrides, sidecar, ca, mounts));
+    init.push(redirection.container(sidecar, by_plugin));
+    let mut envoy = envoy(workload, overrides, sidecar, ca, mounts);
+    envoy["lifecycle"] = drain(sidecar);
+    init.push(envoy);
     if node.spec.service_discovery.as_ref().is_some_and(|discovery| discovery.aws_cloud_map.is_some()) {
         list(spec, "readinessGates")?.push(json!({ "conditionType": GATE }));
     }
@@ -144,8 +144,10 @@ pub(super) fn mount(
     volumes: &mut Vec<Value>,
     overrides: &SidecarOverrides,
     sidecar: &Sidecar,
+    also: impl FnOnce(&mut Mounts),
 ) -> anyhow::Result<Vec<Value>> {
     let mut mounts = Mounts::new(std::mem::take(volumes));
+    also(&mut mounts);
     let mut mount = |of: &[Mount], how: fn(&mut Mounts, &Mount) -> anyhow::Result<()>| {
         of.iter().try_for_each(|mount| how(&mut mounts, mount))
     };
@@ -355,13 +357,17 @@ mod tests {
             envoy["volumeMounts"],
             json!([
                 mount("appmesh-token", "/var/run/secrets/appmesh.k8s.aws"),
+                mount("appmesh-tool", "/var/run/appmesh"),
                 mount("ca", "/certs/ca"),
                 mount("data", "/data"),
                 mount("appmesh-sds-socket-volume", "/run/spire/sockets"),
                 { "name": "appmesh-envoy-tmp", "mountPath": "/tmp" },
             ])
         );
-        assert_eq!(names(&pod, "volumes"), ["appmesh-token", "ca", "appmesh-sds-socket-volume", "appmesh-envoy-tmp"]);
+        assert_eq!(
+            names(&pod, "volumes"),
+            ["appmesh-token", "appmesh-tool", "ca", "appmesh-sds-socket-volume", "appmesh-envoy-tmp"]
+        );
         let bootstrap: Value = serde_json::from_str(envoy["args"][1].as_str().unwrap()).unwrap();
         let cluster = &bootstrap["static_resources"]["clusters"][1];
         assert_eq!(cluster["name"], SDS_CLUSTER);
@@ -372,8 +378,8 @@ mod tests {
     #[test]
     fn the_chart_enables_sds_and_a_pod_disables_it() {
         for (annotations, expected) in [
-            (json!({}), &["appmesh-token", "appmesh-sds-socket-volume", "appmesh-envoy-tmp"][..]),
-            (json!({ "appmesh.k8s.aws/sds": "disabled" }), &["appmesh-token", "appmesh-envoy-tmp"]),
+            (json!({}), &["appmesh-token", "appmesh-tool", "appmesh-sds-socket-volume", "appmesh-envoy-tmp"][..]),
+            (json!({ "appmesh.k8s.aws/sds": "disabled" }), &["appmesh-token", "appmesh-tool", "appmesh-envoy-tmp"]),
         ] {
             let sidecar = sidecar(&["--sds-enabled", "true", "--sds-uds-path", "/tmp/agent/public/api.sock"]);
             let pod = inject(&front(annotations), "k8multi", &snapshot("enabled"), &sidecar, "").unwrap().unwrap().pod;
@@ -403,7 +409,7 @@ mod tests {
         let pod = front(json!({ "appmesh.k8s.aws/sidecarEnv": "XRAY_SAMPLING_RATE=0.25" }));
         let pod = inject(&pod, "k8multi", &snapshot("enabled"), &sidecar, "$(CA)").unwrap().unwrap().pod;
         let envoy = &pod["spec"]["initContainers"][1];
-        assert_eq!(envoy["lifecycle"], json!({ "preStop": { "sleep": { "seconds": 20 } } }));
+        assert_eq!(envoy["lifecycle"]["preStop"]["exec"]["command"][4], "--at-least=20");
         assert_eq!(envoy["ports"][0]["containerPort"], 9902);
         let ready = json!({ "path": "/ready", "port": 9902 });
         assert_eq!(envoy["startupProbe"], json!({ "httpGet": ready, "periodSeconds": 5, "failureThreshold": 7 }));
@@ -429,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_plugin_takes_the_place_of_the_init_container() {
+    fn a_network_plugin_redirects_instead_of_the_init_container() {
         let fargate = json!({ "app": "front", "eks.amazonaws.com/fargate-profile": "default" });
         let said = |cni: &str| json!({ "appmesh.k8s.aws/appmeshCNI": cni, "appmesh.k8s.aws/ignoredUID": "0" });
         for (pod, by_plugin) in [
@@ -439,8 +445,10 @@ mod tests {
             (pod(fargate, said("disabled")), false),
         ] {
             let after = inject(&pod, "k8multi", &snapshot("enabled"), &sidecar(&[]), "").unwrap().unwrap().pod;
-            let containers: &[_] = if by_plugin { &["envoy"] } else { &["proxyinit", "envoy"] };
-            assert_eq!(names(&after, "initContainers"), containers);
+            assert_eq!(names(&after, "initContainers"), ["proxyinit", "envoy"]);
+            let init = &after["spec"]["initContainers"][0];
+            assert_eq!(init["env"][0]["value"], if by_plugin { "0" } else { "1" });
+            assert_eq!(init["securityContext"]["capabilities"].get("add").is_none(), by_plugin);
             let mut expected = pod["metadata"]["annotations"].as_object().cloned().unwrap_or_default();
             if by_plugin {
                 expected.extend([
@@ -465,7 +473,7 @@ mod tests {
         before["spec"]["securityContext"] = json!({ "fsGroup": 7, "runAsUser": 8 });
         let after = inject(&before, "k8multi", &snapshot("enabled"), &sidecar(&[]), "").unwrap().unwrap().pod;
         assert_eq!(names(&after, "initContainers"), ["first", "proxyinit", "envoy"]);
-        assert_eq!(names(&after, "volumes"), ["data", "appmesh-token", "appmesh-envoy-tmp"]);
+        assert_eq!(names(&after, "volumes"), ["data", "appmesh-token", "appmesh-tool", "appmesh-envoy-tmp"]);
         assert_eq!(after["spec"]["securityContext"], before["spec"]["securityContext"]);
         assert_eq!(inject(&after, "k8multi", &snapshot("enabled"), &sidecar(&[]), "").unwrap(), None, "once is enough");
         let mut grouped = after;

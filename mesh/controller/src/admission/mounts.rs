@@ -11,6 +11,13 @@ use crate::envoy::bootstrap::{AUDIENCE, TOKEN_FOLDER};
 const TOKEN_VOLUME: &str = "appmesh-token";
 const TMP_VOLUME: &str = "appmesh-envoy-tmp";
 const TMP_FOLDER: &str = "/tmp";
+/// Volume of the program that drains Envoy. In memory: a volume on the node's disk would keep the cluster autoscaler from
+/// removing the node.
+const TOOL_VOLUME: &str = "appmesh-tool";
+/// Folder where it is mounted.
+const TOOL_FOLDER: &str = "/var/run/appmesh";
+/// The program that drains Envoy.
+pub const TOOL: &str = "/var/run/appmesh/capture";
 const SDS_VOLUME: &str = "appmesh-sds-socket-volume";
 /// Seconds; the kubelet replaces the token when 80 % have passed.
 const TOKEN_LIFE: u32 = 3600;
@@ -21,6 +28,11 @@ const LONGEST_NAME: usize = 63;
 pub struct Mounts {
     volumes: Vec<Value>,
     mounts: Vec<Value>,
+}
+
+/// Where the container mounts it that leaves the program there.
+pub fn tool_to_fill() -> Value {
+    json!({ "name": TOOL_VOLUME, "mountPath": TOOL_FOLDER })
 }
 
 impl Mounts {
@@ -35,6 +47,13 @@ impl Mounts {
         mounts.volumes.push(json!({ "name": TOKEN_VOLUME, "projected": { "sources": [source] } }));
         mounts.push(TOKEN_VOLUME, TOKEN_FOLDER);
         mounts
+    }
+
+    /// Mounts the program that drains Envoy.
+    pub fn tool(&mut self) {
+        let source = json!({ "medium": "Memory" });
+        self.volumes.push(json!({ "name": TOOL_VOLUME, "emptyDir": source }));
+        self.push(TOOL_VOLUME, TOOL_FOLDER);
     }
 
     /// Mounts a secret of the pod's namespace.

@@ -7,11 +7,15 @@ use clap::{ArgAction, Args};
 use mesh_api::VirtualNode;
 use serde_json::{Value, json};
 
-use super::{annotations::SidecarOverrides, observability::Observability};
+use super::{
+    annotations::SidecarOverrides,
+    mounts::{TOOL, tool_to_fill},
+    observability::Observability,
+};
 use crate::{
     envoy::{
         EGRESS_PORT, HOST_IP, HOST_IP_VARIABLE, INGRESS_PORT,
-        bootstrap::{Bootstrap, Status},
+        bootstrap::{ADMIN_PORT, Bootstrap, Status},
         tracing::Tracing,
     },
     model::{WorkloadKind, WorkloadName},
@@ -69,7 +73,7 @@ pub struct Sidecar {
     /// Seconds between looks whether an Envoy has got its configuration; the pod's containers start then
     #[arg(long, value_name = "SECONDS", default_value = "1")]
     pub startup_probe_period: NonZeroU16,
-    /// Seconds that an Envoy goes on after the pod is told to end, even if its containers end sooner
+    /// Seconds that an Envoy goes on after the pod is told to end, even if its containers and its callers are gone sooner
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     pub prestop_delay: u16,
     /// Port that shows /ready and /stats of an Envoy, and inside its pod its whole administration
@@ -131,10 +135,12 @@ impl Redirection {
         ]
     }
 
-    /// The init container.
-    pub fn container(&self, sidecar: &Sidecar) -> Value {
+    /// The init container, which redirects the traffic unless a network plugin does, and leaves the program there that
+    /// drains Envoy.
+    pub fn container(&self, sidecar: &Sidecar, by_plugin: bool) -> Value {
         let variables = [
-            ("APPMESH_START_ENABLED", "1".to_owned()),
+            ("APPMESH_START_ENABLED", if by_plugin { "0" } else { "1" }.to_owned()),
+            ("APPMESH_COPY_TO", TOOL.to_owned()),
             ("APPMESH_IGNORE_UID", ENVOY.to_string()),
             ("APPMESH_ENVOY_INGRESS_PORT", INGRESS_PORT.to_string()),
             ("APPMESH_ENVOY_EGRESS_PORT", EGRESS_PORT.to_string()),
@@ -149,15 +155,20 @@ impl Redirection {
             "imagePullPolicy": sidecar.sidecar_image_pull_policy,
             "env": variables.map(|(name, value)| variable(name, &value)),
             "resources": { "requests": { "cpu": "10m", "memory": "32Mi" } },
-            "securityContext": {
-                "allowPrivilegeEscalation": false,
-                "capabilities": { "add": ["NET_ADMIN"], "drop": ["ALL"] },
-                "readOnlyRootFilesystem": true,
-                // The pod may run as somebody else, and a capability is root's alone.
-                "runAsNonRoot": false,
-                "runAsUser": 0,
-                "seccompProfile": { "type": "RuntimeDefault" }
-            }
+            "securityContext": if by_plugin { unprivileged() } else { Self::privileged() },
+            "volumeMounts": [tool_to_fill()]
+        })
+    }
+
+    /// The pod may run as somebody else, and a capability is root's alone.
+    fn privileged() -> Value {
+        json!({
+            "allowPrivilegeEscalation": false,
+            "capabilities": { "add": ["NET_ADMIN"], "drop": ["ALL"] },
+            "readOnlyRootFilesystem": true,
+            "runAsNonRoot": false,
+            "runAsUser": 0,
+            "seccompProfile": { "type": "RuntimeDefault" }
         })
     }
 }
@@ -219,15 +230,7 @@ pub fn envoy(
             "periodSeconds": sidecar.readiness_probe_period
         },
         "resources": resources(overrides, sidecar),
-        "securityContext": {
-            "allowPrivilegeEscalation": false,
-            "capabilities": { "drop": ["ALL"] },
-            "readOnlyRootFilesystem": true,
-            "runAsGroup": ENVOY,
-            "runAsNonRoot": true,
-            "runAsUser": ENVOY,
-            "seccompProfile": { "type": "RuntimeDefault" }
-        },
+        "securityContext": unprivileged(),
         "volumeMounts": mounts
     });
     if !env.is_empty() {
@@ -239,12 +242,34 @@ pub fn envoy(
     container
 }
 
+/// What a container needs that is Envoy's user and nothing more.
+fn unprivileged() -> Value {
+    json!({
+        "allowPrivilegeEscalation": false,
+        "capabilities": { "drop": ["ALL"] },
+        "readOnlyRootFilesystem": true,
+        "runAsGroup": ENVOY,
+        "runAsNonRoot": true,
+        "runAsUser": ENVOY,
+        "seccompProfile": { "type": "RuntimeDefault" }
+    })
+}
+
+/// What Envoy does before it ends: it tells its callers to go and waits until they have. The kubelet begins with it as soon
+/// as the pod is to end, at the same time as with the application.
+pub fn drain(sidecar: &Sidecar) -> Value {
+    let (admin, ingress) = (format!("--admin-port={ADMIN_PORT}"), format!("--ingress-port={INGRESS_PORT}"));
+    let at_least = format!("--at-least={}", sidecar.prestop_delay);
+    json!({ "preStop": { "exec": { "command": [TOOL, "drain", admin, ingress, at_least] } } })
+}
+
 /// What an Envoy is started with. Without a number of workers it has one for each CPU.
 fn arguments(bootstrap: &str, workers: Option<u32>, sidecar: &Sidecar) -> Vec<String> {
     let mut arguments = vec!["--config-yaml".to_owned(), escape(bootstrap)];
     arguments.extend(["--log-level".to_owned(), sidecar.sidecar_log_level.clone()]);
     arguments.extend(workers.into_iter().flat_map(|workers| ["--concurrency".to_owned(), workers.to_string()]));
-    arguments.push("--disable-hot-restart".to_owned());
+    // Callers are told to go at once, and not one after the other in ten minutes.
+    arguments.extend(["--drain-strategy", "immediate", "--disable-hot-restart"].map(str::to_owned));
     arguments
 }
 

@@ -11,7 +11,7 @@ use super::{stats::Stats, tracing::Tracing};
 use crate::model::WorkloadName;
 
 /// Envoy's own administration, on loopback only: it can shut Envoy down and shows its secrets.
-const ADMIN_PORT: u16 = 15002;
+pub const ADMIN_PORT: u16 = 15002;
 /// Audience of the sidecars' tokens.
 pub const AUDIENCE: &str = "appmesh-controller";
 /// Folder where the projected service account token is mounted.

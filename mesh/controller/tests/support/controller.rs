@@ -188,6 +188,8 @@ pub fn envoy_of(
         "--use-dynamic-base-id",
         "--concurrency",
         "1",
+        "--drain-strategy",
+        "immediate",
         "--file-flush-interval-msec",
         "50",
         "--config-yaml",
