@@ -39,11 +39,18 @@ use tests::{
 #[path = "support/controller.rs"]
 #[allow(dead_code, reason = "other tests use the rest")]
 mod controller;
+#[path = "data_plane/nothing_lost.rs"]
+mod nothing_lost;
 mod support;
 
 use controller::{Controller, STATS_PORT, envoy, workload_name};
 use support::certificates;
 
+/// The node's addresses.
+const NODE: &str = "10.77.0.1";
+const NODE_TOO: &str = "10.77.0.9";
+/// The pod's address.
+const POD: &str = "10.77.0.2";
 const BACKEND: &str = "back.shop.svc.cluster.local";
 /// Users.
 const ENVOY: u32 = 0;
@@ -68,6 +75,13 @@ Where the server speaks first, Envoy cannot tell what is spoken: on ports 21 to 
 on others such a connection waits five seconds, unless the pod's annotation `appmesh.k8s.aws/egressIgnoredPorts` names the
 port. A client that closes its side of such a connection in the same moment in which it has sent its first bytes may find
 the connection closed.
+
+A request that may be sent twice (GET, HEAD, OPTIONS, TRACE, PUT, DELETE) is sent again, up to twice, where its connection
+ends before the answer, be it that of a pod that is no more or one that the application closed; others only where nothing
+of them was sent, and all of them after an answer of 503, unless the route has a `retryPolicy` of its own. Connections to
+the application are closed after a second without a request, before the application does it. A pod that ends leaves Cloud
+Map at once; its Envoy tells its callers to go, and stays until they have, have been silent for three seconds, or fifteen
+seconds have passed. The pods of a lost node leave as soon as Kubernetes takes the condition `Ready` from them.
 
 | what it does | to a backend | into the pod | to the outside | in the mesh |
 | --- | --- | --- | --- | --- |
@@ -568,10 +582,10 @@ fn conversation(pod: &Pod, row: &Row, direction: Direction, is_mesh: bool) -> [V
     let connect = |ip| TcpStream::connect((ip, port)).unwrap();
     let bind = || TcpListener::bind(("0.0.0.0", port)).unwrap();
     let (server, client) = if direction == Inbound {
-        (bind(), pod.on_the_node(|| connect("10.77.0.2")))
+        (bind(), pod.on_the_node(|| connect(POD)))
     } else {
         let server = pod.on_the_node(bind).unwrap();
-        (server, Ok(as_user(if is_mesh { APPLICATION } else { ENVOY }, || connect("10.77.0.1"))))
+        (server, Ok(as_user(if is_mesh { APPLICATION } else { ENVOY }, || connect(NODE))))
     };
     let done = Arc::new(AtomicBool::new(false));
     let served = serve(server, host, row.server, done.clone());
@@ -580,7 +594,8 @@ fn conversation(pod: &Pod, row: &Row, direction: Direction, is_mesh: bool) -> [V
     [seen, served.join().unwrap()]
 }
 
-fn snapshot() -> Snapshot {
+/// The backend's pods are at these addresses.
+fn snapshot(addresses: &[&str]) -> Snapshot {
     let key = ServiceKey { namespace: "shop".to_owned(), service: "back".to_owned() };
     let discovery = Discovery::CloudMap(CloudMapDiscovery { key, attributes: BTreeMap::new() });
     let upstream = Upstream::new(LISTENER, discovery);
@@ -595,8 +610,11 @@ fn snapshot() -> Snapshot {
         backends: vec![Backend::new("k8multi".to_owned(), BACKEND.to_owned(), Some(Arc::new(routing)))],
     };
     let configuration = envoy::encode(&Proxy::Sidecar(workload), None);
-    let node = BTreeMap::from([("AWS_INSTANCE_IPV4".to_owned(), "10.77.0.1".to_owned())]);
-    let instances = BTreeMap::from([("node".to_owned(), Arc::new(node))]);
+    let instance = |address: &&str| {
+        let attributes = BTreeMap::from([("AWS_INSTANCE_IPV4".to_owned(), (*address).to_owned())]);
+        ((*address).to_owned(), Arc::new(attributes))
+    };
+    let instances = addresses.iter().map(instance).collect();
     let upstreams = configuration.upstreams.iter();
     let endpoints =
         upstreams.map(|(name, upstream)| (name.clone(), envoy::endpoint::encode(name, upstream, &instances)));
@@ -620,7 +638,7 @@ fn administration(pod: &Pod) {
     let hidden = ["/clusters", "/listeners", "/certs", "/config_dump"].map(|path| (path, "404 Not Found"));
     for (path, expected) in shown.into_iter().chain(hidden) {
         assert_eq!(status("127.0.0.1", path), "HTTP/1.1 200 OK", "{path}");
-        assert_eq!(pod.on_the_node(|| status("10.77.0.2", path)).unwrap(), format!("HTTP/1.1 {expected}"), "{path}");
+        assert_eq!(pod.on_the_node(|| status(POD, path)).unwrap(), format!("HTTP/1.1 {expected}"), "{path}");
     }
 }
 
@@ -638,11 +656,35 @@ fn redirect() {
     assert!(redirect.unwrap().success());
 }
 
+/// An Envoy in the pod's network, and its controller.
+struct Running {
+    // Apart from the threads of the conversations, which block, and in the pod's network as they are.
+    runtime: tokio::runtime::Runtime,
+    controller: Controller,
+    envoy: tokio::process::Child,
+    _folder: tempfile::TempDir,
+}
+
+impl Running {
+    /// Starts them, with the pod's traffic redirected; `None` if there is no Envoy.
+    fn start() -> Option<Self> {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let Some((controller, envoy)) = runtime.block_on(start(folder.path())) else {
+            println!("not tested: there is no envoy in PATH, and ENVOY names none, as `make test` does");
+            return None;
+        };
+        redirect();
+        Some(Self { runtime, controller, envoy, _folder: folder })
+    }
+}
+
 /// Starts Envoy in the pod's network; `None` if there is no Envoy.
 async fn start(folder: &Path) -> Option<(Controller, tokio::process::Child)> {
     let ca = certificates(folder);
     let controller = Controller::start(folder, 0, None).await;
-    controller.set(snapshot());
+    controller.set(snapshot(&[NODE]));
     let child = envoy(folder, xds::Protocol::Delta, controller.address, &ca)?;
     controller.settled().await;
     Some((controller, child))
@@ -651,15 +693,7 @@ async fn start(folder: &Path) -> Option<(Controller, tokio::process::Child)> {
 #[test]
 fn an_application_does_in_the_mesh_what_it_did_outside() {
     Pod::with("an_application_does_in_the_mesh_what_it_did_outside", |pod| {
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        // Apart from the threads of the conversations, which block, and in the pod's network as this one is.
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        let Some(_running) = runtime.block_on(start(folder.path())) else {
-            println!("not tested: there is no envoy in PATH, and ENVOY names none, as `make test` does");
-            return;
-        };
-        redirect();
+        let Some(_running) = Running::start() else { return };
         administration(pod);
         let (mut differences, mut table) = (Vec::new(), String::new());
         for row in rows() {

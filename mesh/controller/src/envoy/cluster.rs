@@ -7,10 +7,13 @@ use std::{
 
 use envoy_types::pb::{
     envoy::{
-        config::cluster::v3::{
-            CircuitBreakers, Cluster,
-            circuit_breakers::Thresholds,
-            cluster::{ClusterDiscoveryType, DiscoveryType, DnsLookupFamily, EdsClusterConfig, LbPolicy},
+        config::{
+            cluster::v3::{
+                CircuitBreakers, Cluster,
+                circuit_breakers::Thresholds,
+                cluster::{ClusterDiscoveryType, DiscoveryType, DnsLookupFamily, EdsClusterConfig, LbPolicy},
+            },
+            core::v3,
         },
         extensions::upstreams::http::v3::{
             HttpProtocolOptions,
@@ -39,6 +42,9 @@ use crate::model::{
 pub const PASSTHROUGH: &str = "cds_egress_passthrough";
 /// Inside a VPC a connection takes a few milliseconds; a second more lets one lost SYN be sent again.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a connection to the application is kept without a request. Applications close theirs after two seconds
+/// (gunicorn), five (Node.js, Apache) or more: one that closes in the moment in which a request is sent loses it.
+const APPLICATION_IDLE: Duration = Duration::from_secs(1);
 
 /// Names the clusters of upstreams. Two backends, one of this cluster and one of another, may describe the same
 /// VirtualNode differently, and two client policies may call it differently; then each has a cluster of its own.
@@ -92,7 +98,7 @@ pub fn application(workload: &Workload, listener: &Listener) -> Cluster {
         connect_timeout: duration(CONNECT_TIMEOUT),
         cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Static.into())),
         circuit_breakers: limits(listener.connection_pool.unwrap_or_default()),
-        typed_extension_protocol_options: protocol_options(listener.port.protocol),
+        typed_extension_protocol_options: protocol_options(listener.port.protocol, Some(APPLICATION_IDLE)),
         name,
         ..Cluster::default()
     }
@@ -127,7 +133,7 @@ pub fn upstream(name: &str, upstream: &Upstream, tls: Option<&UpstreamTls>) -> C
         circuit_breakers: limits(ConnectionPool::default()),
         outlier_detection: Some(outlier::encode(upstream.outlier_detection.as_ref())),
         transport_socket: tls.map(tls::upstream),
-        typed_extension_protocol_options: protocol_options(upstream.port.protocol),
+        typed_extension_protocol_options: protocol_options(upstream.port.protocol, None),
         ..Cluster::default()
     }
 }
@@ -145,7 +151,10 @@ pub fn passthrough() -> Cluster {
         lb_policy: LbPolicy::ClusterProvided.into(),
         connect_timeout: duration(CONNECT_TIMEOUT),
         circuit_breakers: limits(ConnectionPool::default()),
-        typed_extension_protocol_options: http_options(UpstreamProtocolOptions::UseDownstreamProtocolConfig(same)),
+        typed_extension_protocol_options: http_options(
+            UpstreamProtocolOptions::UseDownstreamProtocolConfig(same),
+            None,
+        ),
         ..Cluster::default()
     }
 }
@@ -165,19 +174,24 @@ pub fn limits(pool: ConnectionPool) -> Option<CircuitBreakers> {
 
 type ProtocolOptions = HashMap<String, Any>;
 
-fn protocol_options(protocol: Protocol) -> ProtocolOptions {
+fn protocol_options(protocol: Protocol, idle: Option<Duration>) -> ProtocolOptions {
     let config = match protocol {
         Protocol::Tcp => return ProtocolOptions::new(),
         Protocol::Http => ProtocolConfig::HttpProtocolOptions(http1()),
         Protocol::Http2 | Protocol::Grpc => ProtocolConfig::Http2ProtocolOptions(Default::default()),
     };
     let config = ExplicitHttpConfig { protocol_config: Some(config) };
-    http_options(UpstreamProtocolOptions::ExplicitHttpConfig(config))
+    http_options(UpstreamProtocolOptions::ExplicitHttpConfig(config), idle)
 }
 
 /// One entry only: a map of more would be encoded in any order.
-fn http_options(options: UpstreamProtocolOptions) -> ProtocolOptions {
-    let options = HttpProtocolOptions { upstream_protocol_options: Some(options), ..HttpProtocolOptions::default() };
+fn http_options(options: UpstreamProtocolOptions, idle: Option<Duration>) -> ProtocolOptions {
+    let common = idle.map(|idle| v3::HttpProtocolOptions { idle_timeout: duration(idle), ..Default::default() });
+    let options = HttpProtocolOptions {
+        common_http_protocol_options: common,
+        upstream_protocol_options: Some(options),
+        ..HttpProtocolOptions::default()
+    };
     ProtocolOptions::from([(HttpProtocolOptions::full_name(), any(&options))])
 }
 

@@ -136,12 +136,13 @@ fn of_gateway_route(gateway_route: &GatewayRoute, names: &Names<'_>) -> Vec<Rout
     for one in routing.listeners.iter().flat_map(|listener| &listener.routes) {
         let composed = compose(&gateway_route.route_match, &gateway_route.path_rewrite, &one.route_match);
         let Some(Composed { path, path_too, conditions }) = composed else { continue };
-        routes.push(Route {
+        let encoded = Route {
             name: format!("{}/{}", gateway_route.name, one.name),
             r#match: Some(encode_match(gateway_route, &path, path_too.as_ref(), &conditions)),
             action: Some(rewritten(gateway_route, routing, one, names)),
             ..Route::default()
-        });
+        };
+        routes.extend(route::with_repeats(encoded, one));
         let same = model::RouteMatch { path: conditions.path.clone(), ..gateway_route.route_match.clone() };
         if path == own && path_too.is_none() && conditions == same {
             return routes;

@@ -44,12 +44,13 @@ pub fn to_application(cluster: &str, timeouts: Timeouts) -> RouteConfiguration {
         // Without a timeout of its own the caller's Envoy, or the caller, decides how long a request may take.
         timeout: duration(Duration::from_millis(timeouts.request_millis.unwrap_or_default())),
         idle_timeout: timeouts.idle_millis.and_then(|idle| duration(Duration::from_millis(idle))),
+        retry_policy: Some(retries::to_application()),
         ..forward(ClusterSpecifier::Cluster(cluster.to_owned()))
     });
     let host = VirtualHost {
         name: cluster.to_owned(),
         domains: vec!["*".to_owned()],
-        routes: vec![everything(to)],
+        routes: retries::repeat_idempotent(everything(to)),
         ..VirtualHost::default()
     };
     RouteConfiguration { name: cluster.to_owned(), virtual_hosts: vec![host], ..RouteConfiguration::default() }
@@ -72,7 +73,7 @@ fn backend_hosts(backend: &Backend, names: &Names<'_>) -> Vec<VirtualHost> {
     };
     let default = routing.http().find(|listener| listener.port.port == HTTP_PORT).or_else(|| routing.http().next());
     let of_port = |listener: &RoutedListener| {
-        let routes = listener.routes.iter().map(|one| route(backend, routing, one, names)).collect();
+        let routes = listener.routes.iter().flat_map(|one| route(backend, routing, one, names)).collect();
         if default.is_some_and(|default| default.port == listener.port) {
             virtual_host(host.clone(), any_port(), routes)
         } else {
@@ -83,12 +84,24 @@ fn backend_hosts(backend: &Backend, names: &Names<'_>) -> Vec<VirtualHost> {
     routing.http().map(of_port).collect()
 }
 
-fn route(backend: &Backend, routing: &Routing, route: &model::Route, names: &Names<'_>) -> Route {
-    Route {
+fn route(backend: &Backend, routing: &Routing, route: &model::Route, names: &Names<'_>) -> Vec<Route> {
+    let encoded = Route {
         name: route.name.clone(),
         r#match: Some(route_match::encode(&route.route_match)),
         action: Some(action(backend, routing, route, names)),
         ..Route::default()
+    };
+    with_repeats(encoded, route)
+}
+
+/// A route that says nothing of its own about when requests are sent again repeats what may be. Those of gRPC are all of
+/// one method, for which that is not known.
+pub fn with_repeats(encoded: Route, route: &model::Route) -> Vec<Route> {
+    let is_forward = matches!(encoded.action, Some(Action::Route(_)));
+    if is_forward && route.retry_policy.is_none() && !route.route_match.grpc {
+        retries::repeat_idempotent(encoded)
+    } else {
+        vec![encoded]
     }
 }
 

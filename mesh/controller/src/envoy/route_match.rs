@@ -20,6 +20,9 @@ use envoy_types::pb::envoy::{
 use super::proto::{number, text};
 use crate::model::{self, HeaderMatch, PathMatch, QueryMatch, ValueMatch};
 
+/// The pseudo header of a request's method.
+pub const METHOD: &str = ":method";
+
 /// Encodes which requests a route takes.
 pub fn encode(route_match: &model::RouteMatch) -> RouteMatch {
     let path = match &route_match.path {
@@ -28,7 +31,7 @@ pub fn encode(route_match: &model::RouteMatch) -> RouteMatch {
         PathMatch::Prefix(prefix) => PathSpecifier::Prefix(prefix.clone()),
     };
     let scheme = route_match.scheme.map(|scheme| exactly(":scheme", scheme.as_str()));
-    let method = route_match.method.as_ref().map(|method| exactly(":method", method));
+    let method = route_match.method.as_ref().map(|method| exactly(METHOD, method));
     RouteMatch {
         path_specifier: Some(path),
         headers: scheme.into_iter().chain(method).chain(route_match.headers.iter().map(header)).collect(),
