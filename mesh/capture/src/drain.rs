@@ -6,12 +6,12 @@ use std::{
     net::{Ipv4Addr, TcpStream},
     os::unix::fs::PermissionsExt as _,
     path::Path,
-    thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
+use tokio::time::interval;
 
 /// How often Envoy is asked who is still there.
 const OFTEN: Duration = Duration::from_millis(100);
@@ -94,12 +94,13 @@ impl Callers {
 ///
 /// # Errors
 /// Envoy does not answer.
-pub fn run(drain: &Drain) -> Result<String> {
+pub async fn run(drain: &Drain) -> Result<String> {
     let start = Instant::now();
     let [at_least, at_most, silence] = [drain.at_least, drain.at_most, drain.silence].map(Duration::from_secs);
     ask(drain.admin_port, DRAIN).context("telling the callers of Envoy to go")?;
-    let (mut last, mut since) = (Callers::default(), start);
+    let (mut last, mut since, mut ticks) = (Callers::default(), start, interval(OFTEN));
     loop {
+        ticks.tick().await;
         let stats = ask(drain.admin_port, "GET /stats?usedonly").context("asking Envoy who is still there")?;
         let callers = Callers::of(&stats, drain.ingress_port);
         if callers.requests != last.requests || !callers.are_idle() {
@@ -116,7 +117,6 @@ pub fn run(drain: &Drain) -> Result<String> {
         if waited >= at_least && since.elapsed() >= silence {
             return Ok(format!("{} callers have been silent for {} s", callers.connections, silence.as_secs()));
         }
-        thread::sleep(OFTEN);
     }
 }
 

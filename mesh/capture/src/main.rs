@@ -96,7 +96,7 @@ pub enum Action {
 async fn main() -> ExitCode {
     let capture = Capture::parse();
     let outcome = match &capture.action {
-        Some(Action::Drain(drain)) => drain::run(drain),
+        Some(Action::Drain(drain)) => drain::run(drain).await,
         None => redirect(&capture).await,
     };
     let (line, code) = match outcome {

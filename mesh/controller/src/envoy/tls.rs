@@ -61,10 +61,7 @@ fn socket<M: Message + Name>(context: &M) -> TransportSocket {
 
 fn common(certificate: Option<&Certificate>, validation: Option<&Validation>) -> CommonTlsContext {
     CommonTlsContext {
-        tls_certificate_sds_secret_configs: certificate
-            .map(|certificate| certificate_reference(certificate))
-            .into_iter()
-            .collect(),
+        tls_certificate_sds_secret_configs: certificate.map(certificate_reference).into_iter().collect(),
         validation_context_type: validation.map(|Validation { trust, names }| {
             let by_name = CertificateValidationContext {
                 match_typed_subject_alt_names: names.iter().map(|name| subject_alt_name(name)).collect(),
