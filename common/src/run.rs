@@ -46,7 +46,7 @@ pub fn report<T: clap::Parser>(text: impl FnOnce(&T) -> Result<String>) -> ExitC
 }
 
 /// Runs a tool on given streams and returns its exit code.
-pub fn run<T: Tool>(argv: impl IntoIterator<Item = OsString>, mut io: Io<'_>) -> u8 {
+pub fn run<T: Tool>(argv: impl IntoIterator<Item = OsString>, io: Io<'_>) -> u8 {
     let argv: Vec<OsString> = argv.into_iter().collect();
     let name = T::command().get_name().to_owned().leak();
     let tool = match T::try_parse_from(&argv) {

@@ -92,7 +92,9 @@ impl Stderr {
         let (kind, hint) = classify(error);
         if self.style.terminal && !self.style.json {
             let mut text = format!("{}{} {error:#}\n", self.start(), self.red("error:"));
-            for (what, line) in hint.iter().map(|hint| ("hint", *hint)).chain(left.iter().map(|it| ("left", it.as_str()))) {
+            for (what, line) in
+                hint.iter().map(|hint| ("hint", *hint)).chain(left.iter().map(|it| ("left", it.as_str())))
+            {
                 // Writing into a string can't fail.
                 let _ = writeln!(text, "  {what}: {line}");
             }

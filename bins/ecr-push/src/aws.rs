@@ -17,8 +17,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use common::Error;
-use common::cluster::Cluster;
 use common::aws::{Call, MANAGED_BY, OrAbsent, foreign};
+use common::cluster::Cluster;
 use oci_client::secrets::RegistryAuth;
 use std::collections::BTreeSet;
 

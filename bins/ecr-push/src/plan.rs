@@ -162,7 +162,9 @@ impl fmt::Display for Change {
         match self {
             Change::Create { repository } => write!(f, "create repository {repository}"),
             Change::Adopt { arn } => write!(f, "adopt {arn}"),
-            Change::Use { repository, cluster } => write!(f, "tag repository {repository} as used by cluster {cluster}"),
+            Change::Use { repository, cluster } => {
+                write!(f, "tag repository {repository} as used by cluster {cluster}")
+            }
             Change::Forget { arn, clusters } => {
                 write!(f, "untag {arn} as used by cluster {}", clusters.join(", "))
             }

@@ -634,7 +634,12 @@ mod tests {
     #[test]
     fn the_arn_is_known_before_the_role_is_made() {
         let cluster = "arn:aws-cn:eks:cn-north-1:123:cluster/c".to_owned();
-        let named = |path: Option<&str>| Want { name: "mesh".into(), path: path.map(str::to_owned), cluster: cluster.clone(), ..want() };
+        let named = |path: Option<&str>| Want {
+            name: "mesh".into(),
+            path: path.map(str::to_owned),
+            cluster: cluster.clone(),
+            ..want()
+        };
         assert_eq!(arn(&named(None), None), "arn:aws-cn:iam::123:role/mesh");
         assert_eq!(arn(&named(Some("/a/")), None), "arn:aws-cn:iam::123:role/a/mesh");
         let there = Role { arn: "arn:there".into(), ..Role::default() };
