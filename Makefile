@@ -44,7 +44,7 @@ ifeq ($(strip $(V)),)
 .SILENT:
 endif
 
-TOOLS := appmesh-install cloudmap-ns color-probe ecr-push irsa-role manifest-apply oidc-assoc plan-total sg-open
+TOOLS := appmesh-install cloudmap-ns color-probe ecr-push irsa-role manifest-apply mesh-check oidc-assoc plan-total sg-open
 IMAGES := appmesh-controller capture colorapp feapp
 
 ONE := $(BUILD)/$(CLUSTER1)
@@ -54,21 +54,27 @@ scheme = --set LOAD_BALANCER_SCHEME=$(SCHEME) --set LOAD_BALANCER_IS_INTERNAL=$(
 # When this make began, and how to name this pair again.
 STARTED := $(shell date +%s)
 pair = CLUSTER1=$(strip $(CLUSTER1)) CLUSTER2=$(strip $(CLUSTER2))$(if $(region), REGION=$(strip $(REGION)))
-# `make plan` runs the same rules with this flag, and into a folder of its own.
+# `make plan` runs the same rules with this flag, and into a folder of its own; with --quiet, only errors are reported.
 PLANNING :=
-plan := $(if $(PLANNING),--plan)
+plan := $(if $(PLANNING),--plan $(PLANNING:yes=))
 # Keeps the last good answer when a step fails.
 to = > $@.tmp && mv $@.tmp $@
 
 .PHONY: all
-all: clusters-named probe ## Join CLUSTER1 and CLUSTER2, and see red and blue
+all: clusters-named ## Join CLUSTER1 and CLUSTER2, and see red and blue
+	$(MAKE) --no-print-directory check
+	$(MAKE) --no-print-directory probe
 	echo
 	echo "$(strip $(CLUSTER1)) and $(strip $(CLUSTER2)) are one mesh, after $$(( $$(date +%s) - $(STARTED) )) s"
-	echo "  ask it       curl $$(sed -n 's/.*"endpoint": "\(.*\)".*/\1/p' $(ONE)/feapp.json)/color"
-	echo "  see it       kubectl get meshes,virtualnodes,virtualrouters,virtualservices -A, in both clusters"
-	echo "  what is made make plan-destroy $(pair)"
-	echo "  what drifted make plan $(pair)"
-	echo "  undo it      make destroy $(pair)"
+	echo "  see it        kubectl get meshes,virtualnodes,virtualrouters,virtualservices -A, in both"
+	echo "  all of it     make plan-destroy $(pair)"
+	echo "  what drifted  make plan $(pair)"
+	echo "  undo it       make destroy $(pair)"
+
+.PHONY: check
+check: clusters-named $(IMAGES:%=$(STATIC)/%) | $(BIN)/mesh-check ## Tell all that keeps CLUSTER1 and CLUSTER2 apart, at once; change nothing
+	mkdir -p $(ONE)
+	$(BIN)/mesh-check -n --cluster $(CLUSTER1) --and-cluster $(CLUSTER2) $(region) --helm $(IMAGES:%=--program $(STATIC)/%) > $(ONE)/check.json
 
 .PHONY: clusters-named
 clusters-named:
@@ -124,10 +130,10 @@ gone = --delete $(plan) > $@.tmp && mv $@.tmp $@
 .PHONY: destroy
 destroy: clusters-named | $(BIN)/plan-total ## Remove everything again, but nothing that others use
 	rm -rf $(GONE) $(BUILD)/plan
-	$(MAKE) --no-print-directory gone-mesh PLANNING=yes BUILD=$(BUILD)/plan
+	$(MAKE) --no-print-directory gone-mesh PLANNING=--quiet BUILD=$(BUILD)/plan
 	$(MAKE) --no-print-directory gone
 	rm -rf $(ONE) $(TWO) $(GONE) $(BUILD)/plan
-	$(MAKE) --no-print-directory gone PLANNING=yes BUILD=$(BUILD)/plan
+	$(MAKE) --no-print-directory gone PLANNING=--quiet BUILD=$(BUILD)/plan
 	$(BIN)/plan-total --left $(BUILD)/plan/gone/*.json
 
 .PHONY: plan-destroy

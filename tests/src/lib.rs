@@ -24,6 +24,7 @@ pub const TOOLS: &[&str] = &[
     "ecr-push",
     "irsa-role",
     "manifest-apply",
+    "mesh-check",
     "oidc-assoc",
     "sg-open",
 ];

@@ -111,6 +111,19 @@ const ROWS: &[Row] = &[
         asks: &["colorapp", "-n", "--cluster", "c1", "--file", "manifests/colorapp.yaml", "--delete"],
     },
     Row {
+        tool: "mesh-check",
+        args: &[],
+        key: "check",
+        bare: "no cluster",
+        wrong: &[
+            (r#"{"clusters":"c2"}"#, "check.clusters: invalid type: string \"c2\", expected a sequence"),
+            (r#"{"helm":7}"#, "check.helm: invalid type: number, expected a boolean"),
+            (r#"{"warnings":[{"code":7}]}"#, "check.warnings[0].code: invalid type: number, expected a string"),
+            (r#"{"program":[]}"#, "check.program: unknown field `program`"),
+        ],
+        asks: &["-n", "--cluster", "c1"],
+    },
+    Row {
         tool: "oidc-assoc",
         args: &[],
         key: "oidc",
@@ -283,14 +296,9 @@ fn usage(row: &Row) -> usize {
         [&["--no-such-flag"], &["--timeout", "soon"], &["--schema", "--plan"], &["--plan", "--plan"]];
     for args in cases {
         let output = row.run(args, "{}");
-        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(
-            (output.status.code(), output.stdout.as_slice()),
-            (Some(2), b"".as_slice()),
-            "{} {args:?}",
-            row.tool
-        );
-        assert!(stderr.contains(args[0]), "{}: {stderr}", row.tool);
+        let error = row.fails(&output, "usage", "");
+        assert!(error["message"].as_str().unwrap().contains(args[0]), "{} {args:?}: {error}", row.tool);
+        assert_eq!(error["hint"], format!("{} --help", row.tool));
     }
     cases.len()
 }

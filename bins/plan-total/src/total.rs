@@ -28,8 +28,7 @@ impl Total {
         let (add, change, remove) = (count(Effect::Add), count(Effect::Change), count(Effect::Remove));
         let counted = [Effect::Add, Effect::Change, Effect::Remove].into_iter().flat_map(|effect| self.with(effect));
         let shared = counted.filter(|(_, clusters)| clusters.len() > 1).count();
-        let left: String =
-            self.with(Effect::Keep).map(|(entry, _)| format!("left alone: {}\n", entry.change)).collect();
+        let left = self.kept("left alone");
         let once = if shared == 0 {
             String::new()
         } else {
@@ -48,8 +47,14 @@ impl Total {
             let message = format!("not everything has gone: still to {}", remaining.join(", "));
             return Err(Error::failed(message).hint("run it again").into());
         }
-        let left: String = self.with(Effect::Keep).map(|(entry, _)| format!("left: {}\n", entry.change)).collect();
+        let left = self.kept("left");
         Ok(if left.is_empty() { "nothing is left\n".to_owned() } else { left })
+    }
+
+    /// A line for each thing that a deletion leaves.
+    fn kept(&self, word: &str) -> String {
+        let lines = self.with(Effect::Keep).map(|(entry, _)| [word, ": ", &entry.change, "\n"].concat());
+        lines.collect::<Vec<_>>().concat()
     }
 
     fn with(&self, effect: Effect) -> impl Iterator<Item = (&Entry, &BTreeSet<String>)> {
