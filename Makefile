@@ -57,6 +57,8 @@ pair = CLUSTER1=$(strip $(CLUSTER1)) CLUSTER2=$(strip $(CLUSTER2))$(if $(region)
 # `make plan` runs the same rules with this flag, and into a folder of its own; with --quiet, only errors are reported.
 PLANNING :=
 plan := $(if $(PLANNING),--plan $(PLANNING:yes=))
+# What only looks may do so side by side, without being asked.
+look = $(MAKE) --no-print-directory $(if $(findstring --jobserver,$(MAKEFLAGS)),,-j8)
 # Keeps the last good answer when a step fails.
 to = > $@.tmp && mv $@.tmp $@
 
@@ -130,16 +132,16 @@ gone = --delete $(plan) > $@.tmp && mv $@.tmp $@
 .PHONY: destroy
 destroy: clusters-named | $(BIN)/plan-total ## Remove everything again, but nothing that others use
 	rm -rf $(GONE) $(BUILD)/plan
-	$(MAKE) --no-print-directory gone-mesh PLANNING=--quiet BUILD=$(BUILD)/plan
+	+$(look) gone-mesh PLANNING=--quiet BUILD=$(BUILD)/plan
 	$(MAKE) --no-print-directory gone
 	rm -rf $(ONE) $(TWO) $(GONE) $(BUILD)/plan
-	$(MAKE) --no-print-directory gone PLANNING=--quiet BUILD=$(BUILD)/plan
+	+$(look) gone PLANNING=--quiet BUILD=$(BUILD)/plan
 	$(BIN)/plan-total --left $(BUILD)/plan/gone/*.json
 
 .PHONY: plan-destroy
 plan-destroy: clusters-named | $(BIN)/plan-total ## Tell what `make destroy` would remove, change nothing
 	rm -rf $(BUILD)/plan
-	$(MAKE) --no-print-directory gone PLANNING=yes BUILD=$(BUILD)/plan
+	+$(look) gone PLANNING=yes BUILD=$(BUILD)/plan
 	$(BIN)/plan-total $(BUILD)/plan/gone/*.json
 
 space := $(subst ,, )
@@ -177,7 +179,7 @@ $(foreach image,$(IMAGES),$(eval $(call gone-image,$(image))))
 .PHONY: plan
 plan: clusters-named | $(BIN)/plan-total ## Tell what `make all` would add, change and remove; change nothing
 	rm -rf $(BUILD)/plan
-	$(MAKE) --no-print-directory planned PLANNING=yes BUILD=$(BUILD)/plan
+	+$(look) planned PLANNING=yes BUILD=$(BUILD)/plan
 	$(BIN)/plan-total $(sort $(CLUSTER1:%=$(BUILD)/plan/%/*.json) $(CLUSTER2:%=$(BUILD)/plan/%/*.json))
 
 .PHONY: planned

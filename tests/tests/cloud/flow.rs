@@ -158,9 +158,9 @@ fn the_tutorial_from_nothing_to_red_and_blue_and_back() {
     // And back to what was, as planned: twice, for the second time finds nothing.
     let plan = flow.make("-j8 plan-destroy");
     assert!(plan.contains("\n0 to add, 0 to change, 50 to remove\n"), "{plan}");
-    let gone = flow.make("destroy");
+    let gone = flow.make("-j8 destroy");
     assert!(gone.ends_with("\nnothing is left\n"), "{gone}");
     assert_eq!(flow.account(), before);
-    flow.make("destroy");
+    flow.make("-j8 destroy");
     assert_eq!(flow.account(), before);
 }
