@@ -25,8 +25,8 @@ use std::{
 use appmesh_controller::{
     envoy,
     model::{
-        Backend, CloudMapDiscovery, Discovery, Egress, Listener, Port, Protocol, Proxy, Route, Routing, ServiceKey,
-        Target, Upstream, Workload,
+        Backend, CloudMapDiscovery, Discovery, Egress, Listener, Port, Protocol, Proxy, Route, RoutedListener, Routing,
+        ServiceKey, Target, Upstream, Workload,
     },
     xds::{self, Snapshot},
 };
@@ -39,11 +39,16 @@ use tests::{
 #[path = "support/controller.rs"]
 #[allow(dead_code, reason = "other tests use the rest")]
 mod controller;
+#[path = "data_plane/http2.rs"]
+mod http2;
 #[path = "data_plane/nothing_lost.rs"]
 mod nothing_lost;
 mod support;
+#[path = "data_plane/tls.rs"]
+mod tls;
 
 use controller::{Controller, STATS_PORT, envoy, workload_name};
+use http2::HTTP2;
 use support::certificates;
 
 /// The node's addresses.
@@ -68,8 +73,9 @@ const DOCS: &str = "\
 
 Each line was tried twice, once without the mesh and once through the pod's Envoy, to a backend, from outside into the pod,
 and under `ALLOW_ALL` to a host that the mesh does not know. What the server reads, and what the client reads, must be the
-same but for the headers that Envoy adds (`x-request-id`, `x-forwarded-proto`, `x-envoy-…`). The table is written by
-`mesh/controller/tests/data_plane.rs`, which fails if it does not hold.
+same but for the headers that Envoy adds (`x-request-id`, `x-forwarded-proto`, `x-envoy-…`). The last column is what
+becomes of it under `DROP_ALL`: HTTP that is refused gets an answer of 404, and other connections are closed. The table is
+written by `mesh/controller/tests/data_plane.rs`, which fails if it does not hold.
 
 Where the server speaks first, Envoy cannot tell what is spoken: on ports 21 to 25, 110, 143, 587 and 3306 it does not try;
 on others such a connection waits five seconds, unless the pod's annotation `appmesh.k8s.aws/egressIgnoredPorts` names the
@@ -83,8 +89,8 @@ the application are closed after a second without a request, before the applicat
 Map at once; its Envoy tells its callers to go, and stays until they have, have been silent for three seconds, or fifteen
 seconds have passed. The pods of a lost node leave as soon as Kubernetes takes the condition `Ready` from them.
 
-| what it does | to a backend | into the pod | to the outside | in the mesh |
-| --- | --- | --- | --- | --- |
+| what it does | to a backend | into the pod | to the outside | in the mesh | under `DROP_ALL` |
+| --- | --- | --- | --- | --- | --- |
 ";
 
 /// One side of a conversation: what it says, waits for and sees.
@@ -111,9 +117,13 @@ enum Direction {
     Inbound,
     /// To a host that the mesh does not know, which its egress filter lets pass.
     Outside,
+    /// From outside to a port of the pod that is no listener's.
+    OtherPort,
+    /// From one container of the pod to another.
+    Loopback,
 }
 
-use Direction::{Backend as ToBackend, Inbound, Outside};
+use Direction::{Backend as ToBackend, Inbound, Loopback, OtherPort, Outside};
 
 const EVERYWHERE: &[Direction] = &[ToBackend, Inbound, Outside];
 
@@ -469,6 +479,111 @@ fn rows() -> Vec<Row> {
             },
             answer,
         ),
+        row(
+            "a body of 100 MB",
+            &[ToBackend],
+            |c| {
+                let part = "x".repeat(1_000_000);
+                c.say("POST / HTTP/1.1\r\nHost: {host}\r\nContent-Length: 100000000\r\n\r\n")?;
+                (0..100).try_for_each(|_| c.say(&part))?;
+                c.message()
+            },
+            answer,
+        ),
+        row(
+            "a body that comes byte by byte",
+            EVERYWHERE,
+            |c| {
+                c.stream.get_ref().set_nodelay(true)?;
+                c.say("POST / HTTP/1.1\r\nHost: {host}\r\nContent-Length: 50\r\n\r\n")?;
+                (0..50).try_for_each(|_| c.say("x"))?;
+                c.message()
+            },
+            answer,
+        ),
+        row(
+            "a request to a port that no listener has",
+            &[OtherPort],
+            |c| {
+                c.say("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")?;
+                c.message()
+            },
+            answer,
+        ),
+        row(
+            "a request from one container to another",
+            &[Loopback],
+            |c| {
+                c.say("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
+                c.message()
+            },
+            answer,
+        ),
+        row(
+            "a name of a StatefulSet's pod, or an ExternalName",
+            &[Outside],
+            |c| {
+                c.say("GET / HTTP/1.1\r\nHost: db-0.db.shop.svc.cluster.local\r\n\r\n")?;
+                c.message()
+            },
+            answer,
+        ),
+        Row {
+            port: 443,
+            ..row("TLS with certificates of both sides, SNI and ALPN", &[Outside], tls::client, tls::server)
+        },
+        Row {
+            port: 53,
+            ..row(
+                "DNS over TCP",
+                &[Outside],
+                |c| {
+                    c.say("\0\u{4}ask?")?;
+                    c.bytes(4)
+                },
+                |s| {
+                    s.bytes(6)?;
+                    s.say("\0\u{2}ok")
+                },
+            )
+        },
+        Row {
+            differs: "Envoy takes it for the end of the connection, and the request is not answered: a client that shuts its \
+                      side down must wait for the answer first",
+            ..row(
+                "a request, then half closed",
+                EVERYWHERE,
+                |c| {
+                    c.say("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")?;
+                    c.end_writing()?;
+                    c.message()
+                },
+                |s| {
+                    s.message()?;
+                    s.rest()?;
+                    s.say(OK)
+                },
+            )
+        },
+        Row {
+            differs: "Envoy ignores the offer, and the answer is of HTTP/1.1, as the client must expect: a listener of `http2` \
+                      takes HTTP/2 by prior knowledge",
+            ..row(
+                "an offer to speak HTTP/2 that is taken",
+                EVERYWHERE,
+                |c| {
+                    c.say("GET / HTTP/1.1\r\nHost: {host}\r\nUpgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings\r\n")?;
+                    c.say("HTTP2-Settings: AAMAAABk\r\n\r\n")?;
+                    c.head().map(drop)
+                },
+                |s| {
+                    let headers = s.head()?;
+                    let offered = headers.get("upgrade").is_some_and(|upgrade| upgrade == "h2c");
+                    let taken = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n";
+                    s.say(if offered { taken } else { OK })
+                },
+            )
+        },
         Row {
             differs: "Envoy sends the path alone, which a forward proxy refuses: name the proxy's port in the pod's annotation \
                       `appmesh.k8s.aws/egressIgnoredPorts`",
@@ -576,16 +691,19 @@ fn ask(stream: TcpStream, host: &'static str, side: Side) -> Vec<String> {
 fn conversation(pod: &Pod, row: &Row, direction: Direction, is_mesh: bool) -> [Vec<String>; 2] {
     let host = if direction == Outside { "example.com" } else { BACKEND };
     let port = match (direction, is_mesh) {
-        (Inbound, false) => BESIDE,
+        (Inbound, false) | (OtherPort, _) => BESIDE,
         _ => row.port,
     };
     let connect = |ip| TcpStream::connect((ip, port)).unwrap();
     let bind = || TcpListener::bind(("0.0.0.0", port)).unwrap();
-    let (server, client) = if direction == Inbound {
+    let client_of_pod = |ip| Ok(as_user(if is_mesh { APPLICATION } else { ENVOY }, || connect(ip)));
+    let (server, client) = if matches!(direction, Inbound | OtherPort) {
         (bind(), pod.on_the_node(|| connect(POD)))
+    } else if direction == Loopback {
+        (bind(), client_of_pod("127.0.0.1"))
     } else {
         let server = pod.on_the_node(bind).unwrap();
-        (server, Ok(as_user(if is_mesh { APPLICATION } else { ENVOY }, || connect(NODE))))
+        (server, client_of_pod(NODE))
     };
     let done = Arc::new(AtomicBool::new(false));
     let served = serve(server, host, row.server, done.clone());
@@ -596,16 +714,23 @@ fn conversation(pod: &Pod, row: &Row, direction: Direction, is_mesh: bool) -> [V
 
 /// The backend's pods are at these addresses.
 fn snapshot(addresses: &[&str]) -> Snapshot {
+    snapshot_of(addresses, Egress::AllowAll)
+}
+
+fn snapshot_of(addresses: &[&str], egress: Egress) -> Snapshot {
     let key = ServiceKey { namespace: "shop".to_owned(), service: "back".to_owned() };
     let discovery = Discovery::CloudMap(CloudMapDiscovery { key, attributes: BTreeMap::new() });
-    let upstream = Upstream::new(LISTENER, discovery);
-    let targets = vec![Target { upstream: "back".to_owned(), weight: 1 }];
-    let routes = vec![Route::of_everything("all".to_owned(), targets)];
-    let routing = Routing::of_port(LISTENER, routes, BTreeMap::from([("back".to_owned(), upstream)]));
+    let (mut listeners, mut upstreams) = (Vec::new(), BTreeMap::new());
+    for (name, port) in [("back", LISTENER), ("back:50051", HTTP2)] {
+        upstreams.insert(name.to_owned(), Upstream::new(port, discovery.clone()));
+        let targets = vec![Target { upstream: name.to_owned(), weight: 1 }];
+        listeners.push(RoutedListener { port, routes: vec![Route::of_everything("all".to_owned(), targets)] });
+    }
+    let routing = Routing { listeners, upstreams };
     let workload = Workload {
         name: workload_name(),
-        listeners: vec![Listener::new(LISTENER)],
-        egress: Egress::AllowAll,
+        listeners: [LISTENER, HTTP2].map(Listener::new).to_vec(),
+        egress,
         access_log: None,
         backends: vec![Backend::new("k8multi".to_owned(), BACKEND.to_owned(), Some(Arc::new(routing)))],
     };
@@ -649,7 +774,7 @@ fn redirect() {
         .env("APPMESH_IGNORE_UID", ENVOY.to_string())
         .env("APPMESH_ENVOY_INGRESS_PORT", envoy::INGRESS_PORT.to_string())
         .env("APPMESH_ENVOY_EGRESS_PORT", envoy::EGRESS_PORT.to_string())
-        .env("APPMESH_APP_PORTS", LISTENER.port.to_string())
+        .env("APPMESH_APP_PORTS", format!("{},{}", LISTENER.port, HTTP2.port))
         .env("APPMESH_EGRESS_IGNORED_IP", "")
         .env("APPMESH_EGRESS_IGNORED_PORTS", "22")
         .env("APPMESH_ENABLE_IPV6", "0")
@@ -694,21 +819,63 @@ async fn start(folder: &Path) -> Option<(Controller, tokio::process::Child)> {
 #[test]
 fn an_application_does_in_the_mesh_what_it_did_outside() {
     Pod::with("an_application_does_in_the_mesh_what_it_did_outside", |pod| {
-        let Some(_running) = Running::start() else { return };
+        let Some(running) = Running::start() else { return };
         administration(pod);
-        let (mut differences, mut table) = (Vec::new(), String::new());
+        let (mut differences, mut table) = (Vec::new(), Vec::new());
+        let mut compare = |name: &str, direction, differs: &str, [without, with]: &[[Vec<String>; 2]; 2]| {
+            if (with == without) != differs.is_empty() {
+                differences.push(format!("{name}, {direction:?}\n  without {without:?}\n  with    {with:?}"));
+            }
+        };
+        let tried = |to: &[Direction], directions: &[Direction]| {
+            let is_tried = directions.iter().any(|direction| to.contains(direction));
+            (if is_tried { "tried" } else { "" }).to_owned()
+        };
+        let cells = |name: &str, to: &[Direction], differs: &str| {
+            let columns: [&[Direction]; 3] = [&[ToBackend], &[Inbound, OtherPort, Loopback], &[Outside]];
+            let outcome = if differs.is_empty() { "the same" } else { differs };
+            let columns = columns.map(|directions| tried(to, directions));
+            [&[name.to_owned()][..], &columns, &[outcome.to_owned()]].concat()
+        };
+        let mut outside = Vec::new();
         for row in rows() {
             for direction in row.to {
-                let [without, with] = [false, true].map(|is_mesh| conversation(pod, &row, *direction, is_mesh));
-                if (with == without) != row.differs.is_empty() {
-                    differences.push(format!("{}, {direction:?}\n  without {without:?}\n  with    {with:?}", row.name));
+                let both = [false, true].map(|is_mesh| conversation(pod, &row, *direction, is_mesh));
+                compare(row.name, *direction, row.differs, &both);
+                if *direction == Outside {
+                    let [without, _] = both;
+                    outside.push((table.len(), without));
                 }
             }
-            let tried = |direction| if row.to.contains(&direction) { "tried" } else { "" };
-            let outcome = if row.differs.is_empty() { "the same" } else { row.differs };
-            let cells = [row.name, tried(ToBackend), tried(Inbound), tried(Outside), outcome].join(" | ");
-            writeln!(table, "| {cells} |").unwrap();
+            table.push(cells(row.name, row.to, row.differs));
         }
+        for call in http2::CALLS {
+            for direction in EVERYWHERE {
+                let both = [false, true].map(|is_mesh| http2::call(pod, &running, call, *direction, is_mesh));
+                compare(call.name, *direction, "", &both);
+            }
+            table.push(cells(call.name, EVERYWHERE, ""));
+        }
+        running.controller.set(snapshot_of(&[NODE], Egress::DropAll));
+        running.runtime.block_on(running.controller.settled());
+        let rows = rows();
+        for (index, without) in outside {
+            let with = conversation(pod, &rows[index], Outside, true);
+            let [client, server] = &with;
+            let is_refused = |first: &String| first.contains(" 404 ") || first.starts_with("then ");
+            let cell = if with == without {
+                "the same"
+            } else {
+                assert!(server.is_empty() && client.first().is_some_and(is_refused), "{}: {with:?}", rows[index].name);
+                "refused"
+            };
+            table[index].push(cell.to_owned());
+        }
+        let table: String = table.iter().fold(String::new(), |mut text, cells| {
+            let none = if cells.len() < 6 { vec![String::new()] } else { Vec::new() };
+            writeln!(text, "| {} |", [cells.as_slice(), &none].concat().join(" | ")).unwrap();
+            text
+        });
         assert!(differences.is_empty(), "{}", differences.join("\n"));
         let docs = tests::root().join("docs/data-plane.md");
         snapbox::assert_data_eq!(format!("{DOCS}{table}"), snapbox::Data::read_from(&docs, None).raw());
