@@ -9,7 +9,6 @@ use anyhow::Result;
 use aws::CloudMap;
 use common::aws::AwsFlags;
 use common::aws::network::Apart;
-use common::cluster::Cluster;
 use common::plan::UNKNOWN;
 use common::{Error, Flags, Kind, Session, Tool, classify};
 use forget::Gone;
@@ -40,11 +39,12 @@ const DEFAULT_NAME: &str = "svc2.svc.local";
 ///   Calls   eks:DescribeCluster servicediscovery:ListNamespaces
 ///           servicediscovery:ListTagsForResource servicediscovery:CreatePrivateDnsNamespace
 ///           servicediscovery:CreateHttpNamespace servicediscovery:TagResource
-///           servicediscovery:GetOperation servicediscovery:ListServices servicediscovery:DeleteService
-///           servicediscovery:DeleteNamespace route53:GetHostedZone, with --forget-cluster
-///           servicediscovery:ListInstances servicediscovery:DeregisterInstance,
-///           for clusters in two VPCs ec2:DescribeVpcPeeringConnections
-///           ec2:DescribeTransitGatewayVpcAttachments, and for Cloud Map route53:CreateHostedZone route53:ListHostedZonesByName
+///           servicediscovery:GetOperation servicediscovery:ListServices
+///           servicediscovery:DeleteService servicediscovery:DeleteNamespace
+///           route53:GetHostedZone, with --forget-cluster servicediscovery:ListInstances
+///           servicediscovery:DeregisterInstance, for clusters in two VPCs
+///           ec2:DescribeVpcPeeringConnections ec2:DescribeTransitGatewayVpcAttachments, and for
+///           Cloud Map route53:CreateHostedZone route53:ListHostedZonesByName
 ///           route53:DeleteHostedZone route53:ChangeResourceRecordSets ec2:DescribeVpcs
 ///           ec2:DescribeRegions
 ///   Exits   0 done, 1 failed, 2 usage, 3 input, 4 conflict, 5 retry
@@ -150,6 +150,7 @@ impl Tool for CloudmapNs {
         let mut apart = None;
         if let Some(file) = self.from.as_ref().filter(|_| !self.flags.delete) {
             let peer = session.peer_cluster(&self.aws, &session.peer(file)?).await?;
+            plan::one_region(&cluster, &peer)?;
             let found = session.apart(session.aws(&self.aws).await?, &cluster, &peer).await?;
             apart = found.map(Apart::joined).transpose()?;
             if kind == NamespaceType::PrivateDns {
@@ -157,7 +158,7 @@ impl Tool for CloudmapNs {
             }
         }
         let gone = match &self.forget_cluster {
-            Some(given) => Some(self.gone(session, given, &cluster).await?),
+            Some(given) => Some(Gone::look_for(session, &self.aws, given, &cluster).await?),
             None => None,
         };
         let name = self.name.clone().or(section.name).unwrap_or_else(|| DEFAULT_NAME.to_owned());
@@ -254,19 +255,6 @@ impl Tool for CloudmapNs {
             (section.arn, section.id, section.hosted_zone) = (unknown(), unknown(), unknown());
         }
         section
-    }
-}
-
-impl CloudmapNs {
-    /// The cluster to forget.
-    async fn gone(&self, session: &Session, given: &str, cluster: &Cluster) -> Result<Gone> {
-        let gone = Gone::new(given, cluster)?;
-        if session.has_cluster(&self.aws, &gone.name).await? {
-            let message = format!("cluster {} is there, and its controller registers what it needs", gone.name);
-            let hint = "delete its App Mesh objects (kubectl delete): then its controller removes what it registered";
-            return Err(Error::conflict(message).hint(hint).into());
-        }
-        Ok(gone)
     }
 }
 

@@ -7,6 +7,7 @@ use anyhow::Result;
 use common::Error;
 use common::aws::network::Apart;
 use common::aws::permit;
+use common::cluster::Cluster;
 use common::plan::Effect;
 use std::fmt;
 
@@ -179,6 +180,15 @@ pub fn one_vpc(apart: Option<&Apart>) -> Result<()> {
         .into())
 }
 
+/// Refuses clusters that no namespace serves both.
+pub fn one_region(cluster: &Cluster, peer: &Cluster) -> Result<()> {
+    if cluster.region == peer.region {
+        return Ok(());
+    }
+    let apart = format!("cluster {} is in {}, cluster {} in {}", cluster.name, cluster.region, peer.name, peer.region);
+    Err(Error::conflict(format!("{apart}: a namespace is of one region")).into())
+}
+
 /// What Cloud Map does as the caller, to make the hosted zone.
 const ZONE: &str = "route53:CreateHostedZone, route53:GetHostedZone, route53:ListHostedZonesByName, ec2:DescribeVpcs and \
                     ec2:DescribeRegions";
@@ -199,7 +209,6 @@ pub fn failure(what: &str, code: &str, message: &str) -> Error {
 mod tests {
     use super::*;
     use common::Kind;
-    use common::cluster::Cluster;
 
     type Words = &'static [&'static str];
     /// What is there → what is made, remarked, deleted, left.
@@ -359,6 +368,16 @@ mod tests {
             ]
         );
         assert_eq!(words(plan(&want, &[])), [""; 0], "no namespace is made");
+    }
+
+    #[test]
+    fn clusters_of_two_regions_are_a_conflict() {
+        let cluster =
+            |name: &str, region: &str| Cluster { name: name.into(), region: region.into(), ..Cluster::default() };
+        assert!(one_region(&cluster("c2", "r1"), &cluster("c1", "r1")).is_ok());
+        let error = one_region(&cluster("c2", "r1"), &cluster("c1", "r2")).unwrap_err();
+        assert_eq!(common::classify(&error).0, Kind::Conflict);
+        assert_eq!(error.to_string(), "cluster c2 is in r1, cluster c1 in r2: a namespace is of one region");
     }
 
     #[test]

@@ -39,11 +39,12 @@ const PATIENCE: Span = Span(Duration::from_secs(20));
 /// Asks a URL many times and checks that the answers are spread as expected.
 ///
 /// It first waits until the name resolves and good answers come, five in a row: a new load balancer
-/// needs minutes until all its addresses know all targets. Then every answer must be one of the expected colours, whatever its status, and a χ² test must not find the tallies at
-/// odds with the weights (significance 0.001: of 100 answers, 55 and 45 are even, 80 and 20 are
-/// not). Every run asks anew. Each request makes a connection of its own, so that the spread of
-/// connections is seen as well; --keep-alive is faster and sees only that of requests. HTTPS trusts
-/// the authorities of this machine, or those of the file that SSL_CERT_FILE names.
+/// needs minutes until all its addresses know all targets. Then every answer must be one of the
+/// expected colours, whatever its status, and a χ² test must not find the tallies at odds with the
+/// weights (significance 0.001: of 100 answers, 55 and 45 are even, 80 and 20 are not). Every run
+/// asks anew. Each request makes a connection of its own, so that the spread of connections is seen
+/// as well; --keep-alive is faster and sees only that of requests. HTTPS trusts the authorities of
+/// this machine, or those of the file that SSL_CERT_FILE names.
 ///
 ///   Reads   apps.<name>.endpoint, unless a URL is given
 ///   Owns    probe {chiSquared, concurrency, count, duration, errors, expect, keepAlive,

@@ -55,8 +55,7 @@ struct IrsaRole {
     /// Managed policy, AWS's or your own
     #[arg(long = "policy", value_name = "ARN|NAME")]
     policies: Vec<String>,
-    /// Inline policy, named as the file without its extension [default for the default service account, without --policy:
-    /// controller, which allows what the controller of this version calls]
+    /// Inline policy, named as its file without extension [default for that service account: policies/controller.json]
     #[arg(long = "policy-document", value_name = "FILE")]
     policy_documents: Vec<PathBuf>,
     /// Name of the role [default: CLUSTER-SERVICEACCOUNT]
@@ -135,8 +134,8 @@ impl Tool for IrsaRole {
         };
         let mut policies = or(self.policies.clone(), section.policies);
         if policies.is_empty() && documents.is_empty() && service_accounts == [default] {
-            let (name, document) = CONTROLLER_POLICY;
-            documents.insert(name.to_owned(), serde_json::from_str(document).context("policies/controller.json")?);
+            let document = serde_json::from_str(CONTROLLER_POLICY.1).context("policies/controller.json")?;
+            documents.insert(CONTROLLER_POLICY.0.to_owned(), document);
         }
         // What --delete takes off, the role itself remembers.
         if self.flags.delete {

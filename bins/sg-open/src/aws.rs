@@ -1,5 +1,6 @@
 //! The EC2 calls, one function each.
 
+use crate::groups::{self, Tie};
 use crate::plan::{Opening, Rule, Side, Want};
 use anyhow::Result;
 use aws_config::SdkConfig;
@@ -9,6 +10,7 @@ use aws_sdk_ec2::types::{
     Filter, GroupIdentifier, Instance, IpPermission, ResourceType, SecurityGroupRule, Tag, TagSpecification,
     UserIdGroupPair,
 };
+use common::Error;
 use common::aws::{Call, MANAGED_BY, OrAbsent, foreign};
 use std::collections::BTreeSet;
 
@@ -26,8 +28,23 @@ impl Ec2 {
         Self(Client::new(config))
     }
 
+    /// The groups that stand for the nodes and pods of a cluster.
+    pub async fn groups(&self, cluster: &Side) -> Result<Vec<String>> {
+        let mut interfaces = self.node_groups(cluster).await?;
+        interfaces.extend(self.pod_groups(cluster).await?);
+        let all = interfaces.iter().flatten().cloned().collect();
+        let tagged = self.tagged(&all, &cluster.name).await?;
+        let chosen = groups::covering(&interfaces, &cluster.security_group, &tagged);
+        let chosen = chosen.map_err(|Tie(alike)| {
+            let (name, tag) = (&cluster.name, cluster_tag(&cluster.name));
+            let message = format!("cluster {name} has nodes or pods in {} alike", alike.join(" and "));
+            Error::failed(message).hint(format!("tag the one that is for this cluster alone: {tag}=owned"))
+        })?;
+        Ok(chosen.into_iter().collect())
+    }
+
     /// The security groups of every network interface of a cluster's nodes; none if it is another account's.
-    pub async fn node_groups(&self, cluster: &Side) -> Result<Vec<Vec<String>>> {
+    async fn node_groups(&self, cluster: &Side) -> Result<Vec<Vec<String>>> {
         let Side { name, vpc, .. } = cluster;
         // Managed node groups, Auto Mode, self-managed nodes and Karpenter each tag in their own way.
         let tags = [
@@ -55,7 +72,7 @@ impl Ec2 {
 
     /// The security groups of every network interface that EKS made for a pod with security groups of its own. It is
     /// attached to no instance, but associated with a node's trunk interface.
-    pub async fn pod_groups(&self, cluster: &Side) -> Result<Vec<Vec<String>>> {
+    async fn pod_groups(&self, cluster: &Side) -> Result<Vec<Vec<String>>> {
         let filters = vec![
             filter("tag-key", "vpcresources.k8s.aws/trunk-eni-id"),
             filter(format!("tag:{}", cluster_tag(&cluster.name)), "owned"),
@@ -68,7 +85,7 @@ impl Ec2 {
     }
 
     /// Those of these groups that are tagged as a cluster's, by EKS or by who made its nodes.
-    pub async fn tagged(&self, groups: &BTreeSet<String>, cluster: &str) -> Result<BTreeSet<String>> {
+    async fn tagged(&self, groups: &BTreeSet<String>, cluster: &str) -> Result<BTreeSet<String>> {
         let mut tagged = BTreeSet::new();
         let groups: Vec<String> = groups.iter().cloned().collect();
         for some in groups.chunks(MOST_VALUES) {
@@ -146,7 +163,7 @@ impl Ec2 {
 }
 
 /// Key of the tag of what belongs to a cluster.
-pub fn cluster_tag(name: &str) -> String {
+fn cluster_tag(name: &str) -> String {
     format!("kubernetes.io/cluster/{name}")
 }
 

@@ -10,7 +10,6 @@ use common::aws::AwsFlags;
 use common::cluster::Cluster;
 use common::plan::UNKNOWN;
 use common::{Error, Flags, Session, Tool};
-use groups::Tie;
 use plan::{Change, Have, Opening, Side, Want};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -23,14 +22,15 @@ const DEFAULT_PORT: u16 = 8080;
 
 /// Opens TCP ports of one cluster's nodes and pods to another cluster's.
 ///
-/// The document's cluster is the one to enter; --from names the one to let in. Rules go from security
-/// group to security group, one per port and pair, never to addresses: the cluster security group
-/// where all nodes have it, else the fewest groups that all of them have one of, and those of the
-/// pods that have groups of their own and run. Where two would do, it is the one with the tag
-/// kubernetes.io/cluster/NAME; where no tag decides, that is an error. Between VPCs a rule can name a
-/// group only over a VPC peering or a transit gateway that knows groups: that is looked for. A rule that admits
-/// the port already is used, whoever made it. A rule that this tool made for these two clusters is
-/// revoked by --delete, and when the document names it and the wish no longer needs it.
+/// The document's cluster is the one to enter; --from names the one to let in. Rules go from
+/// security group to security group, one per port and pair, never to addresses: the cluster
+/// security group where all nodes have it, else the fewest groups that all of them have one of, and
+/// those of the pods that have groups of their own and run. Where two would do, it is the one with
+/// the tag kubernetes.io/cluster/NAME; where no tag decides, that is an error. Between VPCs a rule
+/// can name a group only over a VPC peering or a transit gateway that knows groups: that is looked
+/// for. A rule that admits the port already is used, whoever made it. A rule that this tool made
+/// for these two clusters is revoked by --delete, and when the document names it and the wish no
+/// longer needs it.
 ///
 ///   Reads   cluster; with --from the other cluster's document
 ///   Owns    ingress {from {cluster, securityGroups}, ports,
@@ -161,8 +161,8 @@ impl Tool for SgOpen {
             have.rules = ec2.our_rules(want).await?;
         } else {
             let from = want.from.as_ref().context("nobody to let in")?;
-            have.targets = groups(&ec2, &want.to).await?;
-            have.sources = groups(&ec2, from).await?;
+            have.targets = ec2.groups(&want.to).await?;
+            have.sources = ec2.groups(from).await?;
             have.rules = ec2.rules(&have.targets, want).await?;
         }
         let found = |id: &String| have.rules.iter().any(|rule| rule.id == *id);
@@ -226,22 +226,6 @@ impl SgOpen {
             ports: want.ports.into_iter().filter_map(NonZeroU16::new).collect(),
         }
     }
-}
-
-/// The groups that stand for the nodes and pods of a cluster.
-async fn groups(ec2: &Ec2, cluster: &Side) -> Result<Vec<String>> {
-    let mut interfaces = ec2.node_groups(cluster).await?;
-    interfaces.extend(ec2.pod_groups(cluster).await?);
-    let all = interfaces.iter().flatten().cloned().collect();
-    let tagged = ec2.tagged(&all, &cluster.name).await?;
-    let chosen = groups::covering(&interfaces, &cluster.security_group, &tagged);
-    let chosen = chosen.map_err(|Tie(alike)| {
-        let (name, tag) = (&cluster.name, aws::cluster_tag(&cluster.name));
-        let message = format!("cluster {name} has nodes or pods in {} alike", alike.join(" and "));
-        let hint = format!("tag the one that is for this cluster alone: {tag}=owned");
-        Error::failed(message).hint(hint)
-    })?;
-    Ok(chosen.into_iter().collect())
 }
 
 /// A cluster of the same account and region, known by name only.

@@ -92,7 +92,8 @@ struct Account {
 
 impl Account {
     fn new() -> Self {
-        let cloud = Cloud::up("test-privilege").expect("localcloud");
+        // Of two VPCs, which ask for more: what joins them.
+        let cloud = Cloud::up_with("test-privilege", &["--two-vpcs"]).expect("localcloud");
         let all = all_actions();
         let administrator = "arn:aws:iam::aws:policy/AdministratorAccess";
         let mut users = json!({"admin": administrator});
@@ -164,7 +165,7 @@ impl Account {
     fn flow(&self) {
         let before = self.cloud.log("aws-api").unwrap().len();
         for goals in ["-j8 all", "-j8 -B all", "-j8 plan", "-j8 destroy"] {
-            self.cloud.stdout(&make(&self.cloud, goals)).unwrap();
+            self.cloud.stdout(&make(&self.cloud, &format!("{goals} NAMESPACE_TYPE=http"))).unwrap();
         }
         let (mut called, mut by_controllers) = (BTreeSet::new(), BTreeSet::new());
         for call in &self.cloud.log("aws-api").unwrap()[before..] {
