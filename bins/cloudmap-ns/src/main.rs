@@ -13,7 +13,7 @@ use common::plan::UNKNOWN;
 use common::{Error, Flags, Kind, Session, Tool, classify};
 use forget::Gone;
 use operation::finish;
-use plan::{Change, Namespace, Place, Want};
+use plan::{Change, Namespace, NamespaceType, Place, Want};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -103,17 +103,6 @@ struct Section {
     vpc: Option<String>,
 }
 
-/// Where the names in a namespace are found.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-#[schemars(inline)]
-enum NamespaceType {
-    /// In the DNS of a VPC, and through Cloud Map.
-    PrivateDns,
-    /// Through Cloud Map only.
-    Http,
-}
-
 /// A namespace wished for, the account to look in, and what joins the VPCs of the clusters that share it.
 struct Wish {
     namespace: Want,
@@ -139,10 +128,7 @@ impl Tool for CloudmapNs {
         let section = section.unwrap_or_default();
         let cluster = session.cluster(&self.aws).await?;
         let kind = self.kind.or(section.kind).unwrap_or(NamespaceType::PrivateDns);
-        let place = match kind {
-            NamespaceType::PrivateDns => Place::Vpc(cluster.vpc.clone()),
-            NamespaceType::Http => Place::Api,
-        };
+        let place = kind.place(&cluster.vpc);
         if let Some(vpc) = section.vpc.filter(|vpc| kind == NamespaceType::PrivateDns && *vpc != cluster.vpc) {
             let (name, place) = (&cluster.name, &cluster.vpc);
             return Err(Error::conflict(format!("namespace.vpc is {vpc}, but cluster {name} is in {place}")).into());

@@ -9,7 +9,30 @@ use common::aws::network::Apart;
 use common::aws::permit;
 use common::cluster::Cluster;
 use common::plan::Effect;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use std::fmt;
+
+/// Where the names in a namespace are found.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(inline)]
+pub enum NamespaceType {
+    /// In the DNS of a VPC, and through Cloud Map.
+    PrivateDns,
+    /// Through Cloud Map only.
+    Http,
+}
+
+impl NamespaceType {
+    /// The place of a namespace of this type for a cluster in a VPC.
+    pub fn place(self, vpc: &str) -> Place {
+        match self {
+            Self::PrivateDns => Place::Vpc(vpc.to_owned()),
+            Self::Http => Place::Api,
+        }
+    }
+}
 
 /// Where the names in a namespace are looked up, by which it is told from its namesakes.
 #[derive(Debug, Clone, PartialEq)]

@@ -67,15 +67,7 @@ const ROWS: &[Row] = &[
         null: "--cluster c2 --repository k8multi/colorapp --binary BIN/colorapp",
         same: true,
     },
-    Row {
-        tool: "irsa-role",
-        step: "c2/role",
-        name: "",
-        flow: "--policy AWSCloudMapFullAccess",
-        key: "role",
-        null: "--cluster c2 --policy AWSCloudMapFullAccess",
-        same: true,
-    },
+    Row { tool: "irsa-role", step: "c2/role", name: "", flow: "", key: "role", null: "--cluster c2", same: true },
     Row {
         tool: "manifest-apply",
         step: "c2/colorapp",
