@@ -11,6 +11,8 @@ use crate::envoy::bootstrap::{AUDIENCE, TOKEN_FOLDER};
 const TOKEN_VOLUME: &str = "appmesh-token";
 const TMP_VOLUME: &str = "appmesh-envoy-tmp";
 const TMP_FOLDER: &str = "/tmp";
+/// A log that outgrows it ends. It is no longer, for a volume on the disk would keep autoscalers from removing the node.
+const TMP_SIZE: &str = "64Mi";
 /// Volume of the program that drains Envoy. In memory: a volume on the node's disk would keep the cluster autoscaler from
 /// removing the node.
 const TOOL_VOLUME: &str = "appmesh-tool";
@@ -104,7 +106,7 @@ impl Mounts {
     /// Mounts an empty folder for access logs that go to a file: nothing else is writable in Envoy's container.
     pub fn tmp(&mut self) {
         if !self.mounted(TMP_FOLDER) {
-            self.volumes.push(json!({ "name": TMP_VOLUME, "emptyDir": {} }));
+            self.volumes.push(json!({ "name": TMP_VOLUME, "emptyDir": { "medium": "Memory", "sizeLimit": TMP_SIZE } }));
             self.mounts.push(json!({ "name": TMP_VOLUME, "mountPath": TMP_FOLDER }));
         }
     }
