@@ -151,7 +151,8 @@ async fn outlier_detection(controller: &Controller) {
     wait_for("the cluster", async || tally(HOST, 1).await.contains_key("200 good")).await;
     let before = tally(HOST, 50).await;
     println!("until a pod is left out: {before:?}");
-    assert!(before.get("500 bad").is_none_or(|bad| *bad <= 2), "{before:?}");
+    // Half of them would be bad; Envoy's workers learn a moment later that a pod is left out.
+    assert!(before.get("500 bad").is_none_or(|bad| *bad < 10), "{before:?}");
     let ejected = format!("cluster.cds_egress_k8multi_moody_http_{good}.outlier_detection.ejections_active");
     assert_eq!(stat(&ejected).await, 1);
     assert_eq!(tally(HOST, 20).await, BTreeMap::from([("200 good".to_owned(), 20)]));
