@@ -11,16 +11,18 @@ SHELL := bash
 .SECONDARY:
 
 # --- what a user sets
+V ?= # anything: also show the commands
 CLUSTER1 ?= # the cluster of the front end, where users arrive
 CLUSTER2 ?= # the cluster of the back end
 REGION ?= # default: AWS_REGION or the profile
 PROJECT ?= k8multi# prefix of the ECR repositories
-PORT ?= 8080# what cluster 1 may reach in cluster 2
 COUNT ?= 200# requests of the probe
 PROPERTY ?= spoiled_# what `make fuzz` tries: every test whose name has this
 SECONDS ?= 50# how long it tries each
 INPUT ?= # or a file that it left: once more, with that alone
 CHART ?= charts/appmesh-controller# or https://aws.github.io/eks-charts, for whoever still has the App Mesh API
+SCHEME ?= internet-facing# or internal: the front end's load balancer
+NAMESPACE_TYPE ?= private-dns# or http, for clusters in two VPCs
 BUILD ?= build
 ifeq ($(origin BIN),undefined)
 BIN := target/$(shell rustc -vV | sed -n 's/^host: //p')/release
@@ -31,24 +33,50 @@ STATIC ?= $(BIN)# the images' programs, for Linux; a Mac has them built elsewher
 ifeq ($(CHART),charts/appmesh-controller)
 MESH_IMAGES := appmesh-controller capture
 MESH_FLAGS := --image image=appmesh-controller --image init.image=capture
-POLICIES ?= AWSCloudMapFullAccess
+POLICIES ?= # managed policies in place of policies/controller.json, which irsa-role knows
 else
 MESH_IMAGES :=
 MESH_FLAGS := --chart-name appmesh-controller
 POLICIES ?= AWSCloudMapFullAccess AWSAppMeshFullAccess
 endif
 
-TOOLS := appmesh-install cloudmap-ns color-probe ecr-push irsa-role manifest-apply oidc-assoc sg-open
+ifeq ($(strip $(V)),)
+.SILENT:
+endif
+
+TOOLS := appmesh-install cloudmap-ns color-probe ecr-push irsa-role manifest-apply mesh-check oidc-assoc plan-total sg-open
 IMAGES := appmesh-controller capture colorapp feapp
 
 ONE := $(BUILD)/$(CLUSTER1)
 TWO := $(BUILD)/$(CLUSTER2)
 region := $(if $(strip $(REGION)),--region $(strip $(REGION)))
+scheme = --set LOAD_BALANCER_SCHEME=$(SCHEME) --set LOAD_BALANCER_IS_INTERNAL=$(if $(filter internal,$(SCHEME)),true,false)
+# When this make began, and how to name this pair again.
+STARTED := $(shell date +%s)
+pair = CLUSTER1=$(strip $(CLUSTER1)) CLUSTER2=$(strip $(CLUSTER2))$(if $(region), REGION=$(strip $(REGION)))
+# `make plan` runs the same rules with this flag, and into a folder of its own; with --quiet, only errors are reported.
+PLANNING :=
+plan := $(if $(PLANNING),--plan $(PLANNING:yes=))
+# What only looks may do so side by side, without being asked.
+look = $(MAKE) --no-print-directory $(if $(findstring --jobserver,$(MAKEFLAGS)),,-j8)
 # Keeps the last good answer when a step fails.
 to = > $@.tmp && mv $@.tmp $@
 
 .PHONY: all
-all: clusters-named probe ## Join CLUSTER1 and CLUSTER2, and see red and blue
+all: clusters-named ## Join CLUSTER1 and CLUSTER2, and see red and blue
+	$(MAKE) --no-print-directory check
+	$(MAKE) --no-print-directory probe
+	echo
+	echo "$(strip $(CLUSTER1)) and $(strip $(CLUSTER2)) are one mesh, after $$(( $$(date +%s) - $(STARTED) )) s"
+	echo "  see it        kubectl get meshes,virtualnodes,virtualrouters,virtualservices -A, in both"
+	echo "  all of it     make plan-destroy $(pair)"
+	echo "  what drifted  make plan $(pair)"
+	echo "  undo it       make destroy $(pair)"
+
+.PHONY: check
+check: clusters-named $(IMAGES:%=$(STATIC)/%) | $(BIN)/mesh-check ## Tell all that keeps CLUSTER1 and CLUSTER2 apart, at once; change nothing
+	mkdir -p $(ONE)
+	$(BIN)/mesh-check -n --cluster $(CLUSTER1) --and-cluster $(CLUSTER2) $(region) --helm $(IMAGES:%=--program $(STATIC)/%) > $(ONE)/check.json
 
 .PHONY: clusters-named
 clusters-named:
@@ -57,93 +85,105 @@ clusters-named:
 # --- each cluster: identity provider, role, images, controller
 $(BUILD)/%/oidc.json: | $(BIN)/oidc-assoc
 	mkdir -p $(@D)
-	$(BIN)/oidc-assoc -n --cluster $* $(region) $(to)
+	$(BIN)/oidc-assoc -n --cluster $* $(region) $(plan) $(to)
 
 $(BUILD)/%/role.json: $(BUILD)/%/oidc.json | $(BIN)/irsa-role
-	$(BIN)/irsa-role $(POLICIES:%=--policy %) < $< $(to)
+	$(BIN)/irsa-role $(POLICIES:%=--policy %) $(plan) < $< $(to)
 
 define push
 $(BUILD)/%/image-$(1).json: $(BUILD)/%/oidc.json $(STATIC)/$(1) | $(BIN)/ecr-push
-	$(BIN)/ecr-push $(1) --repository $(PROJECT)/$(1) --binary $(STATIC)/$(1) < $$< $$(to)
+	$(BIN)/ecr-push $(1) --repository $(PROJECT)/$(1) --binary $(STATIC)/$(1) --plain $(plan) < $$< $$(to)
 endef
 $(foreach image,$(IMAGES),$(eval $(call push,$(image))))
 
-$(BUILD)/%/mesh.json: $(BUILD)/%/role.json $(MESH_IMAGES:%=$(BUILD)/\%/image-%.json) | $(BIN)/appmesh-install
-	cat $^ | $(BIN)/appmesh-install --chart $(CHART) $(MESH_FLAGS) $(to)
+$(BUILD)/%/mesh.json: $(BUILD)/%/role.json $(BUILD)/%/namespace.json $(MESH_IMAGES:%=$(BUILD)/\%/image-%.json) | $(BIN)/appmesh-install
+	cat $^ | $(BIN)/appmesh-install --chart $(CHART) $(MESH_FLAGS) $(plan) $(to)
 
 # --- what the clusters share
 $(TWO)/namespace.json: $(TWO)/oidc.json $(ONE)/oidc.json | $(BIN)/cloudmap-ns
-	$(BIN)/cloudmap-ns --from $(ONE)/oidc.json < $< $(to)
+	$(BIN)/cloudmap-ns --type $(NAMESPACE_TYPE) --from $(ONE)/oidc.json $(plan) < $< $(to)
 
-$(TWO)/ingress.json: $(TWO)/oidc.json $(ONE)/oidc.json | $(BIN)/sg-open
-	$(BIN)/sg-open --from $(ONE)/oidc.json --port $(PORT) < $< $(to)
+$(ONE)/namespace.json: $(ONE)/oidc.json $(TWO)/namespace.json | $(BIN)/cloudmap-ns
+	$(BIN)/cloudmap-ns --type $(NAMESPACE_TYPE) --from $(TWO)/namespace.json $(plan) < $< $(to)
+
+# Once the applications run: their pods may have security groups of their own.
+$(TWO)/ingress.json: $(TWO)/oidc.json $(ONE)/oidc.json | $(if $(PLANNING),,$(ONE)/feapp.json $(TWO)/colorapp.json) $(BIN)/sg-open
+	$(BIN)/sg-open --from $(ONE)/oidc.json $(plan) < $< $(to)
 
 # --- the applications: the front end names the back end's VirtualService, so it starts when that one has its ARN
 $(TWO)/colorapp-arn.json: $(TWO)/mesh.json $(TWO)/image-colorapp.json $(TWO)/namespace.json manifests/colorapp.yaml | $(BIN)/manifest-apply
-	cat $(filter %.json,$^) | $(BIN)/manifest-apply colorapp --file manifests/colorapp.yaml --template --no-wait $(to)
+	cat $(filter %.json,$^) | $(BIN)/manifest-apply colorapp --file manifests/colorapp.yaml --template --no-wait $(plan) $(to)
 
 $(TWO)/colorapp.json: $(TWO)/colorapp-arn.json | $(BIN)/manifest-apply
 	$(BIN)/manifest-apply colorapp < $< $(to)
 
 $(ONE)/feapp.json: $(ONE)/mesh.json $(ONE)/image-feapp.json manifests/feapp.yaml $(TWO)/colorapp-arn.json | $(BIN)/manifest-apply
-	cat $(filter-out $(TWO)/%,$(filter %.json,$^)) | $(BIN)/manifest-apply feapp --file manifests/feapp.yaml --template --from $(TWO)/colorapp-arn.json $(to)
+	cat $(filter-out $(TWO)/%,$(filter %.json,$^)) | $(BIN)/manifest-apply feapp --file manifests/feapp.yaml --template $(scheme) --from $(TWO)/colorapp-arn.json $(plan) $(to)
 
 .PHONY: probe
 probe: $(ONE)/feapp.json $(TWO)/colorapp.json $(TWO)/ingress.json | $(BIN)/color-probe ## Ask the front end COUNT times: red and blue must be even
 	$(BIN)/color-probe --count $(COUNT) --expect red=1,blue=1 < $< > $(ONE)/probe.json
 
 # --- taking it down: from the names alone, so it also works when a run died before it wrote its file
+GONE := $(BUILD)/gone
+# The documents say what has gone before, or in a plan would have.
+gone = --delete $(plan) > $@.tmp && mv $@.tmp $@
+
 .PHONY: destroy
-destroy: clusters-named $(CLUSTER1:%=destroy-oidc/%) $(CLUSTER2:%=destroy-oidc/%) destroy-namespace destroy-ingress ## Remove everything again
-	rm -rf $(ONE) $(TWO)
+destroy: clusters-named | $(BIN)/plan-total ## Remove everything again, but nothing that others use
+	rm -rf $(GONE) $(BUILD)/plan
+	+$(look) gone-mesh PLANNING=--quiet BUILD=$(BUILD)/plan
+	$(MAKE) --no-print-directory gone
+	rm -rf $(ONE) $(TWO) $(GONE) $(BUILD)/plan
+	+$(look) gone PLANNING=--quiet BUILD=$(BUILD)/plan
+	$(BIN)/plan-total --left $(BUILD)/plan/gone/*.json
 
-.PHONY: destroy-feapp destroy-colorapp destroy-namespace destroy-ingress
-destroy-feapp: | $(BIN)/manifest-apply
-	$(BIN)/manifest-apply feapp -n --cluster $(CLUSTER1) $(region) --file manifests/feapp.yaml --template --delete > /dev/null
-destroy-colorapp: destroy-feapp | $(BIN)/manifest-apply
-	$(BIN)/manifest-apply colorapp -n --cluster $(CLUSTER2) $(region) --file manifests/colorapp.yaml --template --delete > /dev/null
-destroy-namespace: destroy-colorapp destroy-feapp | $(BIN)/cloudmap-ns
-	$(BIN)/cloudmap-ns -n --cluster $(CLUSTER2) $(region) --delete > /dev/null
-destroy-ingress: | $(BIN)/sg-open
-	$(BIN)/sg-open -n --cluster $(CLUSTER2) $(region) --from-cluster $(CLUSTER1) --port $(PORT) --delete > /dev/null
-destroy-mesh/%: destroy-feapp destroy-colorapp | $(BIN)/appmesh-install
-	$(BIN)/appmesh-install -n --cluster $* $(region) --chart $(CHART) --delete > /dev/null
-define destroy-image
-destroy-image-$(1)/%: destroy-mesh/% | $(BIN)/ecr-push
-	$(BIN)/ecr-push $(1) -n --cluster $$* $(region) --repository $(PROJECT)/$(1) --delete --force > /dev/null
+.PHONY: plan-destroy
+plan-destroy: clusters-named | $(BIN)/plan-total ## Tell what `make destroy` would remove, change nothing
+	rm -rf $(BUILD)/plan
+	+$(look) gone PLANNING=yes BUILD=$(BUILD)/plan
+	$(BIN)/plan-total $(BUILD)/plan/gone/*.json
+
+space := $(subst ,, )
+PAIR := $(sort $(CLUSTER1) $(CLUSTER2))
+
+# First of all in a plan: a controller that others still need stops it.
+.PHONY: gone gone-mesh
+gone-mesh: $(PAIR:%=$(GONE)/%.mesh.json)
+gone: $(PAIR:%=$(GONE)/%.oidc.json) $(GONE)/namespace.json $(GONE)/ingress.json $(IMAGES:%=$(GONE)/image-%.json)
+
+$(GONE):
+	mkdir -p $@
+$(GONE)/feapp.json: | $(BIN)/manifest-apply $(GONE)
+	$(BIN)/manifest-apply feapp -n --cluster $(CLUSTER1) $(region) --file manifests/feapp.yaml --template $(gone)
+# In one cluster the mesh is both applications', and goes with the second.
+$(GONE)/colorapp.json: $(GONE)/feapp.json | $(BIN)/manifest-apply
+	$(BIN)/manifest-apply colorapp $(if $(filter $(CLUSTER1),$(CLUSTER2)),< $<,-n --cluster $(CLUSTER2) $(region)) --file manifests/colorapp.yaml --template $(gone)
+$(GONE)/namespace.json: $(GONE)/colorapp.json | $(BIN)/cloudmap-ns
+	$(BIN)/cloudmap-ns --type $(NAMESPACE_TYPE) < $< $(gone)
+$(GONE)/ingress.json: $(GONE)/colorapp.json | $(BIN)/sg-open
+	$(BIN)/sg-open --from-cluster $(CLUSTER1) < $< $(gone)
+$(GONE)/%.mesh.json: $(GONE)/colorapp.json | $(BIN)/appmesh-install
+	$(BIN)/appmesh-install --chart $(CHART) < $(if $(filter $*,$(CLUSTER2)),$<,$(GONE)/feapp.json) $(gone)
+$(GONE)/%.role.json: $(GONE)/%.mesh.json | $(BIN)/irsa-role
+	$(BIN)/irsa-role < $< $(gone)
+$(GONE)/%.oidc.json: $(GONE)/%.role.json | $(BIN)/oidc-assoc
+	$(BIN)/oidc-assoc < $< $(gone)
+define gone-image
+$(GONE)/image-$(1).json: $(PAIR:%=$(GONE)/%.mesh.json) | $(BIN)/ecr-push
+	$(BIN)/ecr-push $(1) -n $(region) $(if $(PAIR),--cluster $(subst $(space), --and-cluster ,$(PAIR))) --repository $(PROJECT)/$(1) --force $$(gone)
 endef
-$(foreach image,$(IMAGES),$(eval $(call destroy-image,$(image))))
-destroy-role/%: destroy-mesh/% | $(BIN)/irsa-role
-	$(BIN)/irsa-role -n --cluster $* $(region) --delete > /dev/null
-destroy-oidc/%: destroy-role/% $(IMAGES:%=destroy-image-%/%) | $(BIN)/oidc-assoc
-	$(BIN)/oidc-assoc -n --cluster $* $(region) --delete > /dev/null
+$(foreach image,$(IMAGES),$(eval $(call gone-image,$(image))))
 
-# --- what would change: a step that was made says how the world drifted from its file, another what it would make
-was = $(if $(wildcard $(1)),< $(1),-n --cluster $(2) $(region))
+# --- what would change: the rules above, which then print what they would do
+.PHONY: plan
+plan: clusters-named | $(BIN)/plan-total ## Tell what `make all` would add, change and remove; change nothing
+	rm -rf $(BUILD)/plan
+	+$(look) planned PLANNING=yes BUILD=$(BUILD)/plan
+	$(BIN)/plan-total $(sort $(CLUSTER1:%=$(BUILD)/plan/%/*.json) $(CLUSTER2:%=$(BUILD)/plan/%/*.json))
 
-PER_CLUSTER := plan-oidc plan-role plan-mesh $(IMAGES:%=plan-image-%)
-
-.PHONY: plan plan-namespace plan-ingress plan-colorapp plan-feapp
-plan: clusters-named $(PER_CLUSTER:%=%/$(CLUSTER1)) $(PER_CLUSTER:%=%/$(CLUSTER2)) plan-namespace plan-ingress plan-colorapp plan-feapp ## Tell what `make all` would change, change nothing
-plan-oidc/%: | $(BIN)/oidc-assoc
-	$(BIN)/oidc-assoc --plan $(call was,$(BUILD)/$*/oidc.json,$*) > /dev/null
-plan-role/%: | $(BIN)/irsa-role
-	$(BIN)/irsa-role --plan $(POLICIES:%=--policy %) $(call was,$(BUILD)/$*/role.json,$*) > /dev/null
-define plan-image
-plan-image-$(1)/%: $(STATIC)/$(1) | $(BIN)/ecr-push
-	$(BIN)/ecr-push $(1) --plan -n --cluster $$* $(region) --repository $(PROJECT)/$(1) --binary $(STATIC)/$(1) > /dev/null
-endef
-$(foreach image,$(IMAGES),$(eval $(call plan-image,$(image))))
-plan-mesh/%: | $(BIN)/appmesh-install
-	$(BIN)/appmesh-install --plan --chart $(CHART) $(MESH_FLAGS) $(call was,$(BUILD)/$*/mesh.json,$*) > /dev/null
-plan-namespace: | $(BIN)/cloudmap-ns
-	$(BIN)/cloudmap-ns --plan $(call was,$(TWO)/namespace.json,$(CLUSTER2)) > /dev/null
-plan-ingress: | $(BIN)/sg-open
-	$(BIN)/sg-open --plan --from-cluster $(CLUSTER1) --port $(PORT) $(call was,$(TWO)/ingress.json,$(CLUSTER2)) > /dev/null
-plan-colorapp: | $(BIN)/manifest-apply
-	$(BIN)/manifest-apply colorapp --plan --file manifests/colorapp.yaml --template $(call was,$(TWO)/colorapp.json,$(CLUSTER2)) > /dev/null
-plan-feapp: | $(BIN)/manifest-apply
-	$(BIN)/manifest-apply feapp --plan --file manifests/feapp.yaml --template --from $(TWO)/colorapp-arn.json $(call was,$(ONE)/feapp.json,$(CLUSTER1)) > /dev/null
+.PHONY: planned
+planned: $(ONE)/feapp.json $(TWO)/colorapp-arn.json $(TWO)/namespace.json $(TWO)/ingress.json
 
 # --- this machine only
 LOCALCLOUD = $(BIN)/localcloud --state $(BUILD)/localcloud

@@ -1,6 +1,8 @@
 //! AWS: one configuration a run, and errors that say which call failed on which thing.
 
 mod http;
+#[cfg(feature = "network")]
+pub mod network;
 mod profile;
 
 use crate::connect::{Obstacle, PROXY};

@@ -80,6 +80,7 @@ impl Session {
             return Ok(known);
         }
         let name = flags.cluster.clone().unwrap_or(known.name);
+        self.stderr.name_cluster(&name);
         if name.is_empty() {
             return Err(Error::input("no cluster").hint("give --cluster, or cluster.name in the document").into());
         }

@@ -100,6 +100,14 @@ impl Session {
             return Ok(Access::Kubeconfig(kube.clone()));
         }
         let cluster = self.cluster(aws).await?;
+        self.eks_access(aws, cluster).await
+    }
+
+    /// The way into a cluster whose facts are known.
+    ///
+    /// # Errors
+    /// There are no AWS credentials.
+    pub async fn eks_access(&self, aws: &AwsFlags, cluster: Cluster) -> Result<Access> {
         let provider = self.aws(aws).await?.credentials_provider();
         let provider = provider.ok_or_else(|| Error::failed("no AWS credentials"))?;
         let credentials = provider.provide_credentials().await.map_err(|error| no_credentials(&error))?;

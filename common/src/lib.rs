@@ -5,7 +5,8 @@
 //! crate's business.
 //!
 //! The steps are always the same: **want** (from flags and document) → **observe** → **plan** (pure) → **apply** →
-//! observe again until nothing is left to do. `--plan` stops after the plan, `--delete` takes the other plan.
+//! observe again until nothing is left to do. `--plan` stops after the plan and prints the document as a run would, with
+//! [`plan::UNKNOWN`] for what only a run can know; `--delete` takes the other plan.
 
 #[cfg(feature = "aws")]
 pub mod aws;
@@ -17,6 +18,7 @@ mod doc;
 mod error;
 #[cfg(feature = "kube")]
 pub mod kube;
+pub mod plan;
 #[cfg(feature = "https")]
 pub mod proxy;
 #[cfg(feature = "https")]
@@ -28,17 +30,17 @@ mod wait;
 
 pub use doc::Document;
 pub use error::{Error, Kind, classify};
-pub use run::{Io, main, run};
+pub use run::{Io, main, report, run};
 pub use session::Session;
 pub use stderr::Stderr;
 pub use wait::Found;
 
 use anyhow::Result;
 use nss as _;
+use plan::{Change, Place};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::fmt::Display;
 use std::time::Duration;
 
 /// The flags every tool has.
@@ -48,7 +50,7 @@ pub struct Flags {
     /// Start from {} instead of reading stdin
     #[arg(short = 'n', long)]
     pub null_input: bool,
-    /// Print the changes that would be made on stderr, the document unchanged on stdout, and change nothing
+    /// Print the changes that would be made on stderr and the document they would lead to on stdout; change nothing
     #[arg(long)]
     pub plan: bool,
     /// Remove what the key names, then drop the key
@@ -63,6 +65,12 @@ pub struct Flags {
     /// No progress on stderr, only errors
     #[arg(short, long)]
     pub quiet: bool,
+    /// Whole lines only, no progress bar and no colour: others write to the same terminal
+    #[arg(long)]
+    pub plain: bool,
+    /// Report an error as JSON on a terminal, too
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// One tool: its arguments, the key it owns, and the steps from a wish to an outcome.
@@ -76,7 +84,10 @@ pub trait Tool: clap::Parser {
     /// What the world looks like.
     type Have;
     /// One step from have to want. Its text is an order: `create role mesh`.
-    type Change: Display;
+    type Change: Change;
+
+    /// Where the changes happen: what is planned for two clusters in one place counts once.
+    const PLACE: Place = Place::Region;
 
     /// The common flags, flattened into this tool's own.
     fn flags(&self) -> &Flags;
@@ -117,4 +128,9 @@ pub trait Tool: clap::Parser {
 
     /// The section that describes what now is.
     fn outcome(want: Self::Want, have: Self::Have) -> Self::Section;
+
+    /// The section that a run would lead to, with [`plan::UNKNOWN`] for what only a run can know.
+    fn planned(want: Self::Want, have: Self::Have) -> Self::Section {
+        Self::outcome(want, have)
+    }
 }

@@ -1,6 +1,8 @@
 //! One run of a tool, from argv to exit code.
 
-use crate::{Document, Error, Found, Session, Stderr, Tool, classify};
+use crate::plan::{self, Change, Effect, Entry, UNKNOWN};
+use crate::stderr::Style;
+use crate::{Document, Error, Flags, Found, Session, Stderr, Tool, classify};
 use anyhow::{Context as _, Result};
 use std::ffi::OsString;
 use std::io::{ErrorKind, IsTerminal, Read, Write};
@@ -33,20 +35,30 @@ pub fn main<T: Tool>() -> ExitCode {
     ExitCode::from(run::<T>(std::env::args_os(), io))
 }
 
+/// All of the `main` of a program that is no [`Tool`]: it prints a text, or fails as a tool does.
+pub fn report<T: clap::Parser>(text: impl FnOnce(&T) -> Result<String>) -> ExitCode {
+    let stderr = std::io::stderr();
+    let terminal = stderr.is_terminal();
+    let name = T::command().get_name().to_owned().leak();
+    let stderr = Stderr::new(name, Box::new(stderr), Style { terminal, ..Style::default() });
+    let done = text(&T::parse()).and_then(|text| print(Box::new(std::io::stdout()), &text));
+    ExitCode::from(done.err().map_or(0, |error| fail(&stderr, &error, &[])))
+}
+
 /// Runs a tool on given streams and returns its exit code.
-pub fn run<T: Tool>(argv: impl IntoIterator<Item = OsString>, mut io: Io<'_>) -> u8 {
-    let tool = match T::try_parse_from(argv) {
+pub fn run<T: Tool>(argv: impl IntoIterator<Item = OsString>, io: Io<'_>) -> u8 {
+    let argv: Vec<OsString> = argv.into_iter().collect();
+    let name = T::command().get_name().to_owned().leak();
+    let tool = match T::try_parse_from(&argv) {
         Ok(tool) => tool,
         Err(error) => {
-            let text = error.render();
-            // A closed stream is nobody's fault: there is nowhere left to say so.
-            let _ = if error.use_stderr() { write!(io.stderr, "{text}") } else { write!(io.stdout, "{text}") };
-            return u8::try_from(error.exit_code()).unwrap_or(2);
+            let json = argv.iter().any(|arg| arg == "--json") || !io.stderr_is_terminal;
+            return misused(name, &error, json, io.stdout, io.stderr);
         }
     };
-    let name = T::command().get_name().to_owned().leak();
     let flags = tool.flags();
-    let stderr = Stderr::new(name, io.stderr, io.stderr_is_terminal, flags.quiet);
+    let Flags { json, plain, quiet, .. } = *flags;
+    let stderr = Stderr::new(name, io.stderr, Style { terminal: io.stderr_is_terminal, json, plain, quiet });
     if flags.schema {
         let schema = schemars::schema_for!(T::Section);
         return match print(io.stdout, &format!("{:#}\n", schema.as_value())) {
@@ -59,7 +71,7 @@ pub fn run<T: Tool>(argv: impl IntoIterator<Item = OsString>, mut io: Io<'_>) ->
         Ok(doc) => doc,
         Err(error) => return fail(&stderr, &error, &[]),
     };
-    let (mut session, stdout) = (Session::new(doc, stderr, flags.timeout), io.stdout);
+    let (mut session, stdout) = (Session::new(doc, stderr, flags), io.stdout);
     let end = until_stopped(async {
         steps(&tool, &mut session).await?;
         let text = session.doc.to_string();
@@ -77,19 +89,46 @@ pub fn run<T: Tool>(argv: impl IntoIterator<Item = OsString>, mut io: Io<'_>) ->
     fail(&session.stderr, &error, &session.left())
 }
 
+/// Prints what clap says: help and version, or what is wrong with the command line, in the form of every error.
+fn misused(
+    name: &'static str,
+    error: &clap::Error,
+    json: bool,
+    mut stdout: Box<dyn Write + Send>,
+    mut stderr: Box<dyn Write + Send>,
+) -> u8 {
+    let text = error.render().to_string();
+    if error.use_stderr() && json {
+        let message = text.strip_prefix("error: ").unwrap_or(&text);
+        let message = message.split("\n\n").next().unwrap_or_default();
+        let words: Vec<&str> = message.split_whitespace().collect();
+        let usage = Error::usage(words.join(" ")).hint(format!("{name} --help"));
+        return fail(&Stderr::new(name, stderr, Style { json, ..Style::default() }), &usage.into(), &[]);
+    }
+    let to = if error.use_stderr() { &mut stderr } else { &mut stdout };
+    // A closed stream is nobody's fault: there is nowhere left to say so.
+    let _ = to.write_all(text.as_bytes()).and_then(|()| to.flush());
+    u8::try_from(error.exit_code()).unwrap_or(2)
+}
+
 /// Observe, plan, apply, observe: leaves the outcome in the session's document.
 async fn steps<T: Tool>(tool: &T, session: &mut Session) -> Result<()> {
     let (flags, key) = (tool.flags(), tool.key());
+    if let Ok(Some(cluster)) = session.doc.read::<String>(&["cluster", "name"]) {
+        session.stderr.name_cluster(&cluster);
+    }
     session.doc.object(&key)?;
     let section = session.doc.read(&key)?;
-    let untouched = session.doc.clone();
-    let plan = if flags.delete { T::plan_delete } else { T::plan };
+    if !flags.plan {
+        session.doc.refuse_plan()?;
+    }
+    let change = if flags.delete { T::plan_delete } else { T::plan };
 
     let want = tool.want(session, section).await?;
     let mut have = tool.observe(session, &want).await?;
-    let changes = plan(&want, &have)?;
+    let changes = change(&want, &have)?;
     if changes.is_empty() {
-        session.stderr.line("nothing to do");
+        session.stderr.line(format_args!("nothing to do for {}", key.join(".")));
     }
     if flags.delete {
         for thing in T::left_alone(&want, &have) {
@@ -101,11 +140,10 @@ async fn steps<T: Tool>(tool: &T, session: &mut Session) -> Result<()> {
         }
     }
     if flags.plan {
-        for change in changes {
+        for change in &changes {
             session.stderr.line(format_args!("would {change}"));
         }
-        session.doc = untouched;
-        return Ok(());
+        return planned::<T>(session, flags, &key, want, have, &changes);
     }
     if !changes.is_empty() {
         for change in changes {
@@ -118,7 +156,7 @@ async fn steps<T: Tool>(tool: &T, session: &mut Session) -> Result<()> {
         have = session
             .wait("the changes to show", async || {
                 let have = tool.observe(session, &want).await?;
-                Ok(match plan(&want, &have)?.first() {
+                Ok(match change(&want, &have)?.first() {
                     None => Found::Ready(have),
                     Some(change) => Found::NotYet(format!("still to do: {change}")),
                 })
@@ -132,6 +170,38 @@ async fn steps<T: Tool>(tool: &T, session: &mut Session) -> Result<()> {
         session.doc.put(&key, section)?;
     }
     Ok(())
+}
+
+/// Leaves what a run would leave in the session's document, and the plan itself.
+fn planned<T: Tool>(
+    session: &mut Session,
+    flags: &Flags,
+    key: &[&str],
+    want: T::Want,
+    have: T::Have,
+    changes: &[T::Change],
+) -> Result<()> {
+    let place = session.doc.place(T::PLACE)?;
+    let (place, tool) = (&place, session.stderr.tool);
+    let entry = |effect, change| Entry { change, effect, place: place.clone(), tool: tool.to_owned() };
+    let of = |change: &T::Change| {
+        let effect = change.effect();
+        change.entries().into_iter().map(move |text| entry(effect, text))
+    };
+    let mut entries: Vec<Entry> = changes.iter().flat_map(of).filter(|entry| entry.effect != Effect::Wait).collect();
+    if flags.delete {
+        entries.extend(T::left_alone(&want, &have).into_iter().map(|thing| entry(Effect::Keep, thing)));
+        session.doc.remove(key);
+    } else {
+        let section = serde_json::to_value(T::planned(want, have)).context("write the plan")?;
+        let paths: Vec<String> =
+            plan::unknown(&section).iter().map(|below| format!("{}.{below}", key.join("."))).collect();
+        if !paths.is_empty() {
+            session.stderr.line(format_args!("{} {UNKNOWN}", paths.join(", ")));
+        }
+        session.doc.put(key, section)?;
+    }
+    session.doc.put_plan(key, entries)
 }
 
 /// Runs the future to its end, or until Ctrl-C or SIGTERM; says which. One thread: a tool waits, it does not compute, and

@@ -1,6 +1,6 @@
 //! What one run of a tool carries along.
 
-use crate::{Document, Stderr};
+use crate::{Document, Flags, Stderr};
 use anyhow::{Context as _, Result};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -13,6 +13,8 @@ pub struct Session {
     /// Progress.
     pub stderr: Stderr,
     pub(crate) timeout: Duration,
+    /// Nothing is applied, so the documents of others may be plans, too.
+    pub(crate) planning: bool,
     started: Instant,
     left: Mutex<Vec<String>>,
     doing: Mutex<Option<String>>,
@@ -21,11 +23,12 @@ pub struct Session {
 }
 
 impl Session {
-    pub(crate) fn new(doc: Document, stderr: Stderr, timeout: Duration) -> Self {
+    pub(crate) fn new(doc: Document, stderr: Stderr, flags: &Flags) -> Self {
         Self {
             doc,
             stderr,
-            timeout,
+            timeout: flags.timeout,
+            planning: flags.plan,
             started: Instant::now(),
             left: Mutex::default(),
             doing: Mutex::default(),
@@ -60,9 +63,13 @@ impl Session {
     /// Reads the other side's document (`--from FILE`), which is never passed on.
     ///
     /// # Errors
-    /// The file cannot be read, or is not a document.
+    /// The file cannot be read, is not a document, or is that of a plan while this is a run.
     pub fn peer(&self, file: &Path) -> Result<Document> {
         let bytes = std::fs::read(file).with_context(|| format!("read {}", file.display()))?;
-        Document::parse(&file.display().to_string(), &bytes)
+        let peer = Document::parse(&file.display().to_string(), &bytes)?;
+        if !self.planning {
+            peer.refuse_plan().with_context(|| format!("read {}", file.display()))?;
+        }
+        Ok(peer)
     }
 }

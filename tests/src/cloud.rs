@@ -22,8 +22,16 @@ impl Cloud {
     /// # Errors
     /// It is not built, or does not start.
     pub fn up(name: &str) -> Result<Self> {
+        Self::up_with(name, &[])
+    }
+
+    /// The same with options of `localcloud up`.
+    ///
+    /// # Errors
+    /// As those of [`Cloud::up`].
+    pub fn up_with(name: &str, options: &[&str]) -> Result<Self> {
         let cloud = Self { state: root().join("build").join(name), seen: AtomicUsize::default() };
-        let up = cloud.localcloud().arg("up").status()?;
+        let up = cloud.localcloud().arg("up").args(options).status()?;
         if up.success() { Ok(cloud) } else { Err(Error::other(format!("localcloud up: {up}"))) }
     }
 

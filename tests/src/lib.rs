@@ -5,6 +5,7 @@ pub mod faults;
 pub mod hostile;
 pub mod peer;
 pub mod pod;
+pub mod policy;
 pub mod readme;
 pub mod report;
 pub mod steps;
@@ -23,6 +24,7 @@ pub const TOOLS: &[&str] = &[
     "ecr-push",
     "irsa-role",
     "manifest-apply",
+    "mesh-check",
     "oidc-assoc",
     "sg-open",
 ];
@@ -52,6 +54,41 @@ pub fn run(tool: &str, args: impl IntoIterator<Item = impl AsRef<OsStr>>, stdin:
 pub fn error(stderr: &str) -> Value {
     let line = serde_json::from_str::<Value>(stderr.lines().last().unwrap_or_default());
     line.map_or(Value::Null, |mut line| line["error"].take())
+}
+
+/// What a tool says in a line of progress, `CLUSTER  TOOL  TEXT` or `TOOL  TEXT`.
+pub fn said(line: &str) -> Option<&str> {
+    let of = |tool: &&str| {
+        let text = line.split_once(&format!("{tool}  "));
+        text.filter(|(cluster, _)| cluster.is_empty() || cluster.ends_with("  ")).map(|(_, text)| text)
+    };
+    TOOLS.iter().find_map(of)
+}
+
+/// Compares the document of a plan with the one a run leads to: they are the same, but for `plan` itself and what was known
+/// only after the run. Says where they differ.
+///
+/// # Errors
+/// They differ, or one is not JSON.
+pub fn foresaw(plan: &str, run: &str) -> Result<(), String> {
+    fn differ(plan: &Value, run: &Value, path: &str) -> Result<(), String> {
+        match (plan, run) {
+            (Value::String(text), Value::String(_)) if text.contains("(known after apply)") => Ok(()),
+            (Value::Object(plan), Value::Object(run)) if plan.keys().eq(run.keys()) => plan
+                .iter()
+                .zip(run.values())
+                .try_for_each(|((key, plan), run)| differ(plan, run, &format!("{path}.{key}"))),
+            (Value::Array(plan), Value::Array(run)) if plan.len() == run.len() => {
+                plan.iter().zip(run).try_for_each(|(plan, run)| differ(plan, run, path))
+            }
+            _ if plan == run => Ok(()),
+            _ => Err(format!("{path}: {plan} was planned, {run} came")),
+        }
+    }
+    let read = |text| serde_json::from_str::<Value>(text).map_err(|error| format!("{error}: {text}"));
+    let (mut plan, run) = (read(plan)?, read(run)?);
+    plan.as_object_mut().map(|plan| plan.remove("plan"));
+    differ(&plan, &run, "")
 }
 
 /// Asks a process to end.

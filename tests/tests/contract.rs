@@ -111,6 +111,19 @@ const ROWS: &[Row] = &[
         asks: &["colorapp", "-n", "--cluster", "c1", "--file", "manifests/colorapp.yaml", "--delete"],
     },
     Row {
+        tool: "mesh-check",
+        args: &[],
+        key: "check",
+        bare: "no cluster",
+        wrong: &[
+            (r#"{"clusters":"c2"}"#, "check.clusters: invalid type: string \"c2\", expected a sequence"),
+            (r#"{"helm":7}"#, "check.helm: invalid type: number, expected a boolean"),
+            (r#"{"warnings":[{"code":7}]}"#, "check.warnings[0].code: invalid type: number, expected a string"),
+            (r#"{"program":[]}"#, "check.program: unknown field `program`"),
+        ],
+        asks: &["-n", "--cluster", "c1"],
+    },
+    Row {
         tool: "oidc-assoc",
         args: &[],
         key: "oidc",
@@ -264,19 +277,28 @@ fn start_from_nothing(row: &Row) -> usize {
     2
 }
 
+/// What is only planned is refused, and so is what is no plan.
+fn a_plan_is_no_document(row: &Row) -> usize {
+    let planned = r#"{"change":"create role r","effect":"add","place":"1 us-west-2","tool":"irsa-role"}"#;
+    let cases = [
+        (format!(r#"{{"plan":{{"role":[{planned}]}}}}"#), "the document is a plan: role may not be as it says"),
+        (r#"{"plan":{"role":7}}"#.to_owned(), "plan.role: invalid type: number, expected a sequence"),
+        (r#"{"plan":{"role":[{"change":7}]}}"#.to_owned(), "plan.role[0].change: invalid type: number"),
+    ];
+    for (stdin, message) in &cases {
+        row.refuses(stdin, "input", message);
+    }
+    cases.len()
+}
+
 fn usage(row: &Row) -> usize {
     let cases: [&[&str]; 4] =
         [&["--no-such-flag"], &["--timeout", "soon"], &["--schema", "--plan"], &["--plan", "--plan"]];
     for args in cases {
         let output = row.run(args, "{}");
-        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(
-            (output.status.code(), output.stdout.as_slice()),
-            (Some(2), b"".as_slice()),
-            "{} {args:?}",
-            row.tool
-        );
-        assert!(stderr.contains(args[0]), "{}: {stderr}", row.tool);
+        let error = row.fails(&output, "usage", "");
+        assert!(error["message"].as_str().unwrap().contains(args[0]), "{} {args:?}: {error}", row.tool);
+        assert_eq!(error["hint"], format!("{} --help", row.tool));
     }
     cases.len()
 }
@@ -350,11 +372,12 @@ fn signals(row: &Row) -> usize {
 #[test]
 fn every_tool_keeps_the_contract() {
     type Subject = fn(&Row) -> usize;
-    let subjects: [Subject; 8] = [
+    let subjects: [Subject; 9] = [
         what_is_no_document,
         what_does_not_fit_the_own_key,
         documents_that_disagree,
         start_from_nothing,
+        a_plan_is_no_document,
         usage,
         the_schema_is_the_committed_one,
         streams_that_end,

@@ -16,6 +16,8 @@ const DIGEST: usize = 40;
 /// Annotation of a chart that names the value which takes the cluster's name. Amazon's chart has such a value too, but
 /// what its controller does with it needs a permission that the role has not.
 const CLUSTER_NAME: &str = "crossmesh/cluster-name";
+/// Annotation of a chart that names the value which takes the ids of Cloud Map namespaces by their names.
+const NAMESPACES: &str = "crossmesh/cloudmap-namespaces";
 
 /// The content of a chart.
 #[derive(Debug, Clone, Default)]
@@ -26,6 +28,8 @@ pub struct Chart {
     pub version: String,
     /// The value that takes the cluster's name, if it has one.
     pub cluster_name: Option<String>,
+    /// The value that takes the ids of Cloud Map namespaces by their names, if there is one.
+    pub namespaces: Option<String>,
     /// `templates/…`, by their path in the chart.
     pub templates: BTreeMap<String, Vec<u8>>,
     /// The custom resource definitions under `crds/`.
@@ -85,8 +89,9 @@ impl Chart {
         }
         let mut digest = hex::encode(hash.finalize());
         digest.truncate(DIGEST);
-        let cluster_name = metadata.annotations.remove(CLUSTER_NAME);
-        Ok(Self { name: metadata.name, version: metadata.version, cluster_name, templates, definitions, digest })
+        let [cluster_name, namespaces] = [CLUSTER_NAME, NAMESPACES].map(|key| metadata.annotations.remove(key));
+        let Metadata { name, version, .. } = metadata;
+        Ok(Self { name, version, cluster_name, namespaces, templates, definitions, digest })
     }
 }
 
@@ -142,12 +147,13 @@ mod tests {
     }
 
     #[test]
-    fn our_chart_takes_the_clusters_name() {
+    fn our_chart_takes_the_clusters_name_and_namespaces() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../charts/appmesh-controller");
         let read = |name: &str| std::fs::read_to_string(format!("{folder}/{name}")).unwrap();
         let chart = Chart::read(tgz(&[("Chart.yaml", &read("Chart.yaml"))]).as_slice()).unwrap();
         let values: Value = serde_saphyr::from_str(&read("values.yaml")).unwrap();
         assert_eq!(values[chart.cluster_name.unwrap()], "", "a value that there is");
+        assert_eq!(values[chart.namespaces.unwrap()], serde_json::json!({}), "a value that there is");
     }
 
     #[test]

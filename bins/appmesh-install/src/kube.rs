@@ -141,8 +141,8 @@ async fn probe(client: &Client) -> Result<Option<String>> {
     }
 }
 
-/// The definitions of App Mesh's kinds, and some of the objects of each.
-pub async fn definitions(client: &Client) -> Result<Vec<Definition>> {
+/// The definitions of App Mesh's kinds, and some of the objects of each, but for those whose removal is planned before.
+pub async fn definitions(client: &Client, removals: &BTreeSet<String>) -> Result<Vec<Definition>> {
     let all = Api::<CustomResourceDefinition>::all(client.clone()).list(&ListParams::default()).await;
     let all = all.map_err(refused).context("list custom resource definitions")?;
     let mut found = Vec::new();
@@ -150,7 +150,7 @@ pub async fn definitions(client: &Client) -> Result<Vec<Definition>> {
         let live = serde_json::to_value(definition).context("read a custom resource definition")?;
         found.push(Definition {
             object: ObjectRef::new("apiextensions.k8s.io/v1", "CustomResourceDefinition", &definition.name_any()),
-            objects: content::of_definition(client, &live, &[]).await?,
+            objects: content::of_definition(client, &live, |it| removals.contains(&format!("delete {it}"))).await?,
             observed: Observed { live: Some(live), ..Observed::default() },
         });
     }
@@ -168,5 +168,5 @@ pub async fn others(client: &Client, target: &Target, release: Option<&Release>)
             ObjectRef::new("v1", "Secret", &name).within(&target.namespace)
         }));
     }
-    content::of_namespace(client, &target.namespace, &known.iter().collect::<Vec<_>>()).await
+    content::of_namespace(client, &target.namespace, |object| known.iter().any(|it| it.is(object))).await
 }

@@ -3,6 +3,7 @@
 mod chart;
 mod helm;
 mod kube;
+mod mesh;
 mod plan;
 mod release;
 mod source;
@@ -14,12 +15,11 @@ use common::aws::AwsFlags;
 use common::kube::KubeFlags;
 use common::kube::apply::{self, Manifest};
 use common::kube::object::Objects;
+use common::plan::Place;
 use common::{Flags, Session, Tool};
 use helm::{Helm, Upgrade};
+use mesh::Mesh;
 use plan::{Change, Have, MANAGER, Target};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 use source::ChartFlags;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -34,7 +34,7 @@ use values::{Facts, ImageFlag, Setting};
 /// somebody else made is a conflict unless --adopt. --delete uninstalls the release and removes what is ours, but not
 /// while there are objects that only the controller can let go. Values are kept in the document: no place for secrets.
 ///
-///   Reads   cluster, role.arn, images.IMAGE {digest, repository, tag}
+///   Reads   cluster, role.arn, images.IMAGE {digest, repository, tag}, namespace {id, name}
 ///   Owns    mesh {chart, chartName, namespace, release, serviceAccount, values, version}
 ///   Calls   helm (3.14 or newer, or 4); eks:DescribeCluster, unless --context or --kubeconfig is given; Kubernetes: get,
 ///           patch and delete of definitions, namespace, service account and Helm's secrets; as a dry run, patch of what
@@ -67,39 +67,15 @@ struct AppmeshInstall {
     /// Take over what somebody else made
     #[arg(long)]
     adopt: bool,
+    /// With -n: take the role and the images, which only a document names, from an installation that has them
+    #[arg(long)]
+    reset: bool,
     #[command(flatten)]
     kube: KubeFlags,
     #[command(flatten)]
     aws: AwsFlags,
     #[command(flatten)]
     flags: Flags,
-}
-
-/// The `mesh` key.
-#[derive(Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Mesh {
-    /// A folder, a `.tgz`, `oci://REFERENCE` or the URL of a chart repository.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    chart: Option<String>,
-    /// Name of the chart.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    chart_name: Option<String>,
-    /// Namespace of the controller.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    namespace: Option<String>,
-    /// The Helm release.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    release: Option<String>,
-    /// The controller's service account.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    service_account: Option<String>,
-    /// The chart's values, but for its defaults.
-    #[serde(default, skip_serializing_if = "Map::is_empty")]
-    values: Map<String, Value>,
-    /// Version of the chart. Which one of a repository or registry; of a folder or tarball only found.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    version: Option<String>,
 }
 
 /// The installation, resolved.
@@ -110,6 +86,8 @@ struct Want {
     chart: Option<(PathBuf, Chart)>,
     manifests: Vec<Manifest>,
     adopt: bool,
+    /// There is no document, which could name a role and images.
+    from_nothing: bool,
     objects: Objects,
     helm: Helm,
 }
@@ -119,6 +97,8 @@ impl Tool for AppmeshInstall {
     type Want = Want;
     type Have = Have;
     type Change = Change;
+
+    const PLACE: Place = Place::Cluster;
 
     fn flags(&self) -> &Flags {
         &self.flags
@@ -150,9 +130,12 @@ impl Tool for AppmeshInstall {
             definitions.clone_from(&content.definitions);
             let region = self.aws.region.clone().or(session.doc.read(&["cluster", "region"])?);
             let cluster = session.doc.read(&["cluster", "name"])?;
+            let namespace: Option<String> = session.doc.read(&["namespace", "name"])?;
+            let namespace = namespace.zip(session.doc.read(&["namespace", "id"])?);
             let facts = Facts {
                 region,
                 cluster_name: content.cluster_name.clone().zip(cluster),
+                namespace: content.namespaces.clone().zip(namespace),
                 service_account: &target.service_account,
                 role: role.as_deref(),
             };
@@ -164,7 +147,8 @@ impl Tool for AppmeshInstall {
             chart = Some((archive, content));
         }
         let manifests = target.manifests(&definitions, role.as_deref());
-        Ok(Want { mesh, target, chart, manifests, adopt: self.adopt, objects, helm })
+        let from_nothing = self.flags.null_input && !self.reset;
+        Ok(Want { mesh, target, chart, manifests, adopt: self.adopt, from_nothing, objects, helm })
     }
 
     async fn observe(&self, session: &Session, want: &Want) -> Result<Have> {
@@ -172,7 +156,7 @@ impl Tool for AppmeshInstall {
         let objects = want.objects.observe_all(session, &want.manifests, self.flags.delete).await?;
         let mut have = Have { objects, release: kube::release(&client, &want.target).await?, ..Have::default() };
         if self.flags.delete {
-            have.definitions = kube::definitions(&client).await?;
+            have.definitions = kube::definitions(&client, &session.doc.planned_removals()?).await?;
             have.others = kube::others(&client, &want.target, have.release.as_ref().filter(|it| it.ours())).await?;
         } else if let Some(release) = &have.release {
             if release.ours() || want.adopt {
@@ -185,6 +169,9 @@ impl Tool for AppmeshInstall {
 
     fn plan(want: &Want, have: &Have) -> Result<Vec<Change>> {
         let (_, chart) = want.chart.as_ref().context("no chart was read")?;
+        if want.from_nothing {
+            plan::keeps_its_own(&want.target, &want.mesh.values, have)?;
+        }
         plan::plan(&want.target, &want.manifests, chart, &want.mesh.values, have, want.adopt)
     }
 

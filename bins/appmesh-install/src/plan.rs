@@ -7,6 +7,7 @@ use anyhow::Result;
 use common::Error;
 use common::kube::apply::{self, Manifest, Observed, Step};
 use common::kube::object::ObjectRef;
+use common::plan::Effect;
 use serde_json::{Map, Value, json};
 use std::fmt;
 
@@ -78,6 +79,18 @@ pub enum Change {
     Uninstall { release: String },
     /// Remove an object and wait until it is gone.
     Delete(ObjectRef),
+}
+
+impl common::plan::Change for Change {
+    fn effect(&self) -> Effect {
+        match self {
+            Change::Apply(step) => step.effect(),
+            Change::Install { .. } => Effect::Add,
+            Change::Recover { .. } | Change::Upgrade { .. } => Effect::Change,
+            Change::AwaitAnswer { .. } => Effect::Wait,
+            Change::Uninstall { .. } | Change::Delete(_) => Effect::Remove,
+        }
+    }
 }
 
 impl fmt::Display for Change {
@@ -177,6 +190,33 @@ pub fn plan(
         changes.push(Change::AwaitAnswer { reason: have.silent.clone() });
     }
     Ok(changes)
+}
+
+/// Refuses to take its role and its images from an installation of ours, as who starts from nothing would not expect.
+///
+/// # Errors
+/// [`Kind::Conflict`](common::Kind::Conflict) that names the values.
+pub fn keeps_its_own(target: &Target, values: &Map<String, Value>, have: &Have) -> Result<()> {
+    fn own(have: &Map<String, Value>, want: Option<&Map<String, Value>>, path: &str, lost: &mut Vec<String>) {
+        for (key, value) in have {
+            let (path, wanted) = (format!("{path}{key}"), want.and_then(|want| want.get(key)));
+            match value {
+                Value::Object(below) => own(below, wanted.and_then(Value::as_object), &format!("{path}."), lost),
+                _ if wanted.is_none() && (key == ROLE || key == "repository") => lost.push(path),
+                _ => {}
+            }
+        }
+    }
+    let mut lost = Vec::new();
+    if let Some(release) = have.release.as_ref().filter(|release| release.ours()) {
+        own(&release.values, Some(values), "", &mut lost);
+    }
+    if lost.is_empty() {
+        return Ok(());
+    }
+    let message = format!("release {} would lose its {}", target.release, lost.join(" and its "));
+    let hint = "give its document instead of -n, such as build/CLUSTER/mesh.json, or take them away with --reset";
+    Err(Error::conflict(message).hint(hint).into())
 }
 
 /// How what was installed has changed since, in the words of the steps that an upgrade of the release takes.
@@ -455,5 +495,26 @@ mod tests {
             "ServiceAccount ns/sa: made by kubectl-create",
         ];
         assert_eq!(left_alone(&target(), &manifests, &foreign), left);
+    }
+
+    #[test]
+    fn from_nothing_a_role_and_images_are_not_taken_away() {
+        let values = |text: &str| serde_json::from_str::<Map<String, Value>>(text).unwrap();
+        let role = r#""podAnnotations": {"eks.amazonaws.com/role-arn": "arn:role", "a": "b"}"#;
+        let image = r#""init": {"image": {"repository": "r", "tag": "t"}}, "log": {"level": "debug"}"#;
+        let judged = |ours, wish: &str| {
+            let values_there = values(&format!("{{{role}, {image}}}"));
+            let release = Some(Release { values: values_there, ..release("deployed", ours) });
+            let have = Have { release, ..Have::default() };
+            keeps_its_own(&target(), &values(wish), &have).map_err(|error| (classify(&error).0, error.to_string()))
+        };
+        let lost = |what: &str| Err((Kind::Conflict, format!("release mesh would lose its {what}")));
+        assert_eq!(judged(true, &format!("{{{role}, {image}}}")), Ok(()));
+        assert_eq!(judged(true, &format!("{{{role}}}")), lost("init.image.repository"));
+        assert_eq!(judged(true, &format!("{{{image}}}")), lost("podAnnotations.eks.amazonaws.com/role-arn"));
+        let both = "init.image.repository and its podAnnotations.eks.amazonaws.com/role-arn";
+        assert_eq!(judged(true, "{}"), lost(both));
+        assert_eq!(judged(false, "{}"), Ok(()));
+        assert!(keeps_its_own(&target(), &Map::new(), &Have::default()).is_ok());
     }
 }

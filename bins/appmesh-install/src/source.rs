@@ -1,7 +1,7 @@
 //! Where a chart comes from, by what it is called. Looks at the disk for folders, and nowhere else.
 
-use crate::Mesh;
 use crate::helm::Source;
+use crate::mesh::Mesh;
 use anyhow::Result;
 use common::Error;
 use std::path::Path;

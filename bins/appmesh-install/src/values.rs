@@ -93,6 +93,8 @@ pub struct Facts<'a> {
     pub region: Option<String>,
     /// The chart's value that takes the cluster's name, and the name.
     pub cluster_name: Option<(String, String)>,
+    /// The chart's value that takes ids of Cloud Map namespaces by their names, and name and id of the document's.
+    pub namespace: Option<(String, (String, String))>,
     /// The controller's service account.
     pub service_account: &'a str,
     /// ARN of its role.
@@ -110,7 +112,7 @@ pub fn resolve(
     images: &[ImageFlag],
     settings: &[Setting],
 ) -> Result<Map<String, Value>> {
-    let Facts { region, cluster_name, service_account, role } = facts;
+    let Facts { region, cluster_name, namespace, service_account, role } = facts;
     let mut values = Map::new();
     values.extend(region.map(|region| ("region".to_owned(), region.into())));
     values.extend(cluster_name.map(|(key, name)| (key, name.into())));
@@ -122,6 +124,9 @@ pub fn resolve(
             Error::input(format!("the document has no images.{image}")).hint(format!("run ecr-push {image} before"))
         })?;
         put_image(&mut values, prefix, &found)?;
+    }
+    if let Some((key, (name, id))) = namespace {
+        merge(&mut values, Map::from_iter([(key, json!({name: id}))]));
     }
     if let Some(role) = role {
         // A pod keeps the role that its service account had when it was made: another role needs another pod.
@@ -179,16 +184,23 @@ mod tests {
         let document = br#"{"images": {"c": {"repository": "r", "tag": "v1"}}}"#;
         let document = Document::parse("test", document).unwrap();
         let given = json!({"region": "given", "image": {"tag": "given", "pullPolicy": "Always"}, "n": 1,
-            "podAnnotations": {"a": "b", ROLE: "old"}});
+            "podAnnotations": {"a": "b", ROLE: "old"}, "namespaces": {"a.b": "ns-old", "c": "ns-other"}});
         let given = given.as_object().cloned().unwrap();
         let resolve = |image: &str| {
             let (images, settings) = ([image_flag(image).unwrap()], [setting("n=2").unwrap()]);
             let cluster_name = Some(("clusterName".to_owned(), "c1".to_owned()));
-            let facts = Facts { region: Some("r1".to_owned()), cluster_name, service_account: "sa", role: Some("arn") };
+            let namespace = Some(("namespaces".to_owned(), ("a.b".to_owned(), "ns-1".to_owned())));
+            let facts = Facts {
+                region: Some("r1".to_owned()),
+                cluster_name,
+                namespace,
+                service_account: "sa",
+                role: Some("arn"),
+            };
             resolve(&document, facts, given.clone(), &images, &settings)
         };
         let expected = json!({"clusterName": "c1", "image": {"pullPolicy": "Always", "repository": "r", "tag": "v1"},
-            "n": 2, "podAnnotations": {"a": "b", ROLE: "arn"}, "region": "given", "serviceAccount": {"create": false, "name": "sa"}});
+            "n": 2, "namespaces": {"a.b": "ns-1", "c": "ns-other"}, "podAnnotations": {"a": "b", ROLE: "arn"}, "region": "given", "serviceAccount": {"create": false, "name": "sa"}});
         assert_eq!(Value::Object(resolve("image=c").unwrap()), expected);
         assert_eq!(resolve("image=d").unwrap_err().to_string(), "the document has no images.d");
     }

@@ -1,10 +1,11 @@
 //! The Cloud Map and Route 53 calls, one function each.
 
 use crate::forget::{Gone, Left};
-use crate::plan::{Namespace, Service};
+use crate::plan::{Namespace, Place, Service};
 use anyhow::{Context, Result};
 use aws_config::SdkConfig;
 use aws_sdk_servicediscovery::Client;
+use aws_sdk_servicediscovery::operation::create_http_namespace::CreateHttpNamespaceError;
 use aws_sdk_servicediscovery::operation::create_private_dns_namespace::CreatePrivateDnsNamespaceError;
 use aws_sdk_servicediscovery::operation::delete_namespace::DeleteNamespaceError;
 use aws_sdk_servicediscovery::operation::deregister_instance::DeregisterInstanceError;
@@ -30,17 +31,14 @@ impl CloudMap {
         Self { cloud_map: Client::new(config), route53: aws_sdk_route53::Client::new(config) }
     }
 
-    /// All private DNS namespaces of that name in `account`, without their services.
+    /// All private DNS and HTTP namespaces of that name in `account`, without their services.
     pub async fn namespaces(&self, name: &str, account: &str) -> Result<Vec<Namespace>> {
-        let filter = |by, value: &str| NamespaceFilter::builder().name(by).values(value).build();
-        let filters = [
-            filter(NamespaceFilterName::Name, name)?,
-            filter(NamespaceFilterName::Type, NamespaceType::DnsPrivate.as_str())?,
-        ];
-        let pages = self.cloud_map.list_namespaces().set_filters(Some(filters.into())).into_paginator();
+        let filter = NamespaceFilter::builder().name(NamespaceFilterName::Name).values(name).build()?;
+        let pages = self.cloud_map.list_namespaces().filters(filter).into_paginator();
         let pages = pages.send().collect::<Result<Vec<_>, _>>().await.call("servicediscovery:ListNamespaces", name)?;
         let mut namespaces = Vec::new();
-        for summary in pages.into_iter().flat_map(|page| page.namespaces.unwrap_or_default()) {
+        let found = pages.into_iter().flat_map(|page| page.namespaces.unwrap_or_default());
+        for summary in found.filter(|found| found.r#type != Some(NamespaceType::DnsPublic)) {
             let namespace = self.namespace(summary).await?;
             // One shared by another account cannot be asked for its VPC, nor changed.
             if namespace.arn.split(':').nth(4) == Some(account) {
@@ -56,16 +54,17 @@ impl CloudMap {
         let foreign = foreign(tags.get(MANAGED_BY.0).map(String::as_str));
         let dns = summary.properties.and_then(|properties| properties.dns_properties);
         let hosted_zone = dns.and_then(|dns| dns.hosted_zone_id);
-        let vpcs = match (tags.get(VPC_TAG).filter(|_| foreign.is_none()), &hosted_zone) {
-            (Some(vpc), _) => vec![vpc.clone()],
-            (None, Some(zone)) => self.vpcs(zone).await?,
+        let places = match (tags.get(VPC_TAG).filter(|_| foreign.is_none()), &hosted_zone) {
+            _ if summary.r#type == Some(NamespaceType::Http) => vec![Place::Api],
+            (Some(vpc), _) => vec![Place::Vpc(vpc.clone())],
+            (None, Some(zone)) => self.vpcs(zone).await?.into_iter().map(Place::Vpc).collect(),
             (None, None) => Vec::new(),
         };
         Ok(Namespace {
             id: summary.id.unwrap_or_default(),
             arn,
             hosted_zone,
-            vpcs,
+            places,
             foreign,
             services: Vec::new(),
             left: Vec::new(),
@@ -87,12 +86,12 @@ impl CloudMap {
         Ok(vpcs.into_iter().filter_map(|vpc| vpc.vpc_id).collect())
     }
 
-    /// The services of a namespace.
-    pub async fn services(&self, namespace: &str) -> Result<Vec<Service>> {
+    /// The services of a namespace. With `deserted`, no App Mesh controller has anything registered in them any more.
+    pub async fn services(&self, namespace: &str, deserted: bool) -> Result<Vec<Service>> {
         let mut services = Vec::new();
         for summary in self.list_services(namespace).await? {
             let (Some(id), Some(arn), Some(name)) = (summary.id, summary.arn, summary.name) else { continue };
-            let empty = summary.instance_count == Some(0);
+            let empty = deserted || summary.instance_count == Some(0);
             let left_behind = empty && self.tags(&arn).await?.get(MANAGED_BY.0).is_some_and(|it| it == CONTROLLER);
             services.push(Service { id, name, left_behind });
         }
@@ -146,8 +145,18 @@ impl CloudMap {
     }
 
     /// Id of the operation, ours or the one that is doing the same already.
-    pub async fn create(&self, name: &str, vpc: &str) -> Result<String> {
-        let call = self.cloud_map.create_private_dns_namespace().name(name).vpc(vpc).set_tags(Some(tags(vpc)?));
+    pub async fn create(&self, name: &str, place: &Place) -> Result<String> {
+        let tags = Some(tags(place)?);
+        let Place::Vpc(vpc) = place else {
+            let answer = self.cloud_map.create_http_namespace().name(name).set_tags(tags).send().await;
+            let same = answer.as_ref().err().and_then(|error| error.as_service_error());
+            if let Some(CreateHttpNamespaceError::DuplicateRequest(same)) = same {
+                return same.duplicate_operation_id.clone().context("a request like this, without an operation");
+            }
+            let operation = answer.call("servicediscovery:CreateHttpNamespace", name)?.operation_id;
+            return operation.context("servicediscovery:CreateHttpNamespace answered without an operation");
+        };
+        let call = self.cloud_map.create_private_dns_namespace().name(name).vpc(vpc).set_tags(tags);
         let answer = call.send().await;
         let same = answer.as_ref().err().and_then(|error| error.as_service_error());
         if let Some(CreatePrivateDnsNamespaceError::DuplicateRequest(same)) = same {
@@ -157,8 +166,8 @@ impl CloudMap {
         operation.context("servicediscovery:CreatePrivateDnsNamespace answered without an operation")
     }
 
-    pub async fn adopt(&self, arn: &str, vpc: &str) -> Result<()> {
-        let call = self.cloud_map.tag_resource().resource_arn(arn).set_tags(Some(tags(vpc)?));
+    pub async fn adopt(&self, arn: &str, place: &Place) -> Result<()> {
+        let call = self.cloud_map.tag_resource().resource_arn(arn).set_tags(Some(tags(place)?));
         call.send().await.call("servicediscovery:TagResource", arn).map(drop)
     }
 
@@ -180,7 +189,11 @@ impl CloudMap {
     }
 }
 
-fn tags(vpc: &str) -> Result<Vec<Tag>> {
+fn tags(place: &Place) -> Result<Vec<Tag>> {
+    let vpc = match place {
+        Place::Api => None,
+        Place::Vpc(vpc) => Some((VPC_TAG, vpc.as_str())),
+    };
     let tag = |(key, value)| Tag::builder().key(key).value(value).build();
-    [MANAGED_BY, (VPC_TAG, vpc)].into_iter().map(tag).collect::<Result<_, _>>().context("make tags")
+    [MANAGED_BY].into_iter().chain(vpc).map(tag).collect::<Result<_, _>>().context("make tags")
 }

@@ -1,10 +1,11 @@
-//! Finds what a cluster that is gone has left in a namespace, and plans what to do about it. Pure.
+//! Finds what a cluster that is gone has left in a namespace, and whether it is gone.
 //!
 //! Its controller can remove nothing any more: its pods' instances are still called, and what it published is still read.
 
 use anyhow::Result;
-use common::Error;
+use common::aws::AwsFlags;
 use common::cluster::Cluster;
+use common::{Error, Session};
 use std::collections::HashMap;
 
 /// The attributes by which an instance names the cluster that registered it.
@@ -38,6 +39,20 @@ impl Gone {
                 .into());
         };
         Ok(Self { given: given.to_owned(), name: name.to_owned(), arn: given.to_owned() })
+    }
+
+    /// [`Gone::new`], if it is gone.
+    ///
+    /// # Errors
+    /// It is there.
+    pub async fn look_for(session: &Session, flags: &AwsFlags, given: &str, cluster: &Cluster) -> Result<Self> {
+        let gone = Self::new(given, cluster)?;
+        if session.has_cluster(flags, &gone.name).await? {
+            let message = format!("cluster {} is there, and its controller registers what it needs", gone.name);
+            let hint = "delete its App Mesh objects (kubectl delete): then its controller removes what it registered";
+            return Err(Error::conflict(message).hint(hint).into());
+        }
+        Ok(gone)
     }
 
     /// Whether it has registered an instance with these attributes.

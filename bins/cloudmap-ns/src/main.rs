@@ -2,16 +2,18 @@
 
 mod aws;
 mod forget;
+mod operation;
 mod plan;
 
 use anyhow::Result;
 use aws::CloudMap;
-use aws_sdk_servicediscovery::types::OperationStatus;
 use common::aws::AwsFlags;
-use common::cluster::Cluster;
-use common::{Error, Flags, Found, Kind, Session, Tool, classify};
+use common::aws::network::Apart;
+use common::plan::UNKNOWN;
+use common::{Error, Flags, Kind, Session, Tool, classify};
 use forget::Gone;
-use plan::{Change, Namespace, Want};
+use operation::finish;
+use plan::{Change, Namespace, NamespaceType, Place, Want};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -20,31 +22,36 @@ use std::process::ExitCode;
 /// The name the tutorial gives it.
 const DEFAULT_NAME: &str = "svc2.svc.local";
 
-/// Makes a Cloud Map private DNS namespace in the cluster's VPC.
+/// Makes a Cloud Map namespace: a private DNS one in the cluster's VPC, or an HTTP one.
 ///
 /// Names may repeat, the VPC decides: a namespace of the same name in another VPC is not this one.
 /// One that is in this VPC already is used, whoever made it; --delete removes only what this tool
 /// made or took over, with empty services that an App Mesh controller left in it, and never while
 /// somebody else has a service there. The VPC of a namespace that others made is asked of its
-/// Route 53 hosted zone.
+/// Route 53 hosted zone. An HTTP namespace (--type http) needs no VPC, so that clusters in two VPCs
+/// can share it; its names are found through Cloud Map only. What joins the two VPCs is looked for.
 ///
 /// A cluster that was deleted as a whole leaves its pods and what it published in the namespace.
 /// --forget-cluster removes them, and changes nothing else.
 ///
-///   Reads   cluster; with --from the other cluster's document, whose VPC must be the same
-///   Owns    namespace {arn, hostedZone, id, name, vpc}
+///   Reads   cluster; with --from the other cluster's document
+///   Owns    namespace {arn, hostedZone, id, name, type, vpc}
 ///   Calls   eks:DescribeCluster servicediscovery:ListNamespaces
 ///           servicediscovery:ListTagsForResource servicediscovery:CreatePrivateDnsNamespace
-///           servicediscovery:TagResource servicediscovery:GetOperation
-///           servicediscovery:ListServices servicediscovery:DeleteService
-///           servicediscovery:DeleteNamespace route53:GetHostedZone, with --forget-cluster
-///           servicediscovery:ListInstances servicediscovery:DeregisterInstance,
-///           and for Cloud Map route53:CreateHostedZone route53:ListHostedZonesByName
-///           route53:DeleteHostedZone ec2:DescribeVpcs ec2:DescribeRegions
+///           servicediscovery:CreateHttpNamespace servicediscovery:TagResource
+///           servicediscovery:GetOperation servicediscovery:ListServices
+///           servicediscovery:DeleteService servicediscovery:DeleteNamespace
+///           route53:GetHostedZone, with --forget-cluster servicediscovery:ListInstances
+///           servicediscovery:DeregisterInstance, for clusters in two VPCs
+///           ec2:DescribeVpcPeeringConnections ec2:DescribeTransitGatewayVpcAttachments, and for
+///           Cloud Map route53:CreateHostedZone route53:ListHostedZonesByName
+///           route53:DeleteHostedZone route53:ChangeResourceRecordSets ec2:DescribeVpcs
+///           ec2:DescribeRegions
 ///   Exits   0 done, 1 failed, 2 usage, 3 input, 4 conflict, 5 retry
 ///
 /// Examples:
 ///   cloudmap-ns -n --cluster prod --name prod.internal
+///   cloudmap-ns -n --cluster prod --name prod.internal --type http
 ///   oidc-assoc -n --cluster c2 | cloudmap-ns --from c1.json | jq -r .namespace.id
 ///   cloudmap-ns -n --cluster c2 --forget-cluster c1 --plan
 #[derive(Debug, clap::Parser)]
@@ -53,7 +60,10 @@ struct CloudmapNs {
     /// Domain name of the namespace [default: svc2.svc.local]
     #[arg(long)]
     name: Option<String>,
-    /// Document of another cluster that shall share the namespace: it must be in the same VPC
+    /// Where its names are found: in the VPC's DNS and Cloud Map, or in Cloud Map only [default: private-dns]
+    #[arg(long = "type", value_name = "TYPE")]
+    kind: Option<NamespaceType>,
+    /// Document of another cluster that shall share the namespace: a private DNS one if it is in the same VPC
     #[arg(long, value_name = "FILE")]
     from: Option<PathBuf>,
     /// Take over a namespace that others made, so that --delete removes it
@@ -85,15 +95,19 @@ struct Section {
     /// Its domain name.
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
-    /// `vpc-…`, the cluster's.
+    /// Where its names are found; `private-dns` if absent.
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    kind: Option<NamespaceType>,
+    /// `vpc-…`, the cluster's; of a private DNS namespace.
     #[serde(skip_serializing_if = "Option::is_none")]
     vpc: Option<String>,
 }
 
-/// A namespace wished for, and the account to look in.
+/// A namespace wished for, the account to look in, and what joins the VPCs of the clusters that share it.
 struct Wish {
     namespace: Want,
     account: String,
+    apart: Option<Apart>,
 }
 
 impl Tool for CloudmapNs {
@@ -113,21 +127,29 @@ impl Tool for CloudmapNs {
     async fn want(&self, session: &mut Session, section: Option<Section>) -> Result<Wish> {
         let section = section.unwrap_or_default();
         let cluster = session.cluster(&self.aws).await?;
-        if let Some(vpc) = section.vpc.filter(|vpc| *vpc != cluster.vpc) {
+        let kind = self.kind.or(section.kind).unwrap_or(NamespaceType::PrivateDns);
+        let place = kind.place(&cluster.vpc);
+        if let Some(vpc) = section.vpc.filter(|vpc| kind == NamespaceType::PrivateDns && *vpc != cluster.vpc) {
             let (name, place) = (&cluster.name, &cluster.vpc);
             return Err(Error::conflict(format!("namespace.vpc is {vpc}, but cluster {name} is in {place}")).into());
         }
+        let mut apart = None;
         if let Some(file) = self.from.as_ref().filter(|_| !self.flags.delete) {
             let peer = session.peer_cluster(&self.aws, &session.peer(file)?).await?;
-            plan::one_vpc((&cluster.name, &cluster.vpc), (&peer.name, &peer.vpc))?;
+            plan::one_region(&cluster, &peer)?;
+            let found = session.apart(session.aws(&self.aws).await?, &cluster, &peer).await?;
+            apart = found.map(Apart::joined).transpose()?;
+            if kind == NamespaceType::PrivateDns {
+                plan::one_vpc(apart.as_ref())?;
+            }
         }
         let gone = match &self.forget_cluster {
-            Some(given) => Some(self.gone(session, given, &cluster).await?),
+            Some(given) => Some(Gone::look_for(session, &self.aws, given, &cluster).await?),
             None => None,
         };
         let name = self.name.clone().or(section.name).unwrap_or_else(|| DEFAULT_NAME.to_owned());
-        let namespace = Want { name, vpc: cluster.vpc, adopt: self.adopt, gone };
-        Ok(Wish { namespace, account: cluster.account })
+        let namespace = Want { name, place, adopt: self.adopt, gone };
+        Ok(Wish { namespace, account: cluster.account, apart })
     }
 
     async fn observe(&self, session: &Session, want: &Wish) -> Result<Vec<Namespace>> {
@@ -135,7 +157,9 @@ impl Tool for CloudmapNs {
         let mut namespaces = cloud_map.namespaces(&want.namespace.name, &want.account).await?;
         for namespace in &mut namespaces {
             if self.flags.delete {
-                namespace.services = cloud_map.services(&namespace.id).await?;
+                // The controllers take out what the applications had there, if those are planned to go before.
+                let deserted = !session.doc.planned_removals()?.is_empty();
+                namespace.services = cloud_map.services(&namespace.id, deserted).await?;
             }
             if let Some(gone) = &want.namespace.gone {
                 namespace.left = cloud_map.left_by(gone, &namespace.id).await?;
@@ -153,7 +177,8 @@ impl Tool for CloudmapNs {
     }
 
     fn remarks(want: &Wish, have: &Vec<Namespace>) -> Vec<String> {
-        plan::remarks(&want.namespace, have)
+        let joined = want.apart.iter().map(Apart::remark);
+        joined.chain(plan::remarks(&want.namespace, have)).collect()
     }
 
     fn left_alone(want: &Wish, have: &Vec<Namespace>) -> Vec<String> {
@@ -164,20 +189,20 @@ impl Tool for CloudmapNs {
         let cloud_map = CloudMap::new(session.aws(&self.aws).await?);
         let what = change.to_string();
         match change {
-            Change::Create { name, vpc } => {
-                let operation = cloud_map.create(&name, &vpc).await?;
-                session.made(format!("namespace {name} in {vpc}"));
+            Change::Create { name, place } => {
+                let operation = cloud_map.create(&name, &place).await?;
+                session.made(format!("namespace {name} in {place}"));
                 let done = finish(session, &cloud_map, &what, &operation).await;
                 // A run that was killed may have started it before: then it is there now.
                 match &done {
                     Err(error) if classify(error).0 == Kind::Conflict => {
                         let have = cloud_map.namespaces(&name, &want.account).await?;
-                        if plan::of_vpc(&want.namespace, &have).is_some() { Ok(()) } else { done }
+                        if plan::in_place(&want.namespace, &have).is_some() { Ok(()) } else { done }
                     }
                     _ => done,
                 }
             }
-            Change::Adopt { arn, .. } => cloud_map.adopt(&arn, &want.namespace.vpc).await,
+            Change::Adopt { arn, .. } => cloud_map.adopt(&arn, &want.namespace.place).await,
             Change::Delete { id, .. } => match cloud_map.delete(&id).await? {
                 Some(operation) => finish(session, &cloud_map, &what, &operation).await,
                 None => Ok(()),
@@ -197,44 +222,26 @@ impl Tool for CloudmapNs {
     }
 
     fn outcome(want: Wish, have: Vec<Namespace>) -> Section {
-        let found = plan::of_vpc(&want.namespace, &have).cloned();
+        let found = plan::in_place(&want.namespace, &have).cloned();
         let (arn, id, hosted_zone) = match found {
             Some(namespace) => (Some(namespace.arn), Some(namespace.id), namespace.hosted_zone),
             None => (None, None, None),
         };
-        Section { arn, hosted_zone, id, name: Some(want.namespace.name), vpc: Some(want.namespace.vpc) }
+        let (kind, vpc) = match want.namespace.place {
+            Place::Api => (Some(NamespaceType::Http), None),
+            Place::Vpc(vpc) => (None, Some(vpc)),
+        };
+        Section { arn, hosted_zone, id, name: Some(want.namespace.name), kind, vpc }
     }
-}
 
-impl CloudmapNs {
-    /// The cluster to forget.
-    async fn gone(&self, session: &Session, given: &str, cluster: &Cluster) -> Result<Gone> {
-        let gone = Gone::new(given, cluster)?;
-        if session.has_cluster(&self.aws, &gone.name).await? {
-            let message = format!("cluster {} is there, and its controller registers what it needs", gone.name);
-            let hint = "delete its App Mesh objects (kubectl delete): then its controller removes what it registered";
-            return Err(Error::conflict(message).hint(hint).into());
+    fn planned(want: Wish, have: Vec<Namespace>) -> Section {
+        let mut section = Self::outcome(want, have);
+        if section.id.is_none() {
+            let unknown = || Some(UNKNOWN.to_owned());
+            (section.arn, section.id, section.hosted_zone) = (unknown(), unknown(), unknown());
         }
-        Ok(gone)
+        section
     }
-}
-
-/// Waits for an operation's end.
-async fn finish(session: &Session, cloud_map: &CloudMap, what: &str, operation: &str) -> Result<()> {
-    let ended = async || {
-        let operation = cloud_map.operation(operation).await?;
-        match operation.status {
-            Some(OperationStatus::Success) => Ok(Found::Ready(())),
-            Some(OperationStatus::Fail) => {
-                let code = operation.error_code.as_deref().unwrap_or("no code");
-                Err(plan::failure(what, code, operation.error_message.as_deref().unwrap_or("no reason")).into())
-            }
-            status => {
-                Ok(Found::NotYet(format!("the operation is {}", status.map_or("unknown".into(), |s| s.to_string()))))
-            }
-        }
-    };
-    session.wait(what, ended).await
 }
 
 fn main() -> ExitCode {

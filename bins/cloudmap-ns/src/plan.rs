@@ -1,27 +1,71 @@
 //! What to change about a namespace. Pure.
 //!
-//! Names repeat: there may be one `svc2.svc.local` per VPC, so the VPC decides which one is meant.
+//! Names repeat: there may be one `svc2.svc.local` per VPC and one without, so the place decides which one is meant.
 
 use crate::forget::{Gone, Left};
 use anyhow::Result;
 use common::Error;
+use common::aws::network::Apart;
 use common::aws::permit;
+use common::cluster::Cluster;
+use common::plan::Effect;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// The namespace the cluster's VPC needs.
+/// Where the names in a namespace are found.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(inline)]
+pub enum NamespaceType {
+    /// In the DNS of a VPC, and through Cloud Map.
+    PrivateDns,
+    /// Through Cloud Map only.
+    Http,
+}
+
+impl NamespaceType {
+    /// The place of a namespace of this type for a cluster in a VPC.
+    pub fn place(self, vpc: &str) -> Place {
+        match self {
+            Self::PrivateDns => Place::Vpc(vpc.to_owned()),
+            Self::Http => Place::Api,
+        }
+    }
+}
+
+/// Where the names in a namespace are looked up, by which it is told from its namesakes.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Place {
+    /// Cloud Map's API: an HTTP namespace, of which there is one of a name in an account and region.
+    Api,
+    /// The DNS of a VPC, `vpc-…`, and the API: a private DNS namespace.
+    Vpc(String),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Api => f.write_str("no VPC"),
+            Place::Vpc(vpc) => f.write_str(vpc),
+        }
+    }
+}
+
+/// The namespace the cluster needs.
 #[derive(Debug, Clone)]
 pub struct Want {
     /// Its domain name.
     pub name: String,
-    /// `vpc-…`
-    pub vpc: String,
+    /// Where it is needed.
+    pub place: Place,
     /// Take over a namespace that others made.
     pub adopt: bool,
     /// Change nothing but what this cluster has left in it.
     pub gone: Option<Gone>,
 }
 
-/// A private DNS namespace of that name, in whatever VPC.
+/// A namespace of that name, in whatever VPC or in none.
 #[derive(Debug, Clone)]
 pub struct Namespace {
     /// `ns-…`
@@ -30,8 +74,8 @@ pub struct Namespace {
     pub arn: String,
     /// Route 53's id of its zone.
     pub hosted_zone: Option<String>,
-    /// The VPCs that see its zone.
-    pub vpcs: Vec<String>,
+    /// Where it is: the VPCs that see its zone, or nowhere else than in the API.
+    pub places: Vec<Place>,
     /// Whose it is, if not ours.
     pub foreign: Option<String>,
     /// Its services; looked up for `--delete` only.
@@ -55,17 +99,28 @@ pub struct Service {
 #[derive(Debug, PartialEq)]
 #[allow(missing_docs, reason = "its text says it")]
 pub enum Change {
-    Create { name: String, vpc: String },
+    Create { name: String, place: Place },
     Adopt { id: String, arn: String },
     Delete { name: String, id: String },
     Deregister { cluster: String, service: String, id: String, instances: Vec<String> },
     DeleteService { service: String, id: String },
 }
 
+impl common::plan::Change for Change {
+    fn effect(&self) -> Effect {
+        match self {
+            Change::Create { .. } => Effect::Add,
+            Change::Adopt { .. } => Effect::Change,
+            Change::Delete { .. } | Change::Deregister { .. } | Change::DeleteService { .. } => Effect::Remove,
+        }
+    }
+}
+
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Change::Create { name, vpc } => write!(f, "create namespace {name} in {vpc}"),
+            Change::Create { name, place: Place::Api } => write!(f, "create HTTP namespace {name}"),
+            Change::Create { name, place } => write!(f, "create namespace {name} in {place}"),
             Change::Adopt { id, .. } => write!(f, "take over namespace {id}"),
             Change::Delete { name, id } => write!(f, "delete namespace {name} ({id})"),
             Change::Deregister { cluster, service, instances, .. } => {
@@ -76,23 +131,23 @@ impl fmt::Display for Change {
     }
 }
 
-/// The namespace of the cluster's VPC, if there is one.
-pub fn of_vpc<'a>(want: &Want, have: &'a [Namespace]) -> Option<&'a Namespace> {
-    have.iter().find(|namespace| namespace.vpcs.contains(&want.vpc))
+/// The namespace that is where it is needed, if there is one.
+pub fn in_place<'a>(want: &Want, have: &'a [Namespace]) -> Option<&'a Namespace> {
+    have.iter().find(|namespace| namespace.places.contains(&want.place))
 }
 
-/// One that others made in this VPC is used as it is. Who forgets a cluster changes nothing else.
+/// One that others made in this place is used as it is. Who forgets a cluster changes nothing else.
 pub fn plan(want: &Want, have: &[Namespace]) -> Vec<Change> {
     if let Some(gone) = &want.gone {
-        let left = of_vpc(want, have).into_iter().flat_map(|namespace| namespace.left.iter().cloned());
+        let left = in_place(want, have).into_iter().flat_map(|namespace| namespace.left.iter().cloned());
         let deregister = |Left { service, id, instances }| {
             let (cluster, service) = (gone.given.clone(), format!("{service}.{}", want.name));
             Change::Deregister { cluster, service, id, instances }
         };
         return left.map(deregister).collect();
     }
-    match of_vpc(want, have) {
-        None => vec![Change::Create { name: want.name.clone(), vpc: want.vpc.clone() }],
+    match in_place(want, have) {
+        None => vec![Change::Create { name: want.name.clone(), place: want.place.clone() }],
         Some(found) if want.adopt && found.foreign.is_some() => {
             vec![Change::Adopt { id: found.id.clone(), arn: found.arn.clone() }]
         }
@@ -105,7 +160,7 @@ pub fn plan(want: &Want, have: &[Namespace]) -> Vec<Change> {
 pub fn plan_delete(want: &Want, have: &[Namespace]) -> Vec<Change> {
     let unused =
         |found: &&Namespace| found.foreign.is_none() && found.services.iter().all(|service| service.left_behind);
-    let Some(found) = of_vpc(want, have).filter(unused) else { return Vec::new() };
+    let Some(found) = in_place(want, have).filter(unused) else { return Vec::new() };
     let service = |service: &Service| Change::DeleteService {
         service: format!("{}.{}", service.name, want.name),
         id: service.id.clone(),
@@ -116,7 +171,7 @@ pub fn plan_delete(want: &Want, have: &[Namespace]) -> Vec<Change> {
 
 /// Why `--delete` leaves the namespace.
 pub fn left_alone(want: &Want, have: &[Namespace]) -> Vec<String> {
-    let Some(found) = of_vpc(want, have) else { return Vec::new() };
+    let Some(found) = in_place(want, have) else { return Vec::new() };
     let used = found.services.iter().filter(|service| !service.left_behind).map(|service| service.name.as_str());
     let why = match (&found.foreign, &used.collect::<Vec<_>>()[..]) {
         (Some(whose), _) => whose.clone(),
@@ -128,26 +183,33 @@ pub fn left_alone(want: &Want, have: &[Namespace]) -> Vec<String> {
 
 /// Namespaces that may be taken for this one, and that this one is somebody else's.
 pub fn remarks(want: &Want, have: &[Namespace]) -> Vec<String> {
-    let found = of_vpc(want, have);
+    let found = in_place(want, have);
     let foreign = found.filter(|_| !want.adopt).and_then(|found| Some((&found.id, found.foreign.as_ref()?)));
     let foreign =
         foreign.map(|(id, whose)| format!("namespace {} ({id}) is used, {whose}: --adopt takes it over", want.name));
-    let elsewhere = have.iter().filter(|other| !other.vpcs.contains(&want.vpc)).map(|other| {
-        let place = if other.vpcs.is_empty() { "no VPC".to_owned() } else { other.vpcs.join(", ") };
+    let elsewhere = have.iter().filter(|other| !other.places.contains(&want.place)).map(|other| {
+        let places: Vec<String> = other.places.iter().map(ToString::to_string).collect();
+        let place = if places.is_empty() { Place::Api.to_string() } else { places.join(", ") };
         format!("another {} ({}) is in {place}: who looks by name alone may find it instead", want.name, other.id)
     });
     foreign.into_iter().chain(elsewhere).collect()
 }
 
-/// Refuses two clusters that no private namespace serves both. Each is given as (name, VPC).
-pub fn one_vpc(cluster: (&str, &str), peer: (&str, &str)) -> Result<()> {
-    if cluster.1 == peer.1 {
+/// Refuses two clusters that no private namespace serves both.
+pub fn one_vpc(apart: Option<&Apart>) -> Result<()> {
+    let Some(apart) = apart else { return Ok(()) };
+    Err(Error::conflict(format!("{apart}: a private DNS namespace serves one VPC"))
+        .hint("--type http makes a namespace that needs no VPC")
+        .into())
+}
+
+/// Refuses clusters that no namespace serves both.
+pub fn one_region(cluster: &Cluster, peer: &Cluster) -> Result<()> {
+    if cluster.region == peer.region {
         return Ok(());
     }
-    let apart = format!("cluster {} is in {}, cluster {} in {}", cluster.0, cluster.1, peer.0, peer.1);
-    Err(Error::conflict(format!("{apart}: a private DNS namespace serves one VPC"))
-        .hint("both clusters must be in one VPC")
-        .into())
+    let apart = format!("cluster {} is in {}, cluster {} in {}", cluster.name, cluster.region, peer.name, peer.region);
+    Err(Error::conflict(format!("{apart}: a namespace is of one region")).into())
 }
 
 /// What Cloud Map does as the caller, to make the hosted zone.
@@ -170,7 +232,6 @@ pub fn failure(what: &str, code: &str, message: &str) -> Error {
 mod tests {
     use super::*;
     use common::Kind;
-    use common::cluster::Cluster;
 
     type Words = &'static [&'static str];
     /// What is there → what is made, remarked, deleted, left.
@@ -181,7 +242,11 @@ mod tests {
             id: id.into(),
             arn: format!("arn:{id}"),
             hosted_zone: None,
-            vpcs: [vpc].into_iter().filter(|vpc| !vpc.is_empty()).map(str::to_owned).collect(),
+            places: match vpc {
+                "" => Vec::new(),
+                "api" => vec![Place::Api],
+                vpc => vec![Place::Vpc(vpc.to_owned())],
+            },
             foreign: Some("managed by bob".to_owned()).filter(|_| !ours),
             services: services.iter().map(|name| service(name, false)).collect(),
             left: Vec::new(),
@@ -190,6 +255,10 @@ mod tests {
 
     fn service(name: &str, left_behind: bool) -> Service {
         Service { id: format!("srv-{name}"), name: name.to_owned(), left_behind }
+    }
+
+    fn want(adopt: bool) -> Want {
+        Want { name: "n".into(), place: Place::Vpc("vpc-1".into()), adopt, gone: None }
     }
 
     fn words(changes: Vec<Change>) -> Vec<String> {
@@ -240,14 +309,17 @@ mod tests {
             ),
             (
                 "seen by two VPCs",
-                vec![Namespace { vpcs: vec!["vpc-2".into(), "vpc-1".into()], ..namespace("ns-1", "", false, &[]) }],
+                vec![Namespace {
+                    places: ["vpc-2", "vpc-1"].map(|vpc| Place::Vpc(vpc.to_owned())).into(),
+                    ..namespace("ns-1", "", false, &[])
+                }],
                 &[],
                 &[USED],
                 &[],
                 LEFT,
             ),
         ];
-        let want = Want { name: "n".into(), vpc: "vpc-1".into(), adopt: false, gone: None };
+        let want = want(false);
         for (case, have, make, remark, delete, left) in cases {
             assert_eq!(words(plan(&want, &have)), make, "{case}");
             assert_eq!(remarks(&want, &have), remark, "{case}");
@@ -257,8 +329,24 @@ mod tests {
     }
 
     #[test]
+    fn an_http_namespace_is_in_no_vpc() {
+        let in_vpc = want(false);
+        let want = Want { place: Place::Api, ..in_vpc.clone() };
+        let have = [namespace("ns-2", "vpc-1", true, &[])];
+        assert_eq!(words(plan(&want, &have)), ["create HTTP namespace n"]);
+        assert_eq!(words(plan_delete(&want, &have)), [""; 0]);
+        let have = [have[0].clone(), namespace("ns-1", "api", true, &[])];
+        assert_eq!(words(plan(&want, &have)), [""; 0]);
+        assert_eq!(words(plan_delete(&want, &have)), ["delete namespace n (ns-1)"]);
+        assert_eq!(
+            remarks(&in_vpc, &have),
+            ["another n (ns-1) is in no VPC: who looks by name alone may find it instead"]
+        );
+    }
+
+    #[test]
     fn services_that_controllers_left_behind_go_with_the_namespace() {
-        let want = Want { name: "n".into(), vpc: "vpc-1".into(), adopt: false, gone: None };
+        let want = want(false);
         let mut have = [Namespace {
             services: vec![service("a", true), service("b", true)],
             ..namespace("ns-1", "vpc-1", true, &[])
@@ -278,7 +366,7 @@ mod tests {
 
     #[test]
     fn only_what_others_made_is_taken_over() {
-        let want = Want { name: "n".into(), vpc: "vpc-1".into(), adopt: true, gone: None };
+        let want = want(true);
         assert_eq!(words(plan(&want, &[namespace("ns-1", "vpc-1", false, &[])])), ["take over namespace ns-1"]);
         assert_eq!(words(plan(&want, &[namespace("ns-1", "vpc-1", true, &[])])), [""; 0]);
         assert_eq!(words(plan(&want, &[namespace("ns-2", "vpc-2", false, &[])])), ["create namespace n in vpc-1"]);
@@ -287,7 +375,7 @@ mod tests {
     #[test]
     fn who_forgets_a_cluster_changes_nothing_else() {
         let gone = Gone::new("uid", &Cluster::default()).unwrap();
-        let want = Want { name: "n".into(), vpc: "vpc-1".into(), adopt: true, gone: Some(gone) };
+        let want = Want { gone: Some(gone), ..want(true) };
         let left = |service: &str, instances: &[&str]| Left {
             service: service.to_owned(),
             id: format!("srv-{service}"),
@@ -306,11 +394,13 @@ mod tests {
     }
 
     #[test]
-    fn clusters_in_two_vpcs_are_a_conflict() {
-        assert!(one_vpc(("c2", "vpc-1"), ("c1", "vpc-1")).is_ok());
-        let error = one_vpc(("c2", "vpc-1"), ("c1", "vpc-2")).unwrap_err();
+    fn clusters_of_two_regions_are_a_conflict() {
+        let cluster =
+            |name: &str, region: &str| Cluster { name: name.into(), region: region.into(), ..Cluster::default() };
+        assert!(one_region(&cluster("c2", "r1"), &cluster("c1", "r1")).is_ok());
+        let error = one_region(&cluster("c2", "r1"), &cluster("c1", "r2")).unwrap_err();
         assert_eq!(common::classify(&error).0, Kind::Conflict);
-        assert!(error.to_string().starts_with("cluster c2 is in vpc-1, cluster c1 in vpc-2"), "{error}");
+        assert_eq!(error.to_string(), "cluster c2 is in r1, cluster c1 in r2: a namespace is of one region");
     }
 
     #[test]

@@ -43,6 +43,11 @@ impl Answer {
 }
 
 impl Wrong {
+    /// Whether a load balancer said it, for want of a target that it knows to be healthy: that passes.
+    pub fn is_of_a_gateway(&self) -> bool {
+        (502..=504).contains(&self.status) && !self.is_cut_off()
+    }
+
     /// Whether the front end works and only the way from it to the back end does not.
     pub fn is_cut_off(&self) -> bool {
         CUT_OFF.iter().any(|text| self.body.contains(text))
@@ -90,6 +95,8 @@ mod tests {
             ("", false),
         ] {
             assert_eq!(Wrong { status: 200, body: body.to_owned() }.is_cut_off(), cut_off, "{body}");
+            let unavailable = Wrong { status: 503, body: body.to_owned() };
+            assert_eq!(unavailable.is_of_a_gateway(), !cut_off, "{body}");
         }
     }
 }

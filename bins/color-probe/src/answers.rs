@@ -88,15 +88,16 @@ impl Answers {
     /// Whether every answer is a colour, and the colours fit the weights.
     ///
     /// # Errors
-    /// [`common::Kind::Failed`] with the failure seen most often, with the number of answers if they are too few, or
-    /// with the tallies.
+    /// [`common::Kind::Failed`] with the wrong answer seen most often, with the number of answers if they are too few, or
+    /// with the tallies; [`common::Kind::Retry`] if answers never came, and none was wrong.
     pub fn judge(&self, url: &str, expect: &Expect) -> Result<(), Error> {
         let of = |count: u64| format!("{count} of {} requests", self.total());
         if let Some((wrong, count)) = most(&self.wrong) {
             return Err(misled(url, wrong, Some(&of(count))));
         }
         if let Some((reason, count)) = most(&self.silence) {
-            return Err(Error::failed(format!("{url} did not answer {}: {reason}", of(count))));
+            let hint = "a load balancer needs minutes until it knows all targets: run it again";
+            return Err(Error::retry(format!("{url} did not answer {}: {reason}", of(count))).hint(hint));
         }
         let (total, fewest) = (self.total(), spread::fewest(expect));
         if total < u64::from(fewest) {

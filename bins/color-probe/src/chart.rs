@@ -37,6 +37,13 @@ pub fn chart(answers: &Answers, expect: &Expect) -> String {
     text
 }
 
+/// What good answers mean, in words: `even: 97 blue, 103 red`.
+pub fn verdict(answers: &Answers, expect: &Expect) -> String {
+    let tallies: Vec<String> = answers.tallies.iter().map(|(color, count)| format!("{count} {color}")).collect();
+    let spread = if expect.is_even() { "even".to_owned() } else { format!("as {expect}") };
+    format!("{spread}: {}", tallies.join(", "))
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 mod tests {

@@ -24,6 +24,11 @@ impl Expect {
         self.0.contains_key(color)
     }
 
+    /// Whether all colours have the same weight.
+    pub fn is_even(&self) -> bool {
+        self.0.values().all(|weight| self.0.values().next() == Some(weight))
+    }
+
     /// The colours, sorted.
     pub fn colors(&self) -> impl Iterator<Item = &String> {
         self.0.keys()

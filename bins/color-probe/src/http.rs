@@ -45,6 +45,10 @@ impl Http {
         &self.url
     }
 
+    pub fn patience(&self) -> Duration {
+        self.patience
+    }
+
     /// Asks once, and says how long it took; `left` may be shorter than the patience.
     pub async fn ask(&self, expect: &Expect, left: Duration) -> (Answer, Duration) {
         let (started, patience) = (Instant::now(), self.patience.min(left));

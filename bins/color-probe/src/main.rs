@@ -13,6 +13,7 @@ mod target;
 
 use answers::{Answers, Latency};
 use anyhow::Result;
+use common::plan::UNKNOWN;
 use common::{Flags, Session, Tool};
 use expect::Expect;
 use http::Http;
@@ -37,25 +38,26 @@ const PATIENCE: Span = Span(Duration::from_secs(20));
 
 /// Asks a URL many times and checks that the answers are spread as expected.
 ///
-/// It first waits until the name resolves and a first good answer comes. Then every answer must
-/// be one of the expected colours, whatever its status, and a χ² test must not find the tallies at
-/// odds with the weights (significance 0.001: of 100 answers, 55 and 45 are even, 80 and 20 are
-/// not). Every run asks anew. Each request makes a connection of its own, so that the spread of
-/// connections is seen as well; --keep-alive is faster and sees only that of requests. HTTPS trusts
-/// the authorities of this machine, or those of the file that SSL_CERT_FILE names.
+/// It first waits until the name resolves and good answers come, five in a row: a new load balancer
+/// needs minutes until all its addresses know all targets. Then every answer must be one of the
+/// expected colours, whatever its status, and a χ² test must not find the tallies at odds with the
+/// weights (significance 0.001: of 100 answers, 55 and 45 are even, 80 and 20 are not). Every run
+/// asks anew. Each request makes a connection of its own, so that the spread of connections is seen
+/// as well; --keep-alive is faster and sees only that of requests. HTTPS trusts the authorities of
+/// this machine, or those of the file that SSL_CERT_FILE names.
 ///
 ///   Reads   apps.<name>.endpoint, unless a URL is given
 ///   Owns    probe {chiSquared, concurrency, count, duration, errors, expect, keepAlive,
 ///           latencyMillis, rate, requestTimeout, tallies, url}; no header, for it may be secret
 ///   Calls   nothing of AWS: only the URL, by way of HTTP_PROXY and HTTPS_PROXY unless NO_PROXY has it
-///   Exits   0 even, 1 uneven or a wrong answer, 2 usage, 3 input, 5 never reached
+///   Exits   0 even, 1 uneven or a wrong answer, 2 usage, 3 input, 5 an answer never came
 ///
 /// Examples:
 ///   color-probe -n http://127.0.0.1:8080/color --expect red=1,blue=1
 ///   color-probe --count 1000 --expect red=9,blue=1 <feapp.json | jq .probe.tallies
 ///   color-probe -n https://lb.example/ -H 'Host: shop.example' --duration 1m --rate 20
 #[derive(Debug, clap::Parser)]
-#[command(name = "color-probe", version, verbatim_doc_comment)]
+#[command(name = "color-probe", version, verbatim_doc_comment, mut_arg("timeout", |arg| arg.default_value("10m")))]
 struct ColorProbe {
     /// What to ask [default: probe.url, else the endpoint of --app with the path /color]
     #[arg(value_name = "URL", value_parser = target::http)]
@@ -159,7 +161,7 @@ impl Tool for ColorProbe {
         let concurrency = plan::within("concurrency", section.concurrency, 1000)?;
         let rate = plan::within("rate", section.rate, 1000)?;
         Ok(Want {
-            url: if self.flags.delete { None } else { Some(self.target(session, section.url.as_deref())?) },
+            url: if self.flags.delete { None } else { self.target(session, section.url.as_deref())? },
             expect: self.expect.clone().or(section.expect).unwrap_or_else(Expect::red_and_blue),
             until: Until::of((self.count, self.duration), (count, section.duration), COUNT)?,
             left: session.remaining(),
@@ -186,10 +188,12 @@ impl Tool for ColorProbe {
     async fn apply(&self, session: &Session, want: &Want, ask: Ask) -> Result<()> {
         let headers = self.headers.iter().cloned().collect();
         let http = Http::new(ask.url.clone(), headers, want.keep_alive, want.patience.0)?;
-        probe::first_answer(session, &http, &want.expect).await?;
+        probe::first_answers(session, &http, &want.expect).await?;
         let answers = probe::ask(session, &http, &ask, want).await?;
         session.stderr.block(chart::chart(&answers, &want.expect));
         answers.judge(ask.url.as_str(), &want.expect)?;
+        session.stderr.line(chart::verdict(&answers, &want.expect));
+        session.stderr.line(format_args!("try it: curl {}", ask.url));
         self.answers.replace(Some(answers));
         Ok(())
     }
@@ -210,15 +214,22 @@ impl Tool for ColorProbe {
             expect: Some(want.expect),
         }
     }
+
+    fn planned(want: Want, have: Option<Answers>) -> Probe {
+        let mut probe = Self::outcome(want, have);
+        probe.url.get_or_insert_with(|| UNKNOWN.to_owned());
+        probe
+    }
 }
 
 impl ColorProbe {
-    /// Flag, then document, then the application's endpoint.
-    fn target(&self, session: &Session, url: Option<&str>) -> Result<Url> {
+    /// Flag, then document, then the application's endpoint; none that is known only after a plan was applied.
+    fn target(&self, session: &Session, url: Option<&str>) -> Result<Option<Url>> {
         match (&self.url, &self.app, url) {
-            (Some(url), _, _) => Ok(url.clone()),
+            (Some(url), _, _) => Ok(Some(url.clone())),
+            (None, None, Some(UNKNOWN)) => Ok(None),
             (None, None, Some(url)) => {
-                target::http(url).map_err(|why| common::Error::input(format!("probe.url: {why}")).into())
+                target::http(url).map(Some).map_err(|why| common::Error::input(format!("probe.url: {why}")).into())
             }
             (None, app, _) => target::from_apps(&session.doc, app.as_deref()),
         }

@@ -5,6 +5,7 @@ use crate::span::Span;
 use crate::spread;
 use anyhow::Result;
 use common::Error;
+use common::plan::Effect;
 use reqwest::Url;
 use std::fmt;
 use std::time::Duration;
@@ -69,6 +70,12 @@ impl Until {
 pub struct Ask {
     pub url: Url,
     pub until: Until,
+}
+
+impl common::plan::Change for Ask {
+    fn effect(&self) -> Effect {
+        Effect::Wait
+    }
 }
 
 impl fmt::Display for Ask {

@@ -1,12 +1,13 @@
-//! Waiting for the first answer, then asking as often as wanted.
+//! Waiting for good answers, then asking as often as wanted.
 
-use crate::answer::{Answer, Wrong};
+use crate::answer::Answer;
 use crate::answers::{Answers, misled};
 use crate::expect::Expect;
 use crate::http::Http;
 use crate::plan::{Ask, Until, Want};
+use crate::target;
 use anyhow::Result;
-use common::{Error, Found, Session, roots};
+use common::{Error, Found, Kind, Session, classify, roots};
 use futures::stream::LocalBoxStream;
 use futures::{StreamExt as _, stream};
 use std::time::{Duration, Instant};
@@ -16,35 +17,61 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 /// still be missing, and Cloud Map and Envoy need seconds for that.
 const SETTLING: Duration = Duration::from_secs(60);
 
+/// How many good answers in a row count as a beginning: a load balancer's name has several addresses, and not every one
+/// knows every target yet.
+const IN_A_ROW: usize = 5;
+
 const COUNTED: &str = "{pos}/{len} {wide_bar} {eta}";
 const TIMED: &str = "{pos} {elapsed}";
 
-/// Waits until the name resolves, somebody answers, and the answer is a colour.
+/// Waits until the name resolves, somebody answers, and some answers in a row are colours.
 ///
 /// # Errors
-/// [`common::Kind::Failed`] with the last wrong answer when no colour came, [`common::Kind::Retry`] when nobody answered
-/// at all within `--timeout`.
-pub async fn first_answer(session: &Session, http: &Http, expect: &Expect) -> Result<()> {
+/// [`common::Kind::Failed`] with the answer when it was wrong in the end, [`common::Kind::Retry`] when nobody answered
+/// within `--timeout`.
+pub async fn first_answers(session: &Session, http: &Http, expect: &Expect) -> Result<()> {
     let url = http.url();
-    let mut wrong: Option<Wrong> = None;
-    let mut since = None;
+    let (mut wrong, mut since) = (None, None);
     let waited = session
-        .wait(format_args!("{url} to answer"), async || match http.ask(expect, session.remaining()).await.0 {
-            Answer::Color(_) => Ok(Found::Ready(())),
-            Answer::Silence(reason) if reason.contains("UnknownIssuer") => {
-                Err(Error::failed(format!("{url}: {reason}")).hint(roots::hint()).into())
-            }
-            Answer::Silence(reason) => Ok(Found::NotYet(reason)),
-            Answer::Wrong(answer) => {
-                let reason = wrong.insert(answer).to_string();
-                if since.get_or_insert_with(Instant::now).elapsed() > SETTLING {
-                    return Err(Error::failed(reason).into());
+        .wait(format_args!("{url} to answer"), async || {
+            for _ in 0..IN_A_ROW {
+                let left = session.remaining();
+                match http.ask(expect, left).await.0 {
+                    Answer::Color(_) => {}
+                    Answer::Silence(reason) if reason.contains("UnknownIssuer") => {
+                        return Err(Error::failed(format!("{url}: {reason}")).hint(roots::hint()).into());
+                    }
+                    Answer::Silence(reason) => {
+                        // Whoever had no time to answer has not fallen silent.
+                        wrong = wrong.take().filter(|_| left < http.patience());
+                        return Ok(Found::NotYet(reason));
+                    }
+                    Answer::Wrong(answer) => {
+                        let (reason, passes) = (answer.to_string(), answer.is_of_a_gateway());
+                        wrong = Some(answer);
+                        if !passes && since.get_or_insert_with(Instant::now).elapsed() > SETTLING {
+                            return Err(Error::failed(reason).into());
+                        }
+                        return Ok(Found::NotYet(reason));
+                    }
                 }
-                Ok(Found::NotYet(reason))
             }
+            Ok(Found::Ready(()))
         })
         .await;
-    waited.map_err(|error| wrong.map_or(error, |wrong| misled(url.as_str(), &wrong, None).into()))
+    let Err(error) = waited else { return Ok(()) };
+    if let Some(wrong) = wrong {
+        return Err(misled(url.as_str(), &wrong, None).into());
+    }
+    match (classify(&error).0, target::private_addresses(url).await) {
+        (Kind::Retry, Some(addresses)) => {
+            let hint = format!(
+                "its address is private ({addresses}): ask from within the VPC, or make the load balancer internet-facing"
+            );
+            Err(Error::retry(error.to_string()).hint(hint).into())
+        }
+        _ => Err(error),
+    }
 }
 
 /// Asks as often or as long as wanted, so many at a time.

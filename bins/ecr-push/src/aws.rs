@@ -18,7 +18,9 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use common::Error;
 use common::aws::{Call, MANAGED_BY, OrAbsent, foreign};
+use common::cluster::Cluster;
 use oci_client::secrets::RegistryAuth;
+use std::collections::BTreeSet;
 
 /// A registry.
 pub struct Ecr {
@@ -48,10 +50,12 @@ impl Ecr {
             found.repositories.unwrap_or_default().pop().context("ecr:DescribeRepositories answered nothing")?;
         let (immutable, settings) = (immutable(&found), settings(&found));
         let arn = found.repository_arn.context("the repository has no ARN")?;
+        let mut users = BTreeSet::new();
         let foreign = if whose {
             let answer = self.client.list_tags_for_resource().resource_arn(&arn).send().await;
             let answer = answer.or_absent(|error| error.is_repository_not_found_exception());
             let Some(tags) = answer.call("ecr:ListTagsForResource", name)? else { return Ok(None) };
+            users.extend(tags.tags().iter().filter_map(|tag| tag.key().strip_prefix(USER_TAG)).map(str::to_owned));
             foreign(tags.tags().iter().find(|tag| tag.key() == MANAGED_BY.0).map(Tag::value))
         } else {
             None
@@ -60,6 +64,7 @@ impl Ecr {
             arn,
             uri: found.repository_uri.context("the repository has no URI")?,
             foreign,
+            users,
             immutable,
             settings,
         }))
@@ -128,19 +133,39 @@ impl Ecr {
         Ok(listed)
     }
 
-    pub async fn create(&self, repository: &str, settings: &Settings) -> Result<()> {
+    /// Makes a repository of ours, for a cluster if one is known; false if somebody has made it meanwhile.
+    pub async fn create(&self, repository: &str, settings: &Settings, user: Option<&Cluster>) -> Result<bool> {
         let scanning = ImageScanningConfiguration::builder().scan_on_push(true).build();
         let encryption = EncryptionConfiguration::builder().encryption_type(EncryptionType::Kms);
         let encryption = settings.kms_key.as_ref().map(|key| encryption.kms_key(key).build()).transpose()?;
-        let call = self.client.create_repository().repository_name(repository).tags(ours()?);
+        let call = self.client.create_repository().repository_name(repository).set_tags(Some(tags(user)?));
         let call = call.set_image_scanning_configuration(settings.scan_on_push.then_some(scanning));
         let answer = call.set_encryption_configuration(encryption).send().await;
         let answer = answer.or_absent(|error| error.is_repository_already_exists_exception());
-        answer.call("ecr:CreateRepository", repository).map(drop)
+        Ok(answer.call("ecr:CreateRepository", repository)?.is_some())
     }
 
-    pub async fn adopt(&self, arn: &str) -> Result<()> {
-        self.client.tag_resource().resource_arn(arn).tags(ours()?).send().await.call("ecr:TagResource", arn).map(drop)
+    /// Makes a repository ours, for a cluster if one is known.
+    pub async fn adopt(&self, arn: &str, user: Option<&Cluster>) -> Result<()> {
+        let call = self.client.tag_resource().resource_arn(arn).set_tags(Some(tags(user)?));
+        call.send().await.call("ecr:TagResource", arn).map(drop)
+    }
+
+    /// Notes that a cluster uses a repository, if it is ours.
+    pub async fn note(&self, repository: &str, user: Option<&Cluster>) -> Result<()> {
+        let found = self.repository(repository, true).await?;
+        match found.filter(|found| found.foreign.is_none() && user.is_some()) {
+            Some(found) => self.adopt(&found.arn, user).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Forgets that clusters use a repository.
+    pub async fn forget(&self, arn: &str, users: &[String]) -> Result<()> {
+        let keys = users.iter().map(|user| format!("{USER_TAG}{user}")).collect();
+        let answer = self.client.untag_resource().resource_arn(arn).set_tag_keys(Some(keys)).send().await;
+        let answer = answer.or_absent(|error| error.is_repository_not_found_exception());
+        answer.call("ecr:UntagResource", arn).map(drop)
     }
 
     /// What opens the registry for twelve hours: every one that the caller may use, in its region.
@@ -255,6 +280,12 @@ fn immutable(repository: &types::Repository) -> Immutable {
     }
 }
 
-fn ours() -> Result<Tag> {
-    Ok(Tag::builder().key(MANAGED_BY.0).value(MANAGED_BY.1).build()?)
+/// Tags: `crossmesh:used-by/NAME` = ARN of a cluster that runs images of the repository.
+const USER_TAG: &str = "crossmesh:used-by/";
+
+fn tags(user: Option<&Cluster>) -> Result<Vec<Tag>> {
+    let ours = (MANAGED_BY.0.to_owned(), MANAGED_BY.1);
+    let user = user.map(|cluster| (format!("{USER_TAG}{}", cluster.name), cluster.arn.as_str()));
+    let tag = |(key, value)| Ok(Tag::builder().key(key).value(value).build()?);
+    std::iter::once(ours).chain(user).map(tag).collect()
 }

@@ -12,6 +12,7 @@ mod layer;
 mod nodes;
 mod oci;
 mod plan;
+mod pushed;
 mod registry;
 mod remote;
 mod repository;
@@ -23,10 +24,9 @@ use common::aws::AwsFlags;
 use common::{Error, Flags, Session, Tool};
 use oci_client::client::ClientProtocol;
 use plan::{Change, Have, Want};
+use pushed::Pushed;
 use registry::Registry;
 use repository::{RepositoryName, Settings};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 use source::Source;
 use std::collections::BTreeSet;
 use std::process::ExitCode;
@@ -38,14 +38,15 @@ use tokio::time::timeout;
 /// docker, podman or buildah (--context), or is copied from another registry (--image), for nodes that cannot reach it or
 /// are held up by its pull limit. The same input makes the same digest everywhere; what the registry has is not sent
 /// again. Every image is also tagged with the start of its digest, sha256-0123456789ab, out of reach of lifecycle rules
-/// for untagged ones. The repository is made when it is missing; one that somebody else made is a conflict unless --adopt
+/// for untagged ones. The repository is made when it is missing, and tagged with the clusters that use it: --delete by
+/// one of them leaves it to the others. One that somebody else made is a conflict unless --adopt
 /// or --use. When a cluster is known, an image that none of its nodes can run is refused. Without a source, the image of
 /// the document must be there. An image of another ECR needs ecr:GetDownloadUrlForLayer there.
 ///
 ///   Reads   cluster
 ///   Owns    images.NAME {digest, platforms, repository, settings, tag, uri}
 ///   Calls   ecr:DescribeRepositories ecr:ListTagsForResource ecr:BatchGetImage ecr:CreateRepository ecr:TagResource
-///           ecr:GetAuthorizationToken ecr:BatchCheckLayerAvailability ecr:InitiateLayerUpload ecr:UploadLayerPart
+///           ecr:UntagResource ecr:GetAuthorizationToken ecr:BatchCheckLayerAvailability ecr:InitiateLayerUpload ecr:UploadLayerPart
 ///           ecr:CompleteLayerUpload ecr:PutImage ecr:DescribeImages ecr:BatchDeleteImage ecr:DeleteRepository
 ///           eks:DescribeCluster eks:ListNodegroups eks:DescribeNodegroup
 ///   Exits   0 done, 1 failed, 2 usage, 3 input, 4 conflict, 5 retry
@@ -79,34 +80,13 @@ struct EcrPush {
     /// With --delete: also delete the other images of the repository
     #[arg(long, requires = "delete")]
     force: bool,
+    /// With --delete: another cluster that no longer needs the image, beside --cluster; repeatable
+    #[arg(long, value_name = "NAME", requires = "delete")]
+    and_cluster: Vec<String>,
     #[command(flatten)]
     aws: AwsFlags,
     #[command(flatten)]
     flags: Flags,
-}
-
-/// The `images.NAME` key.
-#[derive(Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Pushed {
-    /// `sha256:…` of the image, or of the index of its platforms. Without a source it must be there.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    digest: Option<String>,
-    /// Digests of the images that an index names; found, never wished for. --delete takes them with it.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    platforms: Vec<String>,
-    /// `ACCOUNT.dkr.ecr.REGION.amazonaws.com/NAME`. As a wish, `NAME` is enough.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    repository: Option<String>,
-    /// Of the repository, decided when it is made.
-    #[serde(default, skip_serializing_if = "Settings::is_default")]
-    settings: Settings,
-    /// A tag that names the image, too.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tag: Option<String>,
-    /// `REPOSITORY@DIGEST`, what a pod names; found, never wished for.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    uri: Option<String>,
 }
 
 impl EcrPush {
@@ -155,12 +135,14 @@ impl Tool for EcrPush {
             adopt: self.adopt,
             shared: self.shared,
             force: self.force,
+            leaving: self.and_cluster.iter().cloned().collect(),
             ..Want::default()
         };
         let aws = AwsFlags { region: self.aws.region.clone().or(region), ..self.aws.clone() };
-        let named = aws.cluster.is_some() || session.doc.read::<String>(&["cluster", "name"])?.is_some();
-        // On --delete the cluster may be gone already, and nothing about it matters.
-        if named && self.source.is_given() && !self.flags.delete {
+        let cluster = aws.cluster.clone().or(session.doc.read(&["cluster", "name"])?);
+        // On --delete the cluster may be gone already, and nothing about it matters but its name.
+        want.leaving.extend(cluster.clone());
+        if cluster.is_some() && self.source.is_given() && !self.flags.delete {
             want.cluster = Some(session.cluster(&aws).await?);
         }
         let ecr = Ecr::new(session.aws(&aws).await?, want.account.as_deref());
@@ -218,11 +200,16 @@ impl Tool for EcrPush {
         let ecr = Ecr::new(session.aws(&self.aws).await?, want.account.as_deref());
         match change {
             Change::Create { repository } => {
-                ecr.create(&repository, &want.settings).await?;
-                session.made(format!("repository {repository}"));
-                Ok(())
+                if ecr.create(&repository, &want.settings, want.cluster.as_ref()).await? {
+                    session.made(format!("repository {repository}"));
+                    return Ok(());
+                }
+                // As when two clusters' runs make it at the same time: both use it.
+                ecr.note(&repository, want.cluster.as_ref()).await
             }
-            Change::Adopt { arn } => ecr.adopt(&arn).await,
+            Change::Adopt { arn } => ecr.adopt(&arn, want.cluster.as_ref()).await,
+            Change::Use { repository, .. } => ecr.note(&repository, want.cluster.as_ref()).await,
+            Change::Forget { arn, clusters } => ecr.forget(&arn, &clusters).await,
             Change::Push { .. } => self.push(session, &ecr, want).await,
             Change::Tag { repository, tag, digest } => {
                 let manifest = match &want.image {
@@ -239,10 +226,11 @@ impl Tool for EcrPush {
     }
 
     fn outcome(want: Want, have: Have) -> Pushed {
-        let repository = have.repository.map(|repository| repository.uri);
-        let uri = repository.as_ref().zip(want.digest.as_ref()).map(|(uri, digest)| format!("{uri}@{digest}"));
-        let platforms = have.image.map(|image| image.children).unwrap_or_default();
-        Pushed { digest: want.digest, platforms, repository, settings: want.settings, tag: want.tag, uri }
+        Pushed::found(want, have)
+    }
+
+    fn planned(want: Want, have: Have) -> Pushed {
+        Pushed::planned(want, have)
     }
 }
 

@@ -5,6 +5,7 @@ use crate::repository::Settings;
 use anyhow::Result;
 use common::Error;
 use common::cluster::Cluster;
+use common::plan::Effect;
 use std::collections::BTreeSet;
 use std::fmt;
 
@@ -33,6 +34,8 @@ pub struct Want {
     pub shared: bool,
     /// Delete images of others, too.
     pub force: bool,
+    /// Names of the clusters that no longer need it, with `--delete`.
+    pub leaving: BTreeSet<String>,
 }
 
 impl Want {
@@ -69,6 +72,8 @@ pub struct Repository {
     pub uri: String,
     /// Whose it is; none if ours, or if it does not matter.
     pub foreign: Option<String>,
+    /// Names of the clusters that run images of it.
+    pub users: BTreeSet<String>,
     pub immutable: Immutable,
     pub settings: Settings,
 }
@@ -123,6 +128,10 @@ pub enum Change {
     Create { repository: String },
     /// Tag the repository as ours.
     Adopt { arn: String },
+    /// Tag the repository with the cluster.
+    Use { repository: String, cluster: String },
+    /// Remove the tags of clusters that no longer need it.
+    Forget { arn: String, clusters: Vec<String> },
     /// Send what is missing of the image.
     Push { repository: String, digest: String },
     /// Let a tag name the image.
@@ -137,11 +146,28 @@ pub enum Change {
     DeleteRepository { repository: String, force: bool },
 }
 
+impl common::plan::Change for Change {
+    fn effect(&self) -> Effect {
+        match self {
+            Change::Create { .. } | Change::Push { .. } | Change::Tag { .. } => Effect::Add,
+            Change::Adopt { .. } | Change::Use { .. } | Change::Forget { .. } => Effect::Change,
+            Change::Untag { .. } | Change::DeleteImage { .. } | Change::DeletePlatforms { .. } => Effect::Remove,
+            Change::DeleteRepository { .. } => Effect::Remove,
+        }
+    }
+}
+
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Change::Create { repository } => write!(f, "create repository {repository}"),
             Change::Adopt { arn } => write!(f, "adopt {arn}"),
+            Change::Use { repository, cluster } => {
+                write!(f, "tag repository {repository} as used by cluster {cluster}")
+            }
+            Change::Forget { arn, clusters } => {
+                write!(f, "untag {arn} as used by cluster {}", clusters.join(", "))
+            }
             Change::Push { repository, digest } => write!(f, "push {digest} to {repository}"),
             Change::Tag { repository, tag, digest } => write!(f, "tag {digest} as {repository}:{tag}"),
             Change::Untag { repository, tag } => write!(f, "remove tag {repository}:{tag}"),
@@ -194,7 +220,11 @@ pub fn plan(want: &Want, have: &Have) -> Result<Vec<Change>> {
         Some(Repository { arn, foreign: Some(_), .. }) if want.adopt => {
             changes.insert(0, Change::Adopt { arn: arn.clone() });
         }
-        Some(_) => {}
+        Some(found) => {
+            let unknown = want.cluster.iter().filter(|user| !found.users.contains(&user.name));
+            let unknown = unknown.filter(|_| found.foreign.is_none() && !want.shared);
+            changes.extend(unknown.map(|user| Change::Use { repository: name(), cluster: user.name.clone() }));
+        }
     }
     if let Some((difference, hint)) = have.repository.as_ref().and_then(|found| want.settings.unmet(&found.settings)) {
         let message = format!("repository {} exists: {difference}", want.repository);
@@ -233,11 +263,16 @@ fn words<'a>(names: impl IntoIterator<Item = &'a String>) -> String {
 }
 
 /// Only from a repository of ours, or one to use; only what nobody else has tagged; our repository when nothing else is
-/// in it.
+/// in it. Nothing at all that another cluster may run.
 pub fn plan_delete(want: &Want, have: &Have) -> Vec<Change> {
     let repository = want.repository.clone();
     if have.repository.as_ref().is_none_or(|found| found.foreign.is_some()) {
         return Vec::new();
+    }
+    if let Some(found) = have.repository.as_ref().filter(|found| others_use(want, found).next().is_some()) {
+        let clusters: Vec<String> = found.users.intersection(&want.leaving).cloned().collect();
+        let forget = || Change::Forget { arn: found.arn.clone(), clusters: clusters.clone() };
+        return (!clusters.is_empty()).then(forget).into_iter().collect();
     }
     if want.force {
         return vec![Change::DeleteRepository { repository, force: true }];
@@ -260,6 +295,11 @@ pub fn plan_delete(want: &Want, have: &Have) -> Vec<Change> {
     changes
 }
 
+/// The clusters that go on running images of the repository.
+fn others_use<'a>(want: &'a Want, found: &'a Repository) -> impl Iterator<Item = &'a String> {
+    found.users.difference(&want.leaving)
+}
+
 /// What a person should know: whose repository it is, what of the source is not part of the image, and which nodes cannot
 /// run it.
 pub fn remarks(want: &Want, have: &Have) -> Vec<String> {
@@ -276,6 +316,10 @@ pub fn left_alone(want: &Want, have: &Have) -> Vec<String> {
     match &have.repository {
         None => Vec::new(),
         Some(Repository { foreign: Some(whose), .. }) => vec![format!("repository {name}: {whose}")],
+        Some(found) if others_use(want, found).next().is_some() => {
+            let users: Vec<&str> = others_use(want, found).map(String::as_str).collect();
+            vec![format!("repository {name}: used by cluster {}", users.join(", "))]
+        }
         Some(_) if want.force => Vec::new(),
         Some(_) => {
             let mut left = Vec::new();
@@ -334,7 +378,7 @@ mod tests {
         let foreign = (!ours).then(|| "managed by terraform".to_owned());
         let immutable = if immutable { Immutable::Except(Vec::new()) } else { Immutable::Only(Vec::new()) };
         let (arn, uri) = ("arn:r".into(), "h/r".into());
-        Some(Repository { arn, uri, foreign, immutable, settings: Settings::default() })
+        Some(Repository { arn, uri, foreign, users: BTreeSet::new(), immutable, settings: Settings::default() })
     }
 
     fn names(words: &[&str]) -> BTreeSet<String> {
@@ -551,5 +595,44 @@ mod tests {
         assert_eq!(lines(Ok(plan_delete(&want, &have))), ["delete image sha256:a from r"]);
         assert_eq!(left_alone(&want, &have), ["repository r: it is only used"]);
         assert_eq!(left_alone(&want, &Have::default()), [""; 0]);
+    }
+
+    #[test]
+    fn what_another_cluster_uses_stays() {
+        let used = |users: &[&str]| {
+            let repository = repository(true, false).map(|found| Repository { users: names(users), ..found });
+            Have { repository, image: Some(Found::default()), is_tagged: true, ..Have::default() }
+        };
+        let delete = |leaving: &[&str], force| Want { leaving: names(leaving), force, ..want(None) };
+        let forget = "untag arn:r as used by cluster a";
+        let all = "delete repository r with all its images";
+        let kept = "repository r: used by cluster b";
+        for (want, have, changes, left) in [
+            (delete(&["a"], true), used(&["a", "b"]), &[forget][..], &[kept][..]),
+            (delete(&["a"], false), used(&["a", "b"]), &[forget], &[kept]),
+            (delete(&["a"], true), used(&["b"]), &[], &[kept]),
+            (delete(&[], true), used(&["b"]), &[], &[kept]),
+            (delete(&["a", "b"], true), used(&["a", "b"]), &[all], &[]),
+            (delete(&["a"], true), used(&["a"]), &[all], &[]),
+            (delete(&["a"], true), used(&[]), &[all], &[]),
+        ] {
+            assert_eq!(lines(Ok(plan_delete(&want, &have))), changes, "{want:?}");
+            assert_eq!(left_alone(&want, &have), left, "{want:?}");
+        }
+    }
+
+    #[test]
+    fn a_cluster_that_uses_the_repository_is_noted_once() {
+        let cluster = Cluster { name: "a".into(), ..Cluster::default() };
+        let want = || Want { cluster: Some(cluster.clone()), ..want(None) };
+        let have = |ours, users: &[&str]| {
+            let repository = repository(ours, false).map(|found| Repository { users: names(users), ..found });
+            Have { repository, image: Some(Found::default()), is_tagged: true, ..Have::default() }
+        };
+        let noted = "tag repository r as used by cluster a";
+        assert_eq!(lines(plan(&want(), &have(true, &["b"]))), [noted]);
+        assert_eq!(lines(plan(&want(), &have(true, &["a", "b"]))), [""; 0]);
+        assert_eq!(lines(plan(&want(), &have(false, &[]))), [""; 0]);
+        assert_eq!(lines(plan(&Want { shared: true, ..want() }, &have(true, &[]))), [""; 0]);
     }
 }

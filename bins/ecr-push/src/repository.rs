@@ -1,5 +1,6 @@
 //! Names a repository, and says how it is made.
 
+use common::plan::UNKNOWN;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -16,13 +17,14 @@ pub struct RepositoryName {
 impl RepositoryName {
     /// Reads `ACCOUNT.dkr.ecr.REGION.amazonaws.com/NAME`; any other is the name alone.
     pub fn parse(repository: &str) -> Self {
-        let alone = Self { name: repository.to_owned(), ..Self::default() };
-        let Some((host, name)) = repository.split_once('/') else { return alone };
+        let alone = |name: &str| Self { name: name.to_owned(), ..Self::default() };
+        let Some((host, name)) = repository.split_once('/') else { return alone(repository) };
         match host.split('.').collect::<Vec<_>>()[..] {
             [account, "dkr", "ecr", region, _, ..] | [account, "dkr-ecr", region, _, ..] => {
                 Self { account: Some(account.to_owned()), region: Some(region.to_owned()), name: name.to_owned() }
             }
-            _ => alone,
+            _ if host == UNKNOWN => alone(name),
+            _ => alone(repository),
         }
     }
 }

@@ -18,8 +18,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// The service account of the App Mesh controller, and what it needs.
-const CONTROLLER: (&str, &str) = ("appmesh-system/appmesh-controller", "AWSCloudMapFullAccess");
+/// The service account of the App Mesh controller.
+const CONTROLLER: &str = "appmesh-system/appmesh-controller";
+/// The inline policy that allows what the controller calls: its name, and the document.
+const CONTROLLER_POLICY: (&str, &str) = ("controller", include_str!("../../../policies/controller.json"));
 
 /// Makes the IAM role that a Kubernetes service account may assume.
 ///
@@ -50,10 +52,10 @@ struct IrsaRole {
     /// Who may assume the role; * and ? stand for any [default: appmesh-system/appmesh-controller]
     #[arg(long = "service-account", value_name = "NAMESPACE/NAME")]
     service_accounts: Vec<ServiceAccount>,
-    /// Managed policy, AWS's or your own [default for the default service account: AWSCloudMapFullAccess]
+    /// Managed policy, AWS's or your own
     #[arg(long = "policy", value_name = "ARN|NAME")]
     policies: Vec<String>,
-    /// Inline policy, named as the file without its extension
+    /// Inline policy, named as its file without extension [default for that service account: policies/controller.json]
     #[arg(long = "policy-document", value_name = "FILE")]
     policy_documents: Vec<PathBuf>,
     /// Name of the role [default: CLUSTER-SERVICEACCOUNT]
@@ -66,7 +68,7 @@ struct IrsaRole {
     #[arg(long, value_name = "ARN")]
     permissions_boundary: Option<String>,
     /// Tag of the role
-    #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = key_value)]
+    #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = plan::tag)]
     tags: Vec<(String, String)>,
     /// Take over a role that others made, and what is on it of the policies wished for
     #[arg(long)]
@@ -123,16 +125,17 @@ impl Tool for IrsaRole {
     async fn want(&self, session: &mut Session, section: Option<Section>) -> Result<Want> {
         let section = section.unwrap_or_default();
         let cluster = session.cluster(&self.aws).await?;
-        let default: ServiceAccount = CONTROLLER.0.parse().map_err(Error::failed)?;
+        let default: ServiceAccount = CONTROLLER.parse().map_err(Error::failed)?;
         let given = or(self.service_accounts.clone(), section.service_accounts);
         let service_accounts = unique(or(given, vec![default.clone()]));
-        let documents = match &self.policy_documents[..] {
+        let mut documents = match &self.policy_documents[..] {
             [] => section.policy_documents,
             files => policy::read_all(files)?,
         };
         let mut policies = or(self.policies.clone(), section.policies);
         if policies.is_empty() && documents.is_empty() && service_accounts == [default] {
-            policies.push(CONTROLLER.1.to_owned());
+            let document = serde_json::from_str(CONTROLLER_POLICY.1).context("policies/controller.json")?;
+            documents.insert(CONTROLLER_POLICY.0.to_owned(), document);
         }
         // What --delete takes off, the role itself remembers.
         if self.flags.delete {
@@ -224,6 +227,10 @@ impl Tool for IrsaRole {
             tags: want.tags,
         }
     }
+
+    fn planned(want: Want, have: Option<Role>) -> Section {
+        Section { arn: Some(plan::arn(&want, have.as_ref())), ..Self::outcome(want, have) }
+    }
 }
 
 /// What the first list gives, else the second.
@@ -235,11 +242,6 @@ fn or<T>(first: Vec<T>, second: Vec<T>) -> Vec<T> {
 fn unique<T: Ord + Clone>(list: Vec<T>) -> Vec<T> {
     let mut seen = BTreeSet::new();
     list.into_iter().filter(|one| seen.insert(one.clone())).collect()
-}
-
-fn key_value(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or_else(|| format!("{text} is not KEY=VALUE"))?;
-    Ok((key.to_owned(), value.to_owned()))
 }
 
 fn main() -> ExitCode {

@@ -8,6 +8,7 @@ use crate::service_account::ServiceAccount;
 use anyhow::Result;
 use common::Error;
 use common::aws::{MANAGED_BY, foreign};
+use common::plan::Effect;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -88,6 +89,17 @@ pub enum Change {
     Delete { role: String },
 }
 
+impl common::plan::Change for Change {
+    fn effect(&self) -> Effect {
+        match self {
+            Change::Create { .. } | Change::Attach { .. } => Effect::Add,
+            Change::Trust { .. } | Change::SetBoundary { .. } | Change::PutInline { .. } => Effect::Change,
+            Change::Tag { .. } | Change::Untag { .. } => Effect::Change,
+            Change::Detach { .. } | Change::DeleteInline { .. } | Change::Delete { .. } => Effect::Remove,
+        }
+    }
+}
+
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -106,6 +118,25 @@ impl fmt::Display for Change {
             Change::Delete { role } => write!(f, "delete role {role}"),
         }
     }
+}
+
+/// Reads `KEY=VALUE`.
+///
+/// # Errors
+/// It has no `=`.
+pub fn tag(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or_else(|| format!("{text} is not KEY=VALUE"))?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+/// The ARN of the role, which IAM composes of the account, the path and the name when it is made.
+pub fn arn(want: &Want, have: Option<&Role>) -> String {
+    if let Some(role) = have {
+        return role.arn.clone();
+    }
+    let mut cluster = want.cluster.splitn(6, ':').skip(1);
+    let (partition, account) = (cluster.next().unwrap_or("aws"), cluster.nth(2).unwrap_or_default());
+    format!("arn:{partition}:iam::{account}:role{}{}", want.path.as_deref().unwrap_or("/"), want.name)
 }
 
 /// What makes the role fit. Policies that others put on it stay.
@@ -598,5 +629,20 @@ mod tests {
         let have = with(made(), |role| role.boundary = Some("arn:b".into()));
         assert_eq!(remarks(&want(), Some(&have)), ["role mesh is bounded by arn:b, which is not wished for"]);
         assert_eq!(remarks(&want(), Some(&made())), [""; 0]);
+    }
+
+    #[test]
+    fn the_arn_is_known_before_the_role_is_made() {
+        let cluster = "arn:aws-cn:eks:cn-north-1:123:cluster/c".to_owned();
+        let named = |path: Option<&str>| Want {
+            name: "mesh".into(),
+            path: path.map(str::to_owned),
+            cluster: cluster.clone(),
+            ..want()
+        };
+        assert_eq!(arn(&named(None), None), "arn:aws-cn:iam::123:role/mesh");
+        assert_eq!(arn(&named(Some("/a/")), None), "arn:aws-cn:iam::123:role/a/mesh");
+        let there = Role { arn: "arn:there".into(), ..Role::default() };
+        assert_eq!(arn(&named(None), Some(&there)), "arn:there");
     }
 }

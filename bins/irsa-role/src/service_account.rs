@@ -81,8 +81,8 @@ impl fmt::Display for ServiceAccount {
     }
 }
 
-/// `CLUSTER-NAME`. What IAM does not take becomes `-`; what is too long ends in a digest of the whole instead, so that
-/// two long names stay two.
+/// `CLUSTER-NAME`. What IAM does not take becomes `-`; what is too long has a digest of the whole in the place of what was
+/// cut, so that two long names stay two. The cluster's name is cut first: policies know a role by its end.
 pub fn role_name(cluster: &str, account: &ServiceAccount) -> String {
     let full = format!("{cluster}-{}", account.name());
     let allowed = |c: char| if c.is_ascii_alphanumeric() || "+=,.@-_".contains(c) { c } else { '-' };
@@ -91,8 +91,14 @@ pub fn role_name(cluster: &str, account: &ServiceAccount) -> String {
         return name;
     }
     let digest = hex::encode(&Sha256::digest(&full)[..4]);
-    let kept = &name[..name.len().min(LONGEST - 1 - digest.len())];
-    format!("{}-{digest}", kept.trim_end_matches('-'))
+    let keeps_end = !account.is_pattern() && account.name().len() <= LONGEST / 2;
+    let (start, end) = if keeps_end {
+        (&name[..name.len() - account.name().len()], format!("-{digest}-{}", account.name()))
+    } else {
+        (&name[..], format!("-{digest}"))
+    };
+    let start = &start[..start.len().min(LONGEST - end.len())];
+    format!("{}{end}", start.trim_end_matches('-'))
 }
 
 #[cfg(test)]
@@ -117,12 +123,17 @@ mod tests {
 
     #[test]
     fn a_role_name_fits_into_iam() {
-        let long = format!("a/{}", "x".repeat(70));
+        let (long, long_cluster) = (format!("a/{}", "x".repeat(70)), "c".repeat(100));
         for (cluster, account, name) in [
             ("prod", "kube-system/ebs-csi", "prod-ebs-csi".to_owned()),
             ("prod_1", "a/b.c", "prod_1-b.c".to_owned()),
             ("prod", "jobs/*", "prod-2ac99166".to_owned()),
             ("prod", &long, format!("prod-{}-13deb493", "x".repeat(50))),
+            (
+                &long_cluster,
+                "appmesh-system/appmesh-controller",
+                format!("{}-028a433f-appmesh-controller", "c".repeat(36)),
+            ),
         ] {
             let account: ServiceAccount = account.parse().unwrap();
             assert_eq!(role_name(cluster, &account), name);

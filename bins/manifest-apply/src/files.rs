@@ -73,6 +73,24 @@ fn hinted(error: anyhow::Error) -> anyhow::Error {
     }
 }
 
+/// Kinds that the cluster does not have and may lack: their objects do not exist, and are in the namespace they say.
+#[derive(Debug, Clone, Copy)]
+pub enum Unknown {
+    /// Any: there is nothing of them to delete.
+    Any,
+    /// Those of a group that is yet to be defined.
+    Of(Option<&'static str>),
+}
+
+impl Unknown {
+    fn may_be(self, object: &ObjectRef) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Of(group) => group == Some(object.group()),
+        }
+    }
+}
+
 /// Gives every object its namespace (the given one where it says none) and puts them in order.
 ///
 /// # Errors
@@ -81,7 +99,7 @@ pub async fn manifests(
     objects: &Objects,
     bodies: Vec<Value>,
     namespace: &str,
-    names_only: bool,
+    unknown_kinds: Unknown,
 ) -> Result<Vec<Manifest>> {
     let coming = coming_kinds(&bodies);
     let mut manifests: Vec<Manifest> = Vec::new();
@@ -91,8 +109,7 @@ pub async fn manifests(
             Some(namespaced) => namespaced,
             None => match coming.get(&(object.group().to_owned(), object.kind.clone())) {
                 Some(namespaced) => *namespaced,
-                // What cannot exist needs no namespace.
-                None if names_only => object.namespace.is_some(),
+                None if unknown_kinds.may_be(&object) => object.namespace.is_some(),
                 None => {
                     let hint = "install what defines it before: appmesh-install does for appmesh.k8s.aws";
                     return Err(Error::failed(unknown(&object)).hint(hint)).context(format!("apply {object}"));

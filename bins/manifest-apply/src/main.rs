@@ -1,23 +1,24 @@
 //! `manifest-apply`: see [`ManifestApply`].
 
+mod app;
 mod files;
 mod plan;
 mod template;
 mod words;
 
 use anyhow::Result;
+use app::App;
 use common::aws::AwsFlags;
 use common::kube::KubeFlags;
 use common::kube::apply::{self, Manifest};
 use common::kube::content;
 use common::kube::object::{ObjectRef, Objects};
+use common::kube::readiness::APP_MESH;
+use common::plan::{Place, UNKNOWN};
 use common::{Document, Error, Flags, Session, Tool};
-use files::Source;
+use files::{Source, Unknown};
 use plan::{Change, Have, MANAGER};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -83,36 +84,6 @@ struct ManifestApply {
     flags: Flags,
 }
 
-/// The `apps.NAME` key.
-#[derive(Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct App {
-    /// Where the first service of type LoadBalancer answers, `http://HOST:PORT`; found, never wished for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    endpoint: Option<String>,
-    /// Manifests, or folders of manifests.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    files: Vec<String>,
-    /// File with the other side's document.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    from: Option<String>,
-    /// Namespace of objects that name none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    namespace: Option<String>,
-    /// The objects, in the order they were applied; found, and what `--delete` without files goes by.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    objects: Vec<ObjectRef>,
-    /// Words of the manifests, and what replaces them.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    set: BTreeMap<String, String>,
-    /// All files are templates, whatever their names.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    template: bool,
-    /// ARNs of the App Mesh virtual services, by name; found, never wished for.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    virtual_services: BTreeMap<String, String>,
-}
-
 /// The application, resolved.
 struct Want {
     app: App,
@@ -127,6 +98,8 @@ impl Tool for ManifestApply {
     type Want = Want;
     type Have = Have;
     type Change = Change;
+
+    const PLACE: Place = Place::Cluster;
 
     fn flags(&self) -> &Flags {
         &self.flags
@@ -158,7 +131,10 @@ impl Tool for ManifestApply {
             let nameonly = |object: &ObjectRef| Manifest { object: object.clone(), body: Value::Null };
             app.objects.iter().map(nameonly).collect()
         } else {
-            files::manifests(&objects, bodies, &namespace, self.flags.delete).await?
+            // The controller that is planned brings the kinds of App Mesh with it.
+            let coming = session.doc.plans("mesh")?.then_some(APP_MESH);
+            let unknown = if self.flags.delete { Unknown::Any } else { Unknown::Of(coming) };
+            files::manifests(&objects, bodies, &namespace, unknown).await?
         };
         app.namespace = Some(plan::namespace(&manifests, namespace));
         Ok(Want { app, manifests, adopt: self.adopt, no_wait: self.no_wait, objects })
@@ -168,16 +144,20 @@ impl Tool for ManifestApply {
         let objects = want.objects.observe_all(session, &want.manifests, self.flags.delete).await?;
         let mut have = Have { objects, ..Have::default() };
         if self.flags.delete {
-            let (client, ours) = (want.objects.client(), want.manifests.iter().map(|manifest| &manifest.object));
-            let ours: Vec<&ObjectRef> = ours.collect();
+            let (client, removals) = (want.objects.client(), session.doc.planned_removals()?);
+            let ours: Vec<&ObjectRef> = want.manifests.iter().map(|manifest| &manifest.object).collect();
+            let goes = |object: &ObjectRef| {
+                ours.iter().any(|our| our.is(object)) || removals.contains(&format!("delete {object}"))
+            };
             for (object, observed) in ours.iter().zip(&have.objects) {
                 let Some(live) = observed.live.as_ref().filter(|_| observed.managed_by(MANAGER)) else { continue };
                 let others = match object.kind.as_str() {
-                    "Namespace" => content::of_namespace(&client, &object.name, &ours).await?,
-                    "CustomResourceDefinition" => content::of_definition(&client, live, &ours).await?,
+                    "Namespace" => content::of_namespace(&client, &object.name, goes).await?,
+                    "CustomResourceDefinition" => content::of_definition(&client, live, goes).await?,
+                    "Mesh" if object.group() == APP_MESH => content::of_mesh(&client, &object.name, goes).await?,
                     _ => continue,
                 };
-                have.others.insert(object.name.clone(), others);
+                have.others.insert((*object).clone(), others);
             }
         }
         Ok(have)
@@ -216,8 +196,18 @@ impl Tool for ManifestApply {
 
     fn outcome(want: Want, have: Have) -> App {
         let objects: Vec<ObjectRef> = want.manifests.iter().map(|manifest| manifest.object.clone()).collect();
-        let virtual_services = plan::virtual_services(&want.manifests, &have);
+        let virtual_services = plan::virtual_services(&want.manifests, &have, None);
         App { endpoint: plan::endpoint(&have), virtual_services, objects, ..want.app }
+    }
+
+    fn planned(want: Want, have: Have) -> App {
+        let virtual_services = plan::virtual_services(&want.manifests, &have, Some(UNKNOWN));
+        let balanced = want.manifests.iter().any(|manifest| manifest.body["spec"]["type"] == "LoadBalancer");
+        let mut app = App { virtual_services, ..Self::outcome(want, have) };
+        if app.endpoint.is_none() && balanced {
+            app.endpoint = Some(UNKNOWN.to_owned());
+        }
+        app
     }
 }
 

@@ -4,6 +4,7 @@ use anyhow::Result;
 use common::kube::apply::{self, Manifest, Observed, Step};
 use common::kube::object::ObjectRef;
 use common::kube::readiness::{self, APP_MESH};
+use common::plan::Effect;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -15,8 +16,8 @@ pub const MANAGER: &str = "manifest-apply";
 pub struct Have {
     /// In the order of the manifests.
     pub objects: Vec<Observed>,
-    /// What else lives in a namespace or under a definition that is to be deleted, by its name.
-    pub others: BTreeMap<String, Vec<String>>,
+    /// What else lives in a namespace, under a definition or in a mesh that is to be deleted.
+    pub others: BTreeMap<ObjectRef, Vec<String>>,
 }
 
 /// One step.
@@ -26,6 +27,22 @@ pub enum Change {
     Apply(Step),
     /// Remove these, of one kind, and wait until they are gone.
     Delete(Vec<ObjectRef>),
+}
+
+impl common::plan::Change for Change {
+    fn effect(&self) -> Effect {
+        match self {
+            Change::Apply(step) => step.effect(),
+            Change::Delete(_) => Effect::Remove,
+        }
+    }
+
+    fn entries(&self) -> Vec<String> {
+        match self {
+            Change::Apply(step) => vec![step.to_string()],
+            Change::Delete(objects) => objects.iter().map(|object| format!("delete {object}")).collect(),
+        }
+    }
 }
 
 impl fmt::Display for Change {
@@ -88,11 +105,13 @@ pub fn left_alone(manifests: &[Manifest], have: &Have) -> Vec<String> {
     left.map(|(object, why)| format!("{object}: {why}")).collect()
 }
 
-/// The ARNs of the virtual services, by their names; of two of one name the second goes by `NAMESPACE/NAME`.
-pub fn virtual_services(manifests: &[Manifest], have: &Have) -> BTreeMap<String, String> {
+/// The ARNs of the virtual services, by their names; of two of one name the second goes by `NAMESPACE/NAME`. What stands
+/// for the ARN of one that has none yet is `missing`.
+pub fn virtual_services(manifests: &[Manifest], have: &Have, missing: Option<&str>) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     for (Manifest { object, .. }, observed) in manifests.iter().zip(&have.objects) {
         let arn = observed.live.as_ref().and_then(|live| live.pointer("/status/virtualServiceARN")?.as_str());
+        let arn = arn.or(missing.filter(|_| object.kind == "VirtualService"));
         if let Some(arn) = arn.filter(|_| object.group() == APP_MESH) {
             let name = if found.contains_key(&object.name) { object.place() } else { object.name.clone() };
             found.insert(name, arn.to_owned());
@@ -117,9 +136,9 @@ fn why_left(manifest: &Manifest, observed: &Observed, have: &Have) -> Option<Str
     if observed.live.is_some() && !observed.managed_by(MANAGER) {
         return Some(format!("made by {}", observed.makers()));
     }
-    let others = have.others.get(&object.name).filter(|others| !others.is_empty())?.join(", ");
+    let others = have.others.get(object).filter(|others| !others.is_empty())?.join(", ");
     match object.kind.as_str() {
-        "Namespace" => Some(format!("it holds {others}")),
+        "Namespace" | "Mesh" => Some(format!("it holds {others}")),
         "CustomResourceDefinition" => Some(format!("there is still {others}")),
         _ => None,
     }
@@ -202,7 +221,7 @@ mod tests {
                 observed(&manifests[1], MANAGER, &json!({})),
                 observed(&manifests[2], "kubectl-create", &json!({})),
             ],
-            others: [("n".to_owned(), others.iter().map(|other| (*other).to_owned()).collect())].into(),
+            others: [(manifests[0].object.clone(), others.iter().map(|other| (*other).to_owned()).collect())].into(),
         };
         let missing = Have { objects: vec![Observed::default(); 3], ..Have::default() };
         assert_eq!(words(&plan_delete(&manifests, &missing)), [""; 0]);
@@ -220,7 +239,7 @@ mod tests {
         let manifests = [manifest("CustomResourceDefinition", "colors"), manifest("ConfigMap", "colors")];
         let have = |others: &[&str]| Have {
             objects: manifests.iter().map(|manifest| observed(manifest, MANAGER, &json!({}))).collect(),
-            others: [("colors".to_owned(), others.iter().map(|other| (*other).to_owned()).collect())].into(),
+            others: [(manifests[0].object.clone(), others.iter().map(|other| (*other).to_owned()).collect())].into(),
         };
         let (unused, used) = (have(&[]), have(&["Color a/red"]));
         let all = ["delete ConfigMap colors", "delete CustomResourceDefinition colors"];
@@ -238,7 +257,12 @@ mod tests {
         ];
         objects[1].live.as_mut().unwrap()["spec"] = json!({"ports": [{"port": 8080}]});
         let have = Have { objects, ..Have::default() };
-        assert_eq!(virtual_services(&manifests, &have), [("colorapp".to_owned(), "arn:x".to_owned())].into());
+        let named = |arn: &str| [("colorapp".to_owned(), arn.to_owned())].into();
+        assert_eq!(virtual_services(&manifests, &have, None), named("arn:x"));
+        assert_eq!(virtual_services(&manifests, &have, Some("later")), named("arn:x"));
+        let nothing = Have { objects: vec![Observed::default(); 2], ..Have::default() };
+        assert_eq!(virtual_services(&manifests, &nothing, None), BTreeMap::new());
+        assert_eq!(virtual_services(&manifests, &nothing, Some("later")), named("later"));
         assert_eq!(endpoint(&have).as_deref(), Some("http://lb:8080"));
     }
 }

@@ -1,5 +1,6 @@
 //! What to change about an identity provider. Pure.
 
+use common::plan::Effect;
 use std::fmt;
 
 /// The provider the cluster needs.
@@ -35,6 +36,16 @@ pub enum Change {
     AddAudience { arn: String, audience: String },
     /// Remove the provider.
     Delete { arn: String },
+}
+
+impl common::plan::Change for Change {
+    fn effect(&self) -> Effect {
+        match self {
+            Change::Create { .. } => Effect::Add,
+            Change::Adopt { .. } | Change::AddAudience { .. } => Effect::Change,
+            Change::Delete { .. } => Effect::Remove,
+        }
+    }
 }
 
 impl fmt::Display for Change {

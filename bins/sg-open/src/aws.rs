@@ -1,18 +1,25 @@
 //! The EC2 calls, one function each.
 
+use crate::groups::{self, Tie};
 use crate::plan::{Opening, Rule, Side, Want};
 use anyhow::Result;
 use aws_config::SdkConfig;
 use aws_sdk_ec2::Client;
 use aws_sdk_ec2::error::ProvideErrorMetadata;
 use aws_sdk_ec2::types::{
-    Filter, Instance, IpPermission, ResourceType, SecurityGroupRule, Tag, TagSpecification, UserIdGroupPair,
+    Filter, GroupIdentifier, Instance, IpPermission, ResourceType, SecurityGroupRule, Tag, TagSpecification,
+    UserIdGroupPair,
 };
+use common::Error;
 use common::aws::{Call, MANAGED_BY, OrAbsent, foreign};
+use std::collections::BTreeSet;
 
 /// Tags of a rule we made: ARNs of the cluster to enter and of the cluster let in.
 const TO_TAG: &str = "crossmesh:to";
 const FROM_TAG: &str = "crossmesh:from";
+
+/// The most values that a filter takes. Source: DescribeSecurityGroups, `Filters`.
+const MOST_VALUES: usize = 200;
 
 pub struct Ec2(Client);
 
@@ -21,21 +28,39 @@ impl Ec2 {
         Self(Client::new(config))
     }
 
+    /// The groups that stand for the nodes and pods of a cluster.
+    pub async fn groups(&self, cluster: &Side) -> Result<Vec<String>> {
+        let mut interfaces = self.node_groups(cluster).await?;
+        interfaces.extend(self.pod_groups(cluster).await?);
+        let all = interfaces.iter().flatten().cloned().collect();
+        let tagged = self.tagged(&all, &cluster.name).await?;
+        let chosen = groups::covering(&interfaces, &cluster.security_group, &tagged);
+        let chosen = chosen.map_err(|Tie(alike)| {
+            let (name, tag) = (&cluster.name, cluster_tag(&cluster.name));
+            let message = format!("cluster {name} has nodes or pods in {} alike", alike.join(" and "));
+            Error::failed(message).hint(format!("tag the one that is for this cluster alone: {tag}=owned"))
+        })?;
+        Ok(chosen.into_iter().collect())
+    }
+
     /// The security groups of every network interface of a cluster's nodes; none if it is another account's.
-    pub async fn node_groups(&self, cluster: &Side) -> Result<Vec<Vec<String>>> {
+    async fn node_groups(&self, cluster: &Side) -> Result<Vec<Vec<String>>> {
         let Side { name, vpc, .. } = cluster;
-        // Managed node groups, self-managed nodes and Karpenter each tag in their own way.
+        // Managed node groups, Auto Mode, self-managed nodes and Karpenter each tag in their own way.
         let tags = [
             ("tag:eks:cluster-name".to_owned(), name.as_str()),
             ("tag:aws:eks:cluster-name".to_owned(), name),
-            (format!("tag:kubernetes.io/cluster/{name}"), "owned"),
+            ("tag:eks:eks-cluster-name".to_owned(), name),
+            (format!("tag:{}", cluster_tag(name)), "owned"),
         ];
         let mut groups = Vec::new();
         for (tag, value) in tags {
             let alive = Filter::builder().name("instance-state-name").values("pending").values("running").build();
             // A cluster of another account may have the name of one of ours, but not its VPC.
             let filters = [filter(tag, value), filter("vpc-id", vpc), alive];
-            let mut pages = self.0.describe_instances().set_filters(Some(filters.into())).into_paginator().send();
+            // Auto Mode's nodes are EC2 managed instances, which an account may have hidden.
+            let call = self.0.describe_instances().include_managed_resources(true).set_filters(Some(filters.into()));
+            let mut pages = call.into_paginator().send();
             while let Some(page) = pages.next().await {
                 let page = page.call("ec2:DescribeInstances", format!("nodes of {name}"))?;
                 let instances = page.reservations().iter().flat_map(|reservation| reservation.instances());
@@ -43,6 +68,37 @@ impl Ec2 {
             }
         }
         Ok(groups)
+    }
+
+    /// The security groups of every network interface that EKS made for a pod with security groups of its own. It is
+    /// attached to no instance, but associated with a node's trunk interface.
+    async fn pod_groups(&self, cluster: &Side) -> Result<Vec<Vec<String>>> {
+        let filters = vec![
+            filter("tag-key", "vpcresources.k8s.aws/trunk-eni-id"),
+            filter(format!("tag:{}", cluster_tag(&cluster.name)), "owned"),
+            filter("vpc-id", &cluster.vpc),
+        ];
+        let call = self.0.describe_network_interfaces().include_managed_resources(true).set_filters(Some(filters));
+        let found = call.into_paginator().items().send().collect::<Result<Vec<_>, _>>().await;
+        let found = found.call("ec2:DescribeNetworkInterfaces", format!("pods of {}", cluster.name))?;
+        Ok(found.iter().map(|interface| ids(interface.groups())).collect())
+    }
+
+    /// Those of these groups that are tagged as a cluster's, by EKS or by who made its nodes.
+    async fn tagged(&self, groups: &BTreeSet<String>, cluster: &str) -> Result<BTreeSet<String>> {
+        let mut tagged = BTreeSet::new();
+        let groups: Vec<String> = groups.iter().cloned().collect();
+        for some in groups.chunks(MOST_VALUES) {
+            let filters = vec![
+                Filter::builder().name("group-id").set_values(Some(some.to_vec())).build(),
+                filter("tag-key", &cluster_tag(cluster)),
+            ];
+            let pages = self.0.describe_security_groups().set_filters(Some(filters)).into_paginator().items();
+            let found = pages.send().collect::<Result<Vec<_>, _>>().await;
+            let found = found.call("ec2:DescribeSecurityGroups", format!("of {cluster}"))?;
+            tagged.extend(found.into_iter().filter_map(|group| group.group_id));
+        }
+        Ok(tagged)
     }
 
     /// The ingress rules of these groups.
@@ -106,6 +162,11 @@ impl Ec2 {
     }
 }
 
+/// Key of the tag of what belongs to a cluster.
+fn cluster_tag(name: &str) -> String {
+    format!("kubernetes.io/cluster/{name}")
+}
+
 fn filter(name: impl Into<String>, value: &str) -> Filter {
     Filter::builder().name(name).values(value).build()
 }
@@ -118,13 +179,14 @@ fn tags(to: &Side, from: &Side) -> Vec<Tag> {
 
 /// The groups of each of a node's network interfaces.
 fn interfaces(instance: &Instance) -> Vec<Vec<String>> {
-    let ids = |groups: &[aws_sdk_ec2::types::GroupIdentifier]| {
-        groups.iter().filter_map(|group| group.group_id().map(str::to_owned)).collect()
-    };
     if instance.network_interfaces().is_empty() {
         return vec![ids(instance.security_groups())];
     }
     instance.network_interfaces().iter().map(|interface| ids(interface.groups())).collect()
+}
+
+fn ids(groups: &[GroupIdentifier]) -> Vec<String> {
+    groups.iter().filter_map(|group| group.group_id().map(str::to_owned)).collect()
 }
 
 fn rule(described: SecurityGroupRule, want: &Want) -> Rule {
@@ -148,7 +210,7 @@ fn rule(described: SecurityGroupRule, want: &Want) -> Rule {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use aws_sdk_ec2::types::{GroupIdentifier, InstanceNetworkInterface, ReferencedSecurityGroup};
+    use aws_sdk_ec2::types::{InstanceNetworkInterface, ReferencedSecurityGroup};
 
     fn side(name: &str) -> Side {
         let text = String::new;
@@ -157,7 +219,7 @@ mod tests {
 
     fn want(from: Option<&str>) -> Want {
         let (ports, known_rules) = (Vec::new(), Vec::new());
-        Want { to: side("c2"), from: from.map(side), ports, known_rules, adopt: false }
+        Want { to: side("c2"), from: from.map(side), ports, known_rules, adopt: false, apart: None }
     }
 
     #[test]

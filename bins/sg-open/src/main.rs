@@ -8,8 +8,9 @@ use anyhow::{Context, Result};
 use aws::Ec2;
 use common::aws::AwsFlags;
 use common::cluster::Cluster;
+use common::plan::UNKNOWN;
 use common::{Error, Flags, Session, Tool};
-use plan::{Change, Have, Side, Want};
+use plan::{Change, Have, Opening, Side, Want};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::num::NonZeroU16;
@@ -19,19 +20,26 @@ use std::process::ExitCode;
 /// The port of the tutorial's application.
 const DEFAULT_PORT: u16 = 8080;
 
-/// Opens TCP ports of one cluster's nodes to another cluster's nodes.
+/// Opens TCP ports of one cluster's nodes and pods to another cluster's.
 ///
-/// The document's cluster is the one to enter; --from names the one to let in. Rules go from security
-/// group to security group, one per port and pair, never to addresses: the cluster security group
-/// where all nodes have it, else the fewest groups that all of them have one of. A rule that admits
-/// the port already is used, whoever made it. A rule that this tool made for these two clusters is
-/// revoked by --delete, and when the document names it and the wish no longer needs it.
+/// The document's cluster is the one to enter; --from names the one to let in. Rules go from
+/// security group to security group, one per port and pair, never to addresses: the cluster
+/// security group where all nodes have it, else the fewest groups that all of them have one of, and
+/// those of the pods that have groups of their own and run. Where two would do, it is the one with
+/// the tag kubernetes.io/cluster/NAME; where no tag decides, that is an error. Between VPCs a rule
+/// can name a group only over a VPC peering or a transit gateway that knows groups: that is looked
+/// for. A rule that admits the port already is used, whoever made it. A rule that this tool made
+/// for these two clusters is revoked by --delete, and when the document names it and the wish no
+/// longer needs it.
 ///
 ///   Reads   cluster; with --from the other cluster's document
 ///   Owns    ingress {from {cluster, securityGroups}, ports,
 ///           rules [{id, port, securityGroup, source}]}
-///   Calls   eks:DescribeCluster ec2:DescribeInstances ec2:DescribeSecurityGroupRules
-///           ec2:AuthorizeSecurityGroupIngress ec2:CreateTags ec2:RevokeSecurityGroupIngress
+///   Calls   eks:DescribeCluster ec2:DescribeInstances ec2:DescribeNetworkInterfaces
+///           ec2:DescribeSecurityGroups ec2:DescribeSecurityGroupRules
+///           ec2:AuthorizeSecurityGroupIngress ec2:CreateTags ec2:RevokeSecurityGroupIngress, for
+///           clusters in two VPCs ec2:DescribeVpcPeeringConnections
+///           ec2:DescribeTransitGatewayVpcAttachments
 ///   Exits   0 done, 1 failed, 2 usage, 3 input, 4 conflict, 5 retry
 ///
 /// Examples:
@@ -119,7 +127,7 @@ impl Tool for SgOpen {
         ports.sort_unstable();
         ports.dedup();
         let named = self.from_cluster.clone().or(section.from.map(|from| from.cluster));
-        let from = match (&self.from, named) {
+        let from: Option<Cluster> = match (&self.from, named) {
             (None, None) if self.flags.delete => None,
             (None, None) => {
                 let none = Error::input("no cluster to let in");
@@ -127,18 +135,23 @@ impl Tool for SgOpen {
             }
             // To find its rules its ARN is enough: the cluster itself may be gone.
             (None, Some(name)) if self.flags.delete => Some(namesake(&cluster, name)),
-            (None, Some(name)) => Some(session.look_up_cluster(&self.aws, &name, Some(&cluster.region)).await?.into()),
+            (None, Some(name)) => Some(session.look_up_cluster(&self.aws, &name, Some(&cluster.region)).await?),
             (Some(file), _) => {
                 let peer = session.peer_cluster(&self.aws, &session.peer(file)?).await?;
                 one_region(&cluster, &peer)?;
-                Some(peer.into())
+                Some(peer)
             }
         };
         if ports.is_empty() && !self.flags.delete {
             ports.push(DEFAULT_PORT);
         }
-        let known_rules = section.rules.into_iter().map(|rule| rule.id).collect();
-        Ok(Want { to: cluster.into(), from, ports, known_rules, adopt: self.adopt })
+        let apart = match from.as_ref().filter(|_| !self.flags.delete) {
+            Some(from) => session.apart(session.aws(&self.aws).await?, &cluster, from).await?,
+            None => None,
+        };
+        let apart = apart.map(plan::reachable).transpose()?;
+        let known_rules = section.rules.into_iter().map(|rule| rule.id).filter(|id| id != UNKNOWN).collect();
+        Ok(Want { to: cluster.into(), from: from.map(Side::from), ports, known_rules, adopt: self.adopt, apart })
     }
 
     async fn observe(&self, session: &Session, want: &Want) -> Result<Have> {
@@ -148,8 +161,8 @@ impl Tool for SgOpen {
             have.rules = ec2.our_rules(want).await?;
         } else {
             let from = want.from.as_ref().context("nobody to let in")?;
-            have.targets = groups::covering(&ec2.node_groups(&want.to).await?, &want.to.security_group);
-            have.sources = groups::covering(&ec2.node_groups(from).await?, &from.security_group);
+            have.targets = ec2.groups(&want.to).await?;
+            have.sources = ec2.groups(from).await?;
             have.rules = ec2.rules(&have.targets, want).await?;
         }
         let found = |id: &String| have.rules.iter().any(|rule| rule.id == *id);
@@ -194,14 +207,21 @@ impl Tool for SgOpen {
     }
 
     fn outcome(want: Want, have: Have) -> Section {
-        let rules = plan::admitted(&want, &have).into_iter().map(|(opening, id)| Rule {
-            id,
-            port: opening.port,
-            security_group: opening.group,
-            source: opening.source,
-        });
+        Self::section(plan::admitted(&want, &have), want, have)
+    }
+
+    fn planned(want: Want, have: Have) -> Section {
+        let coming = plan::closed(&want, &have).map(|opening| (opening, UNKNOWN.to_owned()));
+        let rules = plan::admitted(&want, &have).into_iter().chain(coming).collect();
+        Self::section(rules, want, have)
+    }
+}
+
+impl SgOpen {
+    fn section(rules: Vec<(Opening, String)>, want: Want, have: Have) -> Section {
+        let rule = |(Opening { port, group, source }, id)| Rule { id, port, security_group: group, source };
         Section {
-            rules: rules.collect(),
+            rules: rules.into_iter().map(rule).collect(),
             from: want.from.map(|from| Peer { cluster: from.name, security_groups: have.sources }),
             ports: want.ports.into_iter().filter_map(NonZeroU16::new).collect(),
         }
@@ -209,10 +229,9 @@ impl Tool for SgOpen {
 }
 
 /// A cluster of the same account and region, known by name only.
-fn namesake(cluster: &Cluster, name: String) -> Side {
+fn namesake(cluster: &Cluster, name: String) -> Cluster {
     let place = cluster.arn.rsplit_once('/').map_or(cluster.arn.as_str(), |(place, _)| place);
-    let (arn, account) = (format!("{place}/{name}"), cluster.account.clone());
-    Side { name, arn, account, vpc: String::new(), security_group: String::new() }
+    Cluster { arn: format!("{place}/{name}"), account: cluster.account.clone(), name, ..Cluster::default() }
 }
 
 /// Refuses clusters whose security groups cannot know each other.

@@ -1,6 +1,10 @@
 //! What to change about the rules. Pure.
 
+use anyhow::Result;
+use common::Error;
+use common::aws::network::Apart;
 use common::cluster::Cluster;
+use common::plan::Effect;
 use std::fmt;
 
 /// Ports to open from one cluster to another.
@@ -16,6 +20,8 @@ pub struct Want {
     pub known_rules: Vec<String>,
     /// Take over the rules that others made, where they open just what is wished for.
     pub adopt: bool,
+    /// The two clusters, if they are in two VPCs.
+    pub apart: Option<Apart>,
 }
 
 /// What this tool needs to know of a cluster.
@@ -108,6 +114,16 @@ pub enum Change {
     Revoke { rule: String, group: String },
 }
 
+impl common::plan::Change for Change {
+    fn effect(&self) -> Effect {
+        match self {
+            Change::Open(_) => Effect::Add,
+            Change::Adopt { .. } => Effect::Change,
+            Change::Revoke { .. } => Effect::Remove,
+        }
+    }
+}
+
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -118,6 +134,20 @@ impl fmt::Display for Change {
     }
 }
 
+/// Refuses VPCs between which no rule can name a group.
+///
+/// # Errors
+/// Nothing joins them, or only transit gateways that do not know groups.
+pub fn reachable(apart: Apart) -> Result<Apart> {
+    let apart = apart.joined()?;
+    if apart.links.iter().any(|link| link.knows_groups) {
+        return Ok(apart);
+    }
+    let message = format!("{}: a rule cannot name a security group beyond it", apart.remark());
+    let hint = "enable security group referencing for the transit gateway and both attachments, or peer the VPCs";
+    Err(Error::conflict(message).hint(hint).into())
+}
+
 /// Every port from every group to every group, in a steady order.
 fn openings(want: &Want, have: &Have) -> impl Iterator<Item = Opening> {
     let pairs = have.targets.iter().flat_map(|group| have.sources.iter().map(move |source| (group, source)));
@@ -126,9 +156,14 @@ fn openings(want: &Want, have: &Have) -> impl Iterator<Item = Opening> {
     want.ports.iter().flat_map(move |port| pairs.clone().map(move |pair| opening(*port, pair)))
 }
 
+/// What is not open yet.
+pub fn closed(want: &Want, have: &Have) -> impl Iterator<Item = Opening> {
+    openings(want, have).filter(|opening| admitting(have, opening).is_none())
+}
+
 /// Opens what is not open yet, whoever opened it, and closes what we opened for an earlier wish of this document.
 pub fn plan(want: &Want, have: &Have) -> Vec<Change> {
-    let closed = openings(want, have).filter(|opening| admitting(have, opening).is_none()).map(Change::Open);
+    let closed = closed(want, have).map(Change::Open);
     let adopt = openings(want, have).filter(|_| want.adopt).filter_map(|opening| {
         let rule = admitting(have, &opening).filter(|rule| rule.foreign.is_some() && rule.is_just(opening.port))?;
         Some(Change::Adopt { rule: rule.id.clone(), group: rule.group.clone() })
@@ -159,10 +194,7 @@ pub fn left_alone(have: &Have) -> Vec<String> {
 
 /// What a person should know about what is used.
 pub fn remarks(want: &Want, have: &Have) -> Vec<String> {
-    let apart = want.from.iter().filter(|from| from.vpc != want.to.vpc).map(|from| {
-        let (a, b) = (&want.to, from);
-        format!("{} is in {}, {} in {}: the VPCs must be peered", a.name, a.vpc, b.name, b.vpc)
-    });
+    let apart = want.apart.iter().map(Apart::remark);
     let used = openings(want, have).filter_map(|opening| {
         let rule = admitting(have, &opening)?;
         let whose = rule.foreign.as_ref().filter(|_| !(want.adopt && rule.is_just(opening.port)))?;
@@ -192,6 +224,7 @@ fn admitting<'a>(have: &'a Have, opening: &Opening) -> Option<&'a Rule> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use common::aws::network::Link;
 
     fn side(name: &str, vpc: &str) -> Side {
         Side {
@@ -210,6 +243,7 @@ mod tests {
             ports: ports.into(),
             known_rules: Vec::new(),
             adopt: false,
+            apart: None,
         }
     }
 
@@ -359,8 +393,24 @@ mod tests {
     }
 
     #[test]
-    fn two_vpcs_are_remarked() {
-        let want = Want { from: Some(side("c1", "vpc-9")), ..want(&[]) };
-        assert_eq!(remarks(&want, &have(&[])), ["c2 is in vpc-1, c1 in vpc-9: the VPCs must be peered"]);
+    fn two_vpcs_need_a_link_that_knows_groups() {
+        let pair = |name: &str, vpc: &str| (name.to_owned(), vpc.to_owned());
+        let apart = |links: &[(&str, bool)]| {
+            let links =
+                links.iter().map(|(id, knows_groups)| Link { id: (*id).to_owned(), knows_groups: *knows_groups });
+            Apart { clusters: [pair("c2", "vpc-1"), pair("c1", "vpc-9")], links: links.collect() }
+        };
+        let there = "cluster c2 is in vpc-1, cluster c1 in vpc-9";
+        for (links, refused) in [
+            (&[][..], ", and neither a VPC peering nor a transit gateway joins them"),
+            (&[("tgw-1", false)], ": joined by tgw-1: a rule cannot name a security group beyond it"),
+        ] {
+            let error = reachable(apart(links)).unwrap_err();
+            assert_eq!(error.to_string(), format!("{there}{refused}"));
+            assert_eq!(common::classify(&error).0, common::Kind::Conflict);
+        }
+        let joined = reachable(apart(&[("tgw-1", false), ("pcx-1", true)])).unwrap();
+        let want = Want { apart: Some(joined), ..want(&[]) };
+        assert_eq!(remarks(&want, &have(&[])), [format!("{there}: joined by tgw-1, pcx-1")]);
     }
 }

@@ -3,6 +3,7 @@
 use super::readiness::unready;
 use super::reference::ObjectRef;
 use crate::Error;
+use crate::plan::{Effect, UNKNOWN, unknown};
 use anyhow::Result;
 use serde_json::Value;
 use std::fmt;
@@ -133,6 +134,17 @@ impl fmt::Display for Step {
     }
 }
 
+impl Step {
+    /// How it counts in the total of a plan.
+    pub fn effect(&self) -> Effect {
+        match self {
+            Step::Create(_) => Effect::Add,
+            Step::Configure(..) | Step::Adopt(..) => Effect::Change,
+            Step::AwaitEnd(_) | Step::AwaitReady(_) => Effect::Wait,
+        }
+    }
+}
+
 /// Create what is missing, configure what differs, and with `adopt` make what others made ours, in the manifests' order;
 /// then wait for what does not work yet. Custom resource definitions are waited for before anything else is made, which
 /// may need them.
@@ -172,10 +184,11 @@ pub fn plan(manifests: &[Manifest], have: &[Observed], manager: &str, adopt: boo
     Ok(steps)
 }
 
-/// Fields that are left to a controller, and objects that others made, need no change and are not adopted; one line each.
+/// What is known only after the plan was applied, fields that are left to a controller, and objects that others made, need no change and are not adopted; one line each.
 pub fn remarks(manifests: &[Manifest], have: &[Observed], manager: &str, adopt: bool) -> Vec<String> {
     let mut found = Vec::new();
-    for (Manifest { object, .. }, observed) in manifests.iter().zip(have) {
+    for (Manifest { object, body }, observed) in manifests.iter().zip(have) {
+        found.extend(unknown(body).iter().map(|path| format!("{object}: {path} {UNKNOWN}")));
         found.extend(observed.left.iter().map(|left| format!("{object}: {left}")));
         match observed.decide(manager, false) {
             Decision::Keep(Some(maker)) if !adopt => found.push(format!("{object}: made by {maker}, used as it is")),
@@ -212,6 +225,44 @@ pub fn yielded(want: &Value, live: &Value) -> (Value, Vec<String>) {
         }
     }
     (yielded, left)
+}
+
+/// A manifest that can be tried on the live object: what is known only after the plan was applied stays as it is there.
+/// With the places of what is not known, as JSON pointers.
+pub fn without_unknown(want: &Value, live: &Value) -> (Value, Vec<(String, Value)>) {
+    fn take(want: &mut Value, live: Option<&Value>, at: &str, taken: &mut Vec<(String, Value)>) {
+        match want {
+            Value::String(text) if text.contains(UNKNOWN) => {
+                let as_it_is = live.cloned().unwrap_or_default();
+                taken.push((at.to_owned(), std::mem::replace(want, as_it_is)));
+            }
+            Value::Object(map) => {
+                for (key, value) in map {
+                    let at = format!("{at}/{}", key.replace('~', "~0").replace('/', "~1"));
+                    take(value, live.and_then(|live| live.get(key)), &at, taken);
+                }
+            }
+            Value::Array(items) => {
+                for (index, value) in items.iter_mut().enumerate() {
+                    take(value, live.and_then(|live| live.get(index)), &format!("{at}/{index}"), taken);
+                }
+            }
+            _ => {}
+        }
+    }
+    let (mut known, mut taken) = (want.clone(), Vec::new());
+    take(&mut known, Some(live), "", &mut taken);
+    (known, taken)
+}
+
+/// An object as applying would make it, with what is not known at its places.
+pub fn with_unknown(mut applied: Value, taken: &[(String, Value)]) -> Value {
+    for (at, unknown) in taken {
+        if let Some(value) = applied.pointer_mut(at) {
+            value.clone_from(unknown);
+        }
+    }
+    applied
 }
 
 /// The paths to the fields of an entry of `managedFields`. Items of lists are no business of a scaler.
@@ -400,6 +451,26 @@ mod tests {
     fn live(manager: &str, spec: &Value) -> Value {
         let fields = json!([{"manager": manager, "operation": "Apply"}, {"manager": "kcm", "subresource": "status"}]);
         json!({"kind": "Deployment", "metadata": {"managedFields": fields, "resourceVersion": "1"}, "spec": spec})
+    }
+
+    #[test]
+    fn what_is_not_known_yet_is_tried_as_it_is_and_differs() {
+        let want = json!({"spec": {"arn": UNKNOWN, "list": [{"image": format!("{UNKNOWN}@x")}], "n/m": UNKNOWN, "new": UNKNOWN, "port": 1}});
+        let live = json!({"spec": {"arn": "arn:a", "list": [{"image": "i"}], "n/m": "b", "port": 1}});
+        let (known, taken) = without_unknown(&want, &live);
+        let tried = json!({"spec": {"arn": "arn:a", "list": [{"image": "i"}], "n/m": "b", "new": null, "port": 1}});
+        assert_eq!(known, tried);
+        let found = differences(&live, &with_unknown(live.clone(), &taken));
+        let found: Vec<String> = found.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            found,
+            [
+                "spec.arn arn:a → (known after apply)",
+                "spec.list[0].image i → (known after apply)@x",
+                "spec.n/m b → (known after apply)",
+            ]
+        );
+        assert_eq!(without_unknown(&live, &live), (live.clone(), Vec::new()));
     }
 
     #[test]

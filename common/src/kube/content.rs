@@ -1,6 +1,8 @@
-//! What lives in a namespace, or under a custom resource definition: what a deletion would take with it.
+//! Lists what lives in a namespace, under a custom resource definition or in a mesh: what a deletion would take with it or
+//! has to wait for.
 
 use super::object::{ObjectRef, refused};
+use super::readiness::APP_MESH;
 use anyhow::{Context, Result};
 use kube::api::{Api, DynamicObject, GroupVersionKind, ListParams};
 use kube::core::PartialObjectMeta;
@@ -20,12 +22,16 @@ const INCIDENTAL: [(&str, Option<&str>); 5] = [
 /// How many objects of a kind are named.
 const NAMED: usize = 5;
 
-/// The objects in a namespace that nothing else owns, but for those that are `known` and incidental ones:
+/// The objects in a namespace that nothing else owns, but for those that `is_known` knows and incidental ones:
 /// `Deployment front`, sorted.
 ///
 /// # Errors
 /// The API server's.
-pub async fn of_namespace(client: &Client, namespace: &str, known: &[&ObjectRef]) -> Result<Vec<String>> {
+pub async fn of_namespace(
+    client: &Client,
+    namespace: &str,
+    is_known: impl Fn(&ObjectRef) -> bool,
+) -> Result<Vec<String>> {
     let discovery = Discovery::new(client.clone()).run_aggregated().await.map_err(refused).context("list the kinds")?;
     let kinds = discovery.groups().flat_map(|group| group.recommended_resources());
     let mut found = Vec::new();
@@ -37,22 +43,23 @@ pub async fn of_namespace(client: &Client, namespace: &str, known: &[&ObjectRef]
         // A kind that cannot be listed is one that somebody else answers for, such as metrics.
         let objects = api.list_metadata(&ListParams::default()).await.map(|list| list.items).unwrap_or_default();
         let objects = objects.into_iter().filter(|object| stands_alone(&kind.kind, object)).map(|o| o.name_any());
-        let is_known = |name: &String| {
-            let mut known = known.iter().filter(|known| known.namespace.as_deref() == Some(namespace));
-            known.any(|known| known.kind == kind.kind && known.name == *name)
-        };
-        let objects = objects.filter(|name| !is_known(name));
+        let reference = |name: &String| ObjectRef::new(&kind.api_version, &kind.kind, name).within(namespace);
+        let objects = objects.filter(|name| !is_known(&reference(name)));
         found.extend(objects.map(|name| format!("{} {name}", kind.kind)));
     }
     found.sort();
     Ok(found)
 }
 
-/// Some objects of a custom resource definition, in all namespaces, but for those that are `known`: `Mesh k8multi`.
+/// Some objects of a custom resource definition, in all namespaces, but for those that `is_known` knows: `Mesh k8multi`.
 ///
 /// # Errors
 /// The API server's.
-pub async fn of_definition(client: &Client, definition: &Value, known: &[&ObjectRef]) -> Result<Vec<String>> {
+pub async fn of_definition(
+    client: &Client,
+    definition: &Value,
+    is_known: impl Fn(&ObjectRef) -> bool,
+) -> Result<Vec<String>> {
     let (spec, text) = (&definition["spec"], |value: &Value| value.as_str().unwrap_or_default().to_owned());
     let mut versions = spec["versions"].as_array().into_iter().flatten();
     let Some(served) = versions.find(|version| version["served"] == true) else { return Ok(Vec::new()) };
@@ -68,12 +75,44 @@ pub async fn of_definition(client: &Client, definition: &Value, known: &[&Object
         let plain = ObjectRef::new(&kind.api_version, &kind.kind, &object.name_any());
         object.namespace().map_or(plain.clone(), |namespace| plain.within(&namespace))
     };
-    let is_known = |object: &ObjectRef| {
-        let same = |known: &&&ObjectRef| known.kind == object.kind && known.group() == object.group();
-        known.iter().filter(same).any(|known| known.place() == object.place())
-    };
     let objects = list.items.iter().map(reference).filter(|object| !is_known(object));
     Ok(objects.take(NAMED).map(|object| object.to_string()).collect())
+}
+
+/// The kinds that belong to a mesh.
+const MEMBERS: [(&str, &str); 5] = [
+    ("VirtualNode", "virtualnodes"),
+    ("VirtualRouter", "virtualrouters"),
+    ("VirtualService", "virtualservices"),
+    ("VirtualGateway", "virtualgateways"),
+    ("GatewayRoute", "gatewayroutes"),
+];
+
+/// Some of the objects that belong to a mesh, which goes only after them, but for those that `is_known` knows.
+///
+/// # Errors
+/// The API server's.
+pub async fn of_mesh(client: &Client, mesh: &str, is_known: impl Fn(&ObjectRef) -> bool) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for (kind, plural) in MEMBERS {
+        let kind = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(APP_MESH, "v1beta2", kind), plural);
+        let list = Api::<DynamicObject>::all_with(client.clone(), &kind).list(&ListParams::default()).await;
+        let list = match list {
+            Err(kube::Error::Api(status)) if status.code == 404 => continue,
+            list => list.map_err(refused).with_context(|| format!("list {}", kind.plural))?,
+        };
+        let members = list.items.into_iter().filter(|object| {
+            object.metadata.deletion_timestamp.is_none()
+                && object.data.pointer("/spec/meshRef/name").is_some_and(|name| name == mesh)
+        });
+        let reference = |object: DynamicObject| {
+            let plain = ObjectRef::new(&kind.api_version, &kind.kind, &object.name_any());
+            object.namespace().map_or(plain.clone(), |namespace| plain.within(&namespace))
+        };
+        found.extend(members.map(reference).filter(|object| !is_known(object)).map(|object| object.to_string()));
+    }
+    found.truncate(NAMED);
+    Ok(found)
 }
 
 fn stands_alone(kind: &str, object: &PartialObjectMeta<DynamicObject>) -> bool {

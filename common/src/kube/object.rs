@@ -1,6 +1,6 @@
 //! Reads, applies server-side and deletes Kubernetes objects of any kind, as one field manager.
 
-use super::apply::{Claim, Manifest, Observed, yielded};
+use super::apply::{Claim, Manifest, Observed, with_unknown, without_unknown, yielded};
 pub use super::reference::ObjectRef;
 use super::{UNKNOWN_CALLER, kind};
 use crate::aws::MANAGED_BY;
@@ -78,7 +78,8 @@ impl Objects {
         if live.pointer("/metadata/deletionTimestamp").is_some() {
             return Ok(Observed { live: Some(live), ..Observed::default() });
         }
-        let (want, left) = yielded(want, &live);
+        let (known, coming) = without_unknown(want, &live);
+        let (want, left) = yielded(&known, &live);
         let mut observed = Observed { live: Some(live), left, ..Observed::default() };
         // What others made is compared without our label, which is no reason to change it.
         let want = if observed.managed_by(self.manager) { marked(&want) } else { want };
@@ -91,7 +92,7 @@ impl Objects {
                 forced.map_err(|status| refused(kube::Error::Api(status)))?
             }
         };
-        observed.applied = Some(applied);
+        observed.applied = Some(with_unknown(applied, &coming));
         Ok(observed)
     }
 

@@ -54,6 +54,11 @@ impl ObjectRef {
         self.namespace.iter().chain([&self.name]).map(String::as_str).collect::<Vec<_>>().join("/")
     }
 
+    /// Whether both name the same object, in whatever version of the API.
+    pub fn is(&self, other: &Self) -> bool {
+        self.kind == other.kind && self.group() == other.group() && self.place() == other.place()
+    }
+
     pub(super) fn version(&self) -> &str {
         self.api_version.rsplit_once('/').map_or(self.api_version.as_str(), |(_, version)| version)
     }
@@ -78,6 +83,9 @@ mod tests {
             (front.group(), front.version(), front.to_string().as_str()),
             ("apps", "v1", "Deployment k8multi/front")
         );
+        let (beta, other) =
+            (ObjectRef::new("apps/v1beta1", "Deployment", "front"), ObjectRef::new("v1", "Deployment", "front"));
+        assert!(front.is(&beta.clone().within("k8multi")) && !front.is(&beta) && !front.is(&other.within("k8multi")));
         let namespace = ObjectRef::new("v1", "Namespace", "k8multi");
         assert_eq!((namespace.group(), namespace.version(), namespace.place().as_str()), ("", "v1", "k8multi"));
         assert_eq!(ObjectRef::of(&json!({"apiVersion": "v1", "kind": "Pod", "metadata": {}})), None);

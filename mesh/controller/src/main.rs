@@ -10,8 +10,8 @@ use clap::{Parser, Subcommand};
 
 /// Supports App Mesh's custom resources from the cluster itself
 ///
-/// Needs a service account that may do what the chart's ClusterRole says, AWS credentials with AWSCloudMapFullAccess, and
-/// a certificate for the names of its two services.
+/// Needs a service account that may do what the chart's ClusterRole says, AWS credentials that may do what
+/// policies/controller.json says, and a certificate for the names of its two services.
 #[derive(Parser, Debug)]
 #[command(version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 struct Cli {

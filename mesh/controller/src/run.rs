@@ -28,7 +28,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     admission::{Admission, limits, sidecar::Sidecar},
-    cloudmap::{CloudMap, Creation, Intervals, Pollers, Writer, account},
+    cloudmap::{CloudMap, Creation, Intervals, NamespaceIds, Pollers, Writer, account},
     cluster::{Cluster, leader},
     envoy, http, log,
     metrics::Metrics,
@@ -86,6 +86,8 @@ pub struct Options {
     #[command(flatten)]
     creation: Creation,
     #[command(flatten)]
+    namespaces: NamespaceIds,
+    #[command(flatten)]
     http: http::Options,
     #[command(flatten)]
     sidecar: Sidecar,
@@ -142,7 +144,7 @@ async fn run(options: Options) -> anyhow::Result<()> {
     let id = cluster_id(&client, &account, options.cluster_name.as_deref()).await?;
 
     let metrics = Metrics::new();
-    let cloudmap = CloudMap::new(&aws, options.creation.clone(), metrics.clone());
+    let cloudmap = CloudMap::new(&aws, options.creation.clone(), options.namespaces.clone(), metrics.clone());
     let writer = Writer::new(cloudmap.clone(), id.clone());
     let registered = writer.changes();
     let intervals = Intervals { shortest: options.cloudmap_poll_interval, longest: options.cloudmap_max_poll_interval };

@@ -367,6 +367,7 @@ fn values_become_options() {
         (&[("sidecar.lifecycleHooks.preStopDelay", json!("20"))], &["--prestop-delay=20"]),
         (&[("sidecar.lifecycleHooks.postStartTimeout", json!(60))], &["--startup-timeout=60"]),
         (&[("cloudMapDNS.ttl", json!(0))], &["--cloudmap-dns-ttl=0"]),
+        (&[("cloudMapNamespaces", json!({"a.b": "ns-1"}))], &["--cloudmap-namespace=a.b=ns-1"]),
         (&[("tlsCipherSuite", json!(["A", "B"]))], &["--tls-cipher-suite=A,B"]),
         (&[("tlsCipherSuite", json!("A,B"))], &["--tls-cipher-suite=A,B"]),
         (&[("useAwsFIPSEndpoint", json!(true))], &["name: AWS_USE_FIPS_ENDPOINT"]),

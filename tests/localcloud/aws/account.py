@@ -1,7 +1,7 @@
 """Lays down what an AWS account with two EKS clusters holds already, through the region's own APIs.
 
-A VPC, a subnet and a cluster with one managed node group per cluster, the roles behind them, and the IAM user
-`operator`. Everything a user of the account may need to know is written to STATE/account.json.
+A VPC, or one for each cluster with a peering, a subnet and a cluster with one managed node group per cluster, the roles
+behind them, and the IAM user `operator`. Everything a user of the account may need to know is written to STATE/account.json.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ IMAGE = "ami-04681a1dbd79675a5"
 NODE_SESSION = 7 * 24 * 60 * 60
 
 
-def seed(clusters: list[Cluster], endpoint: str) -> dict[str, Any]:
+def seed(clusters: list[Cluster], endpoint: str, two_vpcs: bool = False) -> dict[str, Any]:
     """Makes it all and tells what it made; `endpoint` is the region's API, past the gateway."""
     session = boto3.Session("root", "root", region_name=REGION)
     config = Config(retries={"max_attempts": 1})
@@ -34,17 +34,23 @@ def seed(clusters: list[Cluster], endpoint: str) -> dict[str, Any]:
     operator = _user(iam, "operator", "AdministratorAccess")
     eks_role = _role(iam, "eks", "eks.amazonaws.com", ("AmazonEKSClusterPolicy",))
     node_role = _role(iam, "node", "ec2.amazonaws.com", NODE_POLICIES)
-    vpc = ec2.create_vpc(CidrBlock=VPC_CIDR, TagSpecifications=[_named("vpc", "local-cloud")])["Vpc"]["VpcId"]
-    for attribute in ("EnableDnsSupport", "EnableDnsHostnames"):
-        ec2.modify_vpc_attribute(VpcId=vpc, **{attribute: {"Value": True}})
-    subnets = {c.name: _subnet(ec2, vpc, c) for c in clusters}
-    made = [_cluster(ec2, eks, c, eks_role, node_role, list(subnets.values()), subnets[c.name]) for c in clusters]
+    if two_vpcs:
+        vpcs = [_vpc(ec2, c.subnet_cidr) for c in clusters]
+        peering = ec2.create_vpc_peering_connection(VpcId=vpcs[0], PeerVpcId=vpcs[1])["VpcPeeringConnection"]
+        ec2.accept_vpc_peering_connection(VpcPeeringConnectionId=peering["VpcPeeringConnectionId"])
+    else:
+        vpcs = [_vpc(ec2, VPC_CIDR)] * len(clusters)
+    subnets = [_subnet(ec2, vpc, c) for vpc, c in zip(vpcs, clusters, strict=True)]
+    made = [
+        _cluster(ec2, eks, c, eks_role, node_role, [s for s, of in zip(subnets, vpcs, strict=True) if of == vpc], subnet)
+        for c, vpc, subnet in zip(clusters, vpcs, subnets, strict=True)
+    ]
     node = open_session(ACCOUNT, node_role, made[0]["node"]["instanceId"], NODE_SESSION)
     expired = open_session(ACCOUNT, node_role, "yesterday", -24 * 60 * 60)
     return {
         "account": ACCOUNT,
         "region": REGION,
-        "vpc": vpc,
+        "vpc": vpcs[0],
         "operator": operator,
         "node": _keys(node) | {"roleArn": node_role},
         "expired": _keys(expired),
@@ -84,6 +90,13 @@ def _role(iam: Any, name: str, service: str, policies: tuple[str, ...]) -> str:
     for policy in policies:
         iam.attach_role_policy(RoleName=name, PolicyArn=f"{AWS_POLICIES}/{policy}")
     return arn
+
+
+def _vpc(ec2: Any, cidr: str) -> str:
+    vpc: str = ec2.create_vpc(CidrBlock=cidr, TagSpecifications=[_named("vpc", "local-cloud")])["Vpc"]["VpcId"]
+    for attribute in ("EnableDnsSupport", "EnableDnsHostnames"):
+        ec2.modify_vpc_attribute(VpcId=vpc, **{attribute: {"Value": True}})
+    return vpc
 
 
 def _subnet(ec2: Any, vpc: str, cluster: Cluster) -> str:

@@ -85,8 +85,10 @@ def _sts(call: Call, _: str, __: str) -> list[str]:
 
 def _cloudmap(call: Call, scope: str, _: str) -> list[str]:
     p = call.params
-    if "ResourceARN" in p:
-        return [str(p["ResourceARN"])]
+    if (call.operation or "").startswith("DiscoverInstances"):
+        # Only Cloud Map knows the ids: names stand for them.
+        names = {"namespace": p.get("NamespaceName"), "service": p.get("ServiceName")}
+        return [f"arn:aws:servicediscovery{scope}{kind}/{name}" for kind, name in names.items()]
     ids = [str(p[m]) for m in ("ServiceId", "NamespaceId", "Id") if p.get(m)]
     kinds = {"srv-": "service", "ns-": "namespace"}
     return [

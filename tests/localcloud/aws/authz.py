@@ -31,6 +31,8 @@ ALWAYS = {"sts:GetCallerIdentity"}
 ANONYMOUS = "anonymous"
 #: What Cloud Map does in its caller's name when it makes a private namespace.
 #: <https://docs.aws.amazon.com/cloud-map/latest/dg/cloud-map-api-permissions-ref.html>
+#: And when it registers or deregisters an instance that has DNS records: `RECORDS`.
+#: <https://docs.aws.amazon.com/cloud-map/latest/dg/access-control-managing-permissions.html>
 HOSTED_ZONE = {
     "ec2:DescribeRegions": "*",
     "ec2:DescribeVpcs": "*",
@@ -38,6 +40,7 @@ HOSTED_ZONE = {
     "route53:CreateHostedZone": "*",
     "route53:GetHostedZone": "arn:aws:route53:::hostedzone/*",
 }
+RECORDS = "route53:ChangeResourceRecordSets"
 
 StartResponse = Callable[..., Any]
 
@@ -175,13 +178,16 @@ def tags_with(call: Call) -> str | None:
     return f"iam:{operation.replace('Create', 'Tag', 1)}" if call.service == "iam" else f"{call.service}:TagResource"
 
 
-def hosted_zone_refusal(account: str, call: Call) -> str | None:
-    """Why Cloud Map can't make a hosted zone in the name of who called."""
-    if call.credential is None or call.operation != "CreatePrivateDnsNamespace":
+def hosted_zone_refusal(account: str, call: Call, zone: str | None) -> str | None:
+    """Why Cloud Map can't make a hosted zone, or change the records of `zone`, in the name of who called."""
+    needed = HOSTED_ZONE if call.operation == "CreatePrivateDnsNamespace" else {}
+    if zone is not None:
+        needed = {RECORDS: f"arn:aws:route53:::hostedzone/{zone}"}
+    if call.credential is None or not needed:
         return None
     try:
         identity = find(account, call.credential)
-        for action, resource in HOSTED_ZONE.items():
+        for action, resource in needed.items():
             require(identity, Question(action, resource, context_of(identity, call)))
     except Fault as fault:
         return fault.message

@@ -22,22 +22,25 @@ from hostedzone import HostedZones
 
 Params = dict[str, Any]
 T = TypeVar("T")
+#: Why the caller of a call may not do what it makes Cloud Map do with this hosted zone.
+Refusal = Callable[[Call, str | None], str | None]
 
 #: Quotas, <https://docs.aws.amazon.com/cloud-map/latest/dg/cloud-map-limits.html>
 MAX_INSTANCE_ATTRIBUTES = 30
 MAX_ATTRIBUTES_TEXT = 5000
 MAX_SERVICE_ATTRIBUTES = 30
 MAX_TAGS = 50
+_CHANGING_RECORDS = ("RegisterInstance", "DeregisterInstance")
 _NEEDED_ATTRIBUTES = {"A": ["AWS_INSTANCE_IPV4"], "AAAA": ["AWS_INSTANCE_IPV6"], "CNAME": ["AWS_INSTANCE_CNAME"]}
 
 
 class CloudMap:
     """The API; every public method in `_OPERATIONS` is one operation, from parameters to the result's members."""
 
-    def __init__(self, state: State, zones: HostedZones, refusal: Callable[[Call], str | None]) -> None:
+    def __init__(self, state: State, zones: HostedZones, refusal: Refusal) -> None:
         self.state = state
         self.zones = zones
-        #: why the caller may not have a hosted zone made, if so
+        #: why the caller may not have a hosted zone made, or its records changed, if so
         self.refusal = refusal
         self._lock = threading.Lock()
 
@@ -49,12 +52,20 @@ class CloudMap:
             self.state.settle()
             try:
                 result = operation(self, call.params)
-                if reason := self.refusal(call):
+                if reason := self.refusal(call, self._zone_to_change(call)):
                     self.state.operations[result["OperationId"]].effect = _denied(reason)
             except Refused as refused:
                 return json_error(refused.code, refused.message, members=refused.members)
         headers = {"x-amzn-requestid": str(uuid.uuid4())}
         return Response(json.dumps(result), 200, headers, content_type="application/x-amz-json-1.1")
+
+    def _zone_to_change(self, call: Call) -> str | None:
+        """The hosted zone whose records the call changes: those of an instance of a service with DNS records."""
+        service = self.state.services.get(call.params.get("ServiceId", ""))
+        if service is None or not service.request.get("DnsConfig") or call.operation not in _CHANGING_RECORDS:
+            return None
+        dns = self.state.namespaces[service.namespace_id].properties["DnsProperties"]
+        return str(dns["HostedZoneId"])
 
     # --- namespaces
 
@@ -85,7 +96,9 @@ class CloudMap:
                     "DuplicateRequest", "The operation is already in progress", DuplicateOperationId=operation.id
                 )
         id_ = f"ns-{random_id(16)}"
-        properties: Params = {"HttpProperties": {"HttpName": name}}
+        # No two have one name for DiscoverInstances.
+        taken = any(other.http_name == name for other in state.namespaces.values())
+        properties: Params = {"HttpProperties": {"HttpName": f"{name}_{random_id(8)}" if taken else name}}
         if type_ != "HTTP":
             soa = (p.get("Properties") or {}).get("DnsProperties", {}).get("SOA", {"TTL": 15})
             properties["DnsProperties"] = {"SOA": soa}
@@ -306,7 +319,7 @@ class CloudMap:
 
     def _discovered(self, p: Params) -> tuple[Namespace, Service]:
         wanted = p["NamespaceName"]
-        namespaces = [n for n in self.state.namespaces.values() if wanted in (n.name, n.arn)]
+        namespaces = [n for n in self.state.namespaces.values() if wanted in (n.http_name, n.arn)]
         if not namespaces:
             raise Refused("NamespaceNotFound", f"The specified namespace: {wanted} does not exist")
         for namespace in namespaces:

@@ -53,6 +53,11 @@ class Namespace:
     properties: dict[str, Any]
     created: float = field(default_factory=time.time)
 
+    @property
+    def http_name(self) -> str:
+        """Its name, but for a suffix if another had the name before."""
+        return str(self.properties["HttpProperties"]["HttpName"])
+
 
 @dataclass
 class Instance:

@@ -118,7 +118,7 @@ def applications(clusters: list[region.Cluster], ecr_port: int, state: Path, fau
     ec2.install()
     zones = HostedZones(ACCOUNT, REGION)
     instances = State(ACCOUNT, REGION, instance_delay=InstanceDelay(state))
-    cloudmap = CloudMap(instances, zones, lambda call: hosted_zone_refusal(ACCOUNT, call))
+    cloudmap = CloudMap(instances, zones, lambda call, zone: hosted_zone_refusal(ACCOUNT, call, zone))
     handlers: dict[str, Handler] = {
         "servicediscovery": lambda call, _: cloudmap(call),
         "ecr": Ecr(ACCOUNT, REGION, tokens, ("127.0.0.1", ecr_port)),
@@ -137,6 +137,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--port", type=int, default=5555)
     parser.add_argument("--authz-port", type=int, default=5556)
     parser.add_argument("--ecr-port", type=int, default=4566)
+    parser.add_argument("--two-vpcs", action="store_true")
     args = parser.parse_args(argv)
     clusters = region.clusters(args.state)
     faults = Faults(args.state)
@@ -146,7 +147,8 @@ def main(argv: list[str]) -> int:
     serve(authorizer, args.authz_port, clock)
     for cluster in clusters:
         serve(ApiServer(cluster, faults), API_SERVERS + cluster.number, clock)
-    account.write(args.state / "account.json", account.seed(clusters, f"http://127.0.0.1:{args.port}"))
+    made = account.seed(clusters, f"http://127.0.0.1:{args.port}", args.two_vpcs)
+    account.write(args.state / "account.json", made)
     warm([*apis.handlers, "ec2", "eks"])
     signal.sigwait({signal.SIGTERM, signal.SIGINT})
     return 0

@@ -29,6 +29,8 @@ pub struct Cloud {
     pub python: PathBuf,
     /// Folder of the images the region's Docker Hub holds.
     pub images: PathBuf,
+    /// Whether each cluster is in a VPC of its own.
+    pub two_vpcs: bool,
 }
 
 /// The processes that hold a running cloud, as the host counts them. `holder.json` in the state folder.

@@ -82,6 +82,7 @@ mod tests {
             bin: "/parts/bin".into(),
             python: "/parts/python".into(),
             images: "/parts/images".into(),
+            two_vpcs: false,
         };
         let keys =
             Keys { access_key_id: "AKIA".to_owned(), secret_access_key: "secret".to_owned(), session_token: None };

@@ -69,6 +69,9 @@ struct Cli {
 enum Command {
     /// Start a cloud and return when it is ready; with a command, run it inside, then take the cloud down
     Up {
+        /// Put each cluster into a VPC of its own, with a peering of the two
+        #[arg(long)]
+        two_vpcs: bool,
         /// Command to run inside; its exit code is the exit code
         #[arg(last = true, value_name = "COMMAND")]
         command: Vec<OsString>,
@@ -134,8 +137,8 @@ fn main() -> ExitCode {
 
 fn dispatch(state: &Path, command: Command) -> Result<ExitCode> {
     match command {
-        Command::Up { command } => {
-            return Builder::new_current_thread().enable_all().build()?.block_on(up::up(state, &command));
+        Command::Up { two_vpcs, command } => {
+            return Builder::new_current_thread().enable_all().build()?.block_on(up::up(state, two_vpcs, &command));
         }
         Command::Run { command } => return run::run(state, &command),
         Command::Down => down::down(state)?,

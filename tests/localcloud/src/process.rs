@@ -189,7 +189,7 @@ mod tests {
 
     fn cloud(state: &Path) -> Cloud {
         let state = cloud::claim(state).unwrap();
-        Cloud { bin: "/bin".into(), python: "/bin".into(), images: "/".into(), state }
+        Cloud { bin: "/bin".into(), python: "/bin".into(), images: "/".into(), state, two_vpcs: false }
     }
 
     #[tokio::test]

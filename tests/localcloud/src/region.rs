@@ -118,6 +118,7 @@ async fn front(cloud: &Cloud, supervisor: &Arc<Supervisor>, authority: &Authorit
             .arg("--state")
             .arg(state)
             .args(ports)
+            .args(cloud.two_vpcs.then_some("--two-vpcs"))
             .env("PYTHONDONTWRITEBYTECODE", "1"),
     );
     let ecr = Program::new("ecr", cloud.python.join("ministack"))

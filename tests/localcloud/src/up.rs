@@ -22,7 +22,7 @@ use crate::{host, process};
 const GRACE: Duration = Duration::from_secs(20);
 
 /// Brings a cloud up in `state`. With a command the exit code is the command's.
-pub async fn up(state: &Path, command: &[OsString]) -> Result<ExitCode> {
+pub async fn up(state: &Path, two_vpcs: bool, command: &[OsString]) -> Result<ExitCode> {
     host::check()?;
     let state = cloud::claim(state)?;
     if cloud::runs(&state)? {
@@ -34,7 +34,7 @@ pub async fn up(state: &Path, command: &[OsString]) -> Result<ExitCode> {
     }
     let parts = parts()?;
     host::check_programs()?;
-    let cloud = Cloud { state, bin: parts.bin, python: parts.python, images: parts.images };
+    let cloud = Cloud { state, bin: parts.bin, python: parts.python, images: parts.images, two_vpcs };
 
     // From here on a signal takes everything down in order.
     let mut signals = Signals::new()?;

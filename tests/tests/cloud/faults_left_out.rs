@@ -49,7 +49,7 @@ const CASES: [Case; 10] = [
     Case {
         missing: "policy",
         made: "$J/c2/role.json",
-        undone: r#"jq '{RoleName: .role.name, PolicyArn: .role.policies[0]}' $J/c2/role.json | aws iam detach_role_policy"#,
+        undone: r#"jq '{RoleName: .role.name, PolicyName: "controller"}' $J/c2/role.json | aws iam delete_role_policy"#,
         goal: "$J/c2/colorapp.json",
         reason: &["manifest-apply", "not authorized to perform: servicediscovery:"],
     },
@@ -83,7 +83,7 @@ const CASES: [Case; 10] = [
     },
     Case {
         missing: "ARN of the other cluster's service",
-        made: "$J/c2/colorapp-arn.json $J/c2/ingress.json",
+        made: "$J/c2/colorapp-arn.json",
         undone: r#"sed -i 's|mesh/k8multi/virtualService|mesh/another/virtualService|' $J/c2/colorapp-arn.json"#,
         goal: "probe",
         reason: &[

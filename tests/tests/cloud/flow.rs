@@ -3,7 +3,9 @@
 //! One cloud serves the whole file, so this is one test whose steps build on each other, as a user's would. It needs
 //! Linux and root, as the local cloud does.
 
+use crate::aws_tools::region::until;
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use tests::cloud::{Cloud, writes};
 use tests::steps::make;
@@ -28,9 +30,10 @@ impl Flow {
         self.cloud.stdout(script).unwrap()
     }
 
+    /// What make said.
     #[track_caller]
-    fn make(&self, goals: &str) {
-        self.sh(&make(&self.cloud, goals));
+    fn make(&self, goals: &str) -> String {
+        self.sh(&make(&self.cloud, goals))
     }
 
     fn tool(name: &str) -> String {
@@ -41,6 +44,13 @@ impl Flow {
         let file = self.build.join(cluster).join(format!("{step}.json"));
         serde_json::from_slice(&std::fs::read(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display())))
             .unwrap()
+    }
+
+    /// Calls AWS behind the tools' back.
+    fn aws(&self, call: &str) {
+        let python = self.cloud.python().expect("cloud.json");
+        let answer = self.sh(&format!("{} tests/aws/call.py <<< '{call}'", python.display()));
+        assert!(answer.starts_with(r#"{"answer""#), "{answer}");
     }
 
     fn account(&self) -> Value {
@@ -71,11 +81,26 @@ impl Flow {
 #[test]
 fn the_tutorial_from_nothing_to_red_and_blue_and_back() {
     let flow = Flow::new();
+    // Another pair's namespace of the same name, of a type that needs no VPC: nothing here may take it for ours.
+    flow.aws(r#"["servicediscovery", "create_http_namespace", {"Name": "svc2.svc.local"}]"#);
+    until("there is a namespace", || flow.account()["namespaces"].as_array().filter(|all| !all.is_empty()).map(drop));
     let before = flow.account();
+
+    // The plan of an empty account names all that is made below, and what nobody can know yet; it makes nothing.
+    let plan = flow.make("-j8 plan");
+    assert_eq!(flow.account(), before);
+    for unknown in
+        ["namespace.id", "ingress.rules[0].id", "apps.colorapp.virtualServices.colorapp", "apps.feapp.endpoint"]
+    {
+        let marked = |line: &str| line.contains(unknown) && line.ends_with(" (known after apply)");
+        assert!(plan.lines().any(marked), "{unknown} is not marked: {plan}");
+    }
+    let planned: BTreeSet<&str> = plan.lines().filter_map(|line| Some(line.split_once("would ")?.1)).collect();
+    assert!(plan.lines().any(|line| line.starts_with("55 to add, 0 to change, 0 to remove")), "{plan}");
 
     // Everything but the security group rule: the front end is there and cannot reach the back end.
     let (feapp, colorapp) = (flow.build.join("c1/feapp.json"), flow.build.join("c2/colorapp.json"));
-    flow.make(&format!("-j8 {} {}", feapp.display(), colorapp.display()));
+    let mut made = flow.make(&format!("-j8 {} {}", feapp.display(), colorapp.display()));
     let gate = "{.items[*].status.conditions[?(@.type==\"conditions.appmesh.k8s.aws/aws-cloudmap-healthy\")].status}";
     let gates = flow.sh(&format!("kubectl --context c2 -n k8multi get pods -o jsonpath='{gate}'"));
     assert_eq!(gates, "True True", "pods are ready once they are registered");
@@ -88,7 +113,9 @@ fn the_tutorial_from_nothing_to_red_and_blue_and_back() {
     assert!(refusal["hint"].as_str().unwrap_or_default().contains("sg-open"), "{refusal}");
 
     // With it: red and blue, evenly.
-    flow.make("-j8 all");
+    made += &flow.make("-j8 all");
+    let unmade: Vec<_> = planned.iter().filter(|change| !made.contains(*change)).collect();
+    assert!(unmade.is_empty(), "planned, but not made: {unmade:?}");
     let probe = &flow.json("c1", "probe")["probe"];
     let (red, blue) = (probe["tallies"]["red"].as_u64(), probe["tallies"]["blue"].as_u64());
     assert_eq!(red.zip(blue).map(|(red, blue)| red + blue), Some(200), "{probe}");
@@ -100,6 +127,8 @@ fn the_tutorial_from_nothing_to_red_and_blue_and_back() {
     let (roles, meshes) = (documents("role"), documents("mesh"));
     flow.make("-B -j8 all");
     assert_eq!(flow.writes_since(calls).0, Vec::<String>::new());
+    let plan = flow.make("-j8 plan");
+    assert!(plan.ends_with("\n0 to add, 0 to change, 0 to remove\n"), "{plan}");
     assert_eq!(flow.objects(), objects);
     assert_eq!((documents("role"), documents("mesh")), (roles, meshes));
 
@@ -137,9 +166,12 @@ fn the_tutorial_from_nothing_to_red_and_blue_and_back() {
     let said = String::from_utf8_lossy(&applied.stderr).into_owned();
     assert!(applied.status.success() && said.contains("nothing to do"), "{said}");
 
-    // And back to what was: twice, for the second time finds nothing.
-    flow.make("destroy");
+    // And back to what was, as planned: twice, for the second time finds nothing.
+    let plan = flow.make("-j8 plan-destroy");
+    assert!(plan.contains("\n0 to add, 0 to change, 50 to remove\n"), "{plan}");
+    let gone = flow.make("-j8 destroy");
+    assert!(gone.ends_with("\nnothing is left\n"), "{gone}");
     assert_eq!(flow.account(), before);
-    flow.make("destroy");
+    flow.make("-j8 destroy");
     assert_eq!(flow.account(), before);
 }

@@ -110,8 +110,12 @@ fn sources(region: &Region, one: &str, folder: &Path, index: &str) {
             let archive = folder.join(format!("{kind}{shape}"));
             let pushed = region.done(&format!("ecr-push {kind} --archive {}", archive.display()), one);
             digests.push(digest(&pushed.document));
-            let made = format!("create repository {kind}");
-            pushed.tells(if shape.is_empty() { &made } else { "nothing to do" });
+            let first = shape.is_empty();
+            pushed.tells(&if first {
+                format!("create repository {kind}")
+            } else {
+                format!("nothing to do for images.{kind}")
+            });
         }
         assert!(digests.iter().all(|digest| *digest == digests[0]), "{digests:?}");
         uris.push(format!("{REGISTRY}/{kind}@{}", digests[0]));

@@ -1,7 +1,8 @@
 //! Least privilege: an operator who has `policies/operator.json` and nothing else does the whole flow; every action in
-//! it is needed; and a tool whose caller lacks one says which.
+//! it is needed; and a tool whose caller lacks one says which. The controllers have `policies/controller.json` and
+//! nothing else, and do all that it allows.
 //!
-//! The policy is made from the tools' own `--help`. The local cloud enforces IAM, and one serves the whole file; it
+//! The operator's policy is made from the tools' own `--help`. The local cloud enforces IAM, and one serves the whole file; it
 //! needs Linux and root.
 
 use serde_json::{Value, json};
@@ -9,12 +10,18 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Output;
 use tests::cloud::Cloud;
+use tests::policy::allowing;
 use tests::steps::make;
 use tests::{TOOLS, program, root, run};
 
 /// Listed, but nothing fails without it here: of what deleting a namespace needs, Cloud Map's reference names only
 /// servicediscovery:DeleteNamespace, while AWS's own AWSCloudMapFullAccess has this, too.
 const EXCUSED: (&str, &str) = ("cloudmap-ns", "route53:DeleteHostedZone");
+
+/// What a controller is not seen to call in the flow: the first only a service with 1,000 instances brings about; the
+/// others Cloud Map needs for CreateService with tags, and for instances with DNS records, and refuses these without.
+const UNSEEN: [&str; 3] =
+    ["servicediscovery:GetInstancesHealthStatus", "servicediscovery:TagResource", "route53:ChangeResourceRecordSets"];
 
 /// The IAM actions in the `Calls` paragraph of a tool's `--help`.
 fn actions(tool: &str) -> BTreeSet<String> {
@@ -27,47 +34,6 @@ fn actions(tool: &str) -> BTreeSet<String> {
         !service.is_empty() && operation.starts_with(|c: char| c.is_ascii_uppercase())
     };
     calls.split(|c: char| c.is_whitespace() || ",;()".contains(c)).filter(is_action).map(str::to_owned).collect()
-}
-
-/// The statement of an action, and what it may be done to. `policies/README.md` says why.
-fn place(action: &str) -> (&'static str, &'static [&'static str]) {
-    let (service, operation) = action.split_once(':').unwrap();
-    match (service, operation) {
-        ("ec2", "CreateTags") => ("SecurityGroupRuleTags", &["arn:aws:ec2:*:*:security-group-rule/*"]),
-        ("ec2", "AuthorizeSecurityGroupIngress" | "RevokeSecurityGroupIngress") => {
-            ("SecurityGroups", &["arn:aws:ec2:*:*:security-group/*", "arn:aws:ec2:*:*:security-group-rule/*"])
-        }
-        ("ecr", "GetAuthorizationToken") | ("ec2", _) | ("iam", "GetPolicy" | "ListPolicies") => ("Everywhere", &["*"]),
-        ("ecr", _) => ("Repositories", &["arn:aws:ecr:*:*:repository/k8multi/*"]),
-        ("eks", _) => ("Clusters", &["arn:aws:eks:*:*:cluster/*", "arn:aws:eks:*:*:nodegroup/*"]),
-        ("iam", _) if operation.contains("OpenIDConnectProvider") => {
-            ("IdentityProviders", &["arn:aws:iam::*:oidc-provider/oidc.eks.*"])
-        }
-        ("iam", _) => ("Roles", &["arn:aws:iam::*:role/*-appmesh-controller"]),
-        ("route53", "GetHostedZone" | "DeleteHostedZone") => ("HostedZones", &["arn:aws:route53:::hostedzone/*"]),
-        ("servicediscovery", "DeleteNamespace" | "DeleteService" | "ListTagsForResource") => {
-            ("CloudMap", &["arn:aws:servicediscovery:*:*:namespace/*", "arn:aws:servicediscovery:*:*:service/*"])
-        }
-        ("route53" | "servicediscovery", _) => ("Everywhere", &["*"]),
-        _ => panic!("{action}: in no statement"),
-    }
-}
-
-/// An IAM policy that allows these actions.
-fn policy<'a>(actions: impl IntoIterator<Item = &'a String>) -> Value {
-    let mut statements: BTreeMap<&str, Value> = BTreeMap::new();
-    for action in actions {
-        let (sid, resources) = place(action);
-        let statement = statements.entry(sid).or_insert_with(|| {
-            let mut new = json!({"Sid": sid, "Effect": "Allow", "Action": [], "Resource": resources});
-            if sid == "SecurityGroupRuleTags" {
-                new["Condition"] = json!({"StringEquals": {"ec2:CreateAction": "AuthorizeSecurityGroupIngress"}});
-            }
-            new
-        });
-        statement["Action"].as_array_mut().unwrap().push(action.as_str().into());
-    }
-    json!({"Version": "2012-10-17", "Statement": statements.into_values().collect::<Vec<_>>()})
 }
 
 /// Every tool with each of its actions.
@@ -83,7 +49,7 @@ fn all_actions() -> BTreeSet<String> {
 /// After a change of a header: `SNAPSHOTS=overwrite cargo test`.
 #[test]
 fn the_policy_is_what_the_headers_say() {
-    let policy = policy(&all_actions());
+    let policy = allowing(&all_actions());
     let length = policy.to_string().len();
     assert!(length <= 6144, "a managed policy has at most 6,144 characters, this one {length}");
     let committed = root().join("policies/operator.json");
@@ -100,6 +66,7 @@ fn it_suffices_and_every_action_is_needed() {
     account.sg_open();
     account.ecr_push();
     account.lacks("eks:DescribeCluster", "appmesh-install -n --cluster c1 --chart charts/appmesh-controller", "");
+    account.lacks("eks:DescribeCluster", "mesh-check -n --cluster c1 --and-cluster c2", "");
     account.lacks(
         "eks:DescribeCluster",
         "manifest-apply feapp -n --cluster c1 --file manifests/feapp.yaml --delete",
@@ -125,12 +92,13 @@ struct Account {
 
 impl Account {
     fn new() -> Self {
-        let cloud = Cloud::up("test-privilege").expect("localcloud");
+        // Of two VPCs, which ask for more: what joins them.
+        let cloud = Cloud::up_with("test-privilege", &["--two-vpcs"]).expect("localcloud");
         let all = all_actions();
         let administrator = "arn:aws:iam::aws:policy/AdministratorAccess";
         let mut users = json!({"admin": administrator});
         for action in &all {
-            users[action.replace(':', ".")] = policy(all.iter().filter(|other| *other != action));
+            users[action.replace(':', ".")] = allowing(all.iter().filter(|other| *other != action));
         }
         let python = cloud.python().unwrap().display().to_string();
         let made = cloud.run([python.as_str(), "tests/aws/users.py"], users.to_string().as_bytes()).unwrap();
@@ -192,17 +160,21 @@ impl Account {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
-    /// Everything that make can do, and who called what: each tool only what its help lists, and nobody in vain.
+    /// Everything that make can do, and who called what: each tool only what its help lists, each controller all that
+    /// its policy allows, and nobody in vain.
     fn flow(&self) {
         let before = self.cloud.log("aws-api").unwrap().len();
         for goals in ["-j8 all", "-j8 -B all", "-j8 plan", "-j8 destroy"] {
-            self.cloud.stdout(&make(&self.cloud, goals)).unwrap();
+            self.cloud.stdout(&make(&self.cloud, &format!("{goals} NAMESPACE_TYPE=http"))).unwrap();
         }
-        let mut called = BTreeSet::new();
+        let (mut called, mut by_controllers) = (BTreeSet::new(), BTreeSet::new());
         for call in &self.cloud.log("aws-api").unwrap()[before..] {
             let [action, agent, caller] =
                 ["action", "agent", "caller"].map(|key| call[key].as_str().unwrap_or_default());
             assert!(caller == "anonymous" || call["code"] != 403, "{call}");
+            if caller.contains(":assumed-role/") && caller.contains("-appmesh-controller/") {
+                by_controllers.insert(action.to_owned());
+            }
             if !caller.ends_with(":user/operator") || ["sts:GetCallerIdentity", "ecr:Ping"].contains(&action) {
                 continue;
             }
@@ -216,6 +188,11 @@ impl Account {
         }
         assert!(called.len() > 30, "the log tells who called what: {called:?}");
         assert_eq!(called.difference(&listed()).collect::<Vec<_>>(), Vec::<&(String, String)>::new());
+        let policy = std::fs::read(root().join("policies/controller.json")).unwrap();
+        let mut allowed: BTreeSet<String> =
+            tests::policy::actions(&serde_json::from_slice(&policy).unwrap()).into_iter().collect();
+        allowed.retain(|action| !UNSEEN.contains(&action.as_str()));
+        assert_eq!(by_controllers, allowed);
     }
 
     fn oidc_assoc(&self) {
@@ -238,18 +215,18 @@ impl Account {
 
     fn irsa_role(&self) {
         let inline = self.cloud.state.join("extra.json");
-        std::fs::write(&inline, policy(["eks:DescribeCluster".to_owned()].iter()).to_string()).unwrap();
+        std::fs::write(&inline, allowing(["eks:DescribeCluster".to_owned()].iter()).to_string()).unwrap();
         let other = self.cloud.state.join("other.json");
         std::fs::copy(&inline, &other).unwrap();
         let one = self.done("oidc-assoc -n --cluster c1", "");
 
         self.lacks("eks:DescribeCluster", "irsa-role -n --cluster c1", "");
-        self.lacks("iam:GetPolicy", "irsa-role", &one);
+        self.lacks("iam:GetPolicy", "irsa-role --policy AWSCloudMapFullAccess", &one);
         self.lacks("iam:ListPolicies", "irsa-role --policy AmazonEBSCSIDriverPolicy", &one);
         self.lacks("iam:GetRole", "irsa-role", &one);
         self.lacks("iam:CreateRole", "irsa-role", &one);
         self.lacks("iam:TagRole", "irsa-role", &one);
-        self.lacks("iam:AttachRolePolicy", "irsa-role", &one);
+        self.lacks("iam:AttachRolePolicy", "irsa-role --policy AWSCloudMapFullAccess", &one);
         let with_document = format!("irsa-role --policy AWSCloudMapFullAccess --policy-document {}", inline.display());
         self.lacks("iam:PutRolePolicy", &with_document, &one);
         let role = self.done(&with_document, &one);
@@ -273,6 +250,8 @@ impl Account {
         self.lacks("servicediscovery:ListNamespaces", "cloudmap-ns", &two);
         self.lacks("servicediscovery:CreatePrivateDnsNamespace", "cloudmap-ns", &two);
         self.lacks("servicediscovery:TagResource", "cloudmap-ns", &two);
+        self.lacks("servicediscovery:CreateHttpNamespace", "cloudmap-ns --type http", &two);
+        self.lack_of_links("cloudmap-ns --type http", &two);
         // What Cloud Map does as the caller, it tells of later.
         self.lacks("ec2:DescribeRegions", "cloudmap-ns", &two);
         self.lacks("ec2:DescribeVpcs", "cloudmap-ns", &two);
@@ -286,14 +265,16 @@ impl Account {
         self.boto3(&format!(
             "c = boto3.client('servicediscovery')\n\
              t = [{{'Key': 'managed-by', 'Value': 'appmesh-controller'}}]\n\
-             s = c.create_service(Name='left', NamespaceId={}, Type='HTTP', Tags=t)['Service']['Id']\n\
-             a = {{'appmesh.k8s.aws/cluster': 'gone'}}\n\
+             r = {{'DnsRecords': [{{'Type': 'A', 'TTL': 1}}]}}\n\
+             s = c.create_service(Name='left', NamespaceId={}, DnsConfig=r, Tags=t)['Service']['Id']\n\
+             a = {{'appmesh.k8s.aws/cluster': 'gone', 'AWS_INSTANCE_IPV4': '10.0.0.1'}}\n\
              o = c.register_instance(ServiceId=s, InstanceId='1', Attributes=a)['OperationId']\n\
              while c.get_operation(OperationId=o)['Operation']['Status'] != 'SUCCESS': pass",
             document["namespace"]["id"]
         ));
         self.lacks("servicediscovery:ListInstances", "cloudmap-ns --forget-cluster gone", &made);
         self.lacks("servicediscovery:DeregisterInstance", "cloudmap-ns --forget-cluster gone", &made);
+        self.lacks("route53:ChangeResourceRecordSets", "cloudmap-ns --forget-cluster gone", &made);
         self.done("cloudmap-ns --forget-cluster gone", &made);
         self.lacks("servicediscovery:DeleteService", "cloudmap-ns --delete", &made);
         self.lacks("servicediscovery:ListServices", "cloudmap-ns --delete", &made);
@@ -305,12 +286,26 @@ impl Account {
         let from_nothing = "sg-open -n --cluster c2 --from-cluster c1";
         self.lacks("eks:DescribeCluster", from_nothing, "");
         self.lacks("ec2:DescribeInstances", from_nothing, "");
+        self.lacks("ec2:DescribeNetworkInterfaces", from_nothing, "");
+        self.lacks("ec2:DescribeSecurityGroups", from_nothing, "");
         self.lacks("ec2:DescribeSecurityGroupRules", from_nothing, "");
         self.lacks("ec2:AuthorizeSecurityGroupIngress", from_nothing, "");
         self.lacks("ec2:CreateTags", from_nothing, "");
         let made = self.done(from_nothing, "");
+        self.lack_of_links("sg-open", &made);
         self.lacks("ec2:RevokeSecurityGroupIngress", "sg-open --delete", &made);
         self.done("sg-open --delete", &made);
+    }
+
+    /// Clusters in two VPCs: what joins these is looked for.
+    fn lack_of_links(&self, command: &str, document: &str) {
+        let mut apart: Value = serde_json::from_str(&self.done("oidc-assoc -n --cluster c1", "")).unwrap();
+        apart["cluster"]["vpc"] = "vpc-00000000".into();
+        let file = self.cloud.state.join("apart.json");
+        std::fs::write(&file, apart.to_string()).unwrap();
+        let command = format!("{command} --from {}", file.display());
+        self.lacks("ec2:DescribeVpcPeeringConnections", &command, document);
+        self.lacks("ec2:DescribeTransitGatewayVpcAttachments", &command, document);
     }
 
     fn ecr_push(&self) {
@@ -336,6 +331,10 @@ impl Account {
             self.lacks(action, &push, "");
         }
         let made = self.done(&push, "");
+        let other = push.replace("--cluster c2", "--cluster c1");
+        self.done(&other, "");
+        self.lacks("ecr:UntagResource", "ecr-push app --delete", &made);
+        self.done("ecr-push app -n --region us-west-2 --cluster c1 --repository k8multi/app --delete", "");
         self.lacks("ecr:DescribeImages", "ecr-push app --delete", &made);
         self.lacks("ecr:BatchDeleteImage", "ecr-push app --delete", &made);
         self.lacks("ecr:DeleteRepository", "ecr-push app --delete", &made);

@@ -1,4 +1,4 @@
-//! Calls Cloud Map, one function per call. `servicediscovery:*`, as AWSCloudMapFullAccess allows, is all it needs.
+//! Calls Cloud Map, one function per call. `policies/controller.json` is made from these calls.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -70,6 +70,27 @@ impl Creation {
     }
 }
 
+/// Which namespaces are meant. Names repeat: another VPC may have one of the same name, and so may those who need no VPC.
+#[derive(Args, Clone, Debug, Default)]
+pub struct NamespaceIds {
+    /// The namespace of that name, if there are others of it; repeatable
+    #[arg(long = "cloudmap-namespace", value_name = "NAME=ID", value_parser = namespace_id)]
+    ids: Vec<(String, String)>,
+}
+
+impl NamespaceIds {
+    fn means(&self, name: &str, id: &str) -> bool {
+        self.ids.iter().all(|(of, meant)| of != name || meant == id)
+    }
+}
+
+/// Parses `NAME=ID`.
+fn namespace_id(text: &str) -> anyhow::Result<(String, String)> {
+    let pair = text.split_once('=').filter(|(name, id)| !name.is_empty() && !id.is_empty());
+    let (name, id) = pair.context("expected NAME=ID, e.g. shop.internal=ns-0123456789abcdef")?;
+    Ok((name.to_owned(), id.to_owned()))
+}
+
 /// A Cloud Map namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Namespace {
@@ -106,6 +127,7 @@ pub enum Operation {
 pub struct CloudMap {
     client: Client,
     creation: Creation,
+    ids: NamespaceIds,
     metrics: Metrics,
     /// Namespaces found so far, by name. They outlive what is in them.
     namespaces: Arc<Mutex<HashMap<String, Namespace>>>,
@@ -124,17 +146,17 @@ struct Services {
 
 impl CloudMap {
     /// Uses the account and region of this configuration.
-    pub fn new(config: &SdkConfig, creation: Creation, metrics: Metrics) -> Self {
+    pub fn new(config: &SdkConfig, creation: Creation, ids: NamespaceIds, metrics: Metrics) -> Self {
         let timeouts = TimeoutConfig::builder().operation_attempt_timeout(TIMEOUT).build();
         let config = aws_sdk_servicediscovery::config::Builder::from(config).timeout_config(timeouts).build();
         let client = Client::from_conf(config);
-        Self { client, creation, metrics, namespaces: Arc::default(), services: Arc::default() }
+        Self { client, creation, ids, metrics, namespaces: Arc::default(), services: Arc::default() }
     }
 
     /// The namespace of that name, from memory if it was found before; `None` if there is none.
     ///
     /// # Errors
-    /// Several have that name (in different VPCs): nothing says which one is meant. Or Cloud Map does not answer.
+    /// Several have that name, and [`NamespaceIds`] does not say which one is meant. Or Cloud Map does not answer.
     pub async fn namespace(&self, name: &str) -> anyhow::Result<Option<Namespace>> {
         if let Some(known) = self.lock().get(name) {
             return Ok(Some(known.clone()));
@@ -142,7 +164,10 @@ impl CloudMap {
         let mut found = self.list_namespaces(Some(name)).await?;
         if found.len() > 1 {
             let ids: Vec<_> = found.iter().map(|(_, namespace)| namespace.id.as_str()).collect();
-            bail!("several Cloud Map namespaces are named {name}: {}", ids.join(", "));
+            bail!(
+                "several Cloud Map namespaces are named {name}: {}; --cloudmap-namespace tells which",
+                ids.join(", ")
+            );
         }
         let namespace = found.pop().map(|(_, namespace)| namespace);
         if let Some(namespace) = &namespace {
@@ -151,7 +176,7 @@ impl CloudMap {
         Ok(namespace)
     }
 
-    /// Namespaces by name: all, or those of one name. Public DNS namespaces are not for meshes.
+    /// Namespaces by name: all that may be meant, or those of one name. Public DNS namespaces are not for meshes.
     ///
     /// # Errors
     /// Cloud Map does not answer.
@@ -164,7 +189,8 @@ impl CloudMap {
             let page = self.answered("ListNamespaces", name.unwrap_or_default(), page)?;
             namespaces.extend(page.namespaces.unwrap_or_default().into_iter().filter_map(namespace));
         }
-        namespaces.retain(|(found, _)| name.is_none_or(|name| name == found));
+        namespaces
+            .retain(|(found, namespace)| name.is_none_or(|name| name == found) && self.ids.means(found, &namespace.id));
         Ok(namespaces)
     }
 
@@ -507,6 +533,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_id_tells_which_of_two_namesakes_is_meant() {
+        let fake = Fake::new(&["n"]);
+        fake.namesake("n", "ns-2");
+        let error = fake.client().namespace("n").await.unwrap_err().to_string();
+        let expected = "several Cloud Map namespaces are named n: n, ns-2; --cloudmap-namespace tells which";
+        assert_eq!(error, expected);
+        for (given, found) in [("n=ns-2", Some("ns-2")), ("n=n", Some("n")), ("n=ns-3", None)] {
+            let ids = NamespaceIds { ids: vec![namespace_id(given).unwrap()] };
+            let namespace = fake.client_of(Creation::default(), ids).namespace("n").await.unwrap();
+            assert_eq!(namespace.as_ref().map(|namespace| namespace.id.as_str()), found, "{given}");
+        }
+        let others = NamespaceIds { ids: vec![namespace_id("o=ns-3").unwrap()] };
+        assert!(fake.client_of(Creation::default(), others).namespace("n").await.is_err());
+        for wrong in ["n", "n=", "=ns-1"] {
+            assert!(namespace_id(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[tokio::test]
     async fn services_are_made_as_asked_for() {
         for (creation, api_only, expected) in [
             (Creation::default(), false, (json!(300), json!(null))),
@@ -514,7 +559,7 @@ mod tests {
             (Creation { ttl: 60, custom_health_check: true }, true, (json!(null), json!(null))),
         ] {
             let fake = Fake::new(&["n"]);
-            let client = fake.client_of(creation);
+            let client = fake.client_of(creation, NamespaceIds::default());
             let namespace = client.namespace("n").await.unwrap().unwrap();
             client.create_service(&namespace, "s", api_only).await.unwrap();
             let asked = fake.asked(&ServiceKey { namespace: "n".to_owned(), service: "s".to_owned() });

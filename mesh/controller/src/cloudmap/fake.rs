@@ -1,7 +1,7 @@
 //! Stands in for Cloud Map, below the SDK's client.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
@@ -19,7 +19,7 @@ use aws_smithy_types::body::SdkBody;
 use serde_json::{Value, json};
 use tokio::{sync::watch, time::timeout};
 
-use super::client::{CloudMap, Creation};
+use super::client::{CloudMap, Creation, NamespaceIds};
 use crate::{
     metrics::Metrics,
     model::{Attributes, ServiceKey},
@@ -28,7 +28,7 @@ use crate::{
 /// What a test waits for is there long before, or never.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// One account and region. Ids are names.
+/// One account and region. Ids are names, but for namesakes'.
 #[derive(Debug, Default)]
 pub struct Fake {
     state: Mutex<State>,
@@ -37,7 +37,8 @@ pub struct Fake {
 
 #[derive(Debug, Default)]
 struct State {
-    namespaces: BTreeSet<String>,
+    /// Names by id.
+    namespaces: BTreeMap<String, String>,
     services: BTreeMap<ServiceKey, Service>,
     operations: Vec<Operation>,
     held: bool,
@@ -76,11 +77,11 @@ impl Fake {
 
     /// A client of it.
     pub fn client(self: &Arc<Self>) -> CloudMap {
-        self.client_of(Creation::default())
+        self.client_of(Creation::default(), NamespaceIds::default())
     }
 
-    /// A client of it that makes services so.
-    pub fn client_of(self: &Arc<Self>, creation: Creation) -> CloudMap {
+    /// A client of it that makes services so, and means these namespaces.
+    pub fn client_of(self: &Arc<Self>, creation: Creation, ids: NamespaceIds) -> CloudMap {
         let connector = SharedHttpConnector::new(Connector(self.clone()));
         let config = SdkConfig::builder()
             .behavior_version(BehaviorVersion::latest())
@@ -88,7 +89,7 @@ impl Fake {
             .credentials_provider(SharedCredentialsProvider::new(Credentials::new("a", "b", None, None, "fake")))
             .http_client(http_client_fn(move |_, _| connector.clone()))
             .build();
-        CloudMap::new(&config, creation, Metrics::new())
+        CloudMap::new(&config, creation, ids, Metrics::new())
     }
 
     /// What a service was made by.
@@ -98,7 +99,12 @@ impl Fake {
 
     /// Makes a namespace.
     pub fn namespace(&self, name: &str) {
-        self.lock().namespaces.insert(name.to_owned());
+        self.namesake(name, name);
+    }
+
+    /// Makes a namespace of a name that another may have.
+    pub fn namesake(&self, name: &str, id: &str) {
+        self.lock().namespaces.insert(id.to_owned(), name.to_owned());
     }
 
     /// Registers an instance as somebody else.
@@ -209,7 +215,7 @@ impl State {
 
     fn discovered(&self, asked: &Value) -> Result<(&ServiceKey, &Service), (&'static str, String)> {
         let key = ServiceKey { namespace: text(asked, "NamespaceName"), service: text(asked, "ServiceName") };
-        if !self.namespaces.contains(&key.namespace) {
+        if !self.namespaces.contains_key(&key.namespace) {
             return Err(("NamespaceNotFound", key.namespace));
         }
         self.services.get_key_value(&key).ok_or(("ServiceNotFound", key.service))
@@ -221,7 +227,7 @@ impl State {
         }
         match operation {
             "ListNamespaces" => {
-                let shape = |name| json!({"Id": name, "Name": name, "Type": "DNS_PRIVATE"});
+                let shape = |(id, name)| json!({"Id": id, "Name": name, "Type": "DNS_PRIVATE"});
                 Ok(json!({"Namespaces": self.namespaces.iter().map(shape).collect::<Vec<_>>()}))
             }
             "ListServices" => {

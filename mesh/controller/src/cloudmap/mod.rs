@@ -10,7 +10,7 @@ mod fake;
 mod pollers;
 mod writer;
 
-pub use client::{CloudMap, Creation, describe};
+pub use client::{CloudMap, Creation, NamespaceIds, describe};
 pub use exchange::{publication, service_key};
 pub use pollers::{Answer, Intervals, Lookup, Pollers};
 pub use writer::{Leaving, Registered, Want, Writer};

@@ -105,8 +105,11 @@ impl Registrations {
             CloudMapResource::Service(key) => [key.clone()].into(),
             // The objects that say where it was published may be gone already, so this looks in every namespace.
             CloudMapResource::Publication(arn) => {
-                let key = |namespace| service_key(&VirtualServiceKey { namespace, arn: arn.to_string() });
-                self.writer.namespaces().await?.into_iter().map(key).collect()
+                // Nothing is published where a name does not say which namespace it is.
+                let key = |(namespace, namesakes)| {
+                    (namesakes == 1).then(|| service_key(&VirtualServiceKey { namespace, arn: arn.to_string() }))
+                };
+                self.writer.namespaces().await?.into_iter().filter_map(key).collect()
             }
         };
         match self.writer.forget(&keys).await {
@@ -119,7 +122,8 @@ impl Registrations {
 
 impl CloudMap for Registrations {
     fn namespaces(&self) -> BoxFuture<'_, Result<BTreeSet<String>, String>> {
-        self.writer.namespaces().map(|names| names.map_err(|error| describe(&error))).boxed()
+        let names = self.writer.namespaces();
+        names.map(|names| names.map(|names| names.into_keys().collect()).map_err(|error| describe(&error))).boxed()
     }
 
     fn remove<'a>(&'a self, resource: &'a CloudMapResource) -> BoxFuture<'a, Result<Removal, String>> {

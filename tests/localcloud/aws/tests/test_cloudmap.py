@@ -63,6 +63,21 @@ class CloudMap(Case):
         self.assertIn("is not authorized to perform: route53:CreateHostedZone on", operation["ErrorMessage"])
         self.assertNotIn(self.name, [n["Name"] for n in self.api.list_namespaces()["Namespaces"]])
 
+    def test_records_are_changed_in_the_name_of_the_caller(self):
+        namespace = self.namespace()
+        with_records = self.service(namespace)["Id"]
+        without = self.service(namespace, "published", Type="HTTP")["Id"]
+        allowed = {"Effect": "Allow", "Action": ["servicediscovery:*"], "Resource": "*"}
+        api = self.region.client("servicediscovery", self.user(f"recordless-{self.name}", allowed))
+        instance = {"InstanceId": "i", "Attributes": {"AWS_INSTANCE_IPV4": "10.0.0.1"}}
+        for service, status in ((with_records, "FAIL"), (without, "SUCCESS")):
+            operation = self.finish(api.register_instance(ServiceId=service, **instance))
+            self.assertEqual(operation["Status"], status)
+        self.finish(self.api.register_instance(ServiceId=with_records, **instance))
+        operation = self.finish(api.deregister_instance(ServiceId=with_records, InstanceId="i"))
+        self.assertEqual((operation["Status"], operation["ErrorCode"]), ("FAIL", "ACCESS_DENIED"))
+        self.assertIn("is not authorized to perform: route53:ChangeResourceRecordSets on", operation["ErrorMessage"])
+
     def test_the_vpc_decides_whether_a_name_is_taken(self):
         first, other = (
             self.namespace(),

@@ -109,13 +109,42 @@ pub fn elsewhere(region: &Region, one: &str, two: &str, apart: &str) {
     let made = region.done(&format!("cloudmap-ns --from {}", file.display()), two);
     region.steady(&format!("cloudmap-ns --from {}", file.display()), &made.document);
     let file = region.file("apart.json", apart);
-    let message = format!("cluster c2 is in {here}, cluster c3 in {there}: a private DNS namespace serves one VPC");
-    region.refuses(
-        &format!("cloudmap-ns --from {}", file.display()),
-        two,
-        &message,
-        "both clusters must be in one VPC",
-    );
+    let shared = format!("cloudmap-ns --name shared.local --type http --from {}", file.display());
+    let places = format!("cluster c2 is in {here}, cluster c3 in {there}");
+    let message = format!("{places}, and neither a VPC peering nor a transit gateway joins them");
+    region.refuses(&shared, two, &message, "peer the VPCs, or attach both to a transit gateway");
+    let gateway = region.aws("ec2", "create_transit_gateway", json!({}))["TransitGateway"]["TransitGatewayId"].take();
+    let attachments = [&here, &there].map(|vpc| {
+        let subnets = json!({"Filters": [{"Name": "vpc-id", "Values": [vpc]}]});
+        let subnet = region.aws("ec2", "describe_subnets", subnets)["Subnets"][0]["SubnetId"].take();
+        let attached = json!({"TransitGatewayId": gateway, "VpcId": vpc, "SubnetIds": [subnet]});
+        let attached = region.aws("ec2", "create_transit_gateway_vpc_attachment", attached);
+        attached["TransitGatewayVpcAttachment"]["TransitGatewayAttachmentId"].clone()
+    });
+    let message = format!("{places}: a private DNS namespace serves one VPC");
+    let from = format!("cloudmap-ns --from {}", file.display());
+    region.refuses(&from, two, &message, "--type http makes a namespace that needs no VPC");
+    let create = "create HTTP namespace shared.local";
+    let http = region.repairs(&shared, two, &[create], &["servicediscovery:CreateHttpNamespace"]);
+    http.tells(&format!("{places}: joined by {}", gateway.as_str().unwrap()));
+    let namespace = http.json()["namespace"].take();
+    assert_eq!((&namespace["type"], &namespace["vpc"]), (&json!("http"), &Value::Null));
+    region.steady("cloudmap-ns", &http.document);
+    // The other cluster finds the same.
+    let found = region.done("cloudmap-ns --name shared.local --type http", apart);
+    found.tells("nothing to do");
+    assert_eq!(found.json()["namespace"]["id"], namespace["id"]);
+    // One of that name in a VPC is another.
+    let other = region.done("cloudmap-ns --name shared.local", two);
+    assert_ne!(other.json()["namespace"]["id"], namespace["id"]);
+    let id = namespace["id"].as_str().unwrap();
+    other.tells(&format!("another shared.local ({id}) is in no VPC: who looks by name alone may find it instead"));
+    region.deletes("cloudmap-ns", &other.document, &[], &[DELETE]);
+    region.deletes("cloudmap-ns", &http.document, &[], &[DELETE]);
+    for attachment in attachments {
+        let attachment = json!({"TransitGatewayAttachmentId": attachment});
+        region.aws("ec2", "delete_transit_gateway_vpc_attachment", attachment);
+    }
     let mut moved = made.json();
     moved["namespace"]["vpc"] = there.clone().into();
     let message = format!("namespace.vpc is {there}, but cluster c2 is in {here}");

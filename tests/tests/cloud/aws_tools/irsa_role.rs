@@ -146,7 +146,7 @@ pub fn of_others(region: &Region, one: &str, two: &str) {
     region.refuses("irsa-role --role theirs", one, "role theirs exists: managed by terraform", take_over);
     region.deletes("irsa-role --role theirs", one, &["role theirs: managed by terraform"], &[]);
     let adopted = region.repairs(
-        "irsa-role --role theirs --adopt",
+        "irsa-role --role theirs --adopt --policy AWSCloudMapFullAccess",
         one,
         &[
             &format!(
@@ -193,7 +193,7 @@ pub fn of_others(region: &Region, one: &str, two: &str) {
     let message = "role theirs has another inline policy extra of others";
     region.refuses(&wish, &adopted.document, message, "replace it with --adopt");
     inline(&policy("s3:GetObject"));
-    region.done(&wish, &adopted.document).tells("nothing to do");
+    region.done(&wish, &adopted.document).idle();
     inline(&policy("s3:*"));
     region.repairs(
         &format!("{wish} --adopt"),
@@ -247,9 +247,13 @@ pub fn deletion(region: &Region, one: &str) {
     let error = region.fails(3, &twice, one);
     assert_eq!(error["message"], format!("two policy documents are named same, the second is {}", files[1]));
 
-    // By its name alone, in the right order.
-    region.done("irsa-role", one);
-    region.deletes("irsa-role -n --cluster c1", "{\n  \"v\": 1\n}\n", &[], &["iam:DetachRolePolicy", "iam:DeleteRole"]);
+    // By its name alone, in the right order. The controller's role allows what the controller calls, and no more.
+    let controllers = region.done("irsa-role", one).json();
+    let policy = std::fs::read_to_string(tests::root().join("policies/controller.json")).unwrap();
+    let policy: Value = serde_json::from_str(&policy).unwrap();
+    assert_eq!(controllers["role"]["policyDocuments"], json!({"controller": policy}));
+    assert_eq!(controllers["role"]["policies"], json!([]));
+    region.deletes("irsa-role -n --cluster c1", "{\n  \"v\": 1\n}\n", &[], &["iam:DeleteRolePolicy", "iam:DeleteRole"]);
 }
 
 pub fn who_may_assume_it(region: &Region, one: &str) {
@@ -296,7 +300,7 @@ pub fn who_may_assume_it(region: &Region, one: &str) {
         federated.ends_with(other.json()["cluster"]["issuer"].as_str().unwrap().trim_start_matches("https://")),
         "{federated}"
     );
-    region.deletes("irsa-role --role astray", &other.document, &[], &["iam:DetachRolePolicy", "iam:DeleteRole"]);
+    region.deletes("irsa-role --role astray", &other.document, &[], &["iam:DeleteRolePolicy", "iam:DeleteRole"]);
     let all = region.done("irsa-role --role many --service-account a/b", one).document;
     region.deletes("irsa-role", &all, &[], &["iam:DeleteRole"]);
 }

@@ -32,6 +32,7 @@ fn drift_conflicts_and_deletion() {
     sg_open::drift(&region, &one, &two);
     sg_open::of_others(&region, &one, &two);
     sg_open::node_groups(&region, &one, &two);
+    sg_open::own_groups(&region, &one, &two);
     sg_open::addresses(&region, &one, &two);
     sg_open::two_vpcs(&region, &two, &apart);
     sg_open::deletion(&region, &one, &two, &apart);

@@ -136,9 +136,14 @@ pub fn of_others(region: &Region, one: &str, two: &str) {
 
 /// A node beside those of a cluster, with groups of its own, as a launch template gives them; the instance's id.
 fn node(region: &Region, cluster: &str, groups: &[&str]) -> String {
+    let tags = json!([{"Key": "eks:cluster-name", "Value": cluster}, {"Key": format!("kubernetes.io/cluster/{cluster}"), "Value": "owned"}]);
+    instance(region, cluster, tags, groups)
+}
+
+/// An instance in the subnet of a cluster's nodes; its id.
+fn instance(region: &Region, cluster: &str, tags: Value, groups: &[&str]) -> String {
     let filter = json!({"Filters": [{"Name": "tag:eks:cluster-name", "Values": [cluster]}]});
     let like = region.aws("ec2", "describe_instances", filter)["Reservations"][0]["Instances"][0].take();
-    let tags = json!([{"Key": "eks:cluster-name", "Value": cluster}, {"Key": format!("kubernetes.io/cluster/{cluster}"), "Value": "owned"}]);
     let run = json!({"ImageId": like["ImageId"], "InstanceType": "m5.large", "MinCount": 1, "MaxCount": 1,
         "SubnetId": like["SubnetId"], "SecurityGroupIds": groups,
         "TagSpecifications": [{"ResourceType": "instance", "Tags": tags}]});
@@ -163,9 +168,13 @@ pub fn node_groups(region: &Region, one: &str, two: &str) {
     // Without it, on the side that is entered.
     let there = node(region, "c2", &[&own]);
     let made = region.repairs("sg-open", &made.document, &[&opening(8080, &own, &source)], &[OPEN]);
-    // And on the side that is let in: one of its groups is enough.
+    // And on the side that is let in: one of its groups is enough, but which one only a tag tells, not an id.
     let here = node(region, "c1", &[&a, &b]);
-    let chosen = std::cmp::min(&a, &b);
+    let (chosen, other) = (std::cmp::max(&a, &b), std::cmp::min(&a, &b));
+    let error = region.fails(1, "sg-open", &made.document);
+    assert_eq!(error["message"], format!("cluster c1 has nodes or pods in {other} and {chosen} alike"));
+    assert_eq!(error["hint"], "tag the one that is for this cluster alone: kubernetes.io/cluster/c1=owned");
+    tag(region, chosen, "kubernetes.io/cluster/c1", "shared");
     let mut targets = [&to, &own];
     targets.sort();
     let opened = targets.map(|target| opening(8080, target, chosen));
@@ -188,6 +197,34 @@ pub fn node_groups(region: &Region, one: &str, two: &str) {
     let last = region.repairs("sg-open", &fewer.document, &[&revoked], &[REVOKE]);
     assert_eq!(rules(region, &own), [Value::Null; 0]);
     region.deletes("sg-open", &last.document, &[], &[REVOKE]);
+}
+
+/// Nodes of Auto Mode, which have a tag of their own, and pods that EKS gave network interfaces of their own.
+pub fn own_groups(region: &Region, one: &str, two: &str) {
+    let (to, source, command) = (group(two), group(one), from(region, one));
+    let new = |name: &str| {
+        let group = json!({"GroupName": name, "Description": name, "VpcId": fact(two, "vpc")});
+        region.aws("ec2", "create_security_group", group)["GroupId"].as_str().unwrap().to_owned()
+    };
+    let (auto, pods) = (new("auto"), new("pods"));
+    let node = instance(region, "c2", json!([{"Key": "eks:eks-cluster-name", "Value": "c2"}]), &[&auto]);
+    let subnets = json!({"Filters": [{"Name": "vpc-id", "Values": [fact(one, "vpc")]}]});
+    let subnet = region.aws("ec2", "describe_subnets", subnets)["Subnets"][0]["SubnetId"].take();
+    let tags = json!([{"Key": "vpcresources.k8s.aws/trunk-eni-id", "Value": "eni-1"}, {"Key": "kubernetes.io/cluster/c1", "Value": "owned"}]);
+    let tags = json!([{"ResourceType": "network-interface", "Tags": tags}]);
+    let branch = json!({"SubnetId": subnet, "Groups": [pods], "TagSpecifications": tags});
+    let branch = region.aws("ec2", "create_network_interface", branch)["NetworkInterface"]["NetworkInterfaceId"].take();
+
+    let (mut targets, mut sources) = ([&to, &auto], [&source, &pods]);
+    targets.sort();
+    sources.sort();
+    let opened = targets.map(|target| sources.map(|source| opening(8080, target, source)));
+    let opened: Vec<&str> = opened.iter().flatten().map(String::as_str).collect();
+    let made = region.repairs(&command, two, &opened, &[OPEN; 4]);
+    region.steady("sg-open", &made.document);
+    region.deletes("sg-open", &made.document, &[], &[REVOKE; 4]);
+    region.aws("ec2", "delete_network_interface", json!({"NetworkInterfaceId": branch}));
+    region.aws("ec2", "terminate_instances", json!({"InstanceIds": [node]}));
 }
 
 /// Rules that let addresses in neither count nor change.
@@ -214,10 +251,14 @@ pub fn addresses(region: &Region, one: &str, two: &str) {
 pub fn two_vpcs(region: &Region, two: &str, apart: &str) {
     let (to, source, command) = (group(two), group(apart), from(region, apart));
     let (here, there) = (fact(two, "vpc"), fact(apart, "vpc"));
+    let message = format!(
+        "cluster c2 is in {here}, cluster c3 in {there}, and neither a VPC peering nor a transit gateway joins them"
+    );
+    region.refuses(&command, two, &message, "");
     let peering = region.aws("ec2", "create_vpc_peering_connection", json!({"VpcId": there, "PeerVpcId": here}));
     let peering = &peering["VpcPeeringConnection"]["VpcPeeringConnectionId"];
     region.aws("ec2", "accept_vpc_peering_connection", json!({"VpcPeeringConnectionId": peering}));
-    let apart_line = format!("c2 is in {here}, c3 in {there}: the VPCs must be peered");
+    let apart_line = format!("cluster c2 is in {here}, cluster c3 in {there}: joined by {}", peering.as_str().unwrap());
     let open = opening(8080, &to, &source);
     let made = region.repairs(&command, two, &[&open], &[OPEN]);
     made.tells(&apart_line);

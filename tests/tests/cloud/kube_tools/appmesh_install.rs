@@ -4,7 +4,7 @@ use super::clusters::{Clusters, Conflict, Drift, Scope};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
-use tests::{program, root};
+use tests::{program, root, said};
 
 const SCOPE: Scope<'_> = Scope {
     cluster: "c1",
@@ -332,7 +332,7 @@ pub fn deleted(clusters: &Clusters, mesh: &Installed) {
     let kept = "left alone: Namespace appmesh-system: it holds ConfigMap theirs";
     assert_eq!(clusters.done(&format!("{delete} --plan"), &mesh.document).would(), expected);
     let gone = clusters.done(delete, &mesh.document);
-    let steps: Vec<&str> = gone.stderr.lines().filter_map(|line| line.strip_prefix("appmesh-install: ")).collect();
+    let steps: Vec<&str> = gone.stderr.lines().filter_map(said).collect();
     assert_eq!(steps.iter().filter(|step| expected.iter().any(|it| it == *step)).count(), expected.len(), "{steps:?}");
     gone.tells(kept);
     assert!(serde_json::from_str::<Value>(&gone.document).unwrap().get("mesh").is_none());

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Output;
 use tests::cloud::Cloud;
-use tests::{TOOLS, error, feed, program, root};
+use tests::{TOOLS, error, feed, foresaw, program, root, said};
 
 /// What a tool printed.
 pub struct Said {
@@ -22,7 +22,7 @@ impl Said {
 
     /// The changes that `--plan` named.
     pub fn would(&self) -> Vec<&str> {
-        self.stderr.lines().filter_map(|line| line.split_once(": would ")).map(|(_, change)| change).collect()
+        self.stderr.lines().filter_map(|line| said(line)?.strip_prefix("would ")).collect()
     }
 
     /// The error object of a failed run.
@@ -179,7 +179,7 @@ impl Clusters {
             let all =
                 found.len() == would.len() && found.iter().zip(*would).all(|(found, expected)| same(found, expected));
             assert!(all, "{hand}\nfound    {found:#?}\nexpected {would:#?}");
-            assert_eq!(plan.document, document, "{hand}");
+            foresaw(&plan.document, document).unwrap();
 
             let before = self.versions(scope);
             assert_eq!(self.done(command, document).document, document, "{hand}");

@@ -2,6 +2,7 @@
 
 use super::clusters::{Clusters, Conflict, Drift, Scope};
 use serde_json::{Value, json};
+use tests::said;
 
 /// An image that is there and does nothing.
 pub const PAUSE: &str = "registry.k8s.io/pause:3.10";
@@ -312,8 +313,7 @@ pub fn deletion(clusters: &Clusters) {
         scope.spawn(move || clusters.sh(&ends));
         clusters.done(delete, &made.document)
     });
-    let deleted: Vec<&str> =
-        gone.stderr.lines().filter_map(|line| line.strip_prefix("manifest-apply: delete ")).collect();
+    let deleted: Vec<&str> = gone.stderr.lines().filter_map(|line| said(line)?.strip_prefix("delete ")).collect();
     let expected = [
         "ConfigMap deletion/held",
         "Deployment deletion/app",

@@ -245,12 +245,16 @@ impl Writer {
         receiver
     }
 
-    /// The names of all Cloud Map namespaces of the account.
+    /// The names of the Cloud Map namespaces of the account, each with how many have it.
     ///
     /// # Errors
     /// Cloud Map does not answer.
-    pub async fn namespaces(&self) -> anyhow::Result<BTreeSet<String>> {
-        Ok(self.cloudmap.list_namespaces(None).await?.into_iter().map(|(name, _)| name).collect())
+    pub async fn namespaces(&self) -> anyhow::Result<BTreeMap<String, usize>> {
+        let mut names = BTreeMap::new();
+        for (name, _) in self.cloudmap.list_namespaces(None).await? {
+            *names.entry(name).or_default() += 1;
+        }
+        Ok(names)
     }
 
     /// Brings each of these services to what is wanted now, and removes those nobody wants, within half a minute. For the

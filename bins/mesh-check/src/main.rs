@@ -1,0 +1,215 @@
+//! `mesh-check`: see [`MeshCheck`].
+
+mod finding;
+mod kube;
+mod machine;
+mod preflight;
+mod world;
+
+use anyhow::Result;
+use common::aws::AwsFlags;
+use common::cluster::Cluster;
+use common::plan::Effect;
+use common::{Error, Flags, Session, Tool};
+use finding::{Finding, Severity};
+use futures::future::join_all;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::fmt;
+use std::process::ExitCode;
+use std::time::Duration;
+use world::{ClusterView, Fault, Lookup, World};
+
+/// How long an API server may take to answer: one that cannot be reached does not refuse, it is silent.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The namespaces of the flow, and the field managers that make them.
+const NAMESPACES: [(&str, &[&str]); 2] =
+    [("appmesh-system", &["appmesh-install", "helm"]), ("k8multi", &["manifest-apply"])];
+
+/// Reports all that is wrong with two clusters and what joins them, at once, and changes nothing.
+///
+/// It does not stop at the first problem. Every check has a code that never changes its meaning; a
+/// line says which object it is about, what was found and what to do. The checks XM01xx are about
+/// what must be so before anything is made: the clusters, the way to them, the caller's rights,
+/// versions, Helm, and the programs of the images.
+///
+///   Reads   cluster
+///   Owns    check {clusters, helm, passed, programs, warnings}
+///   Calls   eks:DescribeCluster; Kubernetes: list of nodes, get of namespaces, and whether the
+///           caller may do the rest; helm version
+///   Exits   0 nothing is wrong, 1 something is, 2 usage, 3 input, 5 retry
+///
+/// Examples:
+///   mesh-check -n --cluster shop --and-cluster stock
+///   mesh-check -n --cluster shop --helm --program target/release/feapp | jq .check.warnings
+#[derive(Debug, clap::Parser)]
+#[command(name = "mesh-check", version, verbatim_doc_comment)]
+struct MeshCheck {
+    /// The cluster to join with; repeatable
+    #[arg(long, value_name = "NAME")]
+    and_cluster: Vec<String>,
+    /// Check Helm, too, which appmesh-install needs
+    #[arg(long)]
+    helm: bool,
+    /// Program of an image, which the nodes must be able to run; repeatable
+    #[arg(long = "program", value_name = "FILE")]
+    programs: Vec<String>,
+    #[command(flatten)]
+    aws: AwsFlags,
+    #[command(flatten)]
+    flags: Flags,
+}
+
+/// The `check` key.
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "Check")]
+struct Section {
+    /// The clusters to join with.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    clusters: Vec<String>,
+    /// Whether Helm is checked.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    helm: bool,
+    /// Codes of the checks that found nothing; found, never wished for.
+    passed: BTreeSet<String>,
+    /// Programs that the nodes must be able to run.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    programs: Vec<String>,
+    /// What may be wrong; found, never wished for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<Finding>,
+}
+
+/// What is checked.
+struct Want {
+    cluster: String,
+    clusters: Vec<String>,
+    helm: bool,
+    programs: Vec<String>,
+}
+
+/// A check changes nothing.
+struct Change(Infallible);
+
+impl fmt::Display for Change {
+    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {}
+    }
+}
+
+impl common::plan::Change for Change {
+    fn effect(&self) -> Effect {
+        match self.0 {}
+    }
+}
+
+impl Tool for MeshCheck {
+    type Section = Section;
+    type Want = Want;
+    type Have = Vec<Finding>;
+    type Change = Change;
+
+    fn flags(&self) -> &Flags {
+        &self.flags
+    }
+
+    fn key(&self) -> Vec<&str> {
+        vec!["check"]
+    }
+
+    async fn want(&self, session: &mut Session, section: Option<Section>) -> Result<Want> {
+        let section = section.unwrap_or_default();
+        session.doc.object(&["cluster"])?;
+        let known: Option<Cluster> = session.doc.read(&["cluster"])?;
+        let cluster = self.aws.cluster.clone().or(known.map(|known| known.name)).unwrap_or_default();
+        if cluster.is_empty() && !self.flags.delete {
+            return Err(Error::input("no cluster").hint("give --cluster, or cluster.name in the document").into());
+        }
+        let or = |flags: &[String], document| if flags.is_empty() { document } else { flags.to_vec() };
+        Ok(Want {
+            cluster,
+            clusters: or(&self.and_cluster, section.clusters),
+            helm: self.helm || section.helm,
+            programs: or(&self.programs, section.programs),
+        })
+    }
+
+    async fn observe(&self, session: &Session, want: &Want) -> Result<Vec<Finding>> {
+        if self.flags.delete {
+            return Ok(Vec::new());
+        }
+        // What all clusters need.
+        session.aws(&self.aws).await?;
+        let names = std::iter::once(&want.cluster).chain(&want.clusters);
+        let views = join_all(names.map(|name| self.view(session, name)));
+        let helm = async { if want.helm { Some(machine::helm().await) } else { None } };
+        let (clusters, helm) = tokio::join!(views, helm);
+        let programs = want.programs.iter().map(|path| (path.clone(), machine::architecture(path))).collect();
+        let findings = preflight::judge(&World { clusters, helm, programs });
+        findings.iter().for_each(|finding| session.stderr.line(finding));
+        Ok(findings)
+    }
+
+    fn plan(_want: &Want, have: &Vec<Finding>) -> Result<Vec<Change>> {
+        let wrong: Vec<&Finding> = have.iter().filter(|finding| finding.severity == Severity::Error).collect();
+        let Some((last, others)) = wrong.split_last() else { return Ok(Vec::new()) };
+        let fixes: BTreeSet<&str> = wrong.iter().map(|finding| finding.fix.as_str()).collect();
+        let hint = if fixes.len() == 1 { last.fix.as_str() } else { "each of them says what to do" };
+        let checks = preflight::CHECKS.len();
+        let failed = checks - preflight::passed(have).len();
+        let summary = Error::failed(format!("{failed} of {checks} checks failed")).hint(hint);
+        let causes =
+            others.iter().rfold(anyhow::anyhow!("{last}"), |error, finding| error.context(finding.to_string()));
+        Err(causes.context(summary))
+    }
+
+    fn plan_delete(_want: &Want, _have: &Vec<Finding>) -> Result<Vec<Change>> {
+        Ok(Vec::new())
+    }
+
+    fn remarks(_want: &Want, have: &Vec<Finding>) -> Vec<String> {
+        vec![format!("{} of {} checks passed", preflight::passed(have).len(), preflight::CHECKS.len())]
+    }
+
+    async fn apply(&self, _session: &Session, _want: &Want, change: Change) -> Result<()> {
+        match change.0 {}
+    }
+
+    fn outcome(want: Want, have: Vec<Finding>) -> Section {
+        let Want { clusters, helm, programs, .. } = want;
+        Section { clusters, helm, passed: preflight::passed(&have), programs, warnings: have }
+    }
+}
+
+impl MeshCheck {
+    /// A cluster, as far as it can be seen.
+    async fn view(&self, session: &Session, name: &str) -> ClusterView {
+        let view = |lookup| ClusterView { name: name.to_owned(), lookup };
+        let there = match session.has_cluster(&self.aws, name).await {
+            Ok(there) => there,
+            Err(error) => return view(Lookup::Refused(Fault::of(&error))),
+        };
+        let cluster = match session.look_up_cluster(&self.aws, name, None).await {
+            Ok(cluster) => cluster,
+            Err(error) if there => return view(Lookup::Inactive(Fault::of(&error))),
+            Err(error) => return view(Lookup::Absent(Fault::of(&error))),
+        };
+        let looked = tokio::time::timeout(PATIENCE, self.look(session, cluster.clone())).await;
+        let late = || anyhow::anyhow!("its API server {} does not answer", cluster.endpoint);
+        let looked = looked.unwrap_or_else(|_| Err(late())).map_err(|error| Fault::of(&error));
+        view(Lookup::Active(Box::new(cluster), looked))
+    }
+
+    async fn look(&self, session: &Session, cluster: Cluster) -> Result<world::Kubernetes> {
+        let client = session.eks_access(&self.aws, cluster).await?.client(session).await?;
+        kube::look(&client, &NAMESPACES).await
+    }
+}
+
+fn main() -> ExitCode {
+    common::main::<MeshCheck>()
+}

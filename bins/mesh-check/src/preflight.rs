@@ -1,0 +1,277 @@
+//! Checks 01: whether two clusters can be joined, before anything is made. Pure.
+
+use crate::finding::{Check, Finding, Severity};
+use crate::world::{ClusterView, Fault, Kubernetes, Lookup, World};
+use common::cluster::Cluster;
+use std::collections::BTreeSet;
+
+const fn error(code: &'static str, about: &'static str) -> Check {
+    Check { code, about, severity: Severity::Error }
+}
+
+const fn warning(code: &'static str, about: &'static str) -> Check {
+    Check { code, about, severity: Severity::Warning }
+}
+
+pub const AWS: Check = error("XM0101", "AWS answers, with these credentials");
+pub const EXISTS: Check = error("XM0102", "the cluster exists");
+pub const ACTIVE: Check = error("XM0103", "the cluster is active");
+pub const TWO: Check = error("XM0104", "the clusters are two");
+pub const ACCOUNT: Check = error("XM0105", "the clusters are in one account and region");
+pub const VPC: Check = error("XM0106", "the clusters are in one VPC");
+pub const REACHABLE: Check = error("XM0107", "the Kubernetes API answers, and knows the caller");
+pub const RIGHTS: Check = error("XM0108", "the caller may do in the cluster what is needed");
+pub const VERSION: Check = error("XM0109", "the version of Kubernetes is supported");
+pub const NODES: Check = warning("XM0110", "the cluster has ready nodes");
+pub const HELM: Check = error("XM0111", "helm is there, and new enough");
+pub const PROGRAM: Check = error("XM0112", "the images' programs are there, for Linux");
+pub const ARCHITECTURE: Check = error("XM0113", "nodes can run the images");
+pub const NAMESPACE: Check = warning("XM0114", "the namespaces are free, or ours");
+
+/// All of them.
+pub const CHECKS: [Check; 14] =
+    [AWS, EXISTS, ACTIVE, TWO, ACCOUNT, VPC, REACHABLE, RIGHTS, VERSION, NODES, HELM, PROGRAM, ARCHITECTURE, NAMESPACE];
+
+/// The oldest minor version of Kubernetes 1 that the controller's chart supports: it needs native sidecars.
+const OLDEST: u32 = 30;
+
+/// The oldest Helm that installs the chart.
+const OLDEST_HELM: (u32, u32) = (3, 14);
+
+/// Everything that is wrong.
+pub fn judge(world: &World) -> Vec<Finding> {
+    let mut found: Vec<Finding> = world.clusters.iter().flat_map(cluster).collect();
+    found.extend(pair(world));
+    found.extend(helm(world));
+    found.extend(programs(world));
+    found.sort();
+    found.dedup();
+    found
+}
+
+fn cluster(view: &ClusterView) -> Vec<Finding> {
+    let name = format!("cluster {}", view.name);
+    let kubernetes = match &view.lookup {
+        Lookup::Refused(fault) => {
+            return vec![AWS.found(name, &fault.reason, fault.fix("see aws sts get-caller-identity"))];
+        }
+        Lookup::Absent(fault) => return vec![EXISTS.found(name, &fault.reason, fault.fix("aws eks list-clusters"))],
+        Lookup::Inactive(fault) => {
+            return vec![ACTIVE.found(name, &fault.reason, fault.fix("aws eks describe-cluster"))];
+        }
+        Lookup::Active(_, Err(fault)) => {
+            let fix = "is its endpoint open to this machine, and has this caller an access entry?";
+            return vec![REACHABLE.found(name, &fault.reason, fault.fix(fix))];
+        }
+        Lookup::Active(_, Ok(kubernetes)) => kubernetes,
+    };
+    let mut found = Vec::new();
+    let minor = kubernetes.version.split('.').nth(1).and_then(|minor| minor.trim_end_matches('+').parse::<u32>().ok());
+    if minor.is_some_and(|minor| minor < OLDEST) {
+        let old = format!("Kubernetes {} is older than 1.{OLDEST}", kubernetes.version);
+        found.push(VERSION.found(&name, old, "aws eks update-cluster-version"));
+    }
+    if !kubernetes.denied.is_empty() {
+        let denied = format!("the caller may not {}", kubernetes.denied.join(", "));
+        let fix = "associate AmazonEKSClusterAdminPolicy with the caller's access entry";
+        found.push(RIGHTS.found(&name, denied, fix));
+    }
+    match &kubernetes.nodes {
+        Err(fault) => found.push(NODES.found(&name, &fault.reason, fault.fix("allow the caller to list nodes"))),
+        Ok(nodes) if nodes.is_empty() => {
+            found.push(NODES.found(&name, "no node is ready", "kubectl get nodes; the pods wait until there is one"));
+        }
+        Ok(_) => {}
+    }
+    for (namespace, maker) in &kubernetes.taken {
+        let fix = "its objects are used, and nothing of it is removed; or choose another name";
+        found.push(NAMESPACE.found(format!("namespace {namespace} of {name}"), format!("made by {maker}"), fix));
+    }
+    found
+}
+
+fn pair(world: &World) -> Vec<Finding> {
+    let [one, two] = &world.clusters[..] else { return Vec::new() };
+    let both = format!("clusters {} and {}", one.name, two.name);
+    if one.name == two.name {
+        return vec![TWO.found(format!("cluster {}", one.name), "it is named twice", "name two clusters")];
+    }
+    let (Some(one), Some(two)) = (active(one), active(two)) else { return Vec::new() };
+    let place = |cluster: &Cluster| format!("{} {}", cluster.account, cluster.region);
+    if place(one) != place(two) {
+        let apart = format!("one is in {}, the other in {}", place(one), place(two));
+        return vec![ACCOUNT.found(both, apart, "a security group rule and a private namespace join one region only")];
+    }
+    if one.vpc != two.vpc {
+        let apart = format!("one is in {}, the other in {}", one.vpc, two.vpc);
+        return vec![VPC.found(both, apart, "the private DNS namespace they share serves one VPC")];
+    }
+    Vec::new()
+}
+
+fn helm(world: &World) -> Vec<Finding> {
+    let fix = "install Helm 3.14 or newer: https://helm.sh/docs/intro/install";
+    match &world.helm {
+        None => Vec::new(),
+        Some(Err(fault)) => vec![HELM.found("helm", &fault.reason, fix)],
+        Some(Ok(version)) => {
+            let mut parts = version.trim().trim_start_matches('v').split(['.', '+', '-']).map(str::parse::<u32>);
+            let read = parts.next().and_then(Result::ok).zip(parts.next().and_then(Result::ok));
+            let old = read.is_none_or(|found| found < OLDEST_HELM);
+            old.then(|| HELM.found("helm", format!("{} is too old", version.trim()), fix)).into_iter().collect()
+        }
+    }
+}
+
+fn programs(world: &World) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for (path, read) in &world.programs {
+        let object = format!("program {path}");
+        let architecture = match read {
+            Ok(architecture) => architecture,
+            Err(fault) => {
+                found.push(PROGRAM.found(object, &fault.reason, "make build; or STATIC=FOLDER, if it is elsewhere"));
+                continue;
+            }
+        };
+        for view in &world.clusters {
+            let Some(nodes) = kubernetes(view).and_then(|it| it.nodes.as_ref().ok()) else { continue };
+            if !nodes.is_empty() && !nodes.contains(architecture) {
+                let words = nodes.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+                let other = format!("it is for {architecture}, the nodes of cluster {} are {words}", view.name);
+                found.push(ARCHITECTURE.found(&object, other, format!("build it for {words}, and name STATIC=FOLDER")));
+            }
+        }
+    }
+    found
+}
+
+fn active(view: &ClusterView) -> Option<&Cluster> {
+    if let Lookup::Active(cluster, _) = &view.lookup { Some(cluster) } else { None }
+}
+
+fn kubernetes(view: &ClusterView) -> Option<&Kubernetes> {
+    if let Lookup::Active(_, Ok(kubernetes)) = &view.lookup { Some(kubernetes) } else { None }
+}
+
+/// The codes that found nothing. One that had nothing to look at found nothing either.
+pub fn passed(findings: &[Finding]) -> BTreeSet<String> {
+    let clean = CHECKS.iter().filter(|check| findings.iter().all(|finding| finding.code != check.code));
+    clean.map(|check| check.code.to_owned()).collect()
+}
+
+impl Fault {
+    fn fix<'a>(&'a self, otherwise: &'a str) -> &'a str {
+        self.hint.as_deref().unwrap_or(otherwise)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kubernetes() -> Kubernetes {
+        Kubernetes {
+            version: "1.35".into(),
+            denied: Vec::new(),
+            nodes: Ok(BTreeSet::from(["amd64".to_owned()])),
+            taken: Vec::new(),
+        }
+    }
+
+    fn view(name: &str, vpc: &str, kubernetes: Result<Kubernetes, Fault>) -> ClusterView {
+        let (account, region) = ("1".to_owned(), "r".to_owned());
+        let cluster = Cluster { name: name.into(), account, region, vpc: vpc.into(), ..Cluster::default() };
+        ClusterView { name: name.into(), lookup: Lookup::Active(Box::new(cluster), kubernetes) }
+    }
+
+    fn fault(reason: &str) -> Fault {
+        Fault { reason: reason.into(), hint: None }
+    }
+
+    fn world() -> World {
+        World {
+            clusters: vec![view("a", "vpc-1", Ok(kubernetes())), view("b", "vpc-1", Ok(kubernetes()))],
+            helm: Some(Ok("v3.14.0".into())),
+            programs: vec![("feapp".into(), Ok("amd64".into()))],
+        }
+    }
+
+    fn look(name: &str, lookup: Lookup) -> ClusterView {
+        ClusterView { name: name.into(), lookup }
+    }
+
+    /// One world for each check, with what is wrong in it, and what it says.
+    fn worlds() -> Vec<(Check, World, &'static str)> {
+        let with = |view: ClusterView| World { clusters: vec![view, world().clusters.remove(1)], ..world() };
+        let here = |change: fn(&mut Kubernetes)| {
+            let mut kubernetes = kubernetes();
+            change(&mut kubernetes);
+            with(view("a", "vpc-1", Ok(kubernetes)))
+        };
+        let mut elsewhere = view("a", "vpc-1", Ok(kubernetes()));
+        if let Lookup::Active(cluster, _) = &mut elsewhere.lookup {
+            cluster.region = "s".into();
+        }
+        vec![
+            (AWS, with(look("a", Lookup::Refused(fault("denied")))), "cluster a: denied"),
+            (EXISTS, with(look("a", Lookup::Absent(fault("there is none")))), "cluster a: there is none"),
+            (ACTIVE, with(look("a", Lookup::Inactive(fault("it is CREATING")))), "cluster a: it is CREATING"),
+            (TWO, with(view("b", "vpc-1", Ok(kubernetes()))), "cluster b: it is named twice"),
+            (ACCOUNT, with(elsewhere), "clusters a and b: one is in 1 s, the other in 1 r"),
+            (VPC, with(view("a", "vpc-2", Ok(kubernetes()))), "clusters a and b: one is in vpc-2, the other in vpc-1"),
+            (REACHABLE, with(view("a", "vpc-1", Err(fault("timed out")))), "cluster a: timed out"),
+            (
+                RIGHTS,
+                here(|it| it.denied = vec!["patch secrets".into()]),
+                "cluster a: the caller may not patch secrets",
+            ),
+            (VERSION, here(|it| it.version = "1.29+".into()), "cluster a: Kubernetes 1.29+ is older than 1.30"),
+            (NODES, here(|it| it.nodes = Ok(BTreeSet::new())), "cluster a: no node is ready"),
+            (HELM, World { helm: Some(Ok("v3.13.9".into())), ..world() }, "helm: v3.13.9 is too old"),
+            (PROGRAM, World { programs: vec![("f".into(), Err(fault("no ELF")))], ..world() }, "program f: no ELF"),
+            (
+                ARCHITECTURE,
+                World { programs: vec![("f".into(), Ok("arm64".into()))], ..world() },
+                "program f: it is for arm64, the nodes of cluster a are amd64",
+            ),
+            (
+                NAMESPACE,
+                here(|it| it.taken = vec![("k8multi".into(), "kubectl".into())]),
+                "namespace k8multi of cluster a: made by kubectl",
+            ),
+        ]
+    }
+
+    #[test]
+    fn every_check_finds_what_it_is_for_and_nothing_else_does() {
+        let worlds = worlds();
+        assert!(worlds.iter().map(|(check, ..)| *check).eq(CHECKS), "a world for each check");
+        for (check, world, text) in &worlds {
+            let found = judge(world);
+            let codes: BTreeSet<&str> = found.iter().map(|finding| finding.code.as_str()).collect();
+            assert_eq!(codes, BTreeSet::from([check.code]), "{found:?}");
+            let words = found[0].to_string();
+            assert!(words.starts_with(&format!("{} {text}", check.code)), "{words}");
+            assert_eq!(found[0].severity, check.severity);
+            assert!(!passed(&found).contains(check.code) && passed(&found).len() == CHECKS.len() - 1);
+        }
+        assert_eq!(judge(&world()), Vec::new());
+    }
+
+    #[test]
+    fn it_does_not_stop_at_the_first() {
+        let clusters =
+            vec![look("a", Lookup::Absent(fault("there is none"))), view("b", "vpc-1", Err(fault("timed out")))];
+        let world = World { clusters, helm: Some(Err(fault("not found"))), ..world() };
+        let codes: Vec<String> = judge(&world).into_iter().map(|finding| finding.code).collect();
+        assert_eq!(codes, ["XM0102", "XM0107", "XM0111"]);
+    }
+
+    #[test]
+    fn one_cluster_alone_is_no_pair() {
+        let mut world = world();
+        world.clusters.truncate(1);
+        assert_eq!(judge(&world), Vec::new());
+    }
+}
