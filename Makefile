@@ -76,7 +76,7 @@ all: clusters-named ## Join CLUSTER1 and CLUSTER2, and see red and blue
 .PHONY: check
 check: clusters-named $(IMAGES:%=$(STATIC)/%) | $(BIN)/mesh-check ## Tell all that keeps CLUSTER1 and CLUSTER2 apart, at once; change nothing
 	mkdir -p $(ONE)
-	$(BIN)/mesh-check -n --cluster $(CLUSTER1) --and-cluster $(CLUSTER2) $(region) --helm $(IMAGES:%=--program $(STATIC)/%) > $(ONE)/check.json
+	$(BIN)/mesh-check -n --cluster $(CLUSTER1) --and-cluster $(CLUSTER2) $(region) --namespace-type $(NAMESPACE_TYPE) --helm $(IMAGES:%=--program $(STATIC)/%) > $(ONE)/check.json
 
 .PHONY: clusters-named
 clusters-named:

@@ -18,6 +18,7 @@ mod doc;
 mod error;
 #[cfg(feature = "kube")]
 pub mod kube;
+pub mod namespace;
 pub mod plan;
 #[cfg(feature = "https")]
 pub mod proxy;

@@ -9,11 +9,12 @@ use anyhow::Result;
 use aws::CloudMap;
 use common::aws::AwsFlags;
 use common::aws::network::Apart;
+use common::namespace::NamespaceType;
 use common::plan::UNKNOWN;
 use common::{Error, Flags, Kind, Session, Tool, classify};
 use forget::Gone;
 use operation::finish;
-use plan::{Change, Namespace, NamespaceType, Place, Want};
+use plan::{Change, Namespace, Place, Want};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -128,7 +129,7 @@ impl Tool for CloudmapNs {
         let section = section.unwrap_or_default();
         let cluster = session.cluster(&self.aws).await?;
         let kind = self.kind.or(section.kind).unwrap_or(NamespaceType::PrivateDns);
-        let place = kind.place(&cluster.vpc);
+        let place = Place::of(kind, &cluster.vpc);
         if let Some(vpc) = section.vpc.filter(|vpc| kind == NamespaceType::PrivateDns && *vpc != cluster.vpc) {
             let (name, place) = (&cluster.name, &cluster.vpc);
             return Err(Error::conflict(format!("namespace.vpc is {vpc}, but cluster {name} is in {place}")).into());
@@ -238,7 +239,8 @@ impl Tool for CloudmapNs {
         let mut section = Self::outcome(want, have);
         if section.id.is_none() {
             let unknown = || Some(UNKNOWN.to_owned());
-            (section.arn, section.id, section.hosted_zone) = (unknown(), unknown(), unknown());
+            (section.arn, section.id) = (unknown(), unknown());
+            section.hosted_zone = section.vpc.is_some().then(|| UNKNOWN.to_owned());
         }
         section
     }

@@ -8,31 +8,9 @@ use common::Error;
 use common::aws::network::Apart;
 use common::aws::permit;
 use common::cluster::Cluster;
+use common::namespace::NamespaceType;
 use common::plan::Effect;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 use std::fmt;
-
-/// Where the names in a namespace are found.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-#[schemars(inline)]
-pub enum NamespaceType {
-    /// In the DNS of a VPC, and through Cloud Map.
-    PrivateDns,
-    /// Through Cloud Map only.
-    Http,
-}
-
-impl NamespaceType {
-    /// The place of a namespace of this type for a cluster in a VPC.
-    pub fn place(self, vpc: &str) -> Place {
-        match self {
-            Self::PrivateDns => Place::Vpc(vpc.to_owned()),
-            Self::Http => Place::Api,
-        }
-    }
-}
 
 /// Where the names in a namespace are looked up, by which it is told from its namesakes.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,6 +19,16 @@ pub enum Place {
     Api,
     /// The DNS of a VPC, `vpc-…`, and the API: a private DNS namespace.
     Vpc(String),
+}
+
+impl Place {
+    /// The place of a namespace of a type for a cluster in a VPC.
+    pub fn of(kind: NamespaceType, vpc: &str) -> Self {
+        match kind {
+            NamespaceType::PrivateDns => Self::Vpc(vpc.to_owned()),
+            NamespaceType::Http => Self::Api,
+        }
+    }
 }
 
 impl fmt::Display for Place {

@@ -204,7 +204,7 @@ impl Tool for IrsaRole {
             Change::SetBoundary { role, boundary } => iam.set_boundary(&role, &boundary).await,
             Change::Tag { role, tags } => iam.tag(&role, tags).await,
             Change::Attach { role, policy, record } => iam.attach(session, &role, policy, record).await,
-            Change::PutInline { role, policy, record } => {
+            Change::PutInline { role, policy, record, .. } => {
                 let document = want.documents.get(&policy).context("an inline policy nobody wished for")?;
                 iam.put_inline(session, &role, &policy, document, record).await
             }

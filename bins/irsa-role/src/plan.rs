@@ -82,7 +82,7 @@ pub enum Change {
     SetBoundary { role: String, boundary: String },
     Tag { role: String, tags: BTreeMap<String, String> },
     Attach { role: String, policy: String, record: Option<String> },
-    PutInline { role: String, policy: String, record: String },
+    PutInline { role: String, policy: String, record: String, new: bool },
     Detach { role: String, policy: String },
     DeleteInline { role: String, policy: String },
     Untag { role: String, keys: Vec<String> },
@@ -92,7 +92,7 @@ pub enum Change {
 impl common::plan::Change for Change {
     fn effect(&self) -> Effect {
         match self {
-            Change::Create { .. } | Change::Attach { .. } => Effect::Add,
+            Change::Create { .. } | Change::Attach { .. } | Change::PutInline { new: true, .. } => Effect::Add,
             Change::Trust { .. } | Change::SetBoundary { .. } | Change::PutInline { .. } => Effect::Change,
             Change::Tag { .. } | Change::Untag { .. } => Effect::Change,
             Change::Detach { .. } | Change::DeleteInline { .. } | Change::Delete { .. } => Effect::Remove,
@@ -177,6 +177,7 @@ pub fn plan(want: &Want, have: Option<&Role>) -> Result<Vec<Change>> {
         role: name(),
         policy: policy.clone(),
         record: format!("{INLINE_TAG}{policy}"),
+        new: !role.inline.contains_key(policy),
     }));
 
     // What we put there for an earlier wish.

@@ -9,6 +9,7 @@ mod world;
 use anyhow::Result;
 use common::aws::AwsFlags;
 use common::cluster::Cluster;
+use common::namespace::NamespaceType;
 use common::plan::Effect;
 use common::{Error, Flags, Session, Tool};
 use finding::{Finding, Severity};
@@ -37,7 +38,7 @@ const NAMESPACES: [(&str, &[&str]); 2] =
 /// versions, Helm, and the programs of the images.
 ///
 ///   Reads   cluster
-///   Owns    check {clusters, helm, passed, programs, warnings}
+///   Owns    check {clusters, helm, namespaceType, passed, programs, warnings}
 ///   Calls   eks:DescribeCluster; Kubernetes: list of nodes, get of namespaces, and whether the
 ///           caller may do the rest; helm version
 ///   Exits   0 nothing is wrong, 1 something is, 2 usage, 3 input, 5 retry
@@ -51,6 +52,9 @@ struct MeshCheck {
     /// The cluster to join with; repeatable
     #[arg(long, value_name = "NAME")]
     and_cluster: Vec<String>,
+    /// Where the names they share are found: in the DNS of one VPC, or in Cloud Map only [default: private-dns]
+    #[arg(long, value_name = "TYPE")]
+    namespace_type: Option<NamespaceType>,
     /// Check Helm, too, which appmesh-install needs
     #[arg(long)]
     helm: bool,
@@ -74,6 +78,9 @@ struct Section {
     /// Whether Helm is checked.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     helm: bool,
+    /// Where the names they share are found; `private-dns` if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    namespace_type: Option<NamespaceType>,
     /// Codes of the checks that found nothing; found, never wished for.
     passed: BTreeSet<String>,
     /// Programs that the nodes must be able to run.
@@ -89,6 +96,7 @@ struct Want {
     cluster: String,
     clusters: Vec<String>,
     helm: bool,
+    namespace_type: Option<NamespaceType>,
     programs: Vec<String>,
 }
 
@@ -134,6 +142,7 @@ impl Tool for MeshCheck {
             cluster,
             clusters: or(&self.and_cluster, section.clusters),
             helm: self.helm || section.helm,
+            namespace_type: self.namespace_type.or(section.namespace_type),
             programs: or(&self.programs, section.programs),
         })
     }
@@ -149,7 +158,8 @@ impl Tool for MeshCheck {
         let helm = async { if want.helm { Some(machine::helm().await) } else { None } };
         let (clusters, helm) = tokio::join!(views, helm);
         let programs = want.programs.iter().map(|path| (path.clone(), machine::architecture(path))).collect();
-        let findings = preflight::judge(&World { clusters, helm, programs });
+        let private_dns = want.namespace_type != Some(NamespaceType::Http);
+        let findings = preflight::judge(&World { clusters, helm, private_dns, programs });
         findings.iter().for_each(|finding| session.stderr.line(finding));
         Ok(findings)
     }
@@ -180,8 +190,8 @@ impl Tool for MeshCheck {
     }
 
     fn outcome(want: Want, have: Vec<Finding>) -> Section {
-        let Want { clusters, helm, programs, .. } = want;
-        Section { clusters, helm, passed: preflight::passed(&have), programs, warnings: have }
+        let Want { clusters, helm, namespace_type, programs, .. } = want;
+        Section { clusters, helm, namespace_type, passed: preflight::passed(&have), programs, warnings: have }
     }
 }
 

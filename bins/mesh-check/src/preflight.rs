@@ -18,7 +18,7 @@ pub const EXISTS: Check = error("XM0102", "the cluster exists");
 pub const ACTIVE: Check = error("XM0103", "the cluster is active");
 pub const TWO: Check = error("XM0104", "the clusters are two");
 pub const ACCOUNT: Check = error("XM0105", "the clusters are in one account and region");
-pub const VPC: Check = error("XM0106", "the clusters are in one VPC");
+pub const VPC: Check = error("XM0106", "the clusters are in one VPC, if they share its DNS");
 pub const REACHABLE: Check = error("XM0107", "the Kubernetes API answers, and knows the caller");
 pub const RIGHTS: Check = error("XM0108", "the caller may do in the cluster what is needed");
 pub const VERSION: Check = error("XM0109", "the version of Kubernetes is supported");
@@ -102,9 +102,10 @@ fn pair(world: &World) -> Vec<Finding> {
         let apart = format!("one is in {}, the other in {}", place(one), place(two));
         return vec![ACCOUNT.found(both, apart, "a security group rule and a private namespace join one region only")];
     }
-    if one.vpc != two.vpc {
+    if one.vpc != two.vpc && world.private_dns {
         let apart = format!("one is in {}, the other in {}", one.vpc, two.vpc);
-        return vec![VPC.found(both, apart, "the private DNS namespace they share serves one VPC")];
+        let fix = "a private DNS namespace serves one VPC: share an HTTP one, NAMESPACE_TYPE=http";
+        return vec![VPC.found(both, apart, fix)];
     }
     Vec::new()
 }
@@ -193,6 +194,7 @@ mod tests {
         World {
             clusters: vec![view("a", "vpc-1", Ok(kubernetes())), view("b", "vpc-1", Ok(kubernetes()))],
             helm: Some(Ok("v3.14.0".into())),
+            private_dns: true,
             programs: vec![("feapp".into(), Ok("amd64".into()))],
         }
     }
@@ -266,6 +268,12 @@ mod tests {
         let world = World { clusters, helm: Some(Err(fault("not found"))), ..world() };
         let codes: Vec<String> = judge(&world).into_iter().map(|finding| finding.code).collect();
         assert_eq!(codes, ["XM0102", "XM0107", "XM0111"]);
+    }
+
+    #[test]
+    fn an_http_namespace_serves_two_vpcs() {
+        let clusters = vec![view("a", "vpc-1", Ok(kubernetes())), view("b", "vpc-2", Ok(kubernetes()))];
+        assert_eq!(judge(&World { clusters, private_dns: false, ..world() }), Vec::new());
     }
 
     #[test]

@@ -11,6 +11,8 @@ pub struct World {
     pub clusters: Vec<ClusterView>,
     /// Helm's version; none if nobody asked for it.
     pub helm: Option<Result<String, Fault>>,
+    /// Whether the namespace they share is found in the DNS of a VPC.
+    pub private_dns: bool,
     /// Programs by their path, each with its architecture as Go spells it.
     pub programs: Vec<(String, Result<String, Fault>)>,
 }

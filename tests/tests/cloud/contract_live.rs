@@ -308,8 +308,9 @@ fn kept(live: &Live, row: &Row) -> usize {
     let null = format!("{} -n {}", row.name, row.null);
     let plan = live.run(row.tool, &format!("{null} --plan"), "");
     let planned = value(&stdout(&plan));
-    assert!(plan.status.success() && planned["plan"].is_null(), "{}: {planned}", row.tool);
+    assert!(plan.status.success() && own(row, &planned).is_object(), "{}: {planned}", row.tool);
     if row.same {
+        assert!(planned["plan"].is_null(), "{}: {planned}", row.tool);
         assert_eq!(own(row, &planned), own(row, &parsed), "{}", row.tool);
         let made = live.run(row.tool, &null, "");
         assert!(made.status.success(), "{}: {}", row.tool, String::from_utf8_lossy(&made.stderr));

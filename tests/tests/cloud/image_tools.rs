@@ -304,8 +304,12 @@ fn of_others(region: &Region, one: &str) {
     let tag = format!("tag {digest} as theirs:{}", own_tag(&digest));
     assert_eq!(plan.lines("would "), [format!("adopt {arn}"), format!("push {digest} to theirs"), tag]);
     region.steady(&command, &adopted.document);
-    let tags = json!([{"Key": "managed-by", "Value": "crossmesh"}, {"Key": "team", "Value": "a"}]);
-    assert_eq!(region.aws("ecr", "list_tags_for_resource", json!({"resourceArn": arn}))["tags"], tags);
+    let tags = region.aws("ecr", "list_tags_for_resource", json!({"resourceArn": arn}))["tags"].take();
+    let tag = |key: &str| tags.as_array().unwrap().iter().find(|tag| tag["Key"] == key).map(|tag| &tag["Value"]);
+    let cluster: Value = serde_json::from_str(one).unwrap();
+    assert_eq!((tag("managed-by"), tag("team")), (Some(&json!("crossmesh")), Some(&json!("a"))), "{tags}");
+    assert_eq!(tag("crossmesh:used-by/c1"), Some(&cluster["cluster"]["arn"]), "{tags}");
+    assert_eq!(tags.as_array().unwrap().len(), 3, "{tags}");
 
     // What is there already may be used; a tag would be a change.
     region.aws("ecr", "untag_resource", json!({"resourceArn": arn, "tagKeys": ["managed-by"]}));
