@@ -13,12 +13,13 @@ use super::{
     observability::Observability,
 };
 use crate::{
+    cluster::WORKLOAD_VARIABLE,
     envoy::{
         EGRESS_PORT, HOST_IP, HOST_IP_VARIABLE, INGRESS_PORT,
         bootstrap::{ADMIN_PORT, Bootstrap, Status},
         tracing::Tracing,
     },
-    model::{WORKLOAD_VARIABLE, WorkloadKind, WorkloadName},
+    model::{WorkloadKind, WorkloadName},
 };
 
 /// User and group that Envoy runs as; what this user sends is not sent to Envoy again.

@@ -10,10 +10,12 @@ use k8s_openapi::{api::core::v1 as core, apimachinery::pkg::apis::meta::v1::Time
 use kube::{Resource, api::ObjectMeta};
 use serde::{Deserialize, Deserializer};
 
-use crate::model::WORKLOAD_VARIABLE;
-
 /// The readiness gate of pods: the condition says whether the pod is registered in Cloud Map. Amazon's name.
 pub const GATE: &str = "conditions.appmesh.k8s.aws/aws-cloudmap-healthy";
+
+/// The variable of Envoy's container that names the workload it was injected for, `mesh/<mesh>/virtualNode/<name>`.
+/// Amazon's name.
+pub const WORKLOAD_VARIABLE: &str = "APPMESH_VIRTUAL_NODE_NAME";
 
 /// Namespace and name of a pod.
 pub type PodKey = (String, String);
@@ -34,7 +36,7 @@ pub struct Pod {
     pub gated: bool,
     /// The condition [`GATE`] as it stands.
     pub gate: Option<GateCondition>,
-    /// The workload that its Envoy was injected for, `mesh/<mesh>/virtualNode/<name>`, whatever selects the pod since.
+    /// The workload that its Envoy was injected for, whatever selects the pod since.
     pub injected_for: Option<String>,
 }
 

@@ -23,9 +23,7 @@ mod workload;
 pub use endpoint::{Attributes, Instances};
 pub use gateway::{Gateway, GatewayRoute, HostMatch, PathRewrite};
 pub use logging::{AccessLog, LogFormat};
-pub use names::{
-    Account, ClusterId, ObjectKey, ServiceKey, VirtualServiceKey, WORKLOAD_VARIABLE, WorkloadKind, WorkloadName,
-};
+pub use names::{Account, ClusterId, ObjectKey, ServiceKey, VirtualServiceKey, WorkloadKind, WorkloadName};
 pub use outlier::OutlierDetection;
 pub use policy::{HealthCheck, HealthCheckProtocol, RetryOn, RetryPolicy, Timeouts};
 pub use pool::ConnectionPool;

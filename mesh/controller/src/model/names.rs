@@ -24,9 +24,6 @@ pub enum WorkloadKind {
     VirtualGateway,
 }
 
-/// The variable of Envoy's container that holds the workload it was injected for, as it prints; upstream's.
-pub const WORKLOAD_VARIABLE: &str = "APPMESH_VIRTUAL_NODE_NAME";
-
 impl fmt::Display for WorkloadName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { mesh, kind, name } = self;

@@ -152,7 +152,8 @@ mod tests {
     use super::*;
     use crate::{
         cluster::Object,
-        model::{Account, WORKLOAD_VARIABLE},
+        cluster::WORKLOAD_VARIABLE,
+        model::Account,
         translate::{AllPublished, translate},
     };
     use mesh_api::{Mesh, VirtualGateway, VirtualNode};
