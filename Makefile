@@ -1,4 +1,5 @@
 # Joins two EKS clusters into one service mesh: `make all CLUSTER1=… CLUSTER2=…`, or `make demo` without any AWS account.
+# Your own application takes the sample's place: `make all CLUSTER1=… CLUSTER2=… APP1=web.yaml APP2=api.yaml`.
 #
 # Every step is one tool that reads JSON and writes JSON; its output is the target. So -j runs both clusters side by
 # side, a run that failed resumes where it stopped, -B asserts everything again, and -n shows the commands.
@@ -13,17 +14,27 @@ SHELL := bash
 # --- what a user sets
 V ?= # anything: also show the commands
 CLUSTER1 ?= # the cluster of the front end, where users arrive
-CLUSTER2 ?= # the cluster of the back end
+CLUSTER2 ?= # the cluster of the back end; with APP1 or MESH_ONLY none is needed
 REGION ?= # default: AWS_REGION or the profile
-PROJECT ?= k8multi# prefix of the ECR repositories
+APP1 ?= # your manifests or folders of them for cluster 1, in place of the sample's; templates if named *.j2
+APP2 ?= # those for cluster 2
+TEMPLATE ?= # anything: APP1 and APP2 are templates, whatever they are named
+IMAGES1 ?= # programs in STATIC that are pushed for APP1, which names them {{ images.NAME.uri }}
+IMAGES2 ?= # those for APP2
+MESH_ONLY ?= # anything: join the clusters, but apply no application
+NAMESPACE ?= svc2.svc.local# the Cloud Map namespace, which APP1 and APP2 may name {{ namespace.name }}
+PORTS ?= 8080# ports of cluster 2 that cluster 1 may reach
+URL ?= # what the probe asks; default: the sample's front end
+EXPECT ?= # answers that the probe expects, with weights: v1=9,v2=1; default: those of the sample
 COUNT ?= 200# requests of the probe
+PROJECT ?= k8multi# prefix of the ECR repositories
 PROPERTY ?= spoiled_# what `make fuzz` tries: every test whose name has this
 SECONDS ?= 50# how long it tries each
 INPUT ?= # or a file that it left: once more, with that alone
 CHART ?= charts/appmesh-controller# or https://aws.github.io/eks-charts, for whoever still has the App Mesh API
 SCHEME ?= internet-facing# or internal: the front end's load balancer
 NAMESPACE_TYPE ?= private-dns# or http, for clusters in two VPCs
-BUILD ?= build
+BUILD ?= build# where the documents are
 ifeq ($(origin BIN),undefined)
 BIN := target/$(shell rustc -vV | sed -n 's/^host: //p')/release
 endif
@@ -43,17 +54,53 @@ endif
 ifeq ($(strip $(V)),)
 .SILENT:
 endif
+comma := ,
 
 TOOLS := appmesh-install cloudmap-ns color-probe ecr-push irsa-role manifest-apply mesh-check oidc-assoc plan-total sg-open
-IMAGES := appmesh-controller capture colorapp feapp
+
+# The sample is two applications as any others are, unless others are named or none is wanted.
+SAMPLE := $(if $(strip $(APP1)$(APP2)$(MESH_ONLY)),,yes)
+ifneq ($(SAMPLE),)
+app1 := manifests/feapp.yaml
+app2 := manifests/colorapp.yaml
+images1 := feapp
+images2 := colorapp
+expect := $(or $(strip $(EXPECT)),red=1$(comma)blue=1)
+template := --template
+set1 := --set LOAD_BALANCER_SCHEME=$(SCHEME) --set LOAD_BALANCER_IS_INTERNAL=$(if $(filter internal,$(SCHEME)),true,false)
+else
+app1 := $(strip $(APP1))
+app2 := $(strip $(APP2))
+images1 := $(strip $(IMAGES1))
+images2 := $(strip $(IMAGES2))
+expect := $(strip $(EXPECT))
+template := $(if $(strip $(TEMPLATE)),--template)
+set1 :=
+endif
+# An application has the name of its first file, up to the first dot.
+name = $(firstword $(subst ., ,$(notdir $(patsubst %/,%,$(firstword $(1))))))
+name1 := $(call name,$(app1))
+name2 := $(call name,$(app2))
+inputs = $(foreach file,$(1),$(file) $(wildcard $(file:%/=%)/*))
+manifests = $(1:%=--file %) $(template)
+IMAGES := $(sort appmesh-controller capture $(images1) $(images2))
+probed := $(strip $(SAMPLE)$(URL)$(EXPECT))
+# What steps are called: no application may have such a name.
+STEPS := check gone image-% ingress mesh namespace oidc probe role
 
 ONE := $(BUILD)/$(CLUSTER1)
 TWO := $(BUILD)/$(CLUSTER2)
+two := $(strip $(CLUSTER2))
+space := $(subst ,, )
+PAIR := $(sort $(CLUSTER1) $(CLUSTER2))
 region := $(if $(strip $(REGION)),--region $(strip $(REGION)))
-scheme = --set LOAD_BALANCER_SCHEME=$(SCHEME) --set LOAD_BALANCER_IS_INTERNAL=$(if $(filter internal,$(SCHEME)),true,false)
-# When this make began, and how to name this pair again.
+# When this make began, and how to name these clusters and applications again.
 STARTED := $(shell date +%s)
-pair = CLUSTER1=$(strip $(CLUSTER1)) CLUSTER2=$(strip $(CLUSTER2))$(if $(region), REGION=$(strip $(REGION)))
+NAMED := CLUSTER1 CLUSTER2 REGION APP1 APP2 TEMPLATE IMAGES1 IMAGES2 MESH_ONLY NAMESPACE NAMESPACE_TYPE PORTS PROJECT CHART SCHEME
+given = $(filter-out file default,$(origin $(1)))
+again = $(strip $(foreach variable,$(NAMED),$(if $(call given,$(variable)),$(call assigned,$(variable),$(strip $($(variable)))))))
+assigned = $(if $(2),$(1)=$(call quoted,$(2)))
+quoted = $(if $(word 2,$(1)),'$(1)',$(1))
 # `make plan` runs the same rules with this flag, and into a folder of its own; with --quiet, only errors are reported.
 PLANNING :=
 plan := $(if $(PLANNING),--plan $(PLANNING:yes=))
@@ -63,24 +110,33 @@ look = $(MAKE) --no-print-directory $(if $(findstring --jobserver,$(MAKEFLAGS)),
 to = > $@.tmp && mv $@.tmp $@
 
 .PHONY: all
-all: clusters-named ## Join CLUSTER1 and CLUSTER2, and see red and blue
+all: named ## Join CLUSTER1 and CLUSTER2, and see the application work
 	$(MAKE) --no-print-directory check
-	$(MAKE) --no-print-directory probe
+	$(MAKE) --no-print-directory $(if $(probed),probe,joined)
 	echo
-	echo "$(strip $(CLUSTER1)) and $(strip $(CLUSTER2)) are one mesh, after $$(( $$(date +%s) - $(STARTED) )) s"
-	echo "  see it        kubectl get meshes,virtualnodes,virtualrouters,virtualservices -A, in both"
-	echo "  all of it     make plan-destroy $(pair)"
-	echo "  what drifted  make plan $(pair)"
-	echo "  undo it       make destroy $(pair)"
+	echo "$(strip $(CLUSTER1))$(if $(two), and $(two) are, is) one mesh, after $$(( $$(date +%s) - $(STARTED) )) s"
+	echo "  see it        kubectl get meshes,virtualnodes,virtualrouters,virtualservices -A$(if $(two),$(comma) in both)"
+	echo "  all of it     make plan-destroy $(again)"
+	echo "  what drifted  make plan $(again)"
+	echo "  undo it       make destroy $(again)"
 
 .PHONY: check
-check: clusters-named $(IMAGES:%=$(STATIC)/%) | $(BIN)/mesh-check ## Tell all that keeps CLUSTER1 and CLUSTER2 apart, at once; change nothing
+check: named $(IMAGES:%=$(STATIC)/%) | $(BIN)/mesh-check ## Tell all that keeps CLUSTER1 and CLUSTER2 apart, at once; change nothing
 	mkdir -p $(ONE)
-	$(BIN)/mesh-check -n --cluster $(CLUSTER1) --and-cluster $(CLUSTER2) $(region) --namespace-type $(NAMESPACE_TYPE) --helm $(IMAGES:%=--program $(STATIC)/%) > $(ONE)/check.json
+	$(BIN)/mesh-check -n --cluster $(CLUSTER1) $(two:%=--and-cluster %) $(region) --namespace-type $(NAMESPACE_TYPE) --helm $(IMAGES:%=--program $(STATIC)/%) > $(ONE)/check.json
 
-.PHONY: clusters-named
-clusters-named:
-	@: $(if $(and $(strip $(CLUSTER1)),$(strip $(CLUSTER2))),,$(error name both clusters: make all CLUSTER1=… CLUSTER2=…))
+# What is wrong with the variables themselves.
+wrong = $(or \
+	$(if $(strip $(CLUSTER1)),,name the clusters: make all CLUSTER1=… CLUSTER2=…), \
+	$(if $(SAMPLE)$(app2),$(if $(two),,name both clusters: make all CLUSTER1=… CLUSTER2=…)), \
+	$(if $(strip $(MESH_ONLY)),$(if $(app1)$(app2),MESH_ONLY applies no application: leave out APP1 and APP2)), \
+	$(if $(SAMPLE),$(if $(filter-out svc2.svc.local,$(NAMESPACE)),the sample is in svc2.svc.local: NAMESPACE is for APP1 and APP2)), \
+	$(foreach file,$(app1) $(app2),$(if $(wildcard $(file)),,there is no $(file))), \
+	$(foreach name,$(filter $(STEPS),$(name1) $(name2)),a step is called $(name): give the manifest another name))
+
+.PHONY: named
+named:
+	@: $(if $(strip $(wrong)),$(error $(strip $(wrong))))
 
 # --- each cluster: identity provider, role, images, controller
 $(BUILD)/%/oidc.json: | $(BIN)/oidc-assoc
@@ -99,30 +155,59 @@ $(foreach image,$(IMAGES),$(eval $(call push,$(image))))
 $(BUILD)/%/mesh.json: $(BUILD)/%/role.json $(BUILD)/%/namespace.json $(MESH_IMAGES:%=$(BUILD)/\%/image-%.json) | $(BIN)/appmesh-install
 	cat $^ | $(BIN)/appmesh-install --chart $(CHART) $(MESH_FLAGS) $(plan) $(to)
 
-# --- what the clusters share
-$(TWO)/namespace.json: $(TWO)/oidc.json $(ONE)/oidc.json | $(BIN)/cloudmap-ns
-	$(BIN)/cloudmap-ns --type $(NAMESPACE_TYPE) --from $(ONE)/oidc.json $(plan) < $< $(to)
+# What the documents were made for. A step that was run for something else is not done.
+settings := $(foreach variable,REGION CHART PROJECT SCHEME NAMESPACE NAMESPACE_TYPE PORTS,$(variable)=$(strip $($(variable)))) \
+	APP1=$(app1) $(template) $(images1) APP2=$(app2) $(images2)
+underscored = $(subst $(space),_,$(strip $(1)))
+made-for-these = $(filter =$(call underscored,$(settings)),=$(call underscored,$(file < $(BUILD)/$(1)/settings)))
+$(foreach cluster,$(PAIR),$(if $(call made-for-these,$(cluster)),,$(eval $(BUILD)/$(cluster)/settings: anew)))
+.PHONY: anew
+$(BUILD)/%/settings:
+	mkdir -p $(@D)
+	echo '$(strip $(settings))' > $@
 
-$(ONE)/namespace.json: $(ONE)/oidc.json $(TWO)/namespace.json | $(BIN)/cloudmap-ns
-	$(BIN)/cloudmap-ns --type $(NAMESPACE_TYPE) --from $(TWO)/namespace.json $(plan) < $< $(to)
+# --- what the clusters share
+applied := $(if $(app1),$(ONE)/$(name1).json) $(if $(app2),$(TWO)/$(name2).json)
+shared := $(ONE)/mesh.json $(if $(two),$(TWO)/mesh.json $(TWO)/ingress.json)
+
+ifeq ($(two),)
+$(ONE)/namespace.json: $(ONE)/oidc.json $(ONE)/settings | $(BIN)/cloudmap-ns
+	$(BIN)/cloudmap-ns --name $(NAMESPACE) --type $(NAMESPACE_TYPE) $(plan) < $< $(to)
+else
+$(TWO)/namespace.json: $(TWO)/oidc.json $(ONE)/oidc.json $(TWO)/settings | $(BIN)/cloudmap-ns
+	$(BIN)/cloudmap-ns --name $(NAMESPACE) --type $(NAMESPACE_TYPE) --from $(ONE)/oidc.json $(plan) < $< $(to)
+
+$(ONE)/namespace.json: $(ONE)/oidc.json $(TWO)/namespace.json $(ONE)/settings | $(BIN)/cloudmap-ns
+	$(BIN)/cloudmap-ns --name $(NAMESPACE) --type $(NAMESPACE_TYPE) --from $(TWO)/namespace.json $(plan) < $< $(to)
 
 # Once the applications run: their pods may have security groups of their own.
-$(TWO)/ingress.json: $(TWO)/oidc.json $(ONE)/oidc.json | $(if $(PLANNING),,$(ONE)/feapp.json $(TWO)/colorapp.json) $(BIN)/sg-open
-	$(BIN)/sg-open --from $(ONE)/oidc.json $(plan) < $< $(to)
+$(TWO)/ingress.json: $(TWO)/oidc.json $(ONE)/oidc.json $(TWO)/settings | $(if $(PLANNING),,$(applied)) $(BIN)/sg-open
+	$(BIN)/sg-open --from $(ONE)/oidc.json $(PORTS:%=--port %) $(plan) < $< $(to)
+endif
 
-# --- the applications: the front end names the back end's VirtualService, so it starts when that one has its ARN
-$(TWO)/colorapp-arn.json: $(TWO)/mesh.json $(TWO)/image-colorapp.json $(TWO)/namespace.json manifests/colorapp.yaml | $(BIN)/manifest-apply
-	cat $(filter %.json,$^) | $(BIN)/manifest-apply colorapp --file manifests/colorapp.yaml --template --no-wait $(plan) $(to)
+# --- the applications: that of cluster 1 may name VirtualServices of cluster 2, so it starts when those have their ARNs
+documents1 := $(ONE)/mesh.json $(images1:%=$(ONE)/image-%.json)
+documents2 := $(TWO)/mesh.json $(images2:%=$(TWO)/image-%.json)
 
-$(TWO)/colorapp.json: $(TWO)/colorapp-arn.json | $(BIN)/manifest-apply
-	$(BIN)/manifest-apply colorapp < $< $(to)
+ifneq ($(app2),)
+$(TWO)/$(name2)-arn.json: $(documents2) $(call inputs,$(app2)) | $(BIN)/manifest-apply
+	cat $(documents2) | $(BIN)/manifest-apply $(name2) $(call manifests,$(app2)) --no-wait $(plan) $(to)
 
-$(ONE)/feapp.json: $(ONE)/mesh.json $(ONE)/image-feapp.json manifests/feapp.yaml $(TWO)/colorapp-arn.json | $(BIN)/manifest-apply
-	cat $(filter-out $(TWO)/%,$(filter %.json,$^)) | $(BIN)/manifest-apply feapp --file manifests/feapp.yaml --template $(scheme) --from $(TWO)/colorapp-arn.json $(plan) $(to)
+$(TWO)/$(name2).json: $(TWO)/$(name2)-arn.json | $(BIN)/manifest-apply
+	$(BIN)/manifest-apply $(name2) < $< $(to)
+endif
+
+ifneq ($(app1),)
+$(ONE)/$(name1).json: $(documents1) $(call inputs,$(app1)) $(if $(app2),$(TWO)/$(name2)-arn.json) | $(BIN)/manifest-apply
+	cat $(documents1) | $(BIN)/manifest-apply $(name1) $(call manifests,$(app1)) $(set1) $(if $(app2),--from $(TWO)/$(name2)-arn.json) $(plan) $(to)
+endif
+
+.PHONY: joined
+joined: $(applied) $(shared) ## The same without the check and the probe
 
 .PHONY: probe
-probe: $(ONE)/feapp.json $(TWO)/colorapp.json $(TWO)/ingress.json | $(BIN)/color-probe ## Ask the front end COUNT times: red and blue must be even
-	$(BIN)/color-probe --count $(COUNT) --expect red=1,blue=1 < $< > $(ONE)/probe.json
+probe: $(applied) | $(shared) $(BIN)/color-probe ## Ask URL, or the front end, COUNT times: the answers must be as EXPECT says
+	$(BIN)/color-probe $(URL) --count $(COUNT) $(expect:%=--expect %) < $(if $(app1),$(ONE)/$(name1).json,$(ONE)/mesh.json) > $(ONE)/probe.json
 
 # --- taking it down: from the names alone, so it also works when a run died before it wrote its file
 GONE := $(BUILD)/gone
@@ -130,41 +215,45 @@ GONE := $(BUILD)/gone
 gone = --delete $(plan) > $@.tmp && mv $@.tmp $@
 
 .PHONY: destroy
-destroy: clusters-named | $(BIN)/plan-total ## Remove everything again, but nothing that others use
+destroy: named | $(BIN)/plan-total ## Remove everything again, but nothing that others use
 	rm -rf $(GONE) $(BUILD)/plan
 	+$(look) gone-mesh PLANNING=--quiet BUILD=$(BUILD)/plan
 	$(MAKE) --no-print-directory gone
-	rm -rf $(ONE) $(TWO) $(GONE) $(BUILD)/plan
+	rm -rf $(PAIR:%=$(BUILD)/%) $(GONE) $(BUILD)/plan
 	+$(look) gone PLANNING=--quiet BUILD=$(BUILD)/plan
 	$(BIN)/plan-total --left $(BUILD)/plan/gone/*.json
 
 .PHONY: plan-destroy
-plan-destroy: clusters-named | $(BIN)/plan-total ## Tell what `make destroy` would remove, change nothing
+plan-destroy: named | $(BIN)/plan-total ## Tell what `make destroy` would remove, change nothing
 	rm -rf $(BUILD)/plan
 	+$(look) gone PLANNING=yes BUILD=$(BUILD)/plan
 	$(BIN)/plan-total $(BUILD)/plan/gone/*.json
 
-space := $(subst ,, )
-PAIR := $(sort $(CLUSTER1) $(CLUSTER2))
-
 # First of all in a plan: a controller that others still need stops it.
 .PHONY: gone gone-mesh
 gone-mesh: $(PAIR:%=$(GONE)/%.mesh.json)
-gone: $(PAIR:%=$(GONE)/%.oidc.json) $(GONE)/namespace.json $(GONE)/ingress.json $(IMAGES:%=$(GONE)/image-%.json)
+gone: $(PAIR:%=$(GONE)/%.oidc.json) $(GONE)/namespace.json $(if $(two),$(GONE)/ingress.json) $(IMAGES:%=$(GONE)/image-%.json)
 
 $(GONE):
 	mkdir -p $@
-$(GONE)/feapp.json: | $(BIN)/manifest-apply $(GONE)
-	$(BIN)/manifest-apply feapp -n --cluster $(CLUSTER1) $(region) --file manifests/feapp.yaml --template $(gone)
+# Where the documents of what has gone begin: with the application, if there is one.
+begin = -n --cluster $(1) $(region)
+from1 := $(if $(app1),< $(GONE)/app1.json,$(call begin,$(CLUSTER1)))
 # In one cluster the mesh is both applications', and goes with the second.
-$(GONE)/colorapp.json: $(GONE)/feapp.json | $(BIN)/manifest-apply
-	$(BIN)/manifest-apply colorapp $(if $(filter $(CLUSTER1),$(CLUSTER2)),< $<,-n --cluster $(CLUSTER2) $(region)) --file manifests/colorapp.yaml --template $(gone)
-$(GONE)/namespace.json: $(GONE)/colorapp.json | $(BIN)/cloudmap-ns
-	$(BIN)/cloudmap-ns --type $(NAMESPACE_TYPE) < $< $(gone)
-$(GONE)/ingress.json: $(GONE)/colorapp.json | $(BIN)/sg-open
-	$(BIN)/sg-open --from-cluster $(CLUSTER1) < $< $(gone)
-$(GONE)/%.mesh.json: $(GONE)/colorapp.json | $(BIN)/appmesh-install
-	$(BIN)/appmesh-install --chart $(CHART) < $(if $(filter $*,$(CLUSTER2)),$<,$(GONE)/feapp.json) $(gone)
+same := $(filter $(CLUSTER1),$(CLUSTER2))
+from2 := $(if $(app2),< $(GONE)/app2.json,$(if $(or $(same),$(if $(two),,one)),$(from1),$(call begin,$(CLUSTER2))))
+apps-gone := $(if $(app1),$(GONE)/app1.json) $(if $(app2),$(GONE)/app2.json)
+
+$(GONE)/app1.json: | $(BIN)/manifest-apply $(GONE)
+	$(BIN)/manifest-apply $(name1) $(call begin,$(CLUSTER1)) $(call manifests,$(app1)) $(gone)
+$(GONE)/app2.json: $(if $(app1),$(GONE)/app1.json) | $(BIN)/manifest-apply $(GONE)
+	$(BIN)/manifest-apply $(name2) $(if $(same),$(from1),$(call begin,$(CLUSTER2))) $(call manifests,$(app2)) $(gone)
+$(GONE)/namespace.json: $(apps-gone) | $(BIN)/cloudmap-ns $(GONE)
+	$(BIN)/cloudmap-ns --name $(NAMESPACE) --type $(NAMESPACE_TYPE) $(from2) $(gone)
+$(GONE)/ingress.json: $(apps-gone) | $(BIN)/sg-open $(GONE)
+	$(BIN)/sg-open --from-cluster $(CLUSTER1) $(from2) $(gone)
+$(GONE)/%.mesh.json: $(apps-gone) | $(BIN)/appmesh-install $(GONE)
+	$(BIN)/appmesh-install --chart $(CHART) $(if $(filter $*,$(CLUSTER2)),$(from2),$(from1)) $(gone)
 $(GONE)/%.role.json: $(GONE)/%.mesh.json | $(BIN)/irsa-role
 	$(BIN)/irsa-role < $< $(gone)
 $(GONE)/%.oidc.json: $(GONE)/%.role.json | $(BIN)/oidc-assoc
@@ -177,13 +266,13 @@ $(foreach image,$(IMAGES),$(eval $(call gone-image,$(image))))
 
 # --- what would change: the rules above, which then print what they would do
 .PHONY: plan
-plan: clusters-named | $(BIN)/plan-total ## Tell what `make all` would add, change and remove; change nothing
+plan: named | $(BIN)/plan-total ## Tell what `make all` would add, change and remove; change nothing
 	rm -rf $(BUILD)/plan
 	+$(look) planned PLANNING=yes BUILD=$(BUILD)/plan
 	$(BIN)/plan-total $(sort $(CLUSTER1:%=$(BUILD)/plan/%/*.json) $(CLUSTER2:%=$(BUILD)/plan/%/*.json))
 
 .PHONY: planned
-planned: $(ONE)/feapp.json $(TWO)/colorapp-arn.json $(TWO)/namespace.json $(TWO)/ingress.json
+planned: $(if $(app1),$(ONE)/$(name1).json) $(if $(app2),$(TWO)/$(name2)-arn.json) $(shared)
 
 # --- this machine only
 LOCALCLOUD = $(BIN)/localcloud --state $(BUILD)/localcloud
@@ -192,6 +281,15 @@ LOCALCLOUD = $(BIN)/localcloud --state $(BUILD)/localcloud
 demo: build ## Run the whole flow in two real clusters on this machine, no AWS account
 	rm -rf $(BUILD)/demo
 	$(LOCALCLOUD) up -- make --no-print-directory -j8 all CLUSTER1=c1 CLUSTER2=c2 REGION=us-west-2 BUILD=$(BUILD)/demo
+
+.PHONY: cloud
+cloud: build ## Start the two clusters of `make demo` and leave them up, to try things in (Linux, root)
+	$(LOCALCLOUD) up
+	echo "clusters c1 and c2 are up, of an AWS account of this machine's own"
+	echo "  enter it      $(LOCALCLOUD) run -- bash"
+	echo "  join them     $(LOCALCLOUD) run -- make -j8 all CLUSTER1=c1 CLUSTER2=c2 REGION=us-west-2 BUILD=$(BUILD)/cloud"
+	echo "  look          $(LOCALCLOUD) run -- kubectl --context c2 get pods -A"
+	echo "  take it down  $(LOCALCLOUD) down"
 
 .PHONY: test
 test: lint ## Run the tests, the whole flow in the local cloud included
@@ -253,4 +351,6 @@ clean: ## Remove what was built here (not what was made in AWS: see destroy)
 
 .PHONY: help
 help: ## Show this
-	@sed -nE 's/^([a-z-]+):.*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@echo; echo 'Variables:'
+	@sed -nE 's/^([A-Z_0-9]+) \?= *([^#]*)# (.*)/  \1=\2\t\3/p' $(MAKEFILE_LIST) | expand -t 36

@@ -262,6 +262,16 @@ mod tests {
     }
 
     #[test]
+    fn every_code_has_its_place_in_the_manual() {
+        let manual = include_str!("../../../docs/troubleshooting.md");
+        for check in CHECKS {
+            let warns = if check.severity == Severity::Warning { " (warning)" } else { "" };
+            let heading = format!("\n### {}{warns}\n", check.code);
+            assert!(manual.contains(&heading), "docs/troubleshooting.md has no {heading:?}");
+        }
+    }
+
+    #[test]
     fn it_does_not_stop_at_the_first() {
         let clusters =
             vec![look("a", Lookup::Absent(fault("there is none"))), view("b", "vpc-1", Err(fault("timed out")))];

@@ -5,6 +5,7 @@
 mod aws_tools;
 mod bad_worlds;
 mod contract_live;
+mod examples;
 mod faults_aws;
 mod faults_killed;
 mod faults_kubernetes;

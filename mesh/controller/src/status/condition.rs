@@ -122,6 +122,9 @@ mod tests {
             let summary = Summary::of(&problems);
             let found = (summary.status(), summary.reason(), summary.message.as_str());
             assert_eq!(found, (status, reason.to_owned(), message), "{problems:?}");
+            let heading = format!("\n### {reason}\n");
+            let manual = include_str!("../../../../docs/troubleshooting.md");
+            assert!(reason == "Active" || manual.contains(&heading), "docs/troubleshooting.md has no {heading:?}");
         }
     }
 
