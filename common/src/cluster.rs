@@ -85,11 +85,21 @@ impl Session {
             return Err(Error::input("no cluster").hint("give --cluster, or cluster.name in the document").into());
         }
         let cluster = self.look_up_cluster(flags, &name, None).await?;
-        let Value::Object(facts) = serde_json::to_value(&cluster)? else { return Ok(cluster) };
-        for (fact, value) in facts {
-            self.doc.put(&["cluster", &fact], value)?;
-        }
+        self.put_cluster(&cluster)?;
         Ok(cluster)
+    }
+
+    /// Leaves the facts of a cluster in the document.
+    ///
+    /// # Errors
+    /// What stands under `cluster` is no object.
+    pub fn put_cluster(&mut self, cluster: &Cluster) -> Result<()> {
+        if let Value::Object(facts) = serde_json::to_value(cluster)? {
+            for (fact, value) in facts {
+                self.doc.put(&["cluster", &fact], value)?;
+            }
+        }
+        Ok(())
     }
 
     /// The facts of the other side's cluster, from its document (`--from FILE`). What that document lacks is looked

@@ -224,10 +224,7 @@ impl Tool for CloudmapNs {
 
     fn outcome(want: Wish, have: Vec<Namespace>) -> Section {
         let found = plan::in_place(&want.namespace, &have).cloned();
-        let (arn, id, hosted_zone) = match found {
-            Some(namespace) => (Some(namespace.arn), Some(namespace.id), namespace.hosted_zone),
-            None => (None, None, None),
-        };
+        let (arn, id, hosted_zone) = found.map_or((None, None, None), |it| (Some(it.arn), Some(it.id), it.hosted_zone));
         let (kind, vpc) = match want.namespace.place {
             Place::Api => (Some(NamespaceType::Http), None),
             Place::Vpc(vpc) => (None, Some(vpc)),

@@ -274,7 +274,11 @@ fn the_outcome_is_a_wish_for_the_same() {
 fn a_plan_asks_nothing() {
     let server = Server::start(even);
     let run = Run::new("", &["-n", "--plan", &server.url()]);
-    assert_eq!(run.probe(), Value::Null);
+    assert_eq!(
+        (&run.probe()["count"], &run.probe()["tallies"]),
+        (&json!(200), &Value::Null),
+        "what only a run can know"
+    );
     assert_eq!(run.stderr, format!("color-probe  would ask {} 200 times\n", server.url()));
     assert_eq!(server.connections.load(Ordering::Relaxed), 0);
 }

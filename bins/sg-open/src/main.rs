@@ -211,8 +211,8 @@ impl Tool for SgOpen {
     }
 
     fn planned(want: Want, have: Have) -> Section {
-        let coming = plan::closed(&want, &have).map(|opening| (opening, UNKNOWN.to_owned()));
-        let rules = plan::admitted(&want, &have).into_iter().chain(coming).collect();
+        let known = |(opening, rule): (_, Option<String>)| (opening, rule.unwrap_or_else(|| UNKNOWN.to_owned()));
+        let rules = plan::rules(&want, &have).map(known).collect();
         Self::section(rules, want, have)
     }
 }

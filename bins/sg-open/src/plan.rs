@@ -157,8 +157,8 @@ fn openings(want: &Want, have: &Have) -> impl Iterator<Item = Opening> {
 }
 
 /// What is not open yet.
-pub fn closed(want: &Want, have: &Have) -> impl Iterator<Item = Opening> {
-    openings(want, have).filter(|opening| admitting(have, opening).is_none())
+fn closed(want: &Want, have: &Have) -> impl Iterator<Item = Opening> {
+    rules(want, have).filter(|(_, rule)| rule.is_none()).map(|(opening, _)| opening)
 }
 
 /// Opens what is not open yet, whoever opened it, and closes what we opened for an earlier wish of this document.
@@ -210,10 +210,17 @@ pub fn remarks(want: &Want, have: &Have) -> Vec<String> {
     apart.chain(used).chain(broken).collect()
 }
 
+/// What is wished for, in its order, each with the rule that admits it, if there is one.
+pub fn rules(want: &Want, have: &Have) -> impl Iterator<Item = (Opening, Option<String>)> {
+    openings(want, have).map(|opening| {
+        let rule = admitting(have, &opening).map(|rule| rule.id.clone());
+        (opening, rule)
+    })
+}
+
 /// The rules that admit what is wished for, each with what it admits.
 pub fn admitted(want: &Want, have: &Have) -> Vec<(Opening, String)> {
-    let rule = |opening: Opening| admitting(have, &opening).map(|rule| rule.id.clone()).map(|id| (opening, id));
-    openings(want, have).filter_map(rule).collect()
+    rules(want, have).filter_map(|(opening, rule)| Some((opening, rule?))).collect()
 }
 
 /// A rule that admits it: ours before another's.

@@ -211,7 +211,8 @@ fn a_missing_capability_is_named() {
         let open = tempfile::tempdir().unwrap();
         fs::set_permissions(open.path(), Permissions::from_mode(0o755)).unwrap();
         let binary = open.path().join("capture");
-        fs::copy(env!("CARGO_BIN_EXE_capture"), &binary).unwrap();
+        // By a process of its own: another test's child might inherit the file while it is open for writing.
+        assert!(Command::new("cp").arg(env!("CARGO_BIN_EXE_capture")).arg(&binary).status().unwrap().success());
         let output = Command::new(&binary).envs(UPSTREAM).uid(65534).output().unwrap();
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{stderr}");

@@ -15,3 +15,4 @@ mod flow;
 mod image_tools;
 mod kube_tools;
 mod least_privilege;
+mod migration;

@@ -350,7 +350,9 @@ mod tests {
         });
         let pod = inject(&front(annotations), "k8multi", &snapshot("enabled"), &sidecar(&[]), "").unwrap().unwrap().pod;
         let envoy = &pod["spec"]["initContainers"][1];
-        assert_eq!(envoy["env"], json!([{ "name": "DD_ENV", "value": "prod" }]));
+        let workload =
+            json!({ "name": "APPMESH_VIRTUAL_NODE_NAME", "value": "mesh/k8multi/virtualNode/front_k8multi" });
+        assert_eq!(envoy["env"], json!([workload, { "name": "DD_ENV", "value": "prod" }]));
         assert_eq!(envoy["args"][5], "4");
         let mount = |name: &str, path: &str| json!({ "name": name, "mountPath": path, "readOnly": true });
         assert_eq!(
@@ -415,7 +417,7 @@ mod tests {
         assert_eq!(envoy["startupProbe"], json!({ "httpGet": ready, "periodSeconds": 5, "failureThreshold": 7 }));
         assert_eq!(envoy["readinessProbe"]["httpGet"], ready);
         let node = json!({ "fieldRef": { "fieldPath": "status.hostIP" } });
-        assert_eq!(envoy["env"], json!([{ "name": "APPMESH_HOST_IP", "valueFrom": node }]));
+        assert_eq!(envoy["env"][1], json!({ "name": "APPMESH_HOST_IP", "valueFrom": node }));
         let text = envoy["args"][1].as_str().unwrap();
         assert!(text.contains("$$(CA)") && !text.contains("$$(APPMESH_HOST_IP)"), "{text}");
         // As the kubelet expands it.

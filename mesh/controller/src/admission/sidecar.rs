@@ -13,6 +13,7 @@ use super::{
     observability::Observability,
 };
 use crate::{
+    cluster::WORKLOAD_VARIABLE,
     envoy::{
         EGRESS_PORT, HOST_IP, HOST_IP_VARIABLE, INGRESS_PORT,
         bootstrap::{ADMIN_PORT, Bootstrap, Status},
@@ -200,7 +201,9 @@ pub fn envoy(
         stats: &sidecar.observability.stats(),
     };
     let bootstrap = bootstrap.to_json().to_string();
-    let mut env: Vec<_> = overrides.env.iter().map(|(name, value)| variable(name, value)).collect();
+    let given = overrides.env.iter().filter(|(name, _)| name.as_str() != WORKLOAD_VARIABLE);
+    let mut env = vec![variable(WORKLOAD_VARIABLE, &workload.to_string())];
+    env.extend(given.map(|(name, value)| variable(name, value)));
     if bootstrap.contains(HOST_IP) {
         env.push(json!({ "name": HOST_IP_VARIABLE, "valueFrom": { "fieldRef": { "fieldPath": "status.hostIP" } } }));
     }
@@ -220,6 +223,7 @@ pub fn envoy(
         // By the image's PATH: Envoy's own images and Amazon's have it in different folders.
         "command": ["envoy"],
         "args": arguments(&bootstrap, workers, sidecar),
+        "env": env,
         "ports": [{ "name": "stats", "containerPort": port, "protocol": "TCP" }],
         "startupProbe": {
             "httpGet": ready, "periodSeconds": sidecar.startup_probe_period, "failureThreshold": looks
@@ -233,9 +237,6 @@ pub fn envoy(
         "securityContext": unprivileged(),
         "volumeMounts": mounts
     });
-    if !env.is_empty() {
-        container["env"] = env.into();
-    }
     if sidecar.prestop_delay > 0 {
         container["lifecycle"] = json!({ "preStop": { "sleep": { "seconds": sidecar.prestop_delay } } });
     }

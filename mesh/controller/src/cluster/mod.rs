@@ -10,7 +10,7 @@ mod snapshot;
 mod watch;
 
 pub use object::{Object, Parsed, Unreadable};
-pub use pods::{GATE, GateCondition, Pod, PodChange, PodKey, Pods};
+pub use pods::{GATE, GateCondition, Pod, PodChange, PodKey, Pods, WORKLOAD_VARIABLE};
 pub use services::{Service, Services};
 pub use snapshot::{Objects, Snapshot};
 pub use watch::Cluster;

@@ -13,6 +13,10 @@ use serde::{Deserialize, Deserializer};
 /// The readiness gate of pods: the condition says whether the pod is registered in Cloud Map. Amazon's name.
 pub const GATE: &str = "conditions.appmesh.k8s.aws/aws-cloudmap-healthy";
 
+/// The variable of Envoy's container that names the workload it was injected for, `mesh/<mesh>/virtualNode/<name>`.
+/// Amazon's name.
+pub const WORKLOAD_VARIABLE: &str = "APPMESH_VIRTUAL_NODE_NAME";
+
 /// Namespace and name of a pod.
 pub type PodKey = (String, String);
 
@@ -32,6 +36,8 @@ pub struct Pod {
     pub gated: bool,
     /// The condition [`GATE`] as it stands.
     pub gate: Option<GateCondition>,
+    /// The workload that its Envoy was injected for, whatever selects the pod since.
+    pub injected_for: Option<String>,
 }
 
 /// The condition of a readiness gate.
@@ -72,7 +78,9 @@ impl From<core::Pod> for Pod {
         let ObjectMeta { namespace, name, uid, labels, deletion_timestamp, resource_version, .. } = pod.metadata;
         let metadata =
             ObjectMeta { namespace, name, uid, labels, deletion_timestamp, resource_version, ..ObjectMeta::default() };
-        let gates = pod.spec.and_then(|spec| spec.readiness_gates).unwrap_or_default();
+        let mut spec = pod.spec.unwrap_or_default();
+        let injected_for = injected_for(&mut spec);
+        let gates = spec.readiness_gates.unwrap_or_default();
         let status = pod.status.unwrap_or_default();
         let conditions = status.conditions.unwrap_or_default();
         let containers_ready =
@@ -88,8 +96,15 @@ impl From<core::Pod> for Pod {
             since: condition.last_transition_time,
         });
         let gated = gates.iter().any(|gate| gate.condition_type == GATE);
-        Self { metadata, ip: status.pod_ip, containers_ready, lost, gated, gate }
+        Self { metadata, ip: status.pod_ip, containers_ready, lost, gated, gate, injected_for }
     }
+}
+
+/// The value of [`WORKLOAD_VARIABLE`].
+fn injected_for(spec: &mut core::PodSpec) -> Option<String> {
+    let containers = spec.init_containers.iter_mut().flatten().chain(&mut spec.containers);
+    let mut variables = containers.flat_map(|container| container.env.iter_mut().flatten());
+    variables.find(|variable| variable.name == WORKLOAD_VARIABLE)?.value.take()
 }
 
 impl<'de> Deserialize<'de> for Pod {
@@ -234,6 +249,19 @@ mod tests {
         assert!(of("True", None));
         assert!(of("False", Some("ReadinessGatesNotReady")), "which may wait for this very registration");
         assert!(!of("False", None));
+    }
+
+    #[test]
+    fn what_an_envoy_was_injected_for_is_known() {
+        let of = |containers: Value| {
+            let pod = json!({"metadata": {"name": "a"}, "spec": containers});
+            serde_json::from_value::<Pod>(pod).unwrap().injected_for
+        };
+        let container = |name: &str| json!([{"name": "x", "env": [{"name": name, "value": "mesh/m/virtualNode/a"}]}]);
+        let found = Some("mesh/m/virtualNode/a".to_owned());
+        assert_eq!(of(json!({"initContainers": container(WORKLOAD_VARIABLE), "containers": []})), found);
+        assert_eq!(of(json!({"containers": container(WORKLOAD_VARIABLE)})), found);
+        assert_eq!(of(json!({"containers": container("OTHER")})), None);
     }
 
     #[test]

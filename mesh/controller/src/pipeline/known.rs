@@ -76,6 +76,14 @@ impl Identify for Workloads {
         // The copy of the cluster may be a moment behind.
         let pod = pod.ok_or_else(|| GrpcStatus::unavailable("this pod is not known yet"))?;
         let known = self.known.read();
+        // What delivers progressively moves selectors from one pod to the next. An Envoy stays what it was injected for.
+        if pod.injected_for.as_deref() == Some(claimed) {
+            let of_namespace = known.translation.names.iter().filter(|(key, _)| key.namespace == caller.namespace);
+            let mut names = of_namespace.map(|(_, name)| name);
+            if let Some(name) = names.find(|name| name.to_string() == claimed) {
+                return Ok(name.clone());
+            }
+        }
         let member = membership::of_pod(&known.snapshot, &caller.namespace, &caller.pod, pod.labels());
         let member = member.map_err(|error| GrpcStatus::permission_denied(format!("{error:#}")))?;
         let member = member.ok_or_else(|| {
@@ -144,6 +152,7 @@ mod tests {
     use super::*;
     use crate::{
         cluster::Object,
+        cluster::WORKLOAD_VARIABLE,
         model::Account,
         translate::{AllPublished, translate},
     };
@@ -180,6 +189,13 @@ mod tests {
             let pod = json!({"metadata": {"name": name, "namespace": "shop", "uid": name, "labels": {"app": app}}});
             pods.apply(from_value(pod).unwrap());
         }
+        // Injected for what selects them no more, or for what is gone.
+        for (name, injected_for) in [("moved-1", "front_shop"), ("lost-1", "gone_shop")] {
+            let env = json!([{"name": WORKLOAD_VARIABLE, "value": format!("mesh/m/virtualNode/{injected_for}")}]);
+            let pod = json!({"metadata": {"name": name, "namespace": "shop", "uid": name, "labels": {"app": "ingress"}},
+                "spec": {"containers": [{"name": "envoy", "env": env}]}});
+            pods.apply(from_value(pod).unwrap());
+        }
         let workloads = Workloads { pods, known };
         let (node, gateway) = ("mesh/m/virtualNode/front_shop", "mesh/m/virtualGateway/ingress_shop");
         for (pod, uid, claimed, expected) in [
@@ -187,6 +203,10 @@ mod tests {
             ("ingress-1", "ingress-1", gateway, Ok(gateway)),
             ("ingress-1", "ingress-1", node, Err(tonic::Code::PermissionDenied)),
             ("front-1", "front-1", gateway, Err(tonic::Code::PermissionDenied)),
+            ("moved-1", "moved-1", node, Ok(node)),
+            ("moved-1", "moved-1", gateway, Ok(gateway)),
+            ("lost-1", "lost-1", node, Err(tonic::Code::PermissionDenied)),
+            ("lost-1", "lost-1", "mesh/m/virtualNode/gone_shop", Err(tonic::Code::PermissionDenied)),
             ("other-1", "other-1", gateway, Err(tonic::Code::PermissionDenied)),
             ("ingress-1", "another", gateway, Err(tonic::Code::Unavailable)),
             ("ingress-2", "ingress-2", gateway, Err(tonic::Code::Unavailable)),

@@ -132,7 +132,7 @@ pub fn elsewhere(region: &Region, one: &str, two: &str, apart: &str) {
     region.steady("cloudmap-ns", &http.document);
     // The other cluster finds the same.
     let found = region.done("cloudmap-ns --name shared.local --type http", apart);
-    found.tells("nothing to do");
+    found.tells("nothing to do for namespace");
     assert_eq!(found.json()["namespace"]["id"], namespace["id"]);
     // One of that name in a VPC is another.
     let other = region.done("cloudmap-ns --name shared.local", two);

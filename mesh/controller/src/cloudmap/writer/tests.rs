@@ -193,7 +193,8 @@ async fn a_document_is_replaced_without_a_gap() {
     let [old, new] = [1, 2].map(|weight| document_ids(&to, weight).remove(0));
     let path = format!("n/{}", key.service);
     let expected = [format!("RegisterInstance {path} {new}"), format!("DeregisterInstance {path} {old}")];
-    assert_eq!(fake.calls(), expected);
+    let calls: Vec<_> = fake.calls().into_iter().filter(|call| call.contains(&path)).collect();
+    assert_eq!(calls, expected);
 }
 
 #[tokio::test]
