@@ -32,6 +32,8 @@ PROPERTY ?= spoiled_# what `make fuzz` tries: every test whose name has this
 SECONDS ?= 50# how long it tries each
 INPUT ?= # or a file that it left: once more, with that alone
 CHART ?= charts/appmesh-controller# or https://aws.github.io/eks-charts, for whoever still has the App Mesh API
+VALUES ?= # values of the chart, KEY=VALUE
+ADOPT ?= # anything: take over a controller that others installed, such as Amazon's
 SCHEME ?= internet-facing# or internal: the front end's load balancer
 NAMESPACE_TYPE ?= private-dns# or http, for clusters in two VPCs
 BUILD ?= build# where the documents are
@@ -96,7 +98,7 @@ PAIR := $(sort $(CLUSTER1) $(CLUSTER2))
 region := $(if $(strip $(REGION)),--region $(strip $(REGION)))
 # When this make began, and how to name these clusters and applications again.
 STARTED := $(shell date +%s)
-NAMED := CLUSTER1 CLUSTER2 REGION APP1 APP2 TEMPLATE IMAGES1 IMAGES2 MESH_ONLY NAMESPACE NAMESPACE_TYPE PORTS PROJECT CHART SCHEME
+NAMED := CLUSTER1 CLUSTER2 REGION APP1 APP2 TEMPLATE IMAGES1 IMAGES2 MESH_ONLY NAMESPACE NAMESPACE_TYPE PORTS PROJECT CHART VALUES SCHEME
 given = $(filter-out file default,$(origin $(1)))
 again = $(strip $(foreach variable,$(NAMED),$(if $(call given,$(variable)),$(call assigned,$(variable),$(strip $($(variable)))))))
 assigned = $(if $(2),$(1)=$(call quoted,$(2)))
@@ -153,10 +155,10 @@ endef
 $(foreach image,$(IMAGES),$(eval $(call push,$(image))))
 
 $(BUILD)/%/mesh.json: $(BUILD)/%/role.json $(BUILD)/%/namespace.json $(MESH_IMAGES:%=$(BUILD)/\%/image-%.json) | $(BIN)/appmesh-install
-	cat $^ | $(BIN)/appmesh-install --chart $(CHART) $(MESH_FLAGS) $(plan) $(to)
+	cat $^ | $(BIN)/appmesh-install --chart $(CHART) $(MESH_FLAGS) $(VALUES:%=--set %) $(if $(strip $(ADOPT)),--adopt) $(plan) $(to)
 
 # What the documents were made for. A step that was run for something else is not done.
-settings := $(foreach variable,REGION CHART PROJECT SCHEME NAMESPACE NAMESPACE_TYPE PORTS,$(variable)=$(strip $($(variable)))) \
+settings := $(foreach variable,REGION CHART VALUES PROJECT SCHEME NAMESPACE NAMESPACE_TYPE PORTS,$(variable)=$(strip $($(variable)))) \
 	APP1=$(app1) $(template) $(images1) APP2=$(app2) $(images2)
 underscored = $(subst $(space),_,$(strip $(1)))
 made-for-these = $(filter =$(call underscored,$(settings)),=$(call underscored,$(file < $(BUILD)/$(1)/settings)))
