@@ -36,6 +36,7 @@ VALUES ?= # values of the chart, KEY=VALUE
 ADOPT ?= # anything: take over a controller that others installed, such as Amazon's
 SCHEME ?= internet-facing# or internal: the front end's load balancer
 NAMESPACE_TYPE ?= private-dns# or http, for clusters in two VPCs
+IDENTITY ?= irsa# or pod-identity, for accounts that may not make an OIDC provider: how pods get their role
 BUILD ?= build# where the documents are
 ifeq ($(origin BIN),undefined)
 BIN := target/$(shell rustc -vV | sed -n 's/^host: //p')/release
@@ -53,12 +54,19 @@ MESH_FLAGS := --chart-name appmesh-controller
 POLICIES ?= AWSCloudMapFullAccess AWSAppMeshFullAccess
 endif
 
+# What every other step begins with: the first document of a cluster, which has its facts.
+ifeq ($(strip $(IDENTITY)),pod-identity)
+FACTS := role
+else
+FACTS := oidc
+endif
+
 ifeq ($(strip $(V)),)
 .SILENT:
 endif
 comma := ,
 
-TOOLS := appmesh-install cloudmap-ns color-probe ecr-push irsa-role manifest-apply mesh-check oidc-assoc plan-total sg-open
+TOOLS := appmesh-install cloudmap-ns color-probe ecr-push irsa-role manifest-apply mesh-check oidc-assoc plan-total pod-identity sg-open
 
 # The sample is two applications as any others are, unless others are named or none is wanted.
 SAMPLE := $(if $(strip $(APP1)$(APP2)$(MESH_ONLY)),,yes)
@@ -98,7 +106,7 @@ PAIR := $(sort $(CLUSTER1) $(CLUSTER2))
 region := $(if $(strip $(REGION)),--region $(strip $(REGION)))
 # When this make began, and how to name these clusters and applications again.
 STARTED := $(shell date +%s)
-NAMED := CLUSTER1 CLUSTER2 REGION APP1 APP2 TEMPLATE IMAGES1 IMAGES2 MESH_ONLY NAMESPACE NAMESPACE_TYPE PORTS PROJECT CHART VALUES SCHEME
+NAMED := CLUSTER1 CLUSTER2 REGION APP1 APP2 TEMPLATE IMAGES1 IMAGES2 MESH_ONLY NAMESPACE NAMESPACE_TYPE PORTS PROJECT CHART VALUES SCHEME IDENTITY
 given = $(filter-out file default,$(origin $(1)))
 again = $(strip $(foreach variable,$(NAMED),$(if $(call given,$(variable)),$(call assigned,$(variable),$(strip $($(variable)))))))
 assigned = $(if $(2),$(1)=$(call quoted,$(2)))
@@ -145,11 +153,17 @@ $(BUILD)/%/oidc.json: | $(BIN)/oidc-assoc
 	mkdir -p $(@D)
 	$(BIN)/oidc-assoc -n --cluster $* $(region) $(plan) $(to)
 
+ifeq ($(FACTS),oidc)
 $(BUILD)/%/role.json: $(BUILD)/%/oidc.json | $(BIN)/irsa-role
 	$(BIN)/irsa-role $(POLICIES:%=--policy %) $(plan) < $< $(to)
+else
+$(BUILD)/%/role.json: | $(BIN)/pod-identity
+	mkdir -p $(@D)
+	$(BIN)/pod-identity -n --cluster $* $(region) $(POLICIES:%=--policy %) $(plan) $(to)
+endif
 
 define push
-$(BUILD)/%/image-$(1).json: $(BUILD)/%/oidc.json $(STATIC)/$(1) | $(BIN)/ecr-push
+$(BUILD)/%/image-$(1).json: $(BUILD)/%/$(FACTS).json $(STATIC)/$(1) | $(BIN)/ecr-push
 	$(BIN)/ecr-push $(1) --repository $(PROJECT)/$(1) --binary $(STATIC)/$(1) --plain $(plan) < $$< $$(to)
 endef
 $(foreach image,$(IMAGES),$(eval $(call push,$(image))))
@@ -158,7 +172,7 @@ $(BUILD)/%/mesh.json: $(BUILD)/%/role.json $(BUILD)/%/namespace.json $(MESH_IMAG
 	cat $^ | $(BIN)/appmesh-install --chart $(CHART) $(MESH_FLAGS) $(VALUES:%=--set %) $(if $(strip $(ADOPT)),--adopt) $(plan) $(to)
 
 # What the documents were made for. A step that was run for something else is not done.
-settings := $(foreach variable,REGION CHART VALUES PROJECT SCHEME NAMESPACE NAMESPACE_TYPE PORTS,$(variable)=$(strip $($(variable)))) \
+settings := $(foreach variable,REGION CHART VALUES IDENTITY PROJECT SCHEME NAMESPACE NAMESPACE_TYPE PORTS,$(variable)=$(strip $($(variable)))) \
 	APP1=$(app1) $(template) $(images1) APP2=$(app2) $(images2)
 underscored = $(subst $(space),_,$(strip $(1)))
 made-for-these = $(filter =$(call underscored,$(settings)),=$(call underscored,$(file < $(BUILD)/$(1)/settings)))
@@ -173,18 +187,18 @@ applied := $(if $(app1),$(ONE)/$(name1).json) $(if $(app2),$(TWO)/$(name2).json)
 shared := $(ONE)/mesh.json $(if $(two),$(TWO)/mesh.json $(TWO)/ingress.json)
 
 ifeq ($(two),)
-$(ONE)/namespace.json: $(ONE)/oidc.json $(ONE)/settings | $(BIN)/cloudmap-ns
+$(ONE)/namespace.json: $(ONE)/$(FACTS).json $(ONE)/settings | $(BIN)/cloudmap-ns
 	$(BIN)/cloudmap-ns --name $(NAMESPACE) --type $(NAMESPACE_TYPE) $(plan) < $< $(to)
 else
-$(TWO)/namespace.json: $(TWO)/oidc.json $(ONE)/oidc.json $(TWO)/settings | $(BIN)/cloudmap-ns
-	$(BIN)/cloudmap-ns --name $(NAMESPACE) --type $(NAMESPACE_TYPE) --from $(ONE)/oidc.json $(plan) < $< $(to)
+$(TWO)/namespace.json: $(TWO)/$(FACTS).json $(ONE)/$(FACTS).json $(TWO)/settings | $(BIN)/cloudmap-ns
+	$(BIN)/cloudmap-ns --name $(NAMESPACE) --type $(NAMESPACE_TYPE) --from $(ONE)/$(FACTS).json $(plan) < $< $(to)
 
-$(ONE)/namespace.json: $(ONE)/oidc.json $(TWO)/namespace.json $(ONE)/settings | $(BIN)/cloudmap-ns
+$(ONE)/namespace.json: $(ONE)/$(FACTS).json $(TWO)/namespace.json $(ONE)/settings | $(BIN)/cloudmap-ns
 	$(BIN)/cloudmap-ns --name $(NAMESPACE) --type $(NAMESPACE_TYPE) --from $(TWO)/namespace.json $(plan) < $< $(to)
 
 # Once the applications run: their pods may have security groups of their own.
-$(TWO)/ingress.json: $(TWO)/oidc.json $(ONE)/oidc.json $(TWO)/settings | $(if $(PLANNING),,$(applied)) $(BIN)/sg-open
-	$(BIN)/sg-open --from $(ONE)/oidc.json $(PORTS:%=--port %) $(plan) < $< $(to)
+$(TWO)/ingress.json: $(TWO)/$(FACTS).json $(ONE)/$(FACTS).json $(TWO)/settings | $(if $(PLANNING),,$(applied)) $(BIN)/sg-open
+	$(BIN)/sg-open --from $(ONE)/$(FACTS).json $(PORTS:%=--port %) $(plan) < $< $(to)
 endif
 
 # --- the applications: that of cluster 1 may name VirtualServices of cluster 2, so it starts when those have their ARNs
@@ -234,7 +248,7 @@ plan-destroy: named | $(BIN)/plan-total ## Tell what `make destroy` would remove
 # First of all in a plan: a controller that others still need stops it.
 .PHONY: gone gone-mesh
 gone-mesh: $(PAIR:%=$(GONE)/%.mesh.json)
-gone: $(PAIR:%=$(GONE)/%.oidc.json) $(GONE)/namespace.json $(if $(two),$(GONE)/ingress.json) $(IMAGES:%=$(GONE)/image-%.json)
+gone: $(PAIR:%=$(GONE)/%.$(FACTS).json) $(GONE)/namespace.json $(if $(two),$(GONE)/ingress.json) $(IMAGES:%=$(GONE)/image-%.json)
 
 $(GONE):
 	mkdir -p $@
@@ -256,8 +270,9 @@ $(GONE)/ingress.json: $(apps-gone) | $(BIN)/sg-open $(GONE)
 	$(BIN)/sg-open --from-cluster $(CLUSTER1) $(from2) $(gone)
 $(GONE)/%.mesh.json: $(apps-gone) | $(BIN)/appmesh-install $(GONE)
 	$(BIN)/appmesh-install --chart $(CHART) $(if $(filter $*,$(CLUSTER2)),$(from2),$(from1)) $(gone)
-$(GONE)/%.role.json: $(GONE)/%.mesh.json | $(BIN)/irsa-role
-	$(BIN)/irsa-role < $< $(gone)
+ROLES := $(if $(filter role,$(FACTS)),pod-identity,irsa-role)
+$(GONE)/%.role.json: $(GONE)/%.mesh.json | $(BIN)/$(ROLES)
+	$(BIN)/$(ROLES) < $< $(gone)
 $(GONE)/%.oidc.json: $(GONE)/%.role.json | $(BIN)/oidc-assoc
 	$(BIN)/oidc-assoc < $< $(gone)
 define gone-image
@@ -308,7 +323,7 @@ FUZZ_FLAGS := --cfg fuzzing --cfg fuzzing_libfuzzer -A unused_imports -C debug-a
 	$(addprefix -C llvm-args=-sanitizer-coverage-,level=4 inline-8bit-counters pc-table trace-compares)
 
 # The crates that have a property, as options of cargo: what links no libFuzzer cannot be built with these flags.
-FUZZED = $(shell grep -rl --include='*.rs' '::property! {' bins common mesh | sed 's|src/.*|Cargo.toml|' | sort -u | \
+FUZZED = $(shell grep -rl --include='*.rs' '::property! {' bins common mesh pod-role | sed 's|src/.*|Cargo.toml|' | sort -u | \
 	xargs sed -n 's/^name = "\(.*\)"/-p \1/p')
 
 .PHONY: fuzz

@@ -244,8 +244,8 @@ const FORGED: &[&str] = &["SignatureDoesNotMatch", "InvalidSignatureException", 
 /// Links of the chain of causes that mean there was no connection at all. Source: hyper-util.
 const CONNECTING: &[&str] = &["client error (Connect)"];
 
-const LOG_IN: &str =
-    "log in (aws sso login), name a profile (AWS_PROFILE), or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY";
+const LOG_IN: &str = "log in (aws sso login or aws login), name a profile (AWS_PROFILE), or set AWS_ACCESS_KEY_ID and \
+                      AWS_SECRET_ACCESS_KEY";
 
 /// The action that AWS says the caller lacks, of a message like `… is not authorized to perform: iam:TagRole on …`. It
 /// need not be the one that was called.

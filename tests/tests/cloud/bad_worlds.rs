@@ -46,7 +46,8 @@ struct Says<'a> {
     hint: &'a str,
 }
 
-const NO_CREDENTIALS: Says<'_> = Says { exit: 1, cause: &["no AWS credentials"], hint: "log in (aws sso login)" };
+const NO_CREDENTIALS: Says<'_> =
+    Says { exit: 1, cause: &["no AWS credentials"], hint: "log in (aws sso login or aws login)" };
 const UNAUTHORIZED: Says<'_> = Says { exit: 1, cause: &["Unauthorized"], hint: "the cluster does not know the caller" };
 
 #[test]
@@ -170,7 +171,7 @@ impl World {
                 Says {
                     exit: 1,
                     cause: &["ExpiredToken: ", "ExpiredTokenException: ", "RequestExpired: "],
-                    hint: "the session is over: log in (aws sso login)",
+                    hint: "the session is over: log in (aws sso login or aws login)",
                 },
             ),
             (nobody, NO_CREDENTIALS),

@@ -1,6 +1,7 @@
 //! Credentials and kubeconfigs are found as the AWS CLI and kubectl find them, and what is missing is said with what to do.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may stop at the first surprise")]
 
+use serde_json::json;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
@@ -118,6 +119,30 @@ fn a_role_that_wants_a_code_is_told_so() {
     let run = world.aws(&[("AWS_PROFILE", "dev"), ("AWS_ACCESS_KEY_ID", "AKIACODED"), ("AWS_SECRET_ACCESS_KEY", "x")]);
     assert!(run.heard.iter().all(|heard| heard.contains("Credential=AKIACODED/")), "{:?}", run.heard);
     assert!(!run.heard.is_empty(), "{}", run.said);
+}
+
+#[test]
+fn a_profile_of_aws_login_is_read() {
+    let world = World::new();
+    let session = "arn:aws:sts::123456789012:assumed-role/Dev/me";
+    world.write(".aws/config", &format!("[default]\nregion = us-west-2\nlogin_session = {session}\n"));
+    let run = world.aws(&[]);
+    assert_eq!(run.exit, Some(1), "{}", run.said);
+    assert!(run.said.contains("no AWS credentials") && run.hint.contains("aws login"), "{}: {}", run.said, run.hint);
+
+    let token = json!({
+        "accessToken": {"accessKeyId": "AKIALOGIN", "secretAccessKey": "x", "sessionToken": "y",
+            "accountId": "123456789012", "expiresAt": "2099-01-01T00:00:00Z"},
+        "tokenType": "urn:aws:params:oauth:token-type:access_token_sigv4", "clientId": "arn:aws:signin:::devtools/same-device",
+        "refreshToken": "z", "idToken": "i",
+        "dpopKey": "-----BEGIN EC PRIVATE KEY-----\nk\n-----END EC PRIVATE KEY-----\n"
+    });
+    // The CLI names the file by the SHA-256 of the session.
+    let name = "0edbcbf074898f3940548a76fb0d947a29e5aa17c172ffd62559c05888f6e5c5";
+    world.write(&format!(".aws/login/cache/{name}.json"), &token.to_string());
+    let run = world.aws(&[]);
+    let heard = run.heard.first().map(String::as_str).unwrap_or_default();
+    assert!(heard.contains("Credential=AKIALOGIN/"), "{heard}: {}", run.said);
 }
 
 #[test]
