@@ -21,16 +21,28 @@ pub(crate) fn label_selector(_: &mut SchemaGenerator) -> Schema {
         "type": "object",
         "nullable": true,
         "properties": {
-            "matchLabels": { "type": "object", "additionalProperties": { "type": "string" } },
+            "matchLabels": {
+                "description": "Labels that an object must have, all of them, with these values.",
+                "type": "object",
+                "additionalProperties": { "type": "string" }
+            },
             "matchExpressions": {
+                "description": "Requirements that an object's labels must meet, all of them.",
                 "type": "array",
                 "items": {
                     "type": "object",
                     "required": ["key", "operator"],
                     "properties": {
-                        "key": { "type": "string" },
-                        "operator": { "type": "string" },
-                        "values": { "type": "array", "items": { "type": "string" } }
+                        "key": { "description": "The label's name.", "type": "string" },
+                        "operator": {
+                            "description": "`In` or `NotIn` the values, `Exists` or `DoesNotExist`.",
+                            "type": "string"
+                        },
+                        "values": {
+                            "description": "For `In` and `NotIn`, and only for these: at least one.",
+                            "type": "array",
+                            "items": { "type": "string" }
+                        }
                     }
                 }
             }

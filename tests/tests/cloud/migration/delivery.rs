@@ -48,11 +48,11 @@ impl Delivery<'_> {
         ));
     }
 
-    /// Asks until red and blue come as often as they should.
+    /// Asks until red and blue come as often as they should: Envoys hear of a change a moment later.
     #[track_caller]
     fn spread(&self, url: &str, expected: &str) {
-        let probe = tests::program("color-probe");
-        self.cluster.sh(&format!("{} -n {url} --count 100 --expect {expected}", probe.display()));
+        let probe = format!("{} -n {url} --count 100 --expect {expected}", tests::program("color-probe").display());
+        until(expected, || self.cluster.cloud.sh(&probe).unwrap().status.success().then_some(()));
     }
 
     fn mesh(&self) -> [Value; 2] {
