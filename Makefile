@@ -23,6 +23,7 @@ INPUT ?= # or a file that it left: once more, with that alone
 CHART ?= charts/appmesh-controller# or https://aws.github.io/eks-charts, for whoever still has the App Mesh API
 SCHEME ?= internet-facing# or internal: the front end's load balancer
 NAMESPACE_TYPE ?= private-dns# or http, for clusters in two VPCs
+IDENTITY ?= irsa# or pod-identity, for accounts that may not make an OIDC provider: how pods get their role
 BUILD ?= build
 ifeq ($(origin BIN),undefined)
 BIN := target/$(shell rustc -vV | sed -n 's/^host: //p')/release
@@ -40,11 +41,18 @@ MESH_FLAGS := --chart-name appmesh-controller
 POLICIES ?= AWSCloudMapFullAccess AWSAppMeshFullAccess
 endif
 
+# What every other step begins with: the first document of a cluster, which has its facts.
+ifeq ($(strip $(IDENTITY)),pod-identity)
+FACTS := role
+else
+FACTS := oidc
+endif
+
 ifeq ($(strip $(V)),)
 .SILENT:
 endif
 
-TOOLS := appmesh-install cloudmap-ns color-probe ecr-push irsa-role manifest-apply mesh-check oidc-assoc plan-total sg-open
+TOOLS := appmesh-install cloudmap-ns color-probe ecr-push irsa-role manifest-apply mesh-check oidc-assoc plan-total pod-identity sg-open
 IMAGES := appmesh-controller capture colorapp feapp
 
 ONE := $(BUILD)/$(CLUSTER1)
@@ -53,7 +61,7 @@ region := $(if $(strip $(REGION)),--region $(strip $(REGION)))
 scheme = --set LOAD_BALANCER_SCHEME=$(SCHEME) --set LOAD_BALANCER_IS_INTERNAL=$(if $(filter internal,$(SCHEME)),true,false)
 # When this make began, and how to name this pair again.
 STARTED := $(shell date +%s)
-pair = CLUSTER1=$(strip $(CLUSTER1)) CLUSTER2=$(strip $(CLUSTER2))$(if $(region), REGION=$(strip $(REGION)))
+pair = CLUSTER1=$(strip $(CLUSTER1)) CLUSTER2=$(strip $(CLUSTER2))$(if $(region), REGION=$(strip $(REGION)))$(if $(filter role,$(FACTS)), IDENTITY=pod-identity)
 # `make plan` runs the same rules with this flag, and into a folder of its own; with --quiet, only errors are reported.
 PLANNING :=
 plan := $(if $(PLANNING),--plan $(PLANNING:yes=))
@@ -87,11 +95,17 @@ $(BUILD)/%/oidc.json: | $(BIN)/oidc-assoc
 	mkdir -p $(@D)
 	$(BIN)/oidc-assoc -n --cluster $* $(region) $(plan) $(to)
 
+ifeq ($(FACTS),oidc)
 $(BUILD)/%/role.json: $(BUILD)/%/oidc.json | $(BIN)/irsa-role
 	$(BIN)/irsa-role $(POLICIES:%=--policy %) $(plan) < $< $(to)
+else
+$(BUILD)/%/role.json: | $(BIN)/pod-identity
+	mkdir -p $(@D)
+	$(BIN)/pod-identity -n --cluster $* $(region) $(POLICIES:%=--policy %) $(plan) $(to)
+endif
 
 define push
-$(BUILD)/%/image-$(1).json: $(BUILD)/%/oidc.json $(STATIC)/$(1) | $(BIN)/ecr-push
+$(BUILD)/%/image-$(1).json: $(BUILD)/%/$(FACTS).json $(STATIC)/$(1) | $(BIN)/ecr-push
 	$(BIN)/ecr-push $(1) --repository $(PROJECT)/$(1) --binary $(STATIC)/$(1) --plain $(plan) < $$< $$(to)
 endef
 $(foreach image,$(IMAGES),$(eval $(call push,$(image))))
@@ -100,15 +114,15 @@ $(BUILD)/%/mesh.json: $(BUILD)/%/role.json $(BUILD)/%/namespace.json $(MESH_IMAG
 	cat $^ | $(BIN)/appmesh-install --chart $(CHART) $(MESH_FLAGS) $(plan) $(to)
 
 # --- what the clusters share
-$(TWO)/namespace.json: $(TWO)/oidc.json $(ONE)/oidc.json | $(BIN)/cloudmap-ns
-	$(BIN)/cloudmap-ns --type $(NAMESPACE_TYPE) --from $(ONE)/oidc.json $(plan) < $< $(to)
+$(TWO)/namespace.json: $(TWO)/$(FACTS).json $(ONE)/$(FACTS).json | $(BIN)/cloudmap-ns
+	$(BIN)/cloudmap-ns --type $(NAMESPACE_TYPE) --from $(ONE)/$(FACTS).json $(plan) < $< $(to)
 
-$(ONE)/namespace.json: $(ONE)/oidc.json $(TWO)/namespace.json | $(BIN)/cloudmap-ns
+$(ONE)/namespace.json: $(ONE)/$(FACTS).json $(TWO)/namespace.json | $(BIN)/cloudmap-ns
 	$(BIN)/cloudmap-ns --type $(NAMESPACE_TYPE) --from $(TWO)/namespace.json $(plan) < $< $(to)
 
 # Once the applications run: their pods may have security groups of their own.
-$(TWO)/ingress.json: $(TWO)/oidc.json $(ONE)/oidc.json | $(if $(PLANNING),,$(ONE)/feapp.json $(TWO)/colorapp.json) $(BIN)/sg-open
-	$(BIN)/sg-open --from $(ONE)/oidc.json $(plan) < $< $(to)
+$(TWO)/ingress.json: $(TWO)/$(FACTS).json $(ONE)/$(FACTS).json | $(if $(PLANNING),,$(ONE)/feapp.json $(TWO)/colorapp.json) $(BIN)/sg-open
+	$(BIN)/sg-open --from $(ONE)/$(FACTS).json $(plan) < $< $(to)
 
 # --- the applications: the front end names the back end's VirtualService, so it starts when that one has its ARN
 $(TWO)/colorapp-arn.json: $(TWO)/mesh.json $(TWO)/image-colorapp.json $(TWO)/namespace.json manifests/colorapp.yaml | $(BIN)/manifest-apply
@@ -150,7 +164,7 @@ PAIR := $(sort $(CLUSTER1) $(CLUSTER2))
 # First of all in a plan: a controller that others still need stops it.
 .PHONY: gone gone-mesh
 gone-mesh: $(PAIR:%=$(GONE)/%.mesh.json)
-gone: $(PAIR:%=$(GONE)/%.oidc.json) $(GONE)/namespace.json $(GONE)/ingress.json $(IMAGES:%=$(GONE)/image-%.json)
+gone: $(PAIR:%=$(GONE)/%.$(FACTS).json) $(GONE)/namespace.json $(GONE)/ingress.json $(IMAGES:%=$(GONE)/image-%.json)
 
 $(GONE):
 	mkdir -p $@
@@ -165,8 +179,9 @@ $(GONE)/ingress.json: $(GONE)/colorapp.json | $(BIN)/sg-open
 	$(BIN)/sg-open --from-cluster $(CLUSTER1) < $< $(gone)
 $(GONE)/%.mesh.json: $(GONE)/colorapp.json | $(BIN)/appmesh-install
 	$(BIN)/appmesh-install --chart $(CHART) < $(if $(filter $*,$(CLUSTER2)),$<,$(GONE)/feapp.json) $(gone)
-$(GONE)/%.role.json: $(GONE)/%.mesh.json | $(BIN)/irsa-role
-	$(BIN)/irsa-role < $< $(gone)
+ROLES := $(if $(filter role,$(FACTS)),pod-identity,irsa-role)
+$(GONE)/%.role.json: $(GONE)/%.mesh.json | $(BIN)/$(ROLES)
+	$(BIN)/$(ROLES) < $< $(gone)
 $(GONE)/%.oidc.json: $(GONE)/%.role.json | $(BIN)/oidc-assoc
 	$(BIN)/oidc-assoc < $< $(gone)
 define gone-image
@@ -208,7 +223,7 @@ FUZZ_FLAGS := --cfg fuzzing --cfg fuzzing_libfuzzer -A unused_imports -C debug-a
 	$(addprefix -C llvm-args=-sanitizer-coverage-,level=4 inline-8bit-counters pc-table trace-compares)
 
 # The crates that have a property, as options of cargo: what links no libFuzzer cannot be built with these flags.
-FUZZED = $(shell grep -rl --include='*.rs' '::property! {' bins common mesh | sed 's|src/.*|Cargo.toml|' | sort -u | \
+FUZZED = $(shell grep -rl --include='*.rs' '::property! {' bins common mesh pod-role | sed 's|src/.*|Cargo.toml|' | sort -u | \
 	xargs sed -n 's/^name = "\(.*\)"/-p \1/p')
 
 .PHONY: fuzz

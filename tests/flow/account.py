@@ -10,7 +10,7 @@ import sys
 
 import boto3
 
-iam, ecr, ec2, cloudmap = (boto3.client(name) for name in ("iam", "ecr", "ec2", "servicediscovery"))
+iam, ecr, ec2, eks, cloudmap = (boto3.client(name) for name in ("iam", "ecr", "ec2", "eks", "servicediscovery"))
 
 
 def pages(client, operation, key, **arguments):
@@ -39,6 +39,11 @@ def provider(arn):
     return {"audiences": found["ClientIDList"], "tags": tags(found["Tags"])}
 
 
+def association(cluster, identifier):
+    found = eks.describe_pod_identity_association(clusterName=cluster, associationId=identifier)["association"]
+    return [cluster, found["namespace"], found["serviceAccount"], found["roleArn"], found["tags"]]
+
+
 def images(name):
     found = pages(ecr, "describe_images", "imageDetails", repositoryName=name)
     return sorted([image["imageDigest"], sorted(image.get("imageTags", []))] for image in found)
@@ -47,6 +52,11 @@ def images(name):
 parts = {
     "oidcProviders": lambda: {p["Arn"]: provider(p["Arn"]) for p in iam.list_open_id_connect_providers()["OpenIDConnectProviderList"]},
     "roles": lambda: {r["RoleName"]: role(r["RoleName"]) for r in pages(iam, "list_roles", "Roles")},
+    "associations": lambda: [
+        association(cluster, a["associationId"])
+        for cluster in eks.list_clusters()["clusters"]
+        for a in pages(eks, "list_pod_identity_associations", "associations", clusterName=cluster)
+    ],
     "policies": lambda: sorted(p["Arn"] for p in pages(iam, "list_policies", "Policies", Scope="Local")),
     "repositories": lambda: {r["repositoryName"]: images(r["repositoryName"]) for r in pages(ecr, "describe_repositories", "repositories")},
     "namespaces": lambda: sorted(

@@ -26,6 +26,7 @@ pub const TOOLS: &[&str] = &[
     "manifest-apply",
     "mesh-check",
     "oidc-assoc",
+    "pod-identity",
     "sg-open",
 ];
 

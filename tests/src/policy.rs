@@ -5,6 +5,9 @@
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
+/// Associations, and the cluster that they are made in.
+const ASSOCIATIONS: [&str; 2] = ["arn:*:eks:*:*:cluster/*", "arn:*:eks:*:*:podidentityassociation/*"];
+
 /// The statement of an action, and what it may be done to. Who adds an action decides where it belongs. Patterns name no partition, so that they fit each.
 #[expect(clippy::panic, reason = "a test stops at an action that nobody has placed")]
 fn place(action: &str) -> (&'static str, &'static [&'static str]) {
@@ -16,10 +19,13 @@ fn place(action: &str) -> (&'static str, &'static [&'static str]) {
         }
         ("ecr", "GetAuthorizationToken") | ("ec2", _) | ("iam", "GetPolicy" | "ListPolicies") => ("Everywhere", &["*"]),
         ("ecr", _) => ("Repositories", &["arn:*:ecr:*:*:repository/k8multi/*"]),
-        ("eks", _) => ("Clusters", &["arn:*:eks:*:*:cluster/*", "arn:*:eks:*:*:nodegroup/*"]),
+        ("eks", "TagResource") => ("PodIdentity", &ASSOCIATIONS),
+        ("eks", _) if operation.contains("PodIdentityAssociation") => ("PodIdentity", &ASSOCIATIONS),
+        ("eks", _) => ("Clusters", &["arn:*:eks:*:*:addon/*", "arn:*:eks:*:*:cluster/*", "arn:*:eks:*:*:nodegroup/*"]),
         ("iam", _) if operation.contains("OpenIDConnectProvider") => {
             ("IdentityProviders", &["arn:*:iam::*:oidc-provider/oidc.eks.*"])
         }
+        ("iam", "PassRole") => ("RolesForPods", &["arn:*:iam::*:role/*-appmesh-controller"]),
         ("iam", _) => ("Roles", &["arn:*:iam::*:role/*-appmesh-controller"]),
         ("route53", "ChangeResourceRecordSets" | "DeleteHostedZone" | "GetHostedZone") => {
             ("HostedZones", &["arn:*:route53:::hostedzone/*"])
@@ -50,8 +56,13 @@ pub fn allowing<'a>(actions: impl IntoIterator<Item = &'a String>) -> Value {
     }
     let statements = statements.into_iter().map(|(sid, (resources, actions))| {
         let mut statement = json!({"Sid": sid, "Effect": "Allow", "Action": actions, "Resource": resources});
-        if sid == "SecurityGroupRuleTags" {
-            statement["Condition"] = json!({"StringEquals": {"ec2:CreateAction": "AuthorizeSecurityGroupIngress"}});
+        let condition = match sid {
+            "RolesForPods" => Some(("iam:PassedToService", "pods.eks.amazonaws.com")),
+            "SecurityGroupRuleTags" => Some(("ec2:CreateAction", "AuthorizeSecurityGroupIngress")),
+            _ => None,
+        };
+        if let Some((key, value)) = condition {
+            statement["Condition"] = json!({"StringEquals": {key: value}});
         }
         statement
     });

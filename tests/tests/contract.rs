@@ -137,6 +137,22 @@ const ROWS: &[Row] = &[
         asks: &["-n", "--cluster", "c1"],
     },
     Row {
+        tool: "pod-identity",
+        args: &[],
+        key: "role",
+        bare: "no cluster",
+        wrong: &[
+            (r#"{"policies":["a",7]}"#, "role.policies[1]: invalid type: number, expected a string"),
+            (r#"{"policies":"a"}"#, "role.policies: invalid type: string \"a\", expected a sequence"),
+            (r#"{"serviceAccounts":["default"]}"#, "role.serviceAccounts[0]: "),
+            (r#"{"associations":[]}"#, "role.associations: invalid type: sequence, expected a map"),
+            (r#"{"tags":{"team":7}}"#, "role.tags.team: invalid type: number, expected a string"),
+            (r#"{"policyDocuments":[]}"#, "role.policyDocuments: invalid type: sequence, expected a map"),
+            (r#"{"polices":[]}"#, "role.polices: unknown field `polices`"),
+        ],
+        asks: &["-n", "--cluster", "c1"],
+    },
+    Row {
         tool: "sg-open",
         args: &[],
         key: "ingress",

@@ -23,18 +23,19 @@ use plan::{Change, Have, MANAGER, Target};
 use source::ChartFlags;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use values::{Facts, ImageFlag, Setting};
+use values::{Facts, ImageFlag, Role, Setting};
 
 /// Installs the App Mesh controller's chart and waits until its webhook answers.
 ///
 /// Applies the chart's custom resource definitions (Helm itself never upgrades them), the namespace and a service
-/// account annotated with the document's role, then runs helm upgrade --install, but only where chart, values or what
-/// the release installed differ. Works for Amazon's chart (https://aws.github.io/eks-charts) and for the one in
-/// charts/appmesh-controller, which needs no App Mesh API. A revision that a killed run left pending is put aside. What
-/// somebody else made is a conflict unless --adopt. --delete uninstalls the release and removes what is ours, but not
-/// while there are objects that only the controller can let go. Values are kept in the document: no place for secrets.
+/// account, annotated with the document's role unless pod-identity made it, then runs helm upgrade --install, but only
+/// where chart, values or what the release installed differ. Works for Amazon's chart (https://aws.github.io/eks-charts)
+/// and for the one in charts/appmesh-controller, which needs no App Mesh API. A revision that a killed run left pending
+/// is put aside. What somebody else made is a conflict unless --adopt. --delete uninstalls the release and removes what
+/// is ours, but not while there are objects that only the controller can let go. Values are kept in the document: no
+/// place for secrets.
 ///
-///   Reads   cluster, role.arn, images.IMAGE {digest, repository, tag}, namespace {id, name}
+///   Reads   cluster, role {arn, associations}, images.IMAGE {digest, repository, tag}, namespace {id, name}
 ///   Owns    mesh {chart, chartName, namespace, release, serviceAccount, values, version}
 ///   Calls   helm (3.14 or newer, or 4); eks:DescribeCluster, unless --context or --kubeconfig is given; Kubernetes: get,
 ///           patch and delete of definitions, namespace, service account and Helm's secrets; as a dry run, patch of what
@@ -123,7 +124,7 @@ impl Tool for AppmeshInstall {
         let access = session.access(&self.kube, &self.aws).await?;
         let objects = Objects::new(access.client(session).await?, MANAGER);
         let helm = Helm::new(session, &access).await?;
-        let role: Option<String> = session.doc.read(&["role", "arn"])?;
+        let role = Role::of(&session.doc, &format!("{}/{}", target.namespace, target.service_account))?;
         let (mut chart, mut definitions) = (None, Vec::new());
         if let Some(source) = &source {
             let (archive, content) = helm.fetch(source).await?;
@@ -137,7 +138,7 @@ impl Tool for AppmeshInstall {
                 cluster_name: content.cluster_name.clone().zip(cluster),
                 namespace: content.namespaces.clone().zip(namespace),
                 service_account: &target.service_account,
-                role: role.as_deref(),
+                role: role.as_ref(),
             };
             let given = std::mem::take(&mut mesh.values);
             mesh.values = values::resolve(&session.doc, facts, given, &self.image, &self.set)?;
@@ -146,7 +147,7 @@ impl Tool for AppmeshInstall {
             mesh.version = Some(content.version.clone());
             chart = Some((archive, content));
         }
-        let manifests = target.manifests(&definitions, role.as_deref());
+        let manifests = target.manifests(&definitions, role.as_ref().and_then(Role::annotation));
         let from_nothing = self.flags.null_input && !self.reset;
         Ok(Want { mesh, target, chart, manifests, adopt: self.adopt, from_nothing, objects, helm })
     }

@@ -2,7 +2,7 @@
 
 use crate::chart::Chart;
 use crate::release::{self, Release};
-use crate::values::ROLE;
+use crate::values::{ASSOCIATED_ROLE, ROLE};
 use anyhow::Result;
 use common::Error;
 use common::kube::apply::{self, Manifest, Observed, Step};
@@ -202,7 +202,9 @@ pub fn keeps_its_own(target: &Target, values: &Map<String, Value>, have: &Have) 
             let (path, wanted) = (format!("{path}{key}"), want.and_then(|want| want.get(key)));
             match value {
                 Value::Object(below) => own(below, wanted.and_then(Value::as_object), &format!("{path}."), lost),
-                _ if wanted.is_none() && (key == ROLE || key == "repository") => lost.push(path),
+                _ if wanted.is_none() && [ROLE, ASSOCIATED_ROLE, "repository"].contains(&key.as_str()) => {
+                    lost.push(path)
+                }
                 _ => {}
             }
         }

@@ -11,6 +11,39 @@ const NO_TAG: &str = "pinned";
 /// The annotation of a service account that names its role; of a pod, it says which one that was.
 pub const ROLE: &str = "eks.amazonaws.com/role-arn";
 
+/// The annotation of a pod that says which role its service account had by EKS Pod Identity.
+pub const ASSOCIATED_ROLE: &str = "crossmesh/pod-identity-role-arn";
+
+/// The role of the controller's service account.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Role {
+    /// The service account names it, by its ARN: see irsa-role.
+    Annotated(String),
+    /// EKS knows it: see pod-identity.
+    Associated(String),
+}
+
+impl Role {
+    /// The document's, for a service account `NAMESPACE/NAME`.
+    ///
+    /// # Errors
+    /// What stands under `role` is none.
+    pub fn of(document: &Document, account: &str) -> Result<Option<Self>> {
+        let arn: Option<String> = document.read(&["role", "arn"])?;
+        let associations: Option<Map<String, Value>> = document.read(&["role", "associations"])?;
+        let associated = associations.is_some_and(|associations| associations.contains_key(account));
+        Ok(arn.map(if associated { Self::Associated } else { Self::Annotated }))
+    }
+
+    /// What the service account must name.
+    pub fn annotation(&self) -> Option<&str> {
+        match self {
+            Self::Annotated(arn) => Some(arn),
+            Self::Associated(_) => None,
+        }
+    }
+}
+
 /// What ecr-push leaves under `images.NAME`, as far as it matters here.
 #[derive(Debug, Deserialize)]
 struct Image {
@@ -97,8 +130,8 @@ pub struct Facts<'a> {
     pub namespace: Option<(String, (String, String))>,
     /// The controller's service account.
     pub service_account: &'a str,
-    /// ARN of its role.
-    pub role: Option<&'a str>,
+    /// Its role.
+    pub role: Option<&'a Role>,
 }
 
 /// The tutorial's values, over them the `given` ones, the images of the document and the settings.
@@ -129,8 +162,13 @@ pub fn resolve(
         merge(&mut values, Map::from_iter([(key, json!({name: id}))]));
     }
     if let Some(role) = role {
-        // A pod keeps the role that its service account had when it was made: another role needs another pod.
-        merge(&mut values, Map::from_iter([("podAnnotations".to_owned(), json!({ROLE: role}))]));
+        // A pod keeps what its service account had when it was made: another role, or way to it, needs another pod.
+        let (key, arn, other) = match role {
+            Role::Annotated(arn) => (ROLE, arn, ASSOCIATED_ROLE),
+            Role::Associated(arn) => (ASSOCIATED_ROLE, arn, ROLE),
+        };
+        merge(&mut values, Map::from_iter([("podAnnotations".to_owned(), json!({key: arn}))]));
+        values.get_mut("podAnnotations").and_then(Value::as_object_mut).map(|annotations| annotations.remove(other));
     }
     for setting in settings {
         put(&mut values, setting)?;
@@ -180,13 +218,28 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_association_needs_no_annotation() {
+        let role =
+            |text: &str, account: &str| Role::of(&Document::parse("test", text.as_bytes()).unwrap(), account).unwrap();
+        let associated = r#"{"role": {"arn": "arn", "associations": {"ns/sa": "a-1"}}}"#;
+        for (text, account, expected) in [
+            ("{}", "ns/sa", None),
+            (r#"{"role": {"arn": "arn"}}"#, "ns/sa", Some(Role::Annotated("arn".to_owned()))),
+            (associated, "ns/sa", Some(Role::Associated("arn".to_owned()))),
+            (associated, "ns/other", Some(Role::Annotated("arn".to_owned()))),
+        ] {
+            assert_eq!(role(text, account), expected, "{text} {account}");
+        }
+    }
+
+    #[test]
     fn later_values_win() {
         let document = br#"{"images": {"c": {"repository": "r", "tag": "v1"}}}"#;
         let document = Document::parse("test", document).unwrap();
         let given = json!({"region": "given", "image": {"tag": "given", "pullPolicy": "Always"}, "n": 1,
             "podAnnotations": {"a": "b", ROLE: "old"}, "namespaces": {"a.b": "ns-old", "c": "ns-other"}});
         let given = given.as_object().cloned().unwrap();
-        let resolve = |image: &str| {
+        let resolve = |image: &str, role: Role| {
             let (images, settings) = ([image_flag(image).unwrap()], [setting("n=2").unwrap()]);
             let cluster_name = Some(("clusterName".to_owned(), "c1".to_owned()));
             let namespace = Some(("namespaces".to_owned(), ("a.b".to_owned(), "ns-1".to_owned())));
@@ -195,14 +248,17 @@ mod tests {
                 cluster_name,
                 namespace,
                 service_account: "sa",
-                role: Some("arn"),
+                role: Some(&role),
             };
             resolve(&document, facts, given.clone(), &images, &settings)
         };
         let expected = json!({"clusterName": "c1", "image": {"pullPolicy": "Always", "repository": "r", "tag": "v1"},
             "n": 2, "namespaces": {"a.b": "ns-1", "c": "ns-other"}, "podAnnotations": {"a": "b", ROLE: "arn"}, "region": "given", "serviceAccount": {"create": false, "name": "sa"}});
-        assert_eq!(Value::Object(resolve("image=c").unwrap()), expected);
-        assert_eq!(resolve("image=d").unwrap_err().to_string(), "the document has no images.d");
+        let annotated = || Role::Annotated("arn".to_owned());
+        assert_eq!(Value::Object(resolve("image=c", annotated()).unwrap()), expected);
+        let associated = resolve("image=c", Role::Associated("arn".to_owned())).unwrap();
+        assert_eq!(associated["podAnnotations"], json!({"a": "b", ASSOCIATED_ROLE: "arn"}));
+        assert_eq!(resolve("image=d", annotated()).unwrap_err().to_string(), "the document has no images.d");
     }
 
     #[test]

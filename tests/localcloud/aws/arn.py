@@ -27,7 +27,9 @@ def of(call: Call, account: str) -> list[str]:
 
 
 def tagged(call: Call, account: str) -> list[str]:
-    """What the call is to make with tags, where that is not what it names: EC2's new resources have no ids yet."""
+    """What the call is to make with tags, where that is not what it names: a new resource has no id yet."""
+    if call.action == "eks:CreatePodIdentityAssociation":
+        return [f"arn:aws:eks:{call.region}:{account}:podidentityassociation/{call.params['clusterName']}/*"]
     kinds = [s.get("ResourceType") for s in call.params.get("TagSpecifications") or []]
     return [f"arn:aws:ec2:{call.region}:{account}:{kind}/*" for kind in kinds]
 
@@ -68,6 +70,10 @@ def _eks(call: Call, scope: str, _: str) -> list[str]:
         return []
     if "nodegroupName" in p:
         return [f"arn:aws:eks{scope}nodegroup/{cluster}/{p['nodegroupName']}/*"]
+    if "associationId" in p:
+        return [f"arn:aws:eks{scope}podidentityassociation/{cluster}/{p['associationId']}"]
+    if "addonName" in p and call.operation != "CreateAddon":
+        return [f"arn:aws:eks{scope}addon/{cluster}/{p['addonName']}/*"]
     return [f"arn:aws:eks{scope}cluster/{cluster}"]
 
 

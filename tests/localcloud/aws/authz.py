@@ -41,6 +41,10 @@ HOSTED_ZONE = {
     "route53:GetHostedZone": "arn:aws:route53:::hostedzone/*",
 }
 RECORDS = "route53:ChangeResourceRecordSets"
+#: The calls that hand a role to a service, and the service.
+PASSES = dict.fromkeys(
+    ("eks:CreatePodIdentityAssociation", "eks:UpdatePodIdentityAssociation"), "pods.eks.amazonaws.com"
+)
 
 StartResponse = Callable[..., Any]
 
@@ -96,6 +100,9 @@ class Authorizer:
         named, context = arns.of(call, self.account), context_of(identity, call)
         for arn in named:
             require(identity, Question(call.action, arn, context))
+        if call.action in PASSES and "roleArn" in call.params:
+            passed = {**context, "iam:passedtoservice": [PASSES[call.action]]}
+            require(identity, Question("iam:PassRole", str(call.params["roleArn"]), passed))
         if tagging := tags_with(call):
             for arn in arns.tagged(call, self.account) or named:
                 require(identity, Question(tagging, arn, {**context, "ec2:createaction": [call.operation or ""]}))

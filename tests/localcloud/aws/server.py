@@ -46,6 +46,7 @@ from faults import Faults
 from hostedzone import HostedZones
 from iam import Iam
 from model import Violations, check, refuse
+from podidentity import ADDRESS, Agent, PodIdentity
 from route53 import Route53
 from sts import Sts
 from tokens import Tokens
@@ -99,35 +100,39 @@ class Apis:
         return self.moto(environ, start_response)
 
 
-def serve(app: Any, port: int, clock: Clock) -> BaseWSGIServer:
-    """Answers on the loopback interface in a thread of its own, with the region's time as `Date`."""
+def serve(app: Any, port: int, clock: Clock, host: str = "127.0.0.1") -> BaseWSGIServer:
+    """Answers in a thread of its own, with the region's time as `Date`."""
 
     class RequestHandler(MotoRequestHandler):
         def date_time_string(self, timestamp: float | None = None) -> str:
             return super().date_time_string(clock.now().timestamp() if timestamp is None else timestamp)
 
-    server = make_server("127.0.0.1", port, app, threaded=True, request_handler=RequestHandler)
+    server = make_server(host, port, app, threaded=True, request_handler=RequestHandler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server
 
 
-def applications(clusters: list[region.Cluster], ecr_port: int, state: Path, faults: Faults) -> tuple[Apis, Authorizer]:
-    """The APIs of a region that holds nothing yet, and its access control."""
+def applications(
+    clusters: list[region.Cluster], ecr_port: int, state: Path, faults: Faults
+) -> tuple[Apis, Authorizer, Agent]:
+    """The APIs of a region that holds nothing yet, its access control, and what gives pods credentials."""
     tokens, violations = Tokens(), Violations(state)
     eks.install(clusters)
     ec2.install()
     zones = HostedZones(ACCOUNT, REGION)
     instances = State(ACCOUNT, REGION, instance_delay=InstanceDelay(state))
     cloudmap = CloudMap(instances, zones, lambda call, zone: hosted_zone_refusal(ACCOUNT, call, zone))
+    keys, pods = eks.issuer_keys(clusters), PodIdentity(ACCOUNT, REGION)
     handlers: dict[str, Handler] = {
+        "eks": pods,
         "servicediscovery": lambda call, _: cloudmap(call),
         "ecr": Ecr(ACCOUNT, REGION, tokens, ("127.0.0.1", ecr_port)),
         "route53": Route53(cloudmap.state),
-        "sts": Sts(ACCOUNT, eks.issuer_keys(clusters)),
+        "sts": Sts(ACCOUNT, keys),
         "iam": Iam(ACCOUNT),
     }
     authorizer = Authorizer(ACCOUNT, tokens, Clock(state), violations, faults)
-    return Apis(clusters, handlers, violations, faults), authorizer
+    return Apis(clusters, handlers, violations, faults), authorizer, Agent(pods, clusters, keys)
 
 
 def main(argv: list[str]) -> int:
@@ -141,15 +146,16 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     clusters = region.clusters(args.state)
     faults = Faults(args.state)
-    apis, authorizer = applications(clusters, args.ecr_port, args.state, faults)
+    apis, authorizer, agent = applications(clusters, args.ecr_port, args.state, faults)
     clock = Clock(args.state)
     serve(apis, args.port, clock)
     serve(authorizer, args.authz_port, clock)
+    serve(agent, 80, clock, ADDRESS)
     for cluster in clusters:
         serve(ApiServer(cluster, faults), API_SERVERS + cluster.number, clock)
     made = account.seed(clusters, f"http://127.0.0.1:{args.port}", args.two_vpcs)
     account.write(args.state / "account.json", made)
-    warm([*apis.handlers, "ec2", "eks"])
+    warm([*apis.handlers, "ec2"])
     signal.sigwait({signal.SIGTERM, signal.SIGINT})
     return 0
 

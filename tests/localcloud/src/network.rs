@@ -16,6 +16,8 @@ pub const VPC: &str = "10.0.0.0/16";
 pub const ROUTER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 /// Resolver and front door of the region.
 pub const REGION: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+/// What gives pods the credentials of their role, on each node; here the region answers for all nodes.
+pub const POD_IDENTITY_AGENT: Ipv4Addr = Ipv4Addr::new(169, 254, 170, 23);
 /// Where services of a cluster get their virtual addresses, EKS's default for a VPC in 10.0.0.0/8.
 pub const SERVICES: &str = "172.20.0.0/16";
 /// The cluster's DNS service, as on EKS.
@@ -72,6 +74,7 @@ fn region_plan() -> String {
         "link set lo up
 address add {ROUTER}/32 dev {INTERFACE}
 address add {REGION}/32 dev {INTERFACE}
+address add {POD_IDENTITY_AGENT}/32 dev {INTERFACE}
 route add unreachable 169.254.0.0/16
 "
     )
@@ -100,6 +103,7 @@ address add {endpoint}/32 dev lo
 link set eth0 up
 route add {ROUTER} dev eth0 src {node}
 route add default via {ROUTER} dev eth0 src {node}
+route add {POD_IDENTITY_AGENT} via {ROUTER} dev eth0 src {node}
 route add unreachable 169.254.0.0/16
 "
     )
@@ -183,6 +187,7 @@ mod tests {
     fn instance_metadata_is_unreachable() {
         for plan in [region_plan(), node_plan(Subnet { number: 1 })] {
             assert!(plan.contains("route add unreachable 169.254.0.0/16"));
+            assert!(plan.contains("169.254.170.23"), "what gives pods their credentials is no metadata");
         }
     }
 }

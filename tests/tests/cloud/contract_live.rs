@@ -88,6 +88,15 @@ const ROWS: &[Row] = &[
     },
     Row { tool: "oidc-assoc", step: "c2/oidc", name: "", flow: "", key: "oidc", null: "--cluster c2", same: true },
     Row {
+        tool: "pod-identity",
+        step: "c2/report",
+        name: "",
+        flow: REPORT,
+        key: "role",
+        null: "--cluster c2 --service-account jobs/report --policy ReadOnlyAccess",
+        same: true,
+    },
+    Row {
         tool: "sg-open",
         step: "c2/ingress",
         name: "",
@@ -97,6 +106,9 @@ const ROWS: &[Row] = &[
         same: true,
     },
 ];
+
+/// The arguments of pod-identity, which the flow leaves to irsa-role.
+const REPORT: &str = "--service-account jobs/report --policy ReadOnlyAccess";
 
 /// Keys of nobody, as this family of tools writes them. They sort before all others.
 const OTHERS: &str = r#"  "A": {
@@ -203,6 +215,13 @@ fn stopped_half_way(live: &Live) -> usize {
     for (how, tool, args, cluster, left) in [
         ("TERM", "oidc-assoc", "", "c1", &["arn:aws:iam::123456789012:oidc-provider/oidc.eks.us-west-2"][..]),
         ("INT", "irsa-role", "", "c1", &["role c1-appmesh-controller"][..]),
+        (
+            "TERM",
+            "pod-identity",
+            "--service-account jobs/half",
+            "c1",
+            &["role c1-half", "association of jobs/half"][..],
+        ),
         ("TERM", "cloudmap-ns", "", "c2", &["namespace svc2.svc.local in vpc-"][..]),
         ("INT", "sg-open", "--from-cluster c1", "c2", &["rule for port 8080 from sg-"][..]),
         (
@@ -225,7 +244,7 @@ fn stopped_half_way(live: &Live) -> usize {
     let (definitions, rest) = left.split_at(left.len() - other.len());
     assert!(definitions.iter().all(|thing| thing.starts_with("CustomResourceDefinition ")) && !definitions.is_empty());
     begins(rest, &other);
-    7
+    8
 }
 
 /// What a tool printed.
@@ -362,6 +381,9 @@ fn every_tool_keeps_the_contract() {
 
     // The flow finds what they left, and goes on.
     live.cloud.stdout(&make(&live.cloud, "-j8 all REGION=us-west-2")).unwrap();
+
+    let report = live.run("pod-identity", &format!("-n --cluster c2 {REPORT}"), "");
+    std::fs::write(live.build.join("c2/report.json"), report.stdout).unwrap();
 
     assert!(ROWS.iter().map(|row| row.tool).eq(TOOLS.iter().copied()), "a row for every tool");
     let cases: usize = ROWS.iter().map(|row| kept(&live, row)).sum();

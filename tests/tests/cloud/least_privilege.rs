@@ -62,6 +62,7 @@ fn it_suffices_and_every_action_is_needed() {
     account.flow();
     account.oidc_assoc();
     account.irsa_role();
+    account.pod_identity();
     account.cloudmap_ns();
     account.sg_open();
     account.ecr_push();
@@ -164,18 +165,29 @@ impl Account {
     /// its policy allows, and nobody in vain.
     fn flow(&self) {
         let before = self.cloud.log("aws-api").unwrap().len();
-        for goals in ["-j8 all", "-j8 -B all", "-j8 plan", "-j8 destroy"] {
-            self.cloud.stdout(&make(&self.cloud, &format!("{goals} NAMESPACE_TYPE=http"))).unwrap();
+        self.boto3(
+            "eks = boto3.client('eks')\n\
+             for c in ('c1', 'c2'): eks.create_addon(clusterName=c, addonName='eks-pod-identity-agent')",
+        );
+        // The second goes over from the one way to a role to the other, and the last takes both away.
+        for goals in ["all", "-B all IDENTITY=pod-identity", "plan IDENTITY=pod-identity", "destroy"] {
+            self.cloud.stdout(&make(&self.cloud, &format!("-j8 {goals} NAMESPACE_TYPE=http"))).unwrap();
         }
-        let (mut called, mut by_controllers) = (BTreeSet::new(), BTreeSet::new());
+        let (mut called, mut by_controllers, mut with_pods) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         for call in &self.cloud.log("aws-api").unwrap()[before..] {
             let [action, agent, caller] =
                 ["action", "agent", "caller"].map(|key| call[key].as_str().unwrap_or_default());
             assert!(caller == "anonymous" || call["code"] != 403, "{call}");
+            // Whoever has credentials may ask whose they are, without a policy.
+            if action == "sts:GetCallerIdentity" {
+                continue;
+            }
             if caller.contains(":assumed-role/") && caller.contains("-appmesh-controller/") {
                 by_controllers.insert(action.to_owned());
+                let by_association = |cluster: &&str| caller.contains(&format!("/eks-{cluster}-"));
+                with_pods.extend(["c1", "c2"].into_iter().filter(by_association));
             }
-            if !caller.ends_with(":user/operator") || ["sts:GetCallerIdentity", "ecr:Ping"].contains(&action) {
+            if !caller.ends_with(":user/operator") || action == "ecr:Ping" {
                 continue;
             }
             let tool = match agent.split_once("app/crossmesh-") {
@@ -193,6 +205,7 @@ impl Account {
             tests::policy::actions(&serde_json::from_slice(&policy).unwrap()).into_iter().collect();
         allowed.retain(|action| !UNSEEN.contains(&action.as_str()));
         assert_eq!(by_controllers, allowed);
+        assert_eq!(with_pods, BTreeSet::from(["c1", "c2"]), "who got credentials by EKS Pod Identity");
     }
 
     fn oidc_assoc(&self) {
@@ -242,6 +255,80 @@ impl Account {
         self.lacks("iam:ListInstanceProfilesForRole", "irsa-role --delete", &role);
         self.lacks("iam:DeleteRole", "irsa-role --delete", &role);
         self.done("irsa-role --delete", &role);
+    }
+
+    /// What it shares with irsa-role, too: which of them lacks it makes no difference to what is told.
+    fn pod_identity(&self) {
+        let inline = self.cloud.state.join("extra.json");
+        let from_nothing = "pod-identity -n --cluster c1";
+        self.lacks("eks:DescribeCluster", from_nothing, "");
+        let one = self.done("oidc-assoc -n --cluster c1", "");
+        self.lacks("iam:GetPolicy", "pod-identity --policy AWSCloudMapFullAccess", &one);
+        self.lacks("iam:ListPolicies", "pod-identity --policy AmazonEBSCSIDriverPolicy", &one);
+        for action in [
+            "iam:GetRole",
+            "eks:ListPodIdentityAssociations",
+            "eks:DescribeAddon",
+            "iam:CreateRole",
+            "iam:TagRole",
+            "iam:PutRolePolicy",
+            "iam:PassRole",
+            "eks:CreatePodIdentityAssociation",
+            "eks:TagResource",
+        ] {
+            self.lacks(action, "pod-identity", &one);
+        }
+        self.lacks("iam:AttachRolePolicy", "pod-identity --policy AWSCloudMapFullAccess", &one);
+        let wish = format!("pod-identity --policy AWSCloudMapFullAccess --policy-document {}", inline.display());
+        let role = self.done(&wish, &one);
+        for action in [
+            "iam:ListAttachedRolePolicies",
+            "iam:ListRolePolicies",
+            "iam:GetRolePolicy",
+            "eks:DescribePodIdentityAssociation",
+        ] {
+            self.lacks(action, "pod-identity", &role);
+        }
+        let boundary = "--permissions-boundary arn:aws:iam::aws:policy/PowerUserAccess";
+        self.lacks("iam:PutRolePermissionsBoundary", &format!("pod-identity {boundary}"), &role);
+        let other = self.cloud.state.join("other.json");
+        self.lacks("iam:DeleteRolePolicy", &format!("pod-identity --policy-document {}", other.display()), &role);
+        self.lacks("iam:DetachRolePolicy", "pod-identity --policy ReadOnlyAccess", &role);
+        self.lacks("iam:UntagRole", "pod-identity --policy ReadOnlyAccess", &role);
+
+        // Others gave the service account another role.
+        self.boto3(
+            "eks, iam = boto3.client('eks'), boto3.client('iam')\n\
+             role = iam.get_role(RoleName='c1-appmesh-controller')['Role']\n\
+             document = __import__('json').dumps(role['AssumeRolePolicyDocument'])\n\
+             other = iam.create_role(RoleName='other', AssumeRolePolicyDocument=document)['Role']['Arn']\n\
+             a = eks.list_pod_identity_associations(clusterName='c1')['associations'][0]['associationId']\n\
+             eks.update_pod_identity_association(clusterName='c1', associationId=a, roleArn=other)\n\
+             iam.delete_role(RoleName='other')",
+        );
+        self.lacks("eks:UpdatePodIdentityAssociation", "pod-identity", &role);
+        self.done("pod-identity", &role);
+        self.lacks(
+            "iam:UpdateAssumeRolePolicy",
+            "pod-identity --role c1-appmesh-controller",
+            &self.done("irsa-role", &role),
+        );
+        let role = self.done("pod-identity", &role);
+
+        // The other tool goes on with it, and takes away what only this one needs.
+        for action in [
+            "eks:ListPodIdentityAssociations",
+            "eks:DescribePodIdentityAssociation",
+            "eks:DeletePodIdentityAssociation",
+        ] {
+            self.lacks(action, "irsa-role", &role);
+        }
+        let role = self.done("pod-identity", &role);
+        self.lacks("eks:DeletePodIdentityAssociation", "pod-identity --delete", &role);
+        self.lacks("iam:ListInstanceProfilesForRole", "pod-identity --delete", &role);
+        self.lacks("iam:DeleteRole", "pod-identity --delete", &role);
+        self.done("pod-identity --delete", &role);
+        self.done("oidc-assoc --delete", &one);
     }
 
     fn cloudmap_ns(&self) {

@@ -77,7 +77,7 @@ class Region:
         self.state = Path(tempfile.mkdtemp(prefix="localcloud-aws-"))
         self.ecr_port = _free_port()
         self.clusters = clusters(self.state)
-        apis, authorizer = server.applications(self.clusters, self.ecr_port, self.state, Faults(self.state))
+        apis, authorizer, self.agent = server.applications(self.clusters, self.ecr_port, self.state, Faults(self.state))
         clock = Clock(self.state)
         self.port = server.serve(Gate(apis, authorizer, self.ecr_port), 0, clock).server_port
         self.account = seed(self.clusters, f"http://127.0.0.1:{server.serve(apis, 0, clock).server_port}")

@@ -32,16 +32,19 @@ def token(issuer, key=KEY, **claims):
     return f"{signed}.{encoded(key.sign(signed.encode(), padding.PKCS1v15(), SHA256()))}"
 
 
+def sign_tokens(cluster):
+    """Makes KEY the key of the cluster's tokens."""
+    pki = cluster.folder / "pki"
+    pki.mkdir(parents=True, exist_ok=True)
+    form = serialization.PublicFormat.SubjectPublicKeyInfo
+    (pki / "sa.pub").write_bytes(KEY.public_key().public_bytes(serialization.Encoding.PEM, form))
+
+
 class WebIdentity(Case):
     def setUp(self):
         cluster = self.region.clusters[0]
         self.issuer = cluster.issuer
-        pki = cluster.folder / "pki"
-        pki.mkdir(parents=True, exist_ok=True)
-        public = KEY.public_key().public_bytes(
-            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
-        (pki / "sa.pub").write_bytes(public)
+        sign_tokens(cluster)
         self.iam, self.sts = self.region.client("iam"), self.region.client("sts")
         made = self.iam.create_open_id_connect_provider(
             Url=self.issuer, ClientIDList=["sts.amazonaws.com"], Tags=[{"Key": "a", "Value": "b"}]
@@ -230,3 +233,74 @@ class Roles(Case):
                 self.assertEqual(
                     self.refused(sts.assume_role, RoleArn=arn, RoleSessionName="session")[:2], (403, "AccessDenied")
                 )
+
+
+class PodIdentity(Case):
+    CLUSTER = "c1"
+
+    def setUp(self):
+        cluster = self.region.clusters[0]
+        self.issuer = cluster.issuer
+        sign_tokens(cluster)
+        self.iam, self.eks = self.region.client("iam"), self.region.client("eks")
+        self.eks.create_addon(clusterName=self.CLUSTER, addonName="eks-pod-identity-agent")
+        self.addCleanup(self.eks.delete_addon, clusterName=self.CLUSTER, addonName="eks-pod-identity-agent")
+
+    def role(self, account="b", service="pods.eks.amazonaws.com"):
+        statement = {
+            "Effect": "Allow",
+            "Principal": {"Service": service},
+            "Action": ["sts:AssumeRole", "sts:TagSession"],
+            "Condition": {"StringEquals": {"aws:RequestTag/kubernetes-service-account": account}},
+        }
+        name, trust = f"pods-{next(_number)}", {"Version": "2012-10-17", "Statement": [statement]}
+        return self.iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(trust))["Role"]["Arn"]
+
+    def associate(self, role):
+        wish = {"clusterName": self.CLUSTER, "namespace": "a", "serviceAccount": "b", "tags": {"x": "y"}}
+        made = self.eks.create_pod_identity_association(roleArn=role, **wish)["association"]
+        named = {"clusterName": self.CLUSTER, "associationId": made["associationId"]}
+        self.addCleanup(self.eks.delete_pod_identity_association, **named)
+        return named
+
+    def ask(self, **claims):
+        return self.region.agent.credentials(token(self.issuer, **({"aud": ["pods.eks.amazonaws.com"]} | claims)))
+
+    def test_a_pod_gets_the_role_of_its_service_account(self):
+        self.assertEqual(self.ask().status_code, 404)
+        role = self.role()
+        named = self.associate(role)
+        got = json.loads(self.ask().data)
+        keys = {"accessKeyId": "AccessKeyId", "secretAccessKey": "SecretAccessKey", "sessionToken": "Token"}
+        sts = self.region.client("sts", {ours: got[theirs] for ours, theirs in keys.items()})
+        self.assertIn(f"assumed-role/{role.split('/')[-1]}/eks-c1-", sts.get_caller_identity()["Arn"])
+        self.assertEqual(self.ask(sub="system:serviceaccount:a:c").status_code, 404)
+        self.assertEqual(self.ask(aud=["sts.amazonaws.com"]).status_code, 400)
+        # The trust policy asks for tags of the session, and for this service account.
+        self.eks.update_pod_identity_association(disableSessionTags=True, **named)
+        self.assertEqual(self.ask().status_code, 403)
+        self.eks.update_pod_identity_association(roleArn=self.role("other"), disableSessionTags=False, **named)
+        self.assertEqual(self.ask().status_code, 403)
+        self.eks.delete_addon(clusterName=self.CLUSTER, addonName="eks-pod-identity-agent")
+        self.assertEqual(self.ask().status_code, 404)
+        self.eks.create_addon(clusterName=self.CLUSTER, addonName="eks-pod-identity-agent")
+
+    def test_a_service_account_has_one_association(self):
+        role = self.role()
+        named = self.associate(role)
+        wish = {"clusterName": self.CLUSTER, "namespace": "a", "serviceAccount": "b"}
+        again = self.refused(self.eks.create_pod_identity_association, roleArn=role, **wish)
+        self.assertEqual(again[:2], (409, "ResourceInUseException"))
+        listed = self.eks.list_pod_identity_associations(**wish)["associations"]
+        self.assertEqual([a["associationId"] for a in listed], [named["associationId"]])
+        found = self.eks.describe_pod_identity_association(**named)["association"]
+        self.assertEqual((found["roleArn"], found["tags"]), (role, {"x": "y"}))
+        self.eks.tag_resource(resourceArn=found["associationArn"], tags={"z": "1"})
+        self.eks.untag_resource(resourceArn=found["associationArn"], tagKeys=["x"])
+        self.assertEqual(self.eks.list_tags_for_resource(resourceArn=found["associationArn"])["tags"], {"z": "1"})
+
+    def test_a_role_must_be_there_and_trust_pods(self):
+        wish = {"clusterName": self.CLUSTER, "namespace": "a", "serviceAccount": "b"}
+        for role in ("arn:aws:iam::123456789012:role/none", self.role(service="ec2.amazonaws.com")):
+            refused = self.refused(self.eks.create_pod_identity_association, roleArn=role, **wish)
+            self.assertEqual(refused[:2], (400, "InvalidParameterException"), role)

@@ -6,6 +6,7 @@
 mod cloudmap_ns;
 mod irsa_role;
 mod oidc_assoc;
+mod pod_identity;
 pub mod region;
 mod sg_open;
 
@@ -24,6 +25,9 @@ fn drift_conflicts_and_deletion() {
     irsa_role::of_others(&region, &one, &two);
     irsa_role::deletion(&region, &one);
     irsa_role::who_may_assume_it(&region, &one);
+    pod_identity::drift(&region, &one);
+    pod_identity::there_and_back(&region, &one);
+    pod_identity::of_others(&region, &one);
     cloudmap_ns::drift(&region, &two);
     cloudmap_ns::of_others(&region, &two);
     cloudmap_ns::elsewhere(&region, &one, &two, &apart);

@@ -20,12 +20,23 @@ pub const CLUSTER_TAG: &str = "crossmesh:cluster";
 const POLICY_TAG: &str = "crossmesh:policy/";
 /// Tags: `crossmesh:inline/NAME` of an inline policy we put.
 const INLINE_TAG: &str = "crossmesh:inline/";
+/// Tags: `crossmesh:association/DIGEST` = a service account that we gave the role by EKS Pod Identity.
+const ASSOCIATION_TAG: &str = "crossmesh:association/";
 /// What is left of a tag's 128 characters for a policy's name. A longer name is cut; its ARN is the tag's value.
 const LONGEST_NAME: usize = 100;
-/// How much of an ARN's SHA-256 tells two policies of one name apart, in hexadecimal digits.
+/// How much of a SHA-256 tells two policies of one name, or two service accounts, apart, in hexadecimal digits.
 const DIGEST: usize = 8;
 /// Characters of a tag's value. It takes no comma, which a policy's name may have. Source: IAM, `Tag`.
 const LONGEST_VALUE: usize = 256;
+
+/// How the pods of a service account prove who they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Identity {
+    /// By tokens of the cluster's issuer, which IAM knows as an identity provider.
+    Issuer,
+    /// To EKS, which knows the role by an association: EKS Pod Identity.
+    Pods,
+}
 
 /// The role the service accounts need.
 #[derive(Debug, Clone)]
@@ -36,6 +47,8 @@ pub struct Want {
     pub path: Option<String>,
     /// ARN of the cluster.
     pub cluster: String,
+    /// How they prove who they are.
+    pub identity: Identity,
     /// Who may assume it.
     pub service_accounts: Vec<ServiceAccount>,
     /// The trust policy that says so.
@@ -50,6 +63,21 @@ pub struct Want {
     pub tags: BTreeMap<String, String>,
     /// Take over a role, and policies on it, that others made.
     pub adopt: bool,
+}
+
+impl Want {
+    /// The cluster's name, the end of its ARN.
+    pub fn cluster_name(&self) -> &str {
+        self.cluster.rsplit('/').next().unwrap_or_default()
+    }
+
+    /// The service accounts that must have an association.
+    pub fn associated(&self) -> &[ServiceAccount] {
+        match self.identity {
+            Identity::Issuer => &[],
+            Identity::Pods => &self.service_accounts,
+        }
+    }
 }
 
 /// The role IAM has.
@@ -71,6 +99,16 @@ pub struct Role {
     pub tags: BTreeMap<String, String>,
     /// Names of the instance profiles that hold it; looked up for `--delete` only.
     pub instance_profiles: Vec<String>,
+    /// Service accounts that others gave it by an association, of those that are looked at.
+    pub lent: Vec<ServiceAccount>,
+}
+
+impl Role {
+    /// The service accounts that it remembers to have an association.
+    pub fn associated(&self) -> Vec<ServiceAccount> {
+        let remembered = self.tags.iter().filter(|(key, _)| key.starts_with(ASSOCIATION_TAG));
+        remembered.filter_map(|(_, account)| account.parse().ok()).collect()
+    }
 }
 
 /// One step.
@@ -87,15 +125,22 @@ pub enum Change {
     DeleteInline { role: String, policy: String },
     Untag { role: String, keys: Vec<String> },
     Delete { role: String },
+    Associate { account: ServiceAccount, role: String, record: Option<String> },
+    TagAssociation { account: ServiceAccount, arn: String, tags: BTreeMap<String, String> },
+    Reassociate { account: ServiceAccount, id: String, role: String },
+    Dissociate { account: ServiceAccount, id: String },
 }
 
 impl common::plan::Change for Change {
     fn effect(&self) -> Effect {
         match self {
             Change::Create { .. } | Change::Attach { .. } | Change::PutInline { new: true, .. } => Effect::Add,
+            Change::Associate { .. } => Effect::Add,
             Change::Trust { .. } | Change::SetBoundary { .. } | Change::PutInline { .. } => Effect::Change,
             Change::Tag { .. } | Change::Untag { .. } => Effect::Change,
+            Change::TagAssociation { .. } | Change::Reassociate { .. } => Effect::Change,
             Change::Detach { .. } | Change::DeleteInline { .. } | Change::Delete { .. } => Effect::Remove,
+            Change::Dissociate { .. } => Effect::Remove,
         }
     }
 }
@@ -106,18 +151,26 @@ impl fmt::Display for Change {
             Change::Create { role, .. } => write!(f, "create role {role}"),
             Change::Trust { role } => write!(f, "put the trust policy of role {role} right"),
             Change::SetBoundary { role, boundary } => write!(f, "bound role {role} by {boundary}"),
-            Change::Tag { role, tags } => {
-                let tags: Vec<String> = tags.iter().map(|(key, value)| format!("{key}={value}")).collect();
-                write!(f, "tag role {role} {}", tags.join(" "))
-            }
+            Change::Tag { role, tags } => write!(f, "tag role {role} {}", pairs(tags)),
             Change::Attach { role, policy, .. } => write!(f, "attach {policy} to role {role}"),
             Change::PutInline { role, policy, .. } => write!(f, "put inline policy {policy} on role {role}"),
             Change::Detach { role, policy } => write!(f, "detach {policy} from role {role}"),
             Change::DeleteInline { role, policy } => write!(f, "delete inline policy {policy} of role {role}"),
             Change::Untag { role, keys } => write!(f, "untag role {role} {}", keys.join(" ")),
             Change::Delete { role } => write!(f, "delete role {role}"),
+            Change::Associate { account, role, .. } => write!(f, "associate {account} with {role}"),
+            Change::TagAssociation { account, tags, .. } => {
+                write!(f, "tag the association of {account} {}", pairs(tags))
+            }
+            Change::Reassociate { account, .. } => write!(f, "put the association of {account} right"),
+            Change::Dissociate { account, .. } => write!(f, "delete the association of {account}"),
         }
     }
+}
+
+fn pairs(tags: &BTreeMap<String, String>) -> String {
+    let tags: Vec<String> = tags.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    tags.join(" ")
 }
 
 /// Reads `KEY=VALUE`.
@@ -287,6 +340,7 @@ fn tags(want: &Want, role: &Role) -> BTreeMap<String, String> {
 fn records(want: &Want, role: &Role) -> BTreeMap<String, String> {
     let mut records: BTreeMap<String, String> =
         want.documents.keys().map(|name| (format!("{INLINE_TAG}{name}"), String::new())).collect();
+    records.extend(want.associated().iter().filter_map(record_of));
     for arn in want.policies.iter().filter(|arn| arn.len() <= LONGEST_VALUE && !arn.contains(',')) {
         let known = role.tags.iter().find(|(key, value)| key.starts_with(POLICY_TAG) && *value == arn);
         let new = || {
@@ -304,9 +358,17 @@ fn records(want: &Want, role: &Role) -> BTreeMap<String, String> {
     records
 }
 
+/// How we remember that a service account has an association: the tag and its value.
+pub fn record_of(account: &ServiceAccount) -> Option<(String, String)> {
+    let account = account.to_string();
+    let digest = &hex::encode(Sha256::digest(&account))[..DIGEST];
+    (account.len() <= LONGEST_VALUE).then(|| (format!("{ASSOCIATION_TAG}{digest}"), account))
+}
+
 /// The tags of a role that remember what we put on it.
 fn remembered(role: &Role) -> impl Iterator<Item = &String> {
-    role.tags.keys().filter(|key| key.starts_with(POLICY_TAG) || key.starts_with(INLINE_TAG))
+    let ours = [POLICY_TAG, INLINE_TAG, ASSOCIATION_TAG];
+    role.tags.keys().filter(move |key| ours.iter().any(|start| key.starts_with(start)))
 }
 
 /// What we put on the role and is still there: ARNs of managed policies, names of inline ones.
@@ -328,6 +390,7 @@ fn others(role: &Role) -> Vec<String> {
         .map(|policy| format!("others attached {policy}"))
         .chain(documents.map(|policy| format!("others put the inline policy {policy} on it")))
         .chain(role.instance_profiles.iter().map(|profile| format!("the instance profile {profile} holds it")))
+        .chain(role.lent.iter().map(|account| format!("others associated {account} with it")))
         .collect()
 }
 
@@ -345,6 +408,7 @@ mod tests {
             name: "mesh".into(),
             path: None,
             cluster: CLUSTER.into(),
+            identity: Identity::Issuer,
             service_accounts: Vec::new(),
             trust: json!({"Statement": []}),
             policies: vec![A.into()],
@@ -373,6 +437,7 @@ mod tests {
             boundary: None,
             tags: tags.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
             instance_profiles: Vec::new(),
+            lent: Vec::new(),
         }
     }
 
@@ -557,7 +622,7 @@ mod tests {
             &["detach arn:aws:iam::aws:policy/A from role mesh", "delete inline policy doc of role mesh"];
         let all = [off, &["delete role mesh"]].concat();
         let kept = [off, &["untag role mesh crossmesh:inline/doc crossmesh:policy/A"]].concat();
-        let cases: [(Option<Role>, &[&str], &[&str]); 7] = [
+        let cases: [(Option<Role>, &[&str], &[&str]); 8] = [
             (None, &[], &[]),
             (Some(made()), &all, &[]),
             (Some(with(made(), |role| role.tags.clear())), &[], &["role mesh: not made by crossmesh"]),
@@ -581,11 +646,30 @@ mod tests {
                 &kept,
                 &["role mesh: the instance profile node holds it"],
             ),
+            (
+                Some(with(made(), |role| role.lent.push("a/b".parse().unwrap()))),
+                &kept,
+                &["role mesh: others associated a/b with it"],
+            ),
         ];
         for (have, changes, left) in cases {
             assert_eq!(words(plan_delete(&want(), have.as_ref())), changes, "{have:?}");
             assert_eq!(left_alone(&want(), have.as_ref()), left, "{have:?}");
         }
+    }
+
+    #[test]
+    fn a_role_remembers_who_is_associated_with_it() {
+        const TAG: &str = "crossmesh:association/c14cddc0";
+        let pods = with(want(), |want| {
+            want.identity = Identity::Pods;
+            want.service_accounts = vec!["a/b".parse().unwrap()];
+        });
+        let lent = with(made(), |role| drop(role.tags.insert(TAG.into(), "a/b".into())));
+        assert_eq!(words(plan(&pods, Some(&made())).unwrap()), [format!("tag role mesh {TAG}=a/b")]);
+        assert_eq!(words(plan(&pods, Some(&lent)).unwrap()), [""; 0]);
+        assert_eq!(words(plan(&want(), Some(&lent)).unwrap()), [format!("untag role mesh {TAG}")]);
+        assert_eq!((lent.associated(), made().associated()), (pods.service_accounts.clone(), Vec::new()));
     }
 
     #[test]

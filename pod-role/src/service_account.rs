@@ -26,8 +26,14 @@ impl ServiceAccount {
         self.0.contains(['*', '?'])
     }
 
-    fn name(&self) -> &str {
+    /// The part after the slash.
+    pub fn name(&self) -> &str {
         self.0.split_once('/').map_or(&self.0, |(_, name)| name)
+    }
+
+    /// The part before the slash.
+    pub fn namespace(&self) -> &str {
+        self.0.split_once('/').map_or("", |(namespace, _)| namespace)
     }
 }
 

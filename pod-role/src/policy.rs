@@ -36,6 +36,29 @@ pub fn trust(provider: &str, accounts: &[ServiceAccount]) -> Value {
     })
 }
 
+/// Who may assume the role by EKS Pod Identity: pods of these service accounts, of the cluster of this ARN. The conditions
+/// are on the tags that EKS gives its sessions: a statement for each namespace, so that the names of two do not mix.
+/// Source: EKS User Guide, "Create IAM role with trust policy required by EKS Pod Identity".
+pub fn trust_in_pods(cluster: &str, accounts: &[ServiceAccount]) -> Value {
+    let mut namespaces: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for account in accounts {
+        namespaces.entry(account.namespace()).or_default().push(account.name());
+    }
+    let statements = namespaces.into_iter().map(|(namespace, names)| {
+        json!({
+            "Effect": "Allow",
+            "Principal": {"Service": "pods.eks.amazonaws.com"},
+            "Action": ["sts:AssumeRole", "sts:TagSession"],
+            "Condition": {"StringEquals": {
+                "aws:RequestTag/eks-cluster-arn": cluster,
+                "aws:RequestTag/kubernetes-namespace": namespace,
+                "aws:RequestTag/kubernetes-service-account": names,
+            }},
+        })
+    });
+    json!({"Version": "2012-10-17", "Statement": statements.collect::<Vec<_>>()})
+}
+
 /// The inline policies in files, by name.
 ///
 /// # Errors
@@ -123,6 +146,26 @@ mod tests {
             ),
         ] {
             assert_eq!(trusted(accounts)["Condition"], condition, "{accounts:?}");
+        }
+    }
+
+    #[test]
+    fn trust_in_pods_is_for_these_accounts_of_this_cluster() {
+        let accounts = ["a/b", "c/d", "a/e"].map(|account| account.parse().unwrap());
+        let policy = trust_in_pods("arn:aws-cn:eks:cn-north-1:1:cluster/c1", &accounts);
+        let condition = |namespace: &str, names: &[&str]| {
+            json!({"StringEquals": {
+                "aws:RequestTag/eks-cluster-arn": "arn:aws-cn:eks:cn-north-1:1:cluster/c1",
+                "aws:RequestTag/kubernetes-namespace": namespace,
+                "aws:RequestTag/kubernetes-service-account": names,
+            }})
+        };
+        let statements = policy["Statement"].as_array().unwrap();
+        let conditions: Vec<&Value> = statements.iter().map(|statement| &statement["Condition"]).collect();
+        assert_eq!(conditions, [&condition("a", &["b", "e"]), &condition("c", &["d"])]);
+        for statement in statements {
+            assert_eq!(statement["Principal"], json!({"Service": "pods.eks.amazonaws.com"}));
+            assert_eq!(statement["Action"], json!(["sts:AssumeRole", "sts:TagSession"]));
         }
     }
 

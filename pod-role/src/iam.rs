@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// How long a server of IAM may not know of what another has made.
-const SETTLING: Duration = Duration::from_secs(60);
+pub const SETTLING: Duration = Duration::from_secs(60);
 
 pub struct Iam(Client);
 
@@ -37,6 +37,7 @@ impl Iam {
             attached: self.attached_policies(name).await?,
             inline,
             instance_profiles: Vec::new(),
+            lent: Vec::new(),
             boundary: role.permissions_boundary().and_then(|b| b.permissions_boundary_arn()).map(str::to_owned),
             tags: role.tags().iter().map(|tag| (tag.key.clone(), tag.value.clone())).collect(),
             trust: role.assume_role_policy_document().map_or(Value::Null, decode),
