@@ -11,9 +11,11 @@ use common::kube::object::{ObjectRef, Objects, refused};
 use common::kube::readiness::{APP_MESH, unready};
 use common::kube::rollout::stuck;
 use common::{Error, Found, Session};
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, PostParams};
+use kube::api::{
+    Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, PostParams,
+};
 use kube::{Client, ResourceExt};
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -54,6 +56,25 @@ pub async fn installed(
     }
     let observed = objects.observe_all(session, &manifests, false).await?;
     Ok((manifests, observed))
+}
+
+/// Keeps a service account that the release has made itself, as Amazon's does: the upgrade to a release that makes none
+/// would remove it.
+pub async fn keep_service_account(client: &Client, target: &Target) -> Result<()> {
+    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), &target.namespace);
+    let name = &target.service_account;
+    let looked_up = accounts.get_opt(name).await.map_err(refused);
+    let account = looked_up.with_context(|| format!("look up service account {name}"))?;
+    let of_release = |account: &ServiceAccount| {
+        account.annotations().get("meta.helm.sh/release-name").is_some_and(|release| *release == target.release)
+    };
+    if account.as_ref().is_some_and(of_release) {
+        let keep = json!({"metadata": {"annotations": {"helm.sh/resource-policy": "keep"}}});
+        let params = PatchParams { field_manager: Some(release::MANAGER.to_owned()), ..PatchParams::default() };
+        let kept = accounts.patch(name, &params, &Patch::Merge(keep)).await.map_err(refused);
+        kept.with_context(|| format!("keep service account {name}"))?;
+    }
+    Ok(())
 }
 
 /// Uninstalls the release and waits until all it installed is gone.

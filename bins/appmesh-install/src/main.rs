@@ -200,7 +200,12 @@ impl Tool for AppmeshInstall {
                 session.made(format!("release {release}"));
                 Ok(())
             }
-            Change::Upgrade { force, .. } => want.upgrade(force).await,
+            Change::Upgrade { force, .. } => {
+                if want.adopt {
+                    kube::keep_service_account(&want.objects.client(), target).await?;
+                }
+                want.upgrade(force).await
+            }
             Change::AwaitAnswer { .. } => kube::await_answer(session, &want.objects, target).await,
             Change::Uninstall { .. } => kube::uninstall(session, &want.objects, &want.helm, target).await,
             Change::Delete(object) => {

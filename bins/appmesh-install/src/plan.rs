@@ -134,10 +134,8 @@ impl Target {
             Manifest { object, body }
         };
         let (namespace, mut account) = (plain(self.namespace()), plain(self.service_account()));
-        // A release that made it itself, as Amazon's does, would remove it when it is upgraded to one that does not.
-        account.body["metadata"]["annotations"] = json!({"helm.sh/resource-policy": "keep"});
         if let Some(role) = role {
-            account.body["metadata"]["annotations"][ROLE] = role.into();
+            account.body["metadata"]["annotations"] = json!({ROLE: role});
         }
         definitions.chain([namespace, account]).collect()
     }
@@ -323,8 +321,7 @@ mod tests {
     #[test]
     fn an_empty_cluster_gets_everything_in_order() {
         let manifests = target().manifests(&[definition()], Some("arn:role"));
-        let annotations = json!({"eks.amazonaws.com/role-arn": "arn:role", "helm.sh/resource-policy": "keep"});
-        assert_eq!(manifests[2].body["metadata"]["annotations"], annotations);
+        assert_eq!(manifests[2].body["metadata"]["annotations"]["eks.amazonaws.com/role-arn"], "arn:role");
         let have = Have { objects: vec![Observed::default(); 3], ..Have::default() };
         let expected = [
             "create CustomResourceDefinition meshes",

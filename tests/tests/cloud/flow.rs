@@ -212,8 +212,14 @@ fn mutual_tls(flow: &Flow) {
         files.iter().for_each(|(name, content)| std::fs::write(folder.join(name), content).unwrap());
         let kubectl = format!("kubectl --context {cluster} -n k8multi");
         flow.sh(&format!("{kubectl} create secret generic certificates --from-file {}", folder.display()));
-        let mounts = json!({"appmesh.k8s.aws/secretMounts": "certificates:/certs"});
-        let mounts = json!({"spec": {"template": {"metadata": {"annotations": mounts}}}});
+        let mounts = json!({"metadata": {"annotations": {"appmesh.k8s.aws/secretMounts": "certificates:/certs"}}});
+        let mut pods = json!({"spec": {"template": mounts}});
+        if cluster == "c2" {
+            // The kubelet's own requests are plaintext, and have no certificate.
+            let probe = json!({"httpGet": null, "tcpSocket": {"port": 8080}});
+            let container = json!({"name": "colorapp", "readinessProbe": probe, "livenessProbe": probe});
+            pods["spec"]["template"]["spec"]["containers"] = json!([container]);
+        }
         for application in applications {
             if cluster == "c2" {
                 let tls = json!({"mode": "STRICT", "certificate": certificate,
@@ -221,7 +227,7 @@ fn mutual_tls(flow: &Flow) {
                 let add = json!([{"op": "add", "path": "/spec/listeners/0/tls", "value": tls}]);
                 patch(cluster, &node(application), "json", &add);
             }
-            patch(cluster, &format!("deployment/{application}"), "strategic", &mounts);
+            patch(cluster, &format!("deployment/{application}"), "strategic", &pods);
         }
         for application in applications {
             flow.sh(&format!("{kubectl} rollout status deployment/{application} --timeout=180s"));

@@ -237,8 +237,9 @@ pub fn argo_rollouts(cluster: &Cluster) {
     serves("stable", "new");
     selects("canary", "none");
     delivery.weights([0, 100]);
-    delivery.spread(&url, "blue=1");
+    // A Service's connections stay with the pod that they were made to, as long as that one runs.
     delivery.scale("old", 0);
+    delivery.spread(&url, "blue=1");
     // Every Envoy connects again, and that of the new pods still names the canary.
     cluster.sh(&format!(
         "{KUBECTL} -n appmesh-system rollout restart deployment/appmesh-controller; \
