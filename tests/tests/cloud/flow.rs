@@ -4,8 +4,7 @@
 //! Linux and root, as the local cloud does.
 
 use crate::aws_tools::region::until;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use tests::cloud::{Cloud, writes};
@@ -167,8 +166,6 @@ fn the_tutorial_from_nothing_to_red_and_blue_and_back() {
     let said = String::from_utf8_lossy(&applied.stderr).into_owned();
     assert!(applied.status.success() && said.contains("nothing to do"), "{said}");
 
-    mutual_tls(&flow);
-
     // And back to what was, as planned: twice, for the second time finds nothing.
     let plan = flow.make("-j8 plan-destroy");
     assert!(plan.contains("\n0 to add, 0 to change, 50 to remove\n"), "{plan}");
@@ -177,75 +174,4 @@ fn the_tutorial_from_nothing_to_red_and_blue_and_back() {
     assert_eq!(flow.account(), before);
     flow.make("-j8 destroy");
     assert_eq!(flow.account(), before);
-}
-
-/// Both sides show a certificate of one authority, which lies in a Secret of either cluster: red and blue stay even. Who
-/// expects another name is refused.
-fn mutual_tls(flow: &Flow) {
-    let mut authority = CertificateParams::new(Vec::new()).unwrap();
-    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
-    let certificate = json!({"file": {"certificateChain": "/certs/tls.crt", "privateKey": "/certs/tls.key"}});
-    let trust = json!({"file": {"certificateChain": "/certs/ca.crt"}});
-    let expects = |name: &str| json!({"trust": trust, "subjectAlternativeNames": {"match": {"exact": [name]}}});
-    let patch = |cluster: &str, object: &str, kind: &str, patch: &Value| {
-        flow.sh(&format!("kubectl --context {cluster} -n k8multi patch {object} --type {kind} -p '{patch}'"));
-    };
-    let node = |name: &str| format!("virtualnode.appmesh.k8s.aws/{name}");
-    let front = |name: &str| {
-        let tls = json!({"certificate": certificate, "validation": expects(name)});
-        let policy = json!({"spec": {"backendDefaults": {"clientPolicy": {"tls": tls}}}});
-        patch("c1", &node("front"), "merge", &policy);
-    };
-    for (cluster, service, applications) in
-        [("c2", "colorapp", &["colorapp-red", "colorapp-blue"][..]), ("c1", "front", &["front"])]
-    {
-        let folder = flow.cloud.state.join("certificates").join(cluster);
-        std::fs::create_dir_all(&folder).unwrap();
-        let key = KeyPair::generate().unwrap();
-        let own = CertificateParams::new([format!("{service}.svc2.svc.local")]).unwrap();
-        let files = [
-            ("tls.crt", own.signed_by(&key, &authority).unwrap().pem()),
-            ("tls.key", key.serialize_pem()),
-            ("ca.crt", authority.pem()),
-        ];
-        files.iter().for_each(|(name, content)| std::fs::write(folder.join(name), content).unwrap());
-        let kubectl = format!("kubectl --context {cluster} -n k8multi");
-        flow.sh(&format!("{kubectl} create secret generic certificates --from-file {}", folder.display()));
-        let mounts = json!({"metadata": {"annotations": {"appmesh.k8s.aws/secretMounts": "certificates:/certs"}}});
-        let mut pods = json!({"spec": {"template": mounts}});
-        if cluster == "c2" {
-            // The kubelet's own requests are plaintext, and have no certificate.
-            let probe = json!({"httpGet": null, "tcpSocket": {"port": 8080}});
-            let container = json!({"name": "colorapp", "readinessProbe": probe, "livenessProbe": probe});
-            pods["spec"]["template"]["spec"]["containers"] = json!([container]);
-        }
-        for application in applications {
-            if cluster == "c2" {
-                let tls = json!({"mode": "STRICT", "certificate": certificate,
-                    "validation": expects("front.svc2.svc.local")});
-                let add = json!([{"op": "add", "path": "/spec/listeners/0/tls", "value": tls}]);
-                patch(cluster, &node(application), "json", &add);
-            }
-            patch(cluster, &format!("deployment/{application}"), "strategic", &pods);
-        }
-        for application in applications {
-            flow.sh(&format!("{kubectl} rollout status deployment/{application} --timeout=180s"));
-        }
-    }
-    let feapp = flow.build.join("c1/feapp.json");
-    let probe = |expect: &str| {
-        let probe = format!("{} --count 100 {expect} --timeout 5s < {}", Flow::tool("color-probe"), feapp.display());
-        flow.cloud.sh(&probe).unwrap()
-    };
-    let even = || until("red and blue are even", || probe("--expect red=1,blue=1").status.success().then_some(()));
-    front("colorapp.svc2.svc.local");
-    even();
-    front("another.svc2.svc.local");
-    until("another name is refused", || {
-        let said = String::from_utf8(probe("").stderr).unwrap();
-        said.contains("CERTIFICATE_VERIFY_FAILED").then_some(())
-    });
-    front("colorapp.svc2.svc.local");
-    even();
 }
