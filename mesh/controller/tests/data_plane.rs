@@ -11,7 +11,7 @@ use std::{
     collections::BTreeMap,
     fmt::Write as _,
     io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _},
-    net::{Shutdown, TcpListener, TcpStream},
+    net::{Shutdown, TcpListener, TcpStream, ToSocketAddrs},
     path::Path,
     process::Command,
     sync::{
@@ -687,6 +687,14 @@ fn ask(stream: TcpStream, host: &'static str, side: Side) -> Vec<String> {
     talk.told(outcome)
 }
 
+/// Listens at an address. A process that another test starts holds what is open here until it becomes another program, so
+/// that a port may still be listened on for a moment after its listener has gone.
+fn listen(address: impl ToSocketAddrs) -> TcpListener {
+    let often = ConstantBuilder::default().with_delay(Duration::from_millis(2)).with_max_times(5_000);
+    let bind = || TcpListener::bind(&address);
+    bind.retry(often).when(|error| error.kind() == ErrorKind::AddrInUse).call().unwrap()
+}
+
 /// One conversation: what the client saw and what the server saw.
 fn conversation(pod: &Pod, row: &Row, direction: Direction, is_mesh: bool) -> [Vec<String>; 2] {
     let host = if direction == Outside { "example.com" } else { BACKEND };
@@ -695,7 +703,7 @@ fn conversation(pod: &Pod, row: &Row, direction: Direction, is_mesh: bool) -> [V
         _ => row.port,
     };
     let connect = |ip| TcpStream::connect((ip, port)).unwrap();
-    let bind = || TcpListener::bind(("0.0.0.0", port)).unwrap();
+    let bind = || listen(("0.0.0.0", port));
     let client_of_pod = |ip| Ok(as_user(if is_mesh { APPLICATION } else { ENVOY }, || connect(ip)));
     let (server, client) = if matches!(direction, Inbound | OtherPort) {
         (bind(), pod.on_the_node(|| connect(POD)))

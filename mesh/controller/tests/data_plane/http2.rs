@@ -28,7 +28,7 @@ pub fn call(pod: &Pod, running: &Running, call: Call, direction: Direction, is_m
     let host = if direction == Outside { "example.com" } else { BACKEND };
     let port = if direction == Inbound && !is_mesh { BESIDE } else { HTTP2.port };
     let connect = |ip| TcpStream::connect((ip, port)).unwrap();
-    let bind = || TcpListener::bind(("0.0.0.0", port)).unwrap();
+    let bind = || listen(("0.0.0.0", port));
     let (listener, connection) = if direction == Inbound {
         (bind(), pod.on_the_node(|| connect(POD)).unwrap())
     } else {

@@ -33,7 +33,7 @@ impl Served {
     /// Serves until it is gone.
     fn start(pod: &Pod, address: &str) -> Arc<Self> {
         let address: SocketAddr = format!("{address}:{}", LISTENER.port).parse().unwrap();
-        let listener = pod.on_the_node(|| TcpListener::bind(address)).unwrap().unwrap();
+        let listener = pod.on_the_node(|| listen(address)).unwrap();
         let served = Arc::new(Self::default());
         let own = served.clone();
         thread::spawn(move || {
@@ -109,7 +109,7 @@ fn an_application_may_close_its_connections() {
             talk.message()
         };
         for direction in [ToBackend, Inbound] {
-            let bind = || TcpListener::bind(("0.0.0.0", LISTENER.port)).unwrap();
+            let bind = || listen(("0.0.0.0", LISTENER.port));
             let connect = |ip| TcpStream::connect((ip, LISTENER.port)).unwrap();
             let (listener, client) = match direction {
                 Inbound => (bind(), pod.on_the_node(|| connect(POD)).unwrap()),
@@ -128,7 +128,7 @@ fn an_application_may_close_its_connections() {
             served.join().unwrap();
         }
         // Envoy closes a connection that it does not need before the application does.
-        let listener = TcpListener::bind(("0.0.0.0", LISTENER.port)).unwrap();
+        let listener = listen(("0.0.0.0", LISTENER.port));
         let mut caller =
             Talk::new(pod.on_the_node(|| TcpStream::connect((POD, LISTENER.port)).unwrap()).unwrap(), BACKEND);
         caller.say("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n").unwrap();
@@ -210,7 +210,7 @@ fn said(drain: std::process::Child) -> String {
 fn a_sidecar_stays_until_its_callers_have_gone() {
     Pod::with("a_sidecar_stays_until_its_callers_have_gone", |pod| {
         let Some(mut running) = Running::start() else { return };
-        let listener = TcpListener::bind(("0.0.0.0", LISTENER.port)).unwrap();
+        let listener = listen(("0.0.0.0", LISTENER.port));
         let call =
             || Talk::new(pod.on_the_node(|| TcpStream::connect((POD, LISTENER.port)).unwrap()).unwrap(), BACKEND);
         let accept = || Talk::new(listener.accept().unwrap().0, BACKEND);
