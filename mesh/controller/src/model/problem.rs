@@ -45,7 +45,7 @@ pub enum Reason {
     MeshUnknown,
     /// The Mesh of `meshRef` does not exist.
     MeshNotFound,
-    /// A VirtualService that a VirtualNode names as a backend does not exist.
+    /// A VirtualService that a VirtualNode names as a backend does not exist, or it names none yet.
     BackendNotFound,
     /// The VirtualGateway of a GatewayRoute does not exist.
     GatewayNotFound,

@@ -213,7 +213,7 @@ pub fn report(node: &Object<VirtualNode>, services: &Services, context: Context<
         let path = format!("spec.backends[{index}].virtualService");
         let backend = &backend.virtual_service;
         if names_none(backend) {
-            problems.invalid(&path, NEEDS_ONE);
+            problems.add(Reason::BackendNotFound, path.clone(), NEEDS_ONE);
         }
         if let Some(reference) = &backend.virtual_service_ref {
             let (namespace, name) = references::seen_from(&own, reference);
