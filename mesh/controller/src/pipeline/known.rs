@@ -15,7 +15,10 @@ use crate::{
     cluster::{Pod, Pods, Snapshot},
     model::{ObjectKey, ServiceKey, VirtualServiceKey, WorkloadName},
     status::{CloudMap, CloudMapResource, PodCounts, Registration, Removal},
-    translate::{Translation, membership},
+    translate::{
+        Translation,
+        membership::{self, Member},
+    },
     xds::{Identify, auth::Caller},
 };
 
@@ -76,6 +79,13 @@ impl Identify for Workloads {
         // The copy of the cluster may be a moment behind.
         let pod = pod.ok_or_else(|| GrpcStatus::unavailable("this pod is not known yet"))?;
         let known = self.known.read();
+        let member = membership::of_pod(&known.snapshot, &caller.namespace, &caller.pod, pod.labels());
+        let selected = selected(&known.translation, member, caller);
+        if let Ok(own) = &selected
+            && own.to_string() == claimed
+        {
+            return Ok((*own).clone());
+        }
         // What delivers progressively moves selectors from one pod to the next. An Envoy stays what it was injected for.
         if pod.injected_for.as_deref() == Some(claimed) {
             let of_namespace = known.translation.names.iter().filter(|(key, _)| key.namespace == caller.namespace);
@@ -84,19 +94,22 @@ impl Identify for Workloads {
                 return Ok(name.clone());
             }
         }
-        let member = membership::of_pod(&known.snapshot, &caller.namespace, &caller.pod, pod.labels());
-        let member = member.map_err(|error| GrpcStatus::permission_denied(format!("{error:#}")))?;
-        let member = member.ok_or_else(|| {
-            GrpcStatus::permission_denied(format!("no VirtualNode or VirtualGateway selects pod {}", caller.pod))
-        })?;
-        let own = known.translation.names.get(&member.key());
-        let own =
-            own.ok_or_else(|| GrpcStatus::unavailable(format!("the mesh of {} is not known yet", member.key())))?;
-        if own.to_string() != claimed {
-            return Err(GrpcStatus::permission_denied(format!("this pod is {own}, not {claimed}")));
-        }
-        Ok(own.clone())
+        Err(GrpcStatus::permission_denied(format!("this pod is {}, not {claimed}", selected?)))
     }
+}
+
+/// The workload that a pod is by what selects it.
+fn selected<'a>(
+    translation: &'a Translation,
+    member: anyhow::Result<Option<Member<'_>>>,
+    caller: &Caller,
+) -> Result<&'a WorkloadName, GrpcStatus> {
+    let member = member.map_err(|error| GrpcStatus::permission_denied(format!("{error:#}")))?;
+    let member = member.ok_or_else(|| {
+        GrpcStatus::permission_denied(format!("no VirtualNode or VirtualGateway selects pod {}", caller.pod))
+    })?;
+    let own = translation.names.get(&member.key());
+    own.ok_or_else(|| GrpcStatus::unavailable(format!("the mesh of {} is not known yet", member.key())))
 }
 
 /// Tells status what Cloud Map has.
@@ -151,8 +164,7 @@ impl CloudMap for Registrations {
 mod tests {
     use super::*;
     use crate::{
-        cluster::Object,
-        cluster::WORKLOAD_VARIABLE,
+        cluster::{Object, WORKLOAD_VARIABLE},
         model::Account,
         translate::{AllPublished, translate},
     };
