@@ -16,6 +16,7 @@ pub mod cluster;
 mod connect;
 mod doc;
 mod error;
+pub mod helm;
 #[cfg(feature = "kube")]
 pub mod kube;
 pub mod namespace;

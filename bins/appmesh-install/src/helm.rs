@@ -4,6 +4,7 @@ use crate::chart::Chart;
 use crate::plan::Target;
 use crate::release::{OWNER, description};
 use anyhow::{Context, Result};
+use common::helm::{OLDEST, version as parse};
 use common::kube::Access;
 use common::{Error, Session};
 use serde_json::{Map, Value};
@@ -17,8 +18,6 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::process::Command;
 
-/// `helm upgrade --labels` of what exists already works from here on.
-const OLDEST: (u32, u32) = (3, 14);
 /// The first Helm with `--take-ownership`.
 const TAKES_OWNERSHIP: (u32, u32) = (3, 17);
 /// The first Helm that applies server-side.
@@ -250,12 +249,6 @@ fn hint() -> String {
     format!("install Helm {}.{} or newer, or 4: https://helm.sh/docs/intro/install", OLDEST.0, OLDEST.1)
 }
 
-/// Major and minor of `v3.14.0`.
-fn parse(version: &str) -> Option<(u32, u32)> {
-    let mut parts = version.trim().trim_start_matches('v').split(['.', '+', '-']);
-    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
-}
-
 /// Helm's error, from its `Error:` on, without the warnings before it.
 fn said(stderr: &str) -> String {
     let text = stderr.rsplit_once("Error: ").map_or(stderr, |(_, error)| error);
@@ -280,16 +273,6 @@ fn only_file(folder: &Path) -> Result<PathBuf> {
 mod tests {
     use super::*;
     use common::Kind;
-
-    #[test]
-    fn versions_are_compared_by_number() {
-        for (version, expected) in
-            [("v3.14.0", Some((3, 14))), ("v4.3\n", Some((4, 3))), ("v3.9.4+gdbc6d8e", Some((3, 9))), ("", None)]
-        {
-            assert_eq!(parse(version), expected, "{version}");
-        }
-        assert!((3, 9) < OLDEST && (3, 20) > OLDEST && (4, 0) > OLDEST);
-    }
 
     #[test]
     fn what_helm_refuses_is_a_conflict_and_what_may_pass_is_not_a_failure() {

@@ -1,4 +1,4 @@
-//! The checks, by their stable codes, and what one of them finds.
+//! Describes the checks, by their stable codes, and what one of them finds.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -94,6 +94,8 @@ struct Section {
 /// What is checked.
 struct Want {
     cluster: String,
+    /// What EKS says of it, if it can be used.
+    facts: Option<Cluster>,
     clusters: Vec<String>,
     helm: bool,
     namespace_type: Option<NamespaceType>,
@@ -138,14 +140,15 @@ impl Tool for MeshCheck {
             return Err(Error::input("no cluster").hint("give --cluster, or cluster.name in the document").into());
         }
         // Left for the next tool. What is wrong with it, the checks say.
-        if !self.flags.delete
-            && let Ok(facts) = session.look_up_cluster(&self.aws, &cluster, None).await
-        {
-            session.put_cluster(&facts)?;
+        let facts =
+            if self.flags.delete { None } else { session.look_up_cluster(&self.aws, &cluster, None).await.ok() };
+        if let Some(facts) = &facts {
+            session.put_cluster(facts)?;
         }
         let or = |flags: &[String], document| if flags.is_empty() { document } else { flags.to_vec() };
         Ok(Want {
             cluster,
+            facts,
             clusters: or(&self.and_cluster, section.clusters),
             helm: self.helm || section.helm,
             namespace_type: self.namespace_type.or(section.namespace_type),
@@ -159,8 +162,9 @@ impl Tool for MeshCheck {
         }
         // What all clusters need.
         session.aws(&self.aws).await?;
-        let names = std::iter::once(&want.cluster).chain(&want.clusters);
-        let views = join_all(names.map(|name| self.view(session, name)));
+        let others = want.clusters.iter().map(|name| (name, None));
+        let clusters = std::iter::once((&want.cluster, want.facts.clone())).chain(others);
+        let views = join_all(clusters.map(|(name, facts)| self.view(session, name, facts)));
         let helm = async { if want.helm { Some(machine::helm().await) } else { None } };
         let (clusters, helm) = tokio::join!(views, helm);
         let programs = want.programs.iter().map(|path| (path.clone(), machine::architecture(path))).collect();
@@ -203,16 +207,21 @@ impl Tool for MeshCheck {
 
 impl MeshCheck {
     /// A cluster, as far as it can be seen.
-    async fn view(&self, session: &Session, name: &str) -> ClusterView {
+    async fn view(&self, session: &Session, name: &str, facts: Option<Cluster>) -> ClusterView {
         let view = |lookup| ClusterView { name: name.to_owned(), lookup };
-        let there = match session.has_cluster(&self.aws, name).await {
-            Ok(there) => there,
-            Err(error) => return view(Lookup::Refused(Fault::of(&error))),
+        let found = match facts {
+            Some(facts) => Ok(facts),
+            None => session.look_up_cluster(&self.aws, name, None).await,
         };
-        let cluster = match session.look_up_cluster(&self.aws, name, None).await {
+        let cluster = match found {
             Ok(cluster) => cluster,
-            Err(error) if there => return view(Lookup::Inactive(Fault::of(&error))),
-            Err(error) => return view(Lookup::Absent(Fault::of(&error))),
+            Err(error) => {
+                return view(match session.has_cluster(&self.aws, name).await {
+                    Ok(true) => Lookup::Inactive(Fault::of(&error)),
+                    Ok(false) => Lookup::Absent(Fault::of(&error)),
+                    Err(error) => Lookup::Refused(Fault::of(&error)),
+                });
+            }
         };
         let looked = tokio::time::timeout(PATIENCE, self.look(session, cluster.clone())).await;
         let late = || anyhow::anyhow!("its API server {} does not answer", cluster.endpoint);

@@ -1,4 +1,4 @@
-//! Checks 01: whether two clusters can be joined, before anything is made. Pure.
+//! Checks (group 01) whether two clusters can be joined, before anything is made. Pure.
 
 use crate::finding::{Check, Finding, Severity};
 use crate::world::{ClusterView, Fault, Kubernetes, Lookup, World};
@@ -34,9 +34,6 @@ pub const CHECKS: [Check; 14] =
 
 /// The oldest minor version of Kubernetes 1 that the controller's chart supports: it needs native sidecars.
 const OLDEST: u32 = 30;
-
-/// The oldest Helm that installs the chart.
-const OLDEST_HELM: (u32, u32) = (3, 14);
 
 /// Everything that is wrong.
 pub fn judge(world: &World) -> Vec<Finding> {
@@ -116,9 +113,7 @@ fn helm(world: &World) -> Vec<Finding> {
         None => Vec::new(),
         Some(Err(fault)) => vec![HELM.found("helm", &fault.reason, fix)],
         Some(Ok(version)) => {
-            let mut parts = version.trim().trim_start_matches('v').split(['.', '+', '-']).map(str::parse::<u32>);
-            let read = parts.next().and_then(Result::ok).zip(parts.next().and_then(Result::ok));
-            let old = read.is_none_or(|found| found < OLDEST_HELM);
+            let old = common::helm::version(version).is_none_or(|found| found < common::helm::OLDEST);
             old.then(|| HELM.found("helm", format!("{} is too old", version.trim()), fix)).into_iter().collect()
         }
     }

@@ -1,4 +1,4 @@
-//! What is looked at, as it is.
+//! Holds what is looked at, as it is.
 
 use common::classify;
 use common::cluster::Cluster;
