@@ -71,11 +71,7 @@ pub async fn of_definition(
         Err(kube::Error::Api(status)) if status.code == 404 => return Ok(Vec::new()),
         list => list.map_err(refused).with_context(|| format!("list {}", kind.plural))?,
     };
-    let reference = |object: &PartialObjectMeta<DynamicObject>| {
-        let plain = ObjectRef::new(&kind.api_version, &kind.kind, &object.name_any());
-        object.namespace().map_or(plain.clone(), |namespace| plain.within(&namespace))
-    };
-    let objects = list.items.iter().map(reference).filter(|object| !is_known(object));
+    let objects = list.items.iter().map(|object| reference(&kind, object)).filter(|object| !is_known(object));
     Ok(objects.take(NAMED).map(|object| object.to_string()).collect())
 }
 
@@ -105,14 +101,16 @@ pub async fn of_mesh(client: &Client, mesh: &str, is_known: impl Fn(&ObjectRef) 
             object.metadata.deletion_timestamp.is_none()
                 && object.data.pointer("/spec/meshRef/name").is_some_and(|name| name == mesh)
         });
-        let reference = |object: DynamicObject| {
-            let plain = ObjectRef::new(&kind.api_version, &kind.kind, &object.name_any());
-            object.namespace().map_or(plain.clone(), |namespace| plain.within(&namespace))
-        };
-        found.extend(members.map(reference).filter(|object| !is_known(object)).map(|object| object.to_string()));
+        let members = members.map(|object| reference(&kind, &object));
+        found.extend(members.filter(|object| !is_known(object)).map(|object| object.to_string()));
     }
     found.truncate(NAMED);
     Ok(found)
+}
+
+fn reference(kind: &ApiResource, object: &impl ResourceExt) -> ObjectRef {
+    let plain = ObjectRef::new(&kind.api_version, &kind.kind, &object.name_any());
+    object.namespace().map_or(plain.clone(), |namespace| plain.within(&namespace))
 }
 
 fn stands_alone(kind: &str, object: &PartialObjectMeta<DynamicObject>) -> bool {
