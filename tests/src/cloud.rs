@@ -1,7 +1,7 @@
 //! A local cloud for one test: up when it is made, down when it is dropped, however the test ends.
 
 use crate::{feed, program, root};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::ffi::OsStr;
 use std::io::{Error, Result};
 use std::path::{Path, PathBuf};
@@ -78,6 +78,20 @@ impl Cloud {
     /// It cannot be started.
     pub fn sh(&self, script: &str) -> Result<Output> {
         self.run(["bash", "-euo", "pipefail", "-c", script], b"")
+    }
+
+    /// A call of an AWS API by the administrator, behind the tools' back. Its answer may be a secret.
+    ///
+    /// # Errors
+    /// The call cannot be made, or AWS refuses it.
+    pub fn aws(&self, service: &str, operation: &str, parameters: &Value) -> Result<Value> {
+        let asked = json!([service, operation, parameters]).to_string();
+        let output = feed(&mut self.command([self.python()?, root().join("tests/aws/call.py")]), asked.as_bytes())?;
+        let mut said: Value = serde_json::from_slice(&output.stdout)?;
+        match said["error"].take() {
+            Value::Null => Ok(said["answer"].take()),
+            error => Err(Error::other(format!("{service} {operation} {parameters}: {error}"))),
+        }
     }
 
     /// The stdout of a script that must succeed.

@@ -406,8 +406,13 @@ spec:
 
 /// A script that runs make for the two clusters of a cloud, with all it says on stdout.
 pub fn make(cloud: &Cloud, goals: &str) -> String {
+    make_of(cloud, &format!("{goals} CLUSTER1=c1 CLUSTER2=c2"))
+}
+
+/// A script that runs make with these goals and variables, with all it says on stdout.
+pub fn make_of(cloud: &Cloud, goals: &str) -> String {
     let bin = program("oidc-assoc").parent().map(std::path::Path::to_path_buf).unwrap_or_default();
     let build = cloud.state.join("json");
     let (bin, build) = (bin.display(), build.display());
-    format!("exec make --no-print-directory {goals} CLUSTER1=c1 CLUSTER2=c2 BIN={bin} BUILD={build} 2>&1")
+    format!("exec make --no-print-directory {goals} BIN={bin} BUILD={build} 2>&1")
 }

@@ -4,6 +4,7 @@
 use crate::aws_tools::region::until;
 use std::process::Command;
 use tests::cloud::Cloud;
+use tests::steps::make_of;
 use tests::{program, readme, root};
 
 /// The folder with the built programs.
@@ -12,10 +13,9 @@ fn bin() -> String {
     bin.display().to_string()
 }
 
-/// A script that runs make, with all it says on stdout.
+/// A script that runs make for some variables.
 fn make(cloud: &Cloud, goal: &str, variables: &str) -> String {
-    let build = cloud.state.join("json");
-    format!("make --no-print-directory -j8 {goal} {variables} BIN={} BUILD={} 2>&1", bin(), build.display())
+    make_of(cloud, &format!("-j8 {goal} {variables}"))
 }
 
 /// The variables of README's commands, each with the folder of its example.

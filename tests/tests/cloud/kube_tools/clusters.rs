@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Output;
 use tests::cloud::Cloud;
-use tests::{TOOLS, error, feed, foresaw, program, root, said};
+use tests::{TOOLS, error, foresaw, program, root, said};
 
 /// What a tool printed.
 pub struct Said {
@@ -138,12 +138,7 @@ impl Clusters {
     /// A call of an AWS API. Its answer may be a secret.
     #[track_caller]
     pub fn aws(&self, service: &str, operation: &str, parameters: &Value) -> Value {
-        let (python, call) = (self.0.python().unwrap(), root().join("tests/aws/call.py"));
-        let asked = json!([service, operation, parameters]).to_string();
-        let output = feed(&mut self.0.command([python, call]), asked.as_bytes()).unwrap();
-        let mut said: Value = serde_json::from_slice(&output.stdout).unwrap();
-        assert_eq!(said["error"], Value::Null, "{service} {operation} {parameters}");
-        said["answer"].take()
+        self.0.aws(service, operation, parameters).unwrap()
     }
 
     /// Every object of the scope and its version: `Service app` and its resourceVersion. Of what a

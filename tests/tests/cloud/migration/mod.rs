@@ -65,10 +65,14 @@ impl Cluster {
         self.cloud.stdout(script).unwrap()
     }
 
+    /// The file of a step of the flow.
+    fn file(&self, step: &str) -> String {
+        self.cloud.state.join("json/c1").join(step).with_extension("json").display().to_string()
+    }
+
     /// What a document of the flow holds.
     fn json(&self, step: &str) -> Value {
-        let file = self.cloud.state.join("json/c1").join(step).with_extension("json");
-        serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap()
+        serde_json::from_slice(&std::fs::read(self.file(step)).unwrap()).unwrap()
     }
 
     /// Creates an object, as it was before anybody looked at it, and returns its uid.
@@ -81,12 +85,7 @@ impl Cluster {
     }
 
     fn aws(&self, operation: &str, parameters: &Value) -> Value {
-        let (python, call) = (self.cloud.python().unwrap(), root().join("tests/aws/call.py"));
-        let asked = json!(["servicediscovery", operation, parameters]).to_string();
-        let output = feed(&mut self.cloud.command([python, call]), asked.as_bytes()).unwrap();
-        let mut said: Value = serde_json::from_slice(&output.stdout).unwrap();
-        assert_eq!(said["error"], Value::Null, "{operation} {parameters}");
-        said["answer"].take()
+        self.cloud.aws("servicediscovery", operation, parameters).unwrap()
     }
 
     /// Addresses of the pods of an application that are there to stay.
@@ -191,7 +190,7 @@ impl Cluster {
         Load { asking, running }
     }
 
-    /// Whether the VirtualNode of the back end is of this controller: the reason of its condition says so.
+    /// The conditions of the mesh's objects: `TYPE=STATUS`.
     fn conditions(&self) -> Vec<String> {
         let status = "{range .items[*].status.conditions[*]}{.type}={.status} {end}";
         let kinds = "meshes,virtualnodes,virtualrouters,virtualservices";
@@ -207,7 +206,7 @@ fn from_amazons_release_and_back() {
     let json = cluster.cloud.state.join("json");
     let _none_yet = std::fs::remove_dir_all(&json);
     let steps = ["role", "namespace", "image-appmesh-controller", "image-capture", "image-colorapp", "image-feapp"];
-    let files = steps.map(|step| json.join("c1").join(step).with_extension("json").display().to_string());
+    let files = steps.map(|step| cluster.file(step));
     cluster.sh(&make(&cluster.cloud, &format!("-j8 {}", files.join(" "))));
     let service = cluster.as_amazon_left_it();
     let load = cluster.load(&cluster.front("shop"), "red");
@@ -252,8 +251,7 @@ fn from_amazons_release_and_back() {
     assert!(!webhooks.contains("appmesh-controller-webhook\n"), "{webhooks}");
 
     // And here again, by appmesh-install, which makes sure of the definitions, too.
-    let input = ["role", "image-appmesh-controller", "image-capture", "namespace"]
-        .map(|step| cluster.cloud.state.join("json/c1").join(step).with_extension("json").display().to_string());
+    let input = ["role", "image-appmesh-controller", "image-capture", "namespace"].map(|step| cluster.file(step));
     let install = format!(
         "cat {} | {} --chart charts/appmesh-controller --image image=appmesh-controller --image init.image=capture \
          --set podLabels.team=mesh",
