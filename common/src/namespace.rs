@@ -1,4 +1,4 @@
-//! What a Cloud Map namespace is.
+//! Names the types of Cloud Map namespaces.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

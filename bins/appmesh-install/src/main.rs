@@ -27,24 +27,32 @@ use values::{Facts, ImageFlag, Role, Setting};
 
 /// Installs the App Mesh controller's chart and waits until its webhook answers.
 ///
-/// Applies the chart's custom resource definitions (Helm itself never upgrades them), the namespace and a service
-/// account, annotated with the document's role unless pod-identity made it, then runs helm upgrade --install, but only
-/// where chart, values or what the release installed differ. Works for Amazon's chart (https://aws.github.io/eks-charts)
-/// and for the one in charts/appmesh-controller, which needs no App Mesh API. A revision that a killed run left pending
-/// is put aside. What somebody else made is a conflict unless --adopt. --delete uninstalls the release and removes what
-/// is ours, but not while there are objects that only the controller can let go. Values are kept in the document: no
-/// place for secrets.
+/// Applies the chart's custom resource definitions (Helm itself never upgrades
+/// them), the namespace and a service account, annotated with the document's role
+/// unless pod-identity made it, then runs helm upgrade --install, but only where
+/// chart, values or what the release installed differ. Works for Amazon's chart
+/// (https://aws.github.io/eks-charts) and for the one in
+/// charts/appmesh-controller, which needs no App Mesh API. A revision that a
+/// killed run left pending is put aside. What somebody else made is a conflict
+/// unless --adopt. --delete uninstalls the release and removes what is ours, but
+/// not while there are objects that only the controller can let go. Values are
+/// kept in the document: no place for secrets.
 ///
-///   Reads   cluster, role {arn, associations}, images.IMAGE {digest, repository, tag}, namespace {id, name}
-///   Owns    mesh {chart, chartName, namespace, release, serviceAccount, values, version}
-///   Calls   helm (3.14 or newer, or 4); eks:DescribeCluster, unless --context or --kubeconfig is given; Kubernetes: get,
-///           patch and delete of definitions, namespace, service account and Helm's secrets; as a dry run, patch of what
-///           the release installed and create of a Mesh
+///   Reads   cluster, role {arn, associations}, images.IMAGE {digest,
+///           repository, tag}, namespace {id, name}
+///   Owns    mesh {chart, chartName, namespace, release, serviceAccount,
+///           values, version}
+///   Calls   helm (3.14 or newer, or 4); eks:DescribeCluster, unless --context
+///           or --kubeconfig is given; Kubernetes: get, patch and delete of
+///           definitions, namespace, service account and Helm's secrets; as a
+///           dry run, patch of what the release installed and create of a Mesh
 ///   Exits   0 done, 1 failed, 2 usage, 3 input, 4 conflict, 5 retry
 ///
 /// Examples:
-///   appmesh-install --chart charts/appmesh-controller --image image=appmesh-controller < role.json
-///   appmesh-install -n --cluster prod --chart https://aws.github.io/eks-charts --set tracing.enabled=true
+///   appmesh-install --image image=appmesh-controller \
+///     --chart charts/appmesh-controller < role.json
+///   appmesh-install -n --cluster prod --set tracing.enabled=true \
+///     --chart https://aws.github.io/eks-charts
 #[derive(Debug, clap::Parser)]
 #[command(name = "appmesh-install", version, verbatim_doc_comment)]
 struct AppmeshInstall {

@@ -1,4 +1,4 @@
-//! Which security groups stand for a cluster's nodes and pods. Pure.
+//! Chooses the security groups that stand for a cluster's nodes and pods. Pure.
 
 use std::collections::BTreeSet;
 
