@@ -140,6 +140,45 @@ fn fields(document: &mut String) {
     }
 }
 
+/// The fields that a value has, as paths of a schema.
+fn given(value: &Value, path: &str, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                let dot = if path.is_empty() { "" } else { "." };
+                let path = format!("{path}{dot}{name}");
+                given(value, &path, found);
+                found.insert(path);
+            }
+        }
+        Value::Array(items) => {
+            found.insert(format!("{path}[]"));
+            items.iter().for_each(|item| given(item, &format!("{path}[]"), found));
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn every_field_has_a_golden_test() {
+    let mut tested = BTreeMap::<String, BTreeSet<String>>::new();
+    let entries = fs::read_dir(root().join("mesh/controller/tests/translate")).unwrap();
+    let paths = entries.map(|entry| entry.unwrap().path());
+    for path in paths.filter(|path| path.extension().is_some_and(|extension| extension == "yaml")) {
+        let objects: Vec<Value> = serde_saphyr::from_multiple(&fs::read_to_string(path).unwrap()).unwrap();
+        for object in objects {
+            let kind = object["kind"].as_str().unwrap().to_owned();
+            given(&object["spec"], "", tested.entry(kind).or_default());
+        }
+    }
+    let none = BTreeSet::new();
+    let missing = app_mesh().into_iter().flat_map(|(kind, fields)| {
+        let tested = tested.get(&kind).unwrap_or(&none);
+        fields.difference(tested).map(|field| format!("{kind} {field}")).collect::<Vec<_>>()
+    });
+    assert_eq!(missing.collect::<Vec<_>>(), Vec::<String>::new());
+}
+
 fn annotations(document: &mut String) {
     document.push_str(
         "\n## Annotations of pods\n\nAll begin with `appmesh.k8s.aws/`. Any other gives a warning.\n\n\
