@@ -1,12 +1,12 @@
 //! The two clusters, and what was said and changed in them.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::process::Output;
 use tests::cloud::Cloud;
-use tests::{TOOLS, error, foresaw, program, root, said};
+use tests::{TOOLS, error, foresaw, program, said};
 
 /// What a tool printed.
 pub struct Said {

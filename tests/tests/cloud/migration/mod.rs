@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use tests::cloud::Cloud;
 use tests::steps::make;
-use tests::{feed, program, root};
+use tests::{program, root};
 
 const KUBECTL: &str = "kubectl --context c1";
 const HELM: &str = "helm --kube-context c1 -n appmesh-system";
