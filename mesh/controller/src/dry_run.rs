@@ -48,7 +48,7 @@ pub struct Translate {
     /// Partition of the meshes
     #[arg(long, value_name = "PARTITION", default_value = "aws")]
     partition: String,
-    /// Service address of the cluster's API server
+    /// Service address of the cluster's API server; with one of IPv6, Envoys listen on IPv6 too
     #[arg(long, value_name = "ADDRESS", default_value = "10.100.0.1")]
     api_server: IpAddr,
 }

@@ -5,7 +5,7 @@
 
 use std::{
     io::IsTerminal as _,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
     process::ExitCode,
     sync::Arc,
@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    admission::{Admission, limits, sidecar::Sidecar},
+    admission::{Admission, sidecar::Sidecar},
     cloudmap::{CloudMap, Creation, Intervals, NamespaceIds, Pollers, Writer, account},
     cluster::{Cluster, leader},
     envoy, http, log,
@@ -108,6 +108,15 @@ pub fn main(options: Options) -> ExitCode {
     }
 }
 
+/// The address to listen on for all of IPv4, and for all of IPv6 too where pods have such addresses.
+fn of_both_families(address: SocketAddr, ipv6: bool) -> SocketAddr {
+    if ipv6 && address.ip() == Ipv4Addr::UNSPECIFIED {
+        SocketAddr::from((Ipv6Addr::UNSPECIFIED, address.port()))
+    } else {
+        address
+    }
+}
+
 /// A task that panicked must not leave the others going on without it: a new process starts with all of them.
 fn abort_on_panic() {
     let report = std::panic::take_hook();
@@ -121,7 +130,6 @@ async fn run(options: Options) -> anyhow::Result<()> {
     // Refused only where somebody has installed one already, which is as good.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let service = std::env::var("KUBERNETES_SERVICE_HOST").ok().and_then(|host| host.parse::<IpAddr>().ok());
-    limits::check_cluster(service)?;
     let stop = CancellationToken::new();
     let mut config = Config::infer().await.context("finding the API server")?;
     // Every loop here looks again by itself, and sooner: kube's own retries of one request go on for three minutes.
@@ -144,7 +152,9 @@ async fn run(options: Options) -> anyhow::Result<()> {
     let id = cluster_id(&client, &account, options.cluster_name.as_deref()).await?;
 
     let metrics = Metrics::new();
-    let cloudmap = CloudMap::new(&aws, options.creation.clone(), options.namespaces.clone(), metrics.clone());
+    let families = [options.sidecar.ipv4(), options.sidecar.ipv6()];
+    let creation = Creation { families, ..options.creation.clone() };
+    let cloudmap = CloudMap::new(&aws, creation, options.namespaces.clone(), metrics.clone());
     let writer = Writer::new(cloudmap.clone(), id.clone());
     let registered = writer.changes();
     let intervals = Intervals { shortest: options.cloudmap_poll_interval, longest: options.cloudmap_max_poll_interval };
@@ -167,11 +177,16 @@ async fn run(options: Options) -> anyhow::Result<()> {
         let loaded = Certificate::load(&options.certificates, protocol, options.tls.clone());
         loaded.map(|loaded| loaded.with_metrics(metrics.clone()))
     };
-    let webhook = TlsListener::bind(options.webhook_listen, certificate("http/1.1")?).await?;
-    let xds = TlsListener::bind(options.xds_listen, certificate("h2")?).await?;
+    let ipv6 = options.sidecar.ipv6();
+    let webhook_listen = of_both_families(options.webhook_listen, ipv6);
+    let xds_listen = of_both_families(options.xds_listen, ipv6);
+    let webhook = TlsListener::bind(webhook_listen, certificate("http/1.1")?).await?;
+    let xds = TlsListener::bind(xds_listen, certificate("h2")?).await?;
     let debug = debug(&known, &cache);
-    let (metrics_listener, debug_listener) =
-        tokio::try_join!(http::bind(options.http.metrics_listen), http::bind(options.http.debug_listen))?;
+    let (metrics_listener, debug_listener) = tokio::try_join!(
+        http::bind(of_both_families(options.http.metrics_listen, ipv6)),
+        http::bind(options.http.debug_listen)
+    )?;
     let tracing = options.sidecar.observability.tracing().is_some();
     let admission = Admission {
         cluster: cluster.clone(),
@@ -183,7 +198,7 @@ async fn run(options: Options) -> anyhow::Result<()> {
     let candidate =
         leader::Candidate::new(client, &options.namespace, &options.lease, &options.pod_name, metrics.clone());
     let (leads, leader) = watch::channel(false);
-    let settings = envoy::Settings { api_server: service, tracing };
+    let settings = envoy::Settings { api_server: service, tracing, ipv6 };
     let mut pipeline = Pipeline {
         account,
         id,
@@ -209,7 +224,7 @@ async fn run(options: Options) -> anyhow::Result<()> {
     work.spawn(admission.serve(webhook, stop.clone()));
     work.spawn(http::serve(metrics_listener, http::metrics(metrics), stop.clone()));
     work.spawn(http::serve(debug_listener, debug, stop.clone()));
-    tracing::info!(webhook = %options.webhook_listen, xds = %options.xds_listen, "ready");
+    tracing::info!(webhook = %webhook_listen, xds = %xds_listen, "ready");
 
     // The first to end, by a signal or a failure, ends all.
     let mut outcome = Ok(());

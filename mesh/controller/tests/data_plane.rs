@@ -23,7 +23,7 @@ use std::{
 };
 
 use appmesh_controller::{
-    envoy,
+    envoy::{self, Settings},
     model::{
         Backend, CloudMapDiscovery, Discovery, Egress, Listener, Port, Protocol, Proxy, Route, RoutedListener, Routing,
         ServiceKey, Target, Upstream, Workload,
@@ -57,6 +57,9 @@ const NODE_TOO: &str = "10.77.0.9";
 /// The pod's address.
 const POD: &str = "10.77.0.2";
 const BACKEND: &str = "back.shop.svc.cluster.local";
+/// The node, the pod and the pod to itself, by IPv4 and by IPv6.
+const V4: [&str; 3] = [NODE, POD, "127.0.0.1"];
+const V6: [&str; 3] = ["fd77::1", "fd77::2", "::1"];
 /// Users.
 const ENVOY: u32 = 0;
 const APPLICATION: u32 = 1000;
@@ -71,9 +74,9 @@ const PATIENCE: Duration = Duration::from_secs(4);
 const DOCS: &str = "\
 # What an application can do in the mesh
 
-Each line was tried twice, once without the mesh and once through the pod's Envoy, to a backend, from outside into the pod,
-and under `ALLOW_ALL` to a host that the mesh does not know. What the server reads, and what the client reads, must be the
-same but for the headers that Envoy adds (`x-request-id`, `x-forwarded-proto`, `x-envoy-…`). The last column is what
+Each line was tried without the mesh and through the pod's Envoy, there by IPv4 and by IPv6: to a backend, from outside into
+the pod, and under `ALLOW_ALL` to a host that the mesh does not know. What the server reads, and what the client reads, must
+be the same but for the headers that Envoy adds (`x-request-id`, `x-forwarded-proto`, `x-envoy-…`). The last column is what
 becomes of it under `DROP_ALL`: HTTP that is refused gets an answer of 404, and other connections are closed. The table is
 written by `mesh/controller/tests/data_plane.rs`, which fails if it does not hold.
 
@@ -696,22 +699,23 @@ fn listen(address: impl ToSocketAddrs) -> TcpListener {
 }
 
 /// One conversation: what the client saw and what the server saw.
-fn conversation(pod: &Pod, row: &Row, direction: Direction, is_mesh: bool) -> [Vec<String>; 2] {
+fn conversation(pod: &Pod, row: &Row, direction: Direction, is_mesh: bool, family: [&str; 3]) -> [Vec<String>; 2] {
+    let [of_node, of_pod, to_itself] = family;
     let host = if direction == Outside { "example.com" } else { BACKEND };
     let port = match (direction, is_mesh) {
         (Inbound, false) | (OtherPort, _) => BESIDE,
         _ => row.port,
     };
     let connect = |ip| TcpStream::connect((ip, port)).unwrap();
-    let bind = || listen(("0.0.0.0", port));
+    let bind = || listen(("::", port));
     let client_of_pod = |ip| Ok(as_user(if is_mesh { APPLICATION } else { ENVOY }, || connect(ip)));
     let (server, client) = if matches!(direction, Inbound | OtherPort) {
-        (bind(), pod.on_the_node(|| connect(POD)))
+        (bind(), pod.on_the_node(|| connect(of_pod)))
     } else if direction == Loopback {
-        (bind(), client_of_pod("127.0.0.1"))
+        (bind(), client_of_pod(to_itself))
     } else {
         let server = pod.on_the_node(bind).unwrap();
-        (server, client_of_pod(NODE))
+        (server, client_of_pod(of_node))
     };
     let done = Arc::new(AtomicBool::new(false));
     let served = serve(server, host, row.server, done.clone());
@@ -742,7 +746,8 @@ fn snapshot_of(addresses: &[&str], egress: Egress) -> Snapshot {
         access_log: None,
         backends: vec![Backend::new("k8multi".to_owned(), BACKEND.to_owned(), Some(Arc::new(routing)))],
     };
-    let configuration = envoy::encode(&Proxy::Sidecar(workload), None);
+    let settings = Settings { ipv6: true, ..Settings::default() };
+    let configuration = envoy::encode(&Proxy::Sidecar(workload), settings);
     let instance = |address: &&str| {
         let attributes = BTreeMap::from([("AWS_INSTANCE_IPV4".to_owned(), (*address).to_owned())]);
         ((*address).to_owned(), Arc::new(attributes))
@@ -785,7 +790,7 @@ fn redirect() {
         .env("APPMESH_APP_PORTS", format!("{},{}", LISTENER.port, HTTP2.port))
         .env("APPMESH_EGRESS_IGNORED_IP", "")
         .env("APPMESH_EGRESS_IGNORED_PORTS", "22")
-        .env("APPMESH_ENABLE_IPV6", "0")
+        .env("APPMESH_ENABLE_IPV6", "1")
         .status();
     assert!(redirect.unwrap().success());
 }
@@ -830,9 +835,9 @@ fn an_application_does_in_the_mesh_what_it_did_outside() {
         let Some(running) = Running::start() else { return };
         administration(pod);
         let (mut differences, mut table) = (Vec::new(), Vec::new());
-        let mut compare = |name: &str, direction, differs: &str, [without, with]: &[[Vec<String>; 2]; 2]| {
+        let mut compare = |name: &str, tried, differs: &str, [without, with]: [&[Vec<String>; 2]; 2]| {
             if (with == without) != differs.is_empty() {
-                differences.push(format!("{name}, {direction:?}\n  without {without:?}\n  with    {with:?}"));
+                differences.push(format!("{name}, {tried:?}\n  without {without:?}\n  with    {with:?}"));
             }
         };
         let tried = |to: &[Direction], directions: &[Direction]| {
@@ -848,10 +853,12 @@ fn an_application_does_in_the_mesh_what_it_did_outside() {
         let mut outside = Vec::new();
         for row in rows() {
             for direction in row.to {
-                let both = [false, true].map(|is_mesh| conversation(pod, &row, *direction, is_mesh));
-                compare(row.name, *direction, row.differs, &both);
+                let without = conversation(pod, &row, *direction, false, V4);
+                for family in [V4, V6] {
+                    let with = conversation(pod, &row, *direction, true, family);
+                    compare(row.name, (*direction, family), row.differs, [&without, &with]);
+                }
                 if *direction == Outside {
-                    let [without, _] = both;
                     outside.push((table.len(), without));
                 }
             }
@@ -859,8 +866,11 @@ fn an_application_does_in_the_mesh_what_it_did_outside() {
         }
         for call in http2::CALLS {
             for direction in EVERYWHERE {
-                let both = [false, true].map(|is_mesh| http2::call(pod, &running, call, *direction, is_mesh));
-                compare(call.name, *direction, "", &both);
+                let without = http2::call(pod, &running, call, *direction, false, V4);
+                for family in [V4, V6] {
+                    let with = http2::call(pod, &running, call, *direction, true, family);
+                    compare(call.name, (*direction, family), "", [&without, &with]);
+                }
             }
             table.push(cells(call.name, EVERYWHERE, ""));
         }
@@ -868,7 +878,7 @@ fn an_application_does_in_the_mesh_what_it_did_outside() {
         running.runtime.block_on(running.controller.settled());
         let rows = rows();
         for (index, without) in outside {
-            let with = conversation(pod, &rows[index], Outside, true);
+            let with = conversation(pod, &rows[index], Outside, true, V4);
             let [client, server] = &with;
             let is_refused = |first: &String| first.contains(" 404 ") || first.starts_with("then ");
             let cell = if with == without {

@@ -33,7 +33,7 @@ pub const ANNOTATIONS: [(&str, Effect); 22] = {
         ("egressIgnoredPorts", Supported),
         ("ignoredGID", Nothing("it cannot be chosen")),
         ("ignoredUID", Nothing("it cannot be chosen")),
-        ("ipv6", Nothing("IPv6 is not redirected to Envoy")),
+        ("ipv6", Supported),
         ("memoryLimit", Supported),
         ("memoryRequest", Supported),
         ("ports", Supported),
@@ -94,6 +94,8 @@ pub struct SidecarOverrides {
     pub sds: Option<bool>,
     /// `appmeshCNI`: whether the node's network plugin redirects the traffic, and no init container.
     pub cni: Option<bool>,
+    /// `ipv6`: whether what the pod sends and receives by IPv6 is redirected too.
+    pub ipv6: Option<bool>,
     /// What the user should know: annotations that have no effect.
     pub warnings: Vec<String>,
 }
@@ -134,8 +136,9 @@ impl SidecarOverrides {
             "sidecarEnvJson" => *env_json = env_of_json(value)?,
             "sds" => self.sds = self.switch(name, value),
             "appmeshCNI" => self.cni = self.switch(name, value),
+            "ipv6" => self.ipv6 = self.switch(name, value),
             // As it is in any case.
-            "ipv6" | "preview" if value.eq_ignore_ascii_case("disabled") => {}
+            "preview" if value.eq_ignore_ascii_case("disabled") => {}
             _ => match ANNOTATIONS.iter().find(|(known, _)| *known == name) {
                 Some((_, Effect::Refused(why))) => return Err((*why).to_owned()),
                 Some((_, Effect::Nothing(why))) => self.warn(name, why),
@@ -145,7 +148,8 @@ impl SidecarOverrides {
         Ok(())
     }
 
-    fn warn(&mut self, name: &str, why: &str) {
+    /// Warns of an annotation that has no effect.
+    pub fn warn(&mut self, name: &str, why: &str) {
         self.warnings.push(format!("annotation {PREFIX}{name} has no effect: {why}"));
     }
 
@@ -336,7 +340,12 @@ mod tests {
                     ("appmesh.k8s.aws/sds", "disabled"),
                     ("appmesh.k8s.aws/appmeshCNI", "Enabled"),
                 ],
-                Ok(SidecarOverrides { sds: Some(false), cni: Some(true), ..SidecarOverrides::default() }),
+                Ok(SidecarOverrides {
+                    ipv6: Some(false),
+                    sds: Some(false),
+                    cni: Some(true),
+                    ..SidecarOverrides::default()
+                }),
             ),
             (
                 vec![
@@ -346,9 +355,9 @@ mod tests {
                     ("appmesh.k8s.aws/xrayAgentConfigMount", "xray-config:/tmp/"),
                 ],
                 Ok(SidecarOverrides {
+                    ipv6: Some(true),
                     warnings: vec![
                         "annotation appmesh.k8s.aws/ignoredUID has no effect: it cannot be chosen".to_owned(),
-                        "annotation appmesh.k8s.aws/ipv6 has no effect: IPv6 is not redirected to Envoy".to_owned(),
                         "annotation appmesh.k8s.aws/sds has no effect: \"no\" is neither enabled nor disabled".to_owned(),
                         "annotation appmesh.k8s.aws/xrayAgentConfigMount has no effect: no X-Ray daemon is added to the pod"
                             .to_owned(),

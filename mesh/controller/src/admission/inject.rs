@@ -79,6 +79,9 @@ pub fn inject(
     let (mesh, kind) = (mesh_of(node, snapshot)?, WorkloadKind::VirtualNode);
     let workload = WorkloadName { mesh, kind, name: node.aws_name() };
     let mut overrides = overrides?;
+    if overrides.ipv6 == Some(true) && !sidecar.ipv6() {
+        overrides.warn("ipv6", "the cluster's pods have no addresses of IPv6");
+    }
     let by_plugin = overrides.cni.unwrap_or_else(|| limits::on_fargate(pod));
     let addition = addition(true, !by_plugin, &overrides, sidecar);
     overrides.warnings.extend(limits::check_pod(pod, snapshot.namespaces.get(namespace), addition)?);
@@ -115,7 +118,7 @@ fn add(
     ca: &str,
 ) -> anyhow::Result<Value> {
     let mut pod = pod.clone();
-    let redirection = Redirection::new(node, overrides);
+    let redirection = Redirection::new(node, overrides, sidecar);
     let spec = pod.get_mut("spec").and_then(Value::as_object_mut).context("the pod has no spec")?;
 
     let mounts = mount(list(spec, "volumes")?, overrides, sidecar, Mounts::tool)?;
@@ -314,6 +317,31 @@ mod tests {
     }
 
     #[test]
+    fn where_pods_have_ipv6_it_is_redirected() {
+        let both = &["--pod-ips", "10.0.0.5,fd00::5"][..];
+        let of = |options: &[&str], said: Option<&str>| {
+            let annotations = said.map_or(json!({}), |said| json!({ "appmesh.k8s.aws/ipv6": said }));
+            let injected = inject(&front(annotations), "k8multi", &snapshot("enabled"), &sidecar(options), "");
+            let Injected { pod, warnings } = injected.unwrap().unwrap();
+            let [redirection, envoy] = [0, 1].map(|index| &pod["spec"]["initContainers"][index]);
+            let variable = |name: &str| {
+                let variables = redirection["env"].as_array().unwrap();
+                variables.iter().find(|variable| variable["name"] == name).unwrap()["value"].clone()
+            };
+            let bootstrap: Value = serde_json::from_str(envoy["args"][1].as_str().unwrap()).unwrap();
+            let status = &bootstrap["static_resources"]["listeners"][0]["address"]["socket_address"]["address"];
+            (variable("APPMESH_ENABLE_IPV6"), variable("APPMESH_EGRESS_IGNORED_IP"), status.clone(), warnings)
+        };
+        let (metadata, of_v4) = (json!("169.254.169.254,fd00:ec2::254"), json!("169.254.169.254"));
+        let without = "annotation appmesh.k8s.aws/ipv6 has no effect: the cluster's pods have no addresses of IPv6";
+        assert_eq!(of(both, None), (json!("1"), metadata.clone(), json!("::"), Vec::new()));
+        assert_eq!(of(both, Some("enabled")), (json!("1"), metadata, json!("::"), Vec::new()));
+        assert_eq!(of(both, Some("disabled")), (json!("0"), of_v4.clone(), json!("::"), Vec::new()));
+        assert_eq!(of(&[], None), (json!("0"), of_v4.clone(), json!("0.0.0.0"), Vec::new()));
+        assert_eq!(of(&[], Some("enabled")), (json!("0"), of_v4, json!("0.0.0.0"), vec![without.to_owned()]));
+    }
+
+    #[test]
     fn annotations_override_the_chart() {
         let overrides = json!({
             "appmesh.k8s.aws/ports": "9000",
@@ -460,6 +488,7 @@ mod tests {
                     ("appmesh.k8s.aws/proxyIngressPort".to_owned(), "15000".into()),
                     ("appmesh.k8s.aws/proxyEgressPort".to_owned(), "15001".into()),
                     ("appmesh.k8s.aws/ignoredUID".to_owned(), "1337".into()),
+                    ("appmesh.k8s.aws/ipv6".to_owned(), "disabled".into()),
                     ("appmesh.k8s.aws/sidecarInjectorWebhook".to_owned(), "enabled".into()),
                 ]);
             }

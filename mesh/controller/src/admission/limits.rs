@@ -1,7 +1,7 @@
 //! Refuses where the mesh cannot work, before it breaks, and warns where it works only if something else does its part.
 //! docs/limits.md is written from these by a test.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::collections::BTreeMap;
 
 use anyhow::bail;
 use serde_json::Value;
@@ -18,8 +18,6 @@ const ENFORCED: &str = "pod-security.kubernetes.io/enforce";
 /// Where the mesh does not work, or not by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
-    /// The addresses of pods are of IPv6.
-    Ipv6,
     /// The pod shares its node's network.
     HostNetwork,
     /// The pod runs on Windows.
@@ -42,8 +40,7 @@ pub enum Limit {
 
 impl Limit {
     /// All of them.
-    pub const ALL: [Self; 10] = [
-        Self::Ipv6,
+    pub const ALL: [Self; 9] = [
         Self::HostNetwork,
         Self::Windows,
         Self::OwnUser,
@@ -58,7 +55,6 @@ impl Limit {
     /// Where it is met.
     pub fn place(self) -> &'static str {
         match self {
-            Self::Ipv6 => "an IPv6 cluster",
             Self::HostNetwork => "a pod with `hostNetwork`; one of a VirtualGateway may have it",
             Self::Windows => "a pod whose `os` or `nodeSelector` is Windows",
             Self::OwnUser => "a container with `runAsUser: 1337`, or a pod; not of a VirtualGateway",
@@ -77,10 +73,6 @@ impl Limit {
     /// Why it does not work, and the way out.
     pub fn reason(self) -> &'static str {
         match self {
-            Self::Ipv6 => {
-                "Envoy and the controller listen on IPv4 only: install the chart in a cluster whose pods have IPv4 \
-                           addresses"
-            }
             Self::HostNetwork => {
                 "a pod in its node's network can't have a sidecar: it would redirect the traffic of the \
                                   whole node; remove hostNetwork, or annotate the pod with \
@@ -151,17 +143,6 @@ pub struct Addition<'a> {
     pub xds: &'a str,
 }
 
-/// Refuses a cluster whose API server is at this address.
-///
-/// # Errors
-/// Its pods have addresses of IPv6.
-pub fn check_cluster(api_server: Option<IpAddr>) -> anyhow::Result<()> {
-    match api_server {
-        Some(IpAddr::V6(_)) => bail!("{}", Limit::Ipv6.reason()),
-        Some(IpAddr::V4(_)) | None => Ok(()),
-    }
-}
-
 /// Refuses a pod to which this can't be added; returns warnings.
 ///
 /// # Errors
@@ -207,7 +188,6 @@ fn meets(limit: Limit, pod: &Value, namespace: Option<&BTreeMap<String, String>>
         .and_then(|labels| labels.get(ENFORCED))
         .is_some_and(|level| matches!(level.as_str(), "baseline" | "restricted"));
     match limit {
-        Limit::Ipv6 => false,
         Limit::HostNetwork => addition.redirects && spec["hostNetwork"] == true,
         Limit::Windows => spec["os"]["name"] == "windows" || spec["nodeSelector"]["kubernetes.io/os"] == "windows",
         Limit::OwnUser => {
@@ -346,18 +326,9 @@ mod tests {
     }
 
     #[test]
-    fn a_cluster_of_ipv6_is_refused() {
-        assert!(check_cluster(None).is_ok());
-        assert!(check_cluster(Some([10, 100, 0, 1].into())).is_ok());
-        let refused = check_cluster(Some("fd30:5c8d::1".parse().unwrap())).unwrap_err();
-        assert_eq!(refused.to_string(), Limit::Ipv6.reason());
-    }
-
-    #[test]
     fn limits_are_documented() {
         let mut document = "# Limits\n\nWhere the mesh cannot work it says so before it breaks: the API server refuses the pod with \
-                            the reason and the\nway out, which the events of its ReplicaSet show, and in an IPv6 cluster the \
-                            controller does not start. Written by a\ntest from `mesh/controller/src/admission/limits.rs`.\n\n\
+                            the reason and the\nway out, which the events of its ReplicaSet show. Written by a test from\n`mesh/controller/src/admission/limits.rs`.\n\n\
                             | where | what happens | why, and the way out |\n| --- | --- | --- |\n"
             .to_owned();
         for limit in Limit::ALL {
@@ -365,9 +336,10 @@ mod tests {
             let _ = writeln!(document, "| {} | {outcome} | {} |", limit.place(), limit.reason());
         }
         document.push_str(
-            "\nBesides: UDP is not redirected, nor is IPv6 in a cluster whose pods have both; a container whose image says \
-             that it\nruns as user 1337 cannot be seen, and its traffic goes past Envoy; and pods that were there before the \
-             controller have\nno sidecar until they are made anew.\n",
+            "\nBesides: UDP is not redirected; a container whose image says that it runs as user 1337 cannot be seen, and its \
+             traffic\ngoes past Envoy; and pods that were there before the controller have no sidecar until they are made \
+             anew. A Cloud Map\nservice in a DNS namespace has records for the addresses that pods had in the cluster that made \
+             it: Cloud Map refuses\npods that have only the other kind.\n",
         );
         let expected = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/limits.md");
         let expected = snapbox::Data::read_from(&expected, None);

@@ -1,6 +1,6 @@
 //! Builds the containers that are added to a pod: the one that redirects its traffic, and Envoy.
 
-use std::{collections::BTreeMap, num::NonZeroU16, path::Path};
+use std::{collections::BTreeMap, net::IpAddr, num::NonZeroU16, path::Path};
 
 use anyhow::{Context as _, ensure};
 use clap::{ArgAction, Args};
@@ -31,7 +31,7 @@ pub const SIDECAR: &str = "envoy";
 /// Threads of an Envoy: by itself it would take one for each CPU of the node, and memory for each.
 const WORKERS: u32 = 2;
 /// The instance metadata service.
-const EGRESS_IGNORED_IPS: &str = "169.254.169.254";
+const EGRESS_IGNORED_IPS: [&str; 2] = ["169.254.169.254", "fd00:ec2::254"];
 /// SSH
 const EGRESS_IGNORED_PORTS: &str = "22";
 
@@ -89,12 +89,27 @@ pub struct Sidecar {
     /// Socket of the SDS provider, such as SPIRE's agent
     #[arg(long, value_name = "PATH", default_value = "/run/spire/sockets/agent.sock", value_parser = socket)]
     pub sds_uds_path: String,
+    /// Addresses of this pod: where one is of IPv6, Envoys listen on IPv6 too, and get what pods send by it
+    #[arg(long, env = "POD_IPS", value_name = "ADDRESSES", value_delimiter = ',')]
+    pub pod_ips: Vec<IpAddr>,
     /// Host and port where Envoys get their configuration
     #[arg(long, value_name = "HOST:PORT", default_value = "appmesh-controller-xds.appmesh-system.svc:15010")]
     pub xds_address: String,
     /// What Envoys report.
     #[command(flatten)]
     pub observability: Observability,
+}
+
+impl Sidecar {
+    /// Whether the cluster's pods have addresses of IPv4.
+    pub fn ipv4(&self) -> bool {
+        self.pod_ips.is_empty() || self.pod_ips.iter().any(IpAddr::is_ipv4)
+    }
+
+    /// Whether the cluster's pods have addresses of IPv6.
+    pub fn ipv6(&self) -> bool {
+        self.pod_ips.iter().any(IpAddr::is_ipv6)
+    }
 }
 
 /// A socket's path, whose folder can be mounted.
@@ -109,22 +124,28 @@ pub struct Redirection {
     ports: String,
     egress_ignored_ips: String,
     egress_ignored_ports: String,
+    ipv6: bool,
 }
 
 impl Redirection {
     /// As the pod's annotations say, else to the listeners of its VirtualNode.
-    pub fn new(node: &VirtualNode, overrides: &SidecarOverrides) -> Self {
+    pub fn new(node: &VirtualNode, overrides: &SidecarOverrides, sidecar: &Sidecar) -> Self {
+        let ipv6 = sidecar.ipv6() && overrides.ipv6.unwrap_or(true);
         let listeners = || node.spec.listeners.iter().flatten().map(|listener| listener.port_mapping.port.to_string());
         let or = |given: &Option<String>, default: &str| given.clone().unwrap_or_else(|| default.to_owned());
         Self {
             ports: overrides.ports.clone().unwrap_or_else(|| listeners().collect::<Vec<_>>().join(",")),
-            egress_ignored_ips: or(&overrides.egress_ignored_ips, EGRESS_IGNORED_IPS),
+            egress_ignored_ips: or(
+                &overrides.egress_ignored_ips,
+                &EGRESS_IGNORED_IPS[..if ipv6 { 2 } else { 1 }].join(","),
+            ),
             egress_ignored_ports: or(&overrides.egress_ignored_ports, EGRESS_IGNORED_PORTS),
+            ipv6,
         }
     }
 
     /// The pod's annotations that the network plugin reads.
-    pub fn annotations(&self) -> [(&'static str, String); 7] {
+    pub fn annotations(&self) -> [(&'static str, String); 8] {
         [
             ("appmesh.k8s.aws/ports", self.ports.clone()),
             ("appmesh.k8s.aws/egressIgnoredIPs", self.egress_ignored_ips.clone()),
@@ -132,6 +153,7 @@ impl Redirection {
             ("appmesh.k8s.aws/proxyIngressPort", INGRESS_PORT.to_string()),
             ("appmesh.k8s.aws/proxyEgressPort", EGRESS_PORT.to_string()),
             ("appmesh.k8s.aws/ignoredUID", ENVOY.to_string()),
+            ("appmesh.k8s.aws/ipv6", if self.ipv6 { "enabled" } else { "disabled" }.to_owned()),
             ("appmesh.k8s.aws/sidecarInjectorWebhook", "enabled".to_owned()),
         ]
     }
@@ -148,7 +170,7 @@ impl Redirection {
             ("APPMESH_APP_PORTS", self.ports.clone()),
             ("APPMESH_EGRESS_IGNORED_IP", self.egress_ignored_ips.clone()),
             ("APPMESH_EGRESS_IGNORED_PORTS", self.egress_ignored_ports.clone()),
-            ("APPMESH_ENABLE_IPV6", "0".to_owned()),
+            ("APPMESH_ENABLE_IPV6", if self.ipv6 { "1" } else { "0" }.to_owned()),
         ];
         json!({
             "name": INIT,
@@ -195,7 +217,7 @@ pub fn envoy(
         workload,
         xds: &sidecar.xds_address,
         ca,
-        status: Status { port, ipv6: sidecar.envoy_admin_access_enable_ipv6 },
+        status: Status { port, ipv6: sidecar.envoy_admin_access_enable_ipv6 || sidecar.ipv6() },
         sds: sds(overrides, sidecar),
         tracing: tracing.as_ref(),
         stats: &sidecar.observability.stats(),

@@ -51,18 +51,25 @@ pub struct Creation {
     #[arg(long = "enable-custom-health-check", value_name = "true|false", default_value_t = false,
           action = ArgAction::Set)]
     pub custom_health_check: bool,
+    /// Whether pods have addresses of IPv4, and whether they have such of IPv6: a service has records for those. Cloud
+    /// Map refuses an instance without an address for a record of its service.
+    #[arg(skip = [true, false])]
+    pub families: [bool; 2],
 }
 
 impl Default for Creation {
     fn default() -> Self {
-        Self { ttl: 300, custom_health_check: false }
+        Self { ttl: 300, custom_health_check: false, families: [true, false] }
     }
 }
 
 impl Creation {
     fn dns(&self) -> anyhow::Result<DnsConfig> {
-        let record = DnsRecord::builder().r#type(RecordType::A).ttl(self.ttl).build()?;
-        Ok(DnsConfig::builder().routing_policy(RoutingPolicy::Multivalue).dns_records(record).build()?)
+        let types = [RecordType::A, RecordType::Aaaa].into_iter().zip(self.families);
+        let records =
+            types.filter(|(_, has)| *has).map(|(of, _)| DnsRecord::builder().r#type(of).ttl(self.ttl).build());
+        let records = records.collect::<Result<_, _>>()?;
+        Ok(DnsConfig::builder().routing_policy(RoutingPolicy::Multivalue).set_dns_records(Some(records)).build()?)
     }
 
     fn health_check(&self) -> Option<HealthCheckCustomConfig> {
@@ -255,7 +262,7 @@ impl CloudMap {
         self.namespaces.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes a service: with A records in a DNS namespace, as upstream, or for DiscoverInstances only. One that somebody
+    /// Makes a service: with records of pods' addresses in a DNS namespace, as upstream, or for DiscoverInstances only. One that somebody
     /// else has just made is as good.
     ///
     /// # Errors
@@ -553,20 +560,22 @@ mod tests {
 
     #[tokio::test]
     async fn services_are_made_as_asked_for() {
+        let record = |of: &str, ttl: u32| json!({ "Type": of, "TTL": ttl });
+        let checked = Creation { ttl: 60, custom_health_check: true, ..Creation::default() };
+        let with = |families| Creation { families, ..Creation::default() };
         for (creation, api_only, expected) in [
-            (Creation::default(), false, (json!(300), json!(null))),
-            (Creation { ttl: 60, custom_health_check: true }, false, (json!(60), json!({}))),
-            (Creation { ttl: 60, custom_health_check: true }, true, (json!(null), json!(null))),
+            (Creation::default(), false, (json!([record("A", 300)]), json!(null))),
+            (checked.clone(), false, (json!([record("A", 60)]), json!({}))),
+            (checked, true, (json!(null), json!(null))),
+            (with([false, true]), false, (json!([record("AAAA", 300)]), json!(null))),
+            (with([true, true]), false, (json!([record("A", 300), record("AAAA", 300)]), json!(null))),
         ] {
             let fake = Fake::new(&["n"]);
             let client = fake.client_of(creation, NamespaceIds::default());
             let namespace = client.namespace("n").await.unwrap().unwrap();
             client.create_service(&namespace, "s", api_only).await.unwrap();
             let asked = fake.asked(&ServiceKey { namespace: "n".to_owned(), service: "s".to_owned() });
-            assert_eq!(
-                (asked["DnsConfig"]["DnsRecords"][0]["TTL"].clone(), asked["HealthCheckCustomConfig"].clone()),
-                expected
-            );
+            assert_eq!((asked["DnsConfig"]["DnsRecords"].clone(), asked["HealthCheckCustomConfig"].clone()), expected);
         }
     }
 

@@ -25,8 +25,8 @@ pub type PodKey = (String, String);
 pub struct Pod {
     /// Namespace, name, uid, labels and whether it is being deleted; the rest of it is left out.
     pub metadata: ObjectMeta,
-    /// `status.podIP`
-    pub ip: Option<String>,
+    /// `status.podIPs`; where it has two, one is of IPv4 and the other of IPv6.
+    pub ips: Vec<String>,
     /// Whether all its containers are ready.
     pub containers_ready: bool,
     /// Whether its node is lost: nobody there says so of the containers any more, and the control plane has taken the
@@ -56,9 +56,9 @@ pub struct GateCondition {
 impl Pod {
     /// Where the pod is reached, if it is to be called: all its containers are ready, its node is there and it is to
     /// stay. Readiness gates are left out: they may wait for this very registration.
-    pub fn address(&self) -> Option<&str> {
+    pub fn addresses(&self) -> &[String] {
         let is_to_stay = self.metadata.deletion_timestamp.is_none() && !self.lost;
-        self.ip.as_deref().filter(|_| self.containers_ready && is_to_stay)
+        if self.containers_ready && is_to_stay { &self.ips } else { &[] }
     }
 
     /// Its namespace and name.
@@ -96,7 +96,11 @@ impl From<core::Pod> for Pod {
             since: condition.last_transition_time,
         });
         let gated = gates.iter().any(|gate| gate.condition_type == GATE);
-        Self { metadata, ip: status.pod_ip, containers_ready, lost, gated, gate, injected_for }
+        let ips = match status.pod_ips {
+            Some(ips) => ips.into_iter().map(|ip| ip.ip).collect(),
+            None => status.pod_ip.into_iter().collect(),
+        };
+        Self { metadata, ips, containers_ready, lost, gated, gate, injected_for }
     }
 }
 
@@ -231,9 +235,9 @@ mod tests {
     #[test]
     fn a_pod_is_called_while_it_is_ready_and_stays() {
         let ready = pod("a", "True", json!({}));
-        assert_eq!((ready.address(), ready.gated, &ready.gate), (Some("10.0.0.1"), true, &None));
-        assert_eq!(pod("a", "False", json!({})).address(), None);
-        assert_eq!(pod("a", "True", json!({"deleted": "2026-11-22T00:00:00Z"})).address(), None);
+        assert_eq!((ready.addresses(), ready.gated, &ready.gate), (&["10.0.0.1".to_owned()][..], true, &None));
+        assert_eq!(pod("a", "False", json!({})).addresses(), [""; 0]);
+        assert_eq!(pod("a", "True", json!({"deleted": "2026-11-22T00:00:00Z"})).addresses(), [""; 0]);
         assert!(ready.metadata.annotations.is_none(), "the mesh needs none");
     }
 
@@ -244,7 +248,7 @@ mod tests {
             if let Some(reason) = reason {
                 condition["reason"] = reason.into();
             }
-            pod("a", "True", json!({ "ready": condition })).address().is_some()
+            !pod("a", "True", json!({ "ready": condition })).addresses().is_empty()
         };
         assert!(of("True", None));
         assert!(of("False", Some("ReadinessGatesNotReady")), "which may wait for this very registration");

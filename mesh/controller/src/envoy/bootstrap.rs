@@ -94,8 +94,10 @@ impl Bootstrap<'_> {
 fn status_listener(status: Status) -> Value {
     let open = ["/ready", "/stats", "/stats/prometheus"].map(|path| json!({ "path": path }));
     let mut address = address(if status.ipv6 { "::" } else { "0.0.0.0" }, status.port);
+    let mut loopback = vec![json!({ "address_prefix": "127.0.0.0", "prefix_len": 8 })];
     if status.ipv6 {
         address["socket_address"]["ipv4_compat"] = true.into();
+        loopback.push(json!({ "address_prefix": "::1", "prefix_len": 128 }));
     }
     json!({
         "name": "status",
@@ -103,7 +105,7 @@ fn status_listener(status: Status) -> Value {
         "filter_chains": [
             {
                 "name": "pod",
-                "filter_chain_match": { "prefix_ranges": [{ "address_prefix": "127.0.0.0", "prefix_len": 8 }] },
+                "filter_chain_match": { "prefix_ranges": loopback },
                 "filters": [{ "name": "http", "typed_config": admin(&[json!({ "prefix": "/" })]) }]
             },
             {

@@ -83,7 +83,7 @@ fn encode_listener(gateway: &Gateway, settings: Settings, listener: &model::List
     let mut encoded = Listener {
         filter_chains: listener::encrypted(chain, listener),
         traffic_direction: TrafficDirection::Inbound.into(),
-        ..listener::listener(&format!("lds_ingress_0.0.0.0_{port}"), port)
+        ..listener::listener(&format!("lds_ingress_0.0.0.0_{port}"), port, settings)
     };
     if listener::is_permissive(listener) {
         listener::inspect_tls(&mut encoded);

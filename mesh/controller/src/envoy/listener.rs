@@ -5,7 +5,7 @@ use std::{net::IpAddr, time::Duration};
 use envoy_types::pb::envoy::{
     config::{
         core::v3::{CidrRange, TrafficDirection},
-        listener::v3::{Filter, FilterChain, FilterChainMatch, Listener, ListenerFilter},
+        listener::v3::{AdditionalAddress, Filter, FilterChain, FilterChainMatch, Listener, ListenerFilter},
     },
     extensions::filters::{
         listener::{http_inspector::v3::HttpInspector, original_dst::v3::OriginalDst, tls_inspector::v3::TlsInspector},
@@ -62,7 +62,7 @@ pub fn ingress(workload: &Workload, settings: Settings) -> Option<Listener> {
         filter_chains: workload.listeners.iter().flat_map(chains).collect(),
         listener_filters: vec![listener_filter(&OriginalDst {})],
         traffic_direction: TrafficDirection::Inbound.into(),
-        ..listener(&format!("lds_ingress_0.0.0.0_{INGRESS_PORT}"), INGRESS_PORT)
+        ..listener(&format!("lds_ingress_0.0.0.0_{INGRESS_PORT}"), INGRESS_PORT, settings)
     };
     if workload.listeners.iter().any(is_permissive) {
         inspect_tls(&mut encoded);
@@ -135,7 +135,7 @@ pub fn egress(workload: &Workload, names: &Names<'_>, settings: Settings) -> Lis
         listener_filters_timeout: duration(INSPECTION_TIMEOUT),
         continue_on_listener_filters_timeout: true,
         traffic_direction: TrafficDirection::Outbound.into(),
-        ..listener(&format!("lds_egress_0.0.0.0_{EGRESS_PORT}"), EGRESS_PORT)
+        ..listener(&format!("lds_egress_0.0.0.0_{EGRESS_PORT}"), EGRESS_PORT, settings)
     }
 }
 
@@ -187,8 +187,14 @@ fn named(name: &str, port: Option<u16>) -> String {
 }
 
 /// A listener on a port of all addresses.
-pub fn listener(name: &str, port: u16) -> Listener {
-    Listener { name: name.to_owned(), address: address("0.0.0.0", port), ..Listener::default() }
+pub fn listener(name: &str, port: u16, settings: Settings) -> Listener {
+    let too = AdditionalAddress { address: address("::", port), ..AdditionalAddress::default() };
+    Listener {
+        name: name.to_owned(),
+        address: address("0.0.0.0", port),
+        additional_addresses: settings.ipv6.then_some(too).into_iter().collect(),
+        ..Listener::default()
+    }
 }
 
 pub fn filter_chain(name: &str, matches: FilterChainMatch, filter: Filter) -> FilterChain {

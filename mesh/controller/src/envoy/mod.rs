@@ -91,12 +91,14 @@ pub struct Settings {
     pub api_server: Option<IpAddr>,
     /// Whether requests are traced, by Envoys whose bootstrap says where spans go.
     pub tracing: bool,
+    /// Whether pods have addresses of IPv6, on which Envoys listen too.
+    pub ipv6: bool,
 }
 
-/// Without tracing.
+/// Without tracing, in a cluster of one family of addresses.
 impl From<Option<IpAddr>> for Settings {
     fn from(api_server: Option<IpAddr>) -> Self {
-        Self { api_server, tracing: false }
+        Self { api_server, tracing: false, ipv6: api_server.is_some_and(|address| address.is_ipv6()) }
     }
 }
 

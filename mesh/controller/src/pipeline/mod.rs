@@ -194,7 +194,7 @@ impl Pipeline {
                 let pod = self.cluster.pods.get(&key.0, &key.1);
                 let (ready, memberships) = pod.as_ref().map_or_else(Default::default, |pod| {
                     let memberships = registrants.memberships(pod, &self.account.region, &self.id);
-                    (pod.address().is_some(), memberships)
+                    (!pod.addresses().is_empty(), memberships)
                 });
                 known.endpoints.set_pod(key, ready, memberships, &mut touched);
             }

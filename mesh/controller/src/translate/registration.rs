@@ -138,10 +138,11 @@ impl Registrants {
 impl Registrant {
     fn instance(&self, pod: &Pod, region: &str, cluster: &ClusterId) -> Option<(ServiceKey, String, Arc<Attributes>)> {
         let discovery = self.discovery.as_ref()?;
-        let ip = pod.address()?;
+        let ips = pod.addresses();
+        let first = ips.first()?;
+        let families = ips.iter().map(|ip| (if ip.contains(':') { IPV6 } else { IPV4 }.to_owned(), ip.clone()));
         let (namespace, name) = pod.key();
         let mut attributes = Attributes::from([
-            (if ip.contains(':') { IPV6 } else { IPV4 }.to_owned(), ip.to_owned()),
             (POD.to_owned(), name),
             (NAMESPACE.to_owned(), namespace),
             ("REGION".to_owned(), region.to_owned()),
@@ -149,6 +150,7 @@ impl Registrant {
             (VIRTUAL_NODE.to_owned(), self.node.aws_name()),
             (CLUSTER.to_owned(), cluster.uid.clone()),
         ]);
+        attributes.extend(families);
         attributes.extend(pod.labels().get(ZONE_LABEL).map(|zone| (ZONE.to_owned(), zone.clone())));
         attributes.extend(cluster.arn.clone().map(|arn| (CLUSTER_ARN.to_owned(), arn)));
         if let Some(listener) = self.node.spec.listeners.iter().flatten().next() {
@@ -160,7 +162,7 @@ impl Registrant {
                 attributes.entry(key.clone()).or_insert_with(|| value.clone());
             }
         }
-        Some((discovery.key.clone(), ip.to_owned(), Arc::new(attributes)))
+        Some((discovery.key.clone(), first.clone(), Arc::new(attributes)))
     }
 }
 
@@ -228,5 +230,25 @@ mod tests {
                 "topology.kubernetes.io/zone": "us-west-2b"
             })
         );
+        for (ips, id, v4, v6) in [
+            (json!([{ "ip": "10.0.0.1" }, { "ip": "fd00::1" }]), "10.0.0.1", json!("10.0.0.1"), json!("fd00::1")),
+            (json!([{ "ip": "fd00::1" }, { "ip": "10.0.0.1" }]), "fd00::1", json!("10.0.0.1"), json!("fd00::1")),
+            (json!([{ "ip": "fd00::1" }]), "fd00::1", json!(null), json!("fd00::1")),
+        ] {
+            let pod: Pod = from_value(json!({
+                "metadata": { "name": "front-1", "namespace": "ns", "labels": { "app": "front" } },
+                "status": {
+                    "podIP": id, "podIPs": ips, "conditions": [{ "type": "ContainersReady", "status": "True" }]
+                }
+            }))
+            .unwrap();
+            let memberships = registrants.memberships(&pod, "us-west-2", &cluster);
+            let (_, instance, attributes) = memberships[0].instance.as_ref().unwrap();
+            let attributes = json!(**attributes);
+            assert_eq!(
+                (instance.as_str(), &attributes["AWS_INSTANCE_IPV4"], &attributes["AWS_INSTANCE_IPV6"]),
+                (id, &v4, &v6)
+            );
+        }
     }
 }

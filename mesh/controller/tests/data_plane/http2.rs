@@ -24,16 +24,24 @@ pub const CALLS: [Call; 2] = [
 ];
 
 /// One call: what the client saw and what the server saw.
-pub fn call(pod: &Pod, running: &Running, call: Call, direction: Direction, is_mesh: bool) -> [Vec<String>; 2] {
+pub fn call(
+    pod: &Pod,
+    running: &Running,
+    call: Call,
+    direction: Direction,
+    is_mesh: bool,
+    family: [&str; 3],
+) -> [Vec<String>; 2] {
+    let [of_node, of_pod, _] = family;
     let host = if direction == Outside { "example.com" } else { BACKEND };
     let port = if direction == Inbound && !is_mesh { BESIDE } else { HTTP2.port };
     let connect = |ip| TcpStream::connect((ip, port)).unwrap();
-    let bind = || listen(("0.0.0.0", port));
+    let bind = || listen(("::", port));
     let (listener, connection) = if direction == Inbound {
-        (bind(), pod.on_the_node(|| connect(POD)).unwrap())
+        (bind(), pod.on_the_node(|| connect(of_pod)).unwrap())
     } else {
         let listener = pod.on_the_node(bind).unwrap();
-        (listener, as_user(if is_mesh { APPLICATION } else { ENVOY }, || connect(NODE)))
+        (listener, as_user(if is_mesh { APPLICATION } else { ENVOY }, || connect(of_node)))
     };
     listener.set_nonblocking(true).unwrap();
     connection.set_nonblocking(true).unwrap();
