@@ -20,8 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Tells callers to go with the next answer, and takes new connections meanwhile: the application may still be there, and
 /// who has not heard of the pod's end yet comes again.
 const DRAIN: &str = "POST /drain_listeners?graceful&inboundonly&skip_exit";
-/// How the statistics begin of requests to the application.
-const INGRESS: &str = "http.cds_ingress_";
+/// How the statistics begin of requests to the application, and of those to a VirtualGateway.
+const INGRESS: [&str; 2] = ["http.cds_ingress_", "http.ingress."];
 
 /// Tells the callers of the pod's Envoy to go, and waits until they have, or have been silent for a while.
 ///
@@ -36,6 +36,10 @@ pub struct Drain {
     /// Port of Envoy's listener for traffic into the pod
     #[arg(long, value_name = "PORT", default_value_t = 15000)]
     pub ingress_port: u16,
+
+    /// Port of the only listener whose callers do not count, for the Envoy of a VirtualGateway, which has several others
+    #[arg(long, value_name = "PORT", conflicts_with = "ingress_port")]
+    pub all_but_port: Option<u16>,
 
     /// Seconds that it waits even if nobody calls
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
@@ -64,15 +68,18 @@ struct Callers {
 }
 
 impl Callers {
-    /// Reads Envoy's statistics, a line each.
-    fn of(stats: &str, ingress_port: u16) -> Self {
-        let connections = format!("_{ingress_port}.downstream_cx_active");
+    /// Reads Envoy's statistics, a line each, of the listeners whose ports count.
+    fn of(stats: &str, counts: impl Fn(u16) -> bool) -> Self {
+        let port = |name: &str| {
+            let listener = name.strip_prefix("listener.")?.strip_suffix(".downstream_cx_active")?;
+            listener.rsplit_once('_')?.1.parse().ok()
+        };
         let mut callers = Self::default();
         for (name, value) in stats.lines().filter_map(|line| line.trim().rsplit_once(": ")) {
             let Ok(value) = value.parse::<u64>() else { continue };
-            if name.starts_with("listener.") && name.ends_with(&connections) {
+            if port(name).is_some_and(&counts) {
                 callers.connections += value;
-            } else if name.starts_with(INGRESS) {
+            } else if INGRESS.iter().any(|prefix| name.starts_with(prefix)) {
                 match name.rsplit('.').next() {
                     Some("downstream_cx_active") => callers.http += value,
                     Some("downstream_rq_active") => callers.active += value,
@@ -102,7 +109,10 @@ pub async fn run(drain: &Drain) -> Result<String> {
     loop {
         ticks.tick().await;
         let stats = ask(drain.admin_port, "GET /stats?usedonly").context("asking Envoy who is still there")?;
-        let callers = Callers::of(&stats, drain.ingress_port);
+        let callers = Callers::of(&stats, |port| match drain.all_but_port {
+            Some(but) => port != but,
+            None => port == drain.ingress_port,
+        });
         if callers.requests != last.requests || !callers.are_idle() {
             since = Instant::now();
         }
@@ -175,8 +185,18 @@ mod tests {
                      http.egress.downstream_rq_active: 9\n\
                      listener.0.0.0.0_15000.downstream_cx_active: 3\n\
                      listener.0.0.0.0_15001.downstream_cx_active: 5\n";
-        let callers = Callers::of(stats, 15000);
+        let callers = Callers::of(stats, |port| port == 15000);
         assert_eq!(callers, Callers { connections: 3, http: 2, active: 1, requests: 10 });
+        let of_gateway = "http.ingress.downstream_cx_active: 4\n\
+                          http.ingress.downstream_rq_active: 1\n\
+                          http.ingress.downstream_rq_total: 9\n\
+                          http.status.downstream_rq_total: 5\n\
+                          listener.0.0.0.0_8088.downstream_cx_active: 3\n\
+                          listener.0.0.0.0_443.downstream_cx_active: 1\n\
+                          listener.[__]_9901.downstream_cx_active: 2\n\
+                          listener.admin.downstream_cx_active: 1\n";
+        let of_gateway = Callers::of(of_gateway, |port| port != 9901);
+        assert_eq!(of_gateway, Callers { connections: 4, http: 4, active: 1, requests: 9 });
         for (active, connections, idle) in [(0, 2, true), (1, 2, false), (0, 3, false), (0, 0, true)] {
             assert_eq!(Callers { connections, active, ..callers }.are_idle(), idle, "{active} {connections}");
         }

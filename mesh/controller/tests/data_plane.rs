@@ -90,7 +90,8 @@ ends before the answer, be it that of a pod that is no more or one that the appl
 of them was sent, and all of them after an answer of 503, unless the route has a `retryPolicy` of its own. Connections to
 the application are closed after a second without a request, before the application does it. A pod that ends leaves Cloud
 Map at once; its Envoy tells its callers to go, and stays until they have, have been silent for three seconds, or fifteen
-seconds have passed. The pods of a lost node leave as soon as Kubernetes takes the condition `Ready` from them.
+seconds have passed. That of a VirtualGateway goes on for five seconds at least, for load balancers send it connections
+until they have heard of its end. The pods of a lost node leave as soon as Kubernetes takes the condition `Ready` from them.
 
 | what it does | to a backend | into the pod | to the outside | in the mesh | under `DROP_ALL` |
 | --- | --- | --- | --- | --- | --- |

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use super::{
     annotations::SidecarOverrides,
     inject::{Injected, list, mount},
-    sidecar::{SIDECAR, Sidecar, envoy},
+    sidecar::{SIDECAR, Sidecar, drain_gateway, envoy, tool_container},
 };
 use crate::{envoy::bootstrap::TOKEN_FOLDER, model::WorkloadName};
 
@@ -37,8 +37,10 @@ pub fn configure(
         let warning = format!("this is a pod of {gateway}, but it has no container named {SIDECAR} to be configured");
         return Ok(Injected { pod, warnings: [overrides.warnings, vec![warning]].concat() });
     }
-    let mounts = mount(list(spec, "volumes")?, &overrides, sidecar, |_| ())?;
-    let wanted = envoy(gateway, &overrides, sidecar, ca, mounts);
+    let mounts = mount(list(spec, "volumes")?, &overrides, sidecar)?;
+    list(spec, "initContainers")?.push(tool_container(sidecar));
+    let mut wanted = envoy(gateway, &overrides, sidecar, ca, mounts);
+    wanted["lifecycle"] = drain_gateway(sidecar);
     for container in list(spec, "containers")?.iter_mut().filter(|container| container["name"] == SIDECAR) {
         let container = container.as_object_mut().context("a container is no object")?;
         overlay(container, wanted.as_object().into_iter().flatten(), keeps_image)?;

@@ -121,7 +121,7 @@ fn add(
     let redirection = Redirection::new(node, overrides, sidecar);
     let spec = pod.get_mut("spec").and_then(Value::as_object_mut).context("the pod has no spec")?;
 
-    let mounts = mount(list(spec, "volumes")?, overrides, sidecar, Mounts::tool)?;
+    let mounts = mount(list(spec, "volumes")?, overrides, sidecar)?;
     let init = list(spec, "initContainers")?;
     // After the pod's own init containers, which so keep the plain network, and before its containers.
     init.push(redirection.container(sidecar, by_plugin));
@@ -147,10 +147,9 @@ pub(super) fn mount(
     volumes: &mut Vec<Value>,
     overrides: &SidecarOverrides,
     sidecar: &Sidecar,
-    also: impl FnOnce(&mut Mounts),
 ) -> anyhow::Result<Vec<Value>> {
     let mut mounts = Mounts::new(std::mem::take(volumes));
-    also(&mut mounts);
+    mounts.tool();
     let mut mount = |of: &[Mount], how: fn(&mut Mounts, &Mount) -> anyhow::Result<()>| {
         of.iter().try_for_each(|mount| how(&mut mounts, mount))
     };

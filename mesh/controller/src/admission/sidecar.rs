@@ -30,6 +30,9 @@ pub const INIT: &str = "proxyinit";
 pub const SIDECAR: &str = "envoy";
 /// Threads of an Envoy: by itself it would take one for each CPU of the node, and memory for each.
 const WORKERS: u32 = 2;
+/// Seconds that a gateway's Envoy goes on after the pod is told to end: load balancers and the nodes' proxies send it new
+/// connections until they have heard of it.
+const GATEWAY_STAYS: u16 = 5;
 /// The instance metadata service.
 const EGRESS_IGNORED_IPS: [&str; 2] = ["169.254.169.254", "fd00:ec2::254"];
 /// SSH
@@ -172,15 +175,7 @@ impl Redirection {
             ("APPMESH_EGRESS_IGNORED_PORTS", self.egress_ignored_ports.clone()),
             ("APPMESH_ENABLE_IPV6", if self.ipv6 { "1" } else { "0" }.to_owned()),
         ];
-        json!({
-            "name": INIT,
-            "image": sidecar.init_image,
-            "imagePullPolicy": sidecar.sidecar_image_pull_policy,
-            "env": variables.map(|(name, value)| variable(name, &value)),
-            "resources": { "requests": { "cpu": "10m", "memory": "32Mi" } },
-            "securityContext": if by_plugin { unprivileged() } else { Self::privileged() },
-            "volumeMounts": [tool_to_fill()]
-        })
+        init_container(sidecar, &variables, if by_plugin { unprivileged() } else { Self::privileged() })
     }
 
     /// The pod may run as somebody else, and a capability is root's alone.
@@ -281,9 +276,40 @@ fn unprivileged() -> Value {
 /// What Envoy does before it ends: it tells its callers to go and waits until they have. The kubelet begins with it as soon
 /// as the pod is to end, at the same time as with the application.
 pub fn drain(sidecar: &Sidecar) -> Value {
-    let (admin, ingress) = (format!("--admin-port={ADMIN_PORT}"), format!("--ingress-port={INGRESS_PORT}"));
-    let at_least = format!("--at-least={}", sidecar.prestop_delay);
-    json!({ "preStop": { "exec": { "command": [TOOL, "drain", admin, ingress, at_least] } } })
+    drained(&format!("--ingress-port={INGRESS_PORT}"), sidecar.prestop_delay)
+}
+
+/// The same for the Envoy of a VirtualGateway. Its callers are not of the mesh: nobody tells when the last of them has
+/// heard that the pod ends.
+pub fn drain_gateway(sidecar: &Sidecar) -> Value {
+    let but = format!("--all-but-port={}", sidecar.envoy_admin_access_port);
+    drained(&but, sidecar.prestop_delay.max(GATEWAY_STAYS))
+}
+
+fn drained(callers: &str, at_least: u16) -> Value {
+    let (admin, at_least) = (format!("--admin-port={ADMIN_PORT}"), format!("--at-least={at_least}"));
+    json!({ "preStop": { "exec": { "command": [TOOL, "drain", admin, callers, at_least] } } })
+}
+
+/// The init container that only leaves the program there that drains Envoy.
+pub fn tool_container(sidecar: &Sidecar) -> Value {
+    init_container(
+        sidecar,
+        &[("APPMESH_START_ENABLED", "0".to_owned()), ("APPMESH_COPY_TO", TOOL.to_owned())],
+        unprivileged(),
+    )
+}
+
+fn init_container(sidecar: &Sidecar, variables: &[(&str, String)], security: Value) -> Value {
+    json!({
+        "name": INIT,
+        "image": sidecar.init_image,
+        "imagePullPolicy": sidecar.sidecar_image_pull_policy,
+        "env": variables.iter().map(|(name, value)| variable(name, value)).collect::<Vec<_>>(),
+        "resources": { "requests": { "cpu": "10m", "memory": "32Mi" } },
+        "securityContext": security,
+        "volumeMounts": [tool_to_fill()]
+    })
 }
 
 /// What an Envoy is started with. Without a number of workers it has one for each CPU.

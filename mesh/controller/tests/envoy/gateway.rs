@@ -159,6 +159,40 @@ async fn requests_from_outside_get_where_the_routes_say() {
     for kind in ["cluster_manager.cds", "listener_manager.lds"] {
         assert_eq!(stat(&format!("{kind}.update_rejected")).await, 0, "{kind}");
     }
+    it_stays_until_its_callers_have_gone().await;
     child.kill().await.unwrap();
     controller.stop().await;
+}
+
+/// Whether the answer to a request on this connection tells the caller to close it.
+async fn is_told_to_go(caller: &mut TcpStream) -> bool {
+    caller.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let (mut answer, mut some) = (String::new(), [0; 4096]);
+    while !answer.contains(FRONT) {
+        let length = caller.read(&mut some).await.unwrap();
+        assert!(length > 0, "{answer}");
+        answer.push_str(&String::from_utf8_lossy(&some[..length]));
+    }
+    answer.contains("connection: close")
+}
+
+async fn it_stays_until_its_callers_have_gone() {
+    let connect = async || TcpStream::connect((Ipv4Addr::LOCALHOST, FIRST)).await.unwrap();
+    let mut caller = connect().await;
+    assert!(!is_told_to_go(&mut caller).await);
+    let mut draining = tokio::process::Command::new(tests::program("capture"));
+    draining.args([
+        "drain",
+        "--admin-port=15002",
+        &format!("--all-but-port={STATS_PORT}"),
+        "--silence=30",
+        "--at-most=30",
+    ]);
+    let mut draining = draining.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    wait_for("new callers are told to go", async || is_told_to_go(&mut connect().await).await).await;
+    assert!(draining.try_wait().unwrap().is_none(), "a caller is still there");
+    assert!(is_told_to_go(&mut caller).await);
+    drop(caller);
+    let output = draining.wait_with_output().await.unwrap();
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), "capture: no caller is left\n");
 }
