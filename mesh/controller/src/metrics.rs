@@ -33,7 +33,7 @@ pub struct KindAndReason {
 /// Labels of xDS responses and of what Envoys answer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ResourceType {
-    /// `cds`, `eds`, `lds` or `rds`.
+    /// `cds`, `eds`, `lds`, `rds` or `sds`.
     pub r#type: String,
 }
 
@@ -131,5 +131,66 @@ impl Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    /// All metrics, each with a series: one without is not in the text.
+    fn all() -> String {
+        let metrics = Metrics::new();
+        // All fields by their names, so that this does not compile without a new one.
+        let Metrics {
+            registry: _,
+            translations: _,
+            objects,
+            problems,
+            xds_streams: _,
+            xds_pushes,
+            xds_acks,
+            xds_nacks,
+            xds_convergence: _,
+            cloudmap_calls,
+            leader: _,
+            certificate_expiration: _,
+        } = &metrics;
+        let kind = || "Mesh".to_owned();
+        objects.get_or_create(&Kind { kind: kind() }).set(1);
+        problems.get_or_create(&KindAndReason { kind: kind(), reason: "Invalid".to_owned() }).set(1);
+        for family in [xds_pushes, xds_acks, xds_nacks] {
+            family.get_or_create(&ResourceType { r#type: "cds".to_owned() }).inc();
+        }
+        let call = Call { operation: "ListServices".to_owned(), outcome: "ok".to_owned() };
+        cloudmap_calls.get_or_create(&call).inc();
+        metrics.text().unwrap()
+    }
+
+    #[test]
+    fn the_manual_and_the_dashboard_name_the_metrics_that_there_are() {
+        let manual = include_str!("../../../docs/observability.md");
+        let dashboard = include_str!("../../../charts/appmesh-controller/dashboards/crossmesh.json");
+        let text = all();
+        let samples = text.lines().filter(|line| !line.starts_with('#'));
+        let mut known: BTreeSet<&str> = samples.filter_map(|line| line.split(['{', ' ']).next()).collect();
+        let families = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+        for (family, kind) in families {
+            // A histogram is named by its family, a counter never.
+            if kind == "histogram" {
+                known.insert(family);
+            }
+            let name = if kind == "counter" { format!("{family}_total") } else { family.to_owned() };
+            let row = format!("\n| `{name}` | {kind} |");
+            assert!(manual.contains(&row), "docs/observability.md has no row {row:?}");
+        }
+        serde_json::from_str::<serde_json::Value>(dashboard).unwrap();
+        for (file, content) in [("docs/observability.md", manual), ("crossmesh.json", dashboard)] {
+            let words = content.split(|character: char| !character.is_ascii_lowercase() && character != '_');
+            let named: BTreeSet<_> = words.filter(|word| word.starts_with("appmesh_controller_")).collect();
+            let unknown: Vec<_> = named.difference(&known).collect();
+            assert!(!named.is_empty() && unknown.is_empty(), "{file} names {unknown:?}");
+        }
     }
 }
