@@ -109,6 +109,7 @@ async fn measure(args: Args) -> anyhow::Result<Figures> {
         tasks: JoinSet::new(),
         time: Duration::from_secs(args.seconds),
         pods: 0,
+        weights: 0,
     };
     bench.calls.since()?;
     let start = bench.start().await?;
@@ -141,6 +142,8 @@ struct Bench {
     time: Duration,
     /// How many pods came besides the first ones.
     pods: usize,
+    /// How many weights have changed, each to another than before.
+    weights: usize,
 }
 
 impl Bench {
@@ -305,15 +308,16 @@ impl Bench {
     }
 
     /// Changes weights, one after the other.
-    async fn weights(&self) -> anyhow::Result<Vec<Weight>> {
+    async fn weights(&mut self) -> anyhow::Result<Vec<Weight>> {
         let services = (1..self.world.mesh.services()).filter(|service| !self.users(*service).is_empty());
         let mut weights = Vec::new();
-        for (number, service) in services.take(WEIGHTS).enumerate() {
+        for service in services.take(WEIGHTS).collect::<Vec<_>>() {
             let users = self.users(service);
             let before: Vec<_> = self.sidecars.iter().map(|sidecar| sidecar.counts()).collect();
             let routes: Vec<_> = users.iter().map(|user| user.counts().routes()).collect();
             let since = Instant::now();
-            self.world.set_weight(service, 2 + number).await?;
+            self.weights += 1;
+            self.world.set_weight(service, 1 + self.weights).await?;
             let have = || users.iter().zip(&routes).all(|(user, before)| user.counts().routes() > *before);
             wait("a weight", have).await?;
             let last = users.iter().filter_map(|user| user.last()).max().unwrap_or(since);

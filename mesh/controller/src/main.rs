@@ -8,6 +8,10 @@ use std::{
 use appmesh_controller::{dry_run::Translate, run};
 use clap::{Parser, Subcommand};
 
+/// The C library's keeps what thousands of pods took while they were registered.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Supports App Mesh's custom resources from the cluster itself
 ///
 /// Needs a service account that may do what the chart's ClusterRole says, AWS credentials that may do what

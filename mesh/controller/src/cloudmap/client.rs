@@ -37,8 +37,10 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const MISSING: &[&str] = &["ServiceNotFound", "NamespaceNotFound"];
 /// How long a service that was not listed counts as missing: one list answers for many services.
 const LISTED: Duration = Duration::from_secs(5);
-/// How old the list may be by which instances are counted, again for many services.
+/// How old the list may be by which instances are counted, again for many services: so long, and so long for each of its
+/// pages. However many services there are, that is no more than a call in four seconds.
 const COUNTED: Duration = Duration::from_secs(15);
+const COUNTED_PAGE: Duration = Duration::from_secs(4);
 
 /// How services are made. One that is there stays as it was made.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
@@ -149,6 +151,8 @@ struct Services {
     /// How many instances each had when it was listed.
     counts: BTreeMap<String, usize>,
     listed: Option<Instant>,
+    /// How many calls that took.
+    pages: u32,
 }
 
 impl CloudMap {
@@ -222,7 +226,8 @@ impl CloudMap {
     pub async fn instance_count(&self, namespace: &Namespace, name: &str) -> anyhow::Result<Option<usize>> {
         let services = self.services_of(namespace);
         let mut services = services.lock().await;
-        if services.listed.is_none_or(|listed| listed.elapsed() > COUNTED) {
+        let age = COUNTED.max(COUNTED_PAGE * services.pages);
+        if services.listed.is_none_or(|listed| listed.elapsed() > age) {
             *services = self.list_services(namespace).await?;
         }
         Ok(services.counts.get(name).copied())
@@ -238,6 +243,7 @@ impl CloudMap {
         let mut pages = self.client.list_services().filters(filter?).into_paginator().send();
         let mut services = Services { listed: Some(Instant::now()), ..Services::default() };
         while let Some(page) = pages.next().await {
+            services.pages += 1;
             for one in self.answered("ListServices", &namespace.id, page)?.services.unwrap_or_default() {
                 let (Some(name), Some(id), Some(arn)) = (one.name, one.id, one.arn) else { continue };
                 services

@@ -90,7 +90,7 @@ struct State {
     services: BTreeMap<ServiceKey, Entry>,
     schedule: Schedule,
     /// The services in which each subject is wanted.
-    places: HashMap<Subject, BTreeSet<ServiceKey>>,
+    places: HashMap<Subject, Vec<ServiceKey>>,
     /// The services that wait for a change of this one.
     waiting: BTreeMap<ServiceKey, BTreeSet<ServiceKey>>,
     subscribers: Vec<mpsc::UnboundedSender<ServiceKey>>,
@@ -154,14 +154,19 @@ impl State {
         let now = entry.want.clone();
         for subject in Subject::all_of(before.as_deref()).into_values() {
             if let Some(places) = self.places.get_mut(&subject) {
-                places.remove(key);
+                places.retain(|place| place != key);
                 if places.is_empty() {
                     self.places.remove(&subject);
                 }
             }
         }
         for subject in Subject::all_of(now.as_deref()).into_values() {
-            self.places.entry(subject).or_default().insert(key.clone());
+            // Nearly always one, of which there are as many as pods: no room for more.
+            let places = self.places.entry(subject).or_default();
+            if !places.contains(key) {
+                places.reserve_exact(1);
+                places.push(key.clone());
+            }
         }
         self.schedule.by(key, Instant::now() + DEBOUNCE);
         self.wake_waiting(key);
