@@ -119,7 +119,8 @@ pub fn misled(url: &str, wrong: &Wrong, of: Option<&str>) -> Error {
     let of = of.map(|of| format!(" ({of})")).unwrap_or_default();
     if wrong.is_cut_off() {
         return Error::failed(format!("the front cluster can't reach the back cluster: {url} {wrong}{of}")).hint(
-            "let the front cluster's nodes in with sg-open; if they are, see whether the back end's pods are ready",
+            "let the front cluster's nodes in with sg-open; if they are, see whether the back end's pods are ready, and \
+             whether both sides agree on TLS",
         );
     }
     Error::failed(format!("{url} {wrong}, which is none of the expected colours{of}"))

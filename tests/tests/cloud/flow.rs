@@ -3,6 +3,8 @@
 //! One cloud serves the whole file, so this is one test whose steps build on each other, as a user's would. It needs
 //! Linux and root, as the local cloud does.
 
+mod mutual_tls;
+
 use crate::aws_tools::region::until;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -165,6 +167,8 @@ fn the_tutorial_from_nothing_to_red_and_blue_and_back() {
     let applied = flow.cloud.sh(&format!("{apply} < {}", flow.build.join("c2/colorapp.json").display())).unwrap();
     let said = String::from_utf8_lossy(&applied.stderr).into_owned();
     assert!(applied.status.success() && said.contains("nothing to do"), "{said}");
+
+    mutual_tls::is_demanded_and_kept(&flow);
 
     // And back to what was, as planned: twice, for the second time finds nothing.
     let plan = flow.make("-j8 plan-destroy");
