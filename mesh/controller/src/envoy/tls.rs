@@ -64,7 +64,7 @@ fn common(certificate: Option<&Certificate>, validation: Option<&Validation>) ->
         tls_certificate_sds_secret_configs: certificate.map(certificate_reference).into_iter().collect(),
         validation_context_type: validation.map(|Validation { trust, names }| {
             let by_name = CertificateValidationContext {
-                match_typed_subject_alt_names: names.iter().map(|name| subject_alt_name(name)).collect(),
+                match_typed_subject_alt_names: names.iter().flat_map(|name| subject_alt_names(name, trust)).collect(),
                 ..CertificateValidationContext::default()
             };
             ValidationContextType::CombinedValidationContext(CombinedCertificateValidationContext {
@@ -157,14 +157,20 @@ fn folder(path: &str) -> Option<WatchedDirectory> {
     Some(WatchedDirectory { path: folder.to_owned(), ..WatchedDirectory::default() })
 }
 
-/// A URI or a host name, which a wildcard in the certificate fits too.
-fn subject_alt_name(name: &str) -> SubjectAltNameMatcher {
-    let san_type = if name.contains("://") { SanType::Uri } else { SanType::Dns };
-    SubjectAltNameMatcher {
-        san_type: san_type.into(),
+/// A URI or a host name, which a wildcard in the certificate fits too. Trust by SDS may come with Envoy's validator of SPIFFE
+/// identities, as SPIRE's does. That one knows only URIs, and where it gets none to look for, any identity of its trust domain
+/// passes. So a host name is also looked for as a URI there, which no certificate has.
+fn subject_alt_names(name: &str, trust: &Trust) -> impl Iterator<Item = SubjectAltNameMatcher> {
+    let san_types: &[SanType] = match trust {
+        _ if name.contains("://") => &[SanType::Uri],
+        Trust::File(_) => &[SanType::Dns],
+        Trust::Sds(_) => &[SanType::Dns, SanType::Uri],
+    };
+    san_types.iter().map(|san_type| SubjectAltNameMatcher {
+        san_type: (*san_type).into(),
         matcher: Some(text(MatchPattern::Exact(name.to_owned()))),
         ..SubjectAltNameMatcher::default()
-    }
+    })
 }
 
 fn file(path: &str) -> Option<DataSource> {

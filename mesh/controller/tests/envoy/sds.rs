@@ -4,8 +4,11 @@ use std::{collections::BTreeMap, path::Path};
 
 use envoy_types::pb::{
     envoy::{
-        config::core::v3::{DataSource, data_source::Specifier},
-        extensions::transport_sockets::tls::v3::{CertificateValidationContext, Secret, TlsCertificate, secret},
+        config::core::v3::{DataSource, TypedExtensionConfig, data_source::Specifier},
+        extensions::transport_sockets::tls::v3::{
+            CertificateValidationContext, Secret, SpiffeCertValidatorConfig, TlsCertificate, secret,
+            spiffe_cert_validator_config::TrustDomain,
+        },
         service::{
             discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse},
             secret::v3::secret_discovery_service_server::{SecretDiscoveryService, SecretDiscoveryServiceServer},
@@ -14,7 +17,7 @@ use envoy_types::pb::{
     google::protobuf::Any,
 };
 use futures::stream::{self, BoxStream, StreamExt as _};
-use prost::{Message as _, Name as _};
+use prost::{Message, Name};
 use tokio::net::UnixListener;
 use tonic::{Request, Response, Status, Streaming, async_trait, transport::Server};
 
@@ -35,9 +38,25 @@ impl Secrets {
         self.add(name, secret::Type::ValidationContext(context));
     }
 
+    /// The authority of a trust domain, for Envoy's validator of SPIFFE identities: what SPIRE's agent gives.
+    pub fn trust_domain(&mut self, name: &str, domain: &str, certificate: &str) {
+        let domain =
+            TrustDomain { name: domain.to_owned(), trust_bundle: inline(certificate), ..TrustDomain::default() };
+        let config = SpiffeCertValidatorConfig { trust_domains: vec![domain], ..SpiffeCertValidatorConfig::default() };
+        let validator = TypedExtensionConfig {
+            name: "envoy.tls.cert_validator.spiffe".to_owned(),
+            typed_config: Some(any(&config)),
+        };
+        let context = CertificateValidationContext {
+            custom_validator_config: Some(validator),
+            ..CertificateValidationContext::default()
+        };
+        self.add(name, secret::Type::ValidationContext(context));
+    }
+
     fn add(&mut self, name: &str, secret: secret::Type) {
         let secret = Secret { name: name.to_owned(), r#type: Some(secret) };
-        self.0.insert(name.to_owned(), Any { type_url: Secret::type_url(), value: secret.encode_to_vec() });
+        self.0.insert(name.to_owned(), any(&secret));
     }
 
     /// Serves them on a socket.
@@ -50,6 +69,10 @@ impl Secrets {
         let service = SecretDiscoveryServiceServer::new(self);
         tokio::spawn(Server::builder().add_service(service).serve_with_incoming(connections));
     }
+}
+
+fn any<M: Message + Name>(message: &M) -> Any {
+    Any { type_url: M::type_url(), value: message.encode_to_vec() }
 }
 
 fn inline(text: &str) -> Option<DataSource> {

@@ -3,7 +3,7 @@
 use std::{fs, os::unix::fs::symlink};
 
 use appmesh_controller::model::{self, Certificate, ClientPolicy, ListenerTls, Trust, Validation};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose, SanType};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 
 use super::{
@@ -14,6 +14,8 @@ use super::{
 
 /// The name that the upstream's Cloud Map service has.
 const COLORAPP: &str = "colorapp.svc2.svc.local";
+const TRUST_DOMAIN: &str = "k8multi";
+const COLORAPP_ID: &str = "spiffe://k8multi/colorapp";
 const FRONT: &str = "spiffe://k8multi/front";
 
 /// Certificates by an authority, and an authority that nobody trusts.
@@ -24,8 +26,8 @@ struct Certificates {
     stranger: Trust,
 }
 
-/// The same certificates in files and by SDS, and the server's as Envoy shows it.
-fn certificates(folder: &Path, socket: &Path) -> ([(&'static str, Certificates); 2], Vec<u8>) {
+/// The same certificates in files, by SDS, and by SDS as SPIRE gives them; and the server's as Envoy shows it.
+fn certificates(folder: &Path, socket: &Path) -> ([(&'static str, Certificates); 2], Certificates, Vec<u8>) {
     let authority = |name: &str| {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -39,7 +41,8 @@ fn certificates(folder: &Path, socket: &Path) -> ([(&'static str, Certificates);
     };
     let (known, unknown) = (authority("known"), authority("unknown"));
     let mut secrets = Secrets::default();
-    let mut certificate = |name: &str, params: CertificateParams| {
+    let mut certificate = |name: &str, mut params: CertificateParams| {
+        params.key_usages.push(KeyUsagePurpose::DigitalSignature);
         let key = KeyPair::generate().unwrap();
         let signed = params.signed_by(&key, &known).unwrap();
         let (chain, key) = (signed.pem(), key.serialize_pem());
@@ -47,27 +50,33 @@ fn certificates(folder: &Path, socket: &Path) -> ([(&'static str, Certificates);
         let in_files = Certificate::file(file(&format!("{name}.pem"), &chain), file(&format!("{name}.key"), &key));
         (in_files.unwrap(), signed.der().to_vec())
     };
-    let (server, shown) = certificate("server", CertificateParams::new([COLORAPP.to_owned()]).unwrap());
-    let mut params = CertificateParams::new(Vec::new()).unwrap();
-    params.subject_alt_names = vec![rcgen::SanType::URI(FRONT.try_into().unwrap())];
+    let uri = |uri: &str| SanType::URI(uri.try_into().unwrap());
+    let mut server = CertificateParams::new([COLORAPP.to_owned()]).unwrap();
+    server.subject_alt_names.push(uri(COLORAPP_ID));
+    let (server, shown) = certificate("server", server);
+    let mut client = CertificateParams::new(Vec::new()).unwrap();
+    client.subject_alt_names = vec![uri(FRONT)];
     let in_files = Certificates {
         server,
-        client: certificate("client", params).0,
+        client: certificate("client", client).0,
         authority: Trust::file(file("known.pem", &known.pem())).unwrap(),
         stranger: Trust::file(file("unknown.pem", &unknown.pem())).unwrap(),
     };
-    secrets.authority("known", &known.pem());
-    secrets.authority("unknown", &unknown.pem());
+    for (name, authority) in [("known", &known), ("unknown", &unknown)] {
+        secrets.authority(name, &authority.pem());
+        secrets.trust_domain(&format!("{name} domain"), TRUST_DOMAIN, &authority.pem());
+    }
     secrets.serve(socket);
     let (certificate, trust) =
         (|name: &str| Certificate::Sds(name.to_owned()), |name: &str| Trust::Sds(name.to_owned()));
-    let by_sds = Certificates {
+    let by_sds = |authority: &str, stranger: &str| Certificates {
         server: certificate("server"),
         client: certificate("client"),
-        authority: trust("known"),
-        stranger: trust("unknown"),
+        authority: trust(authority),
+        stranger: trust(stranger),
     };
-    ([("file", in_files), ("sds", by_sds)], shown)
+    let by_spire = by_sds("known domain", "unknown domain");
+    ([("file", in_files), ("sds", by_sds("known", "unknown"))], by_spire, shown)
 }
 
 /// Takes any certificate.
@@ -122,10 +131,11 @@ async fn shown() -> Option<Vec<u8>> {
 /// Each pair of a listener and a caller's policy: whether the call arrives, and by TLS.
 pub async fn tls(controller: &Controller, folder: &Path, socket: &Path) {
     let application = app("secret").await;
-    let (certificates, shown) = certificates(folder, socket);
+    let (certificates, by_spire, server) = certificates(folder, socket);
     for (source, certificates) in &certificates {
-        cases(controller, application, source, certificates, &shown).await;
+        try_each(controller, application, source, cases(certificates), &server).await;
     }
+    try_each(controller, application, "spire", identities(&by_spire), &server).await;
     renewed(controller, application, &folder.join("volume")).await;
     unreadable(controller, application).await;
 }
@@ -185,16 +195,46 @@ async fn unreadable(controller: &Controller, application: u16) {
     wait_for("nothing", async || passes().await == ("fails".to_owned(), String::new())).await;
 }
 
-async fn cases(controller: &Controller, application: u16, source: &str, certificates: &Certificates, server: &[u8]) {
-    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-    let validation = |trust: &Trust, of: &[&str]| Validation::new(trust.clone(), names(of)).unwrap();
-    let policy = |trust: &Trust, of: &[&str]| ClientPolicy {
-        enforce: true,
-        ports: Vec::new(),
-        certificate: None,
-        validation: validation(trust, of),
+/// A caller's policy, TLS of the listener that it calls, and what comes of it.
+type Case = (&'static str, Option<ClientPolicy>, Option<ListenerTls>, &'static str);
+
+fn validation(trust: &Trust, names: &[&str]) -> Validation {
+    Validation::new(trust.clone(), names.iter().map(|name| (*name).to_owned()).collect()).unwrap()
+}
+
+fn policy(trust: &Trust, names: &[&str]) -> ClientPolicy {
+    ClientPolicy { enforce: true, ports: Vec::new(), certificate: None, validation: validation(trust, names) }
+}
+
+fn strict(certificates: &Certificates) -> ListenerTls {
+    ListenerTls { permissive: false, certificate: certificates.server.clone(), validation: None }
+}
+
+/// Authorities that Envoy's validator of SPIFFE identities has, which looks at no host names.
+fn identities(certificates: &Certificates) -> Vec<Case> {
+    let strict = strict(certificates);
+    let names = |names: &[&str]| Some(policy(&certificates.authority, names));
+    let showing =
+        names(&[COLORAPP_ID]).map(|policy| ClientPolicy { certificate: Some(certificates.client.clone()), ..policy });
+    let mutual = |name: &str| {
+        Some(ListenerTls { validation: Some(validation(&certificates.authority, &[name])), ..strict.clone() })
     };
-    let strict = ListenerTls { permissive: false, certificate: certificates.server.clone(), validation: None };
+    let stranger = Some(policy(&certificates.stranger, &[COLORAPP_ID]));
+    vec![
+        ("the identity", names(&[COLORAPP_ID]), Some(strict.clone()), "TLS"),
+        ("another identity", names(&[FRONT]), Some(strict.clone()), "fails"),
+        ("an authority that did not sign it", stranger, Some(strict.clone()), "fails"),
+        ("a host name", names(&[COLORAPP]), Some(strict.clone()), "fails"),
+        ("another host name, or the identity", names(&["a.b", COLORAPP_ID]), Some(strict.clone()), "TLS"),
+        ("the discovered name", names(&[]), Some(strict.clone()), "fails"),
+        ("mutual, the identity", showing.clone(), mutual(FRONT), "TLS"),
+        ("mutual, another identity", showing.clone(), mutual(COLORAPP_ID), "fails"),
+        ("mutual, a host name", showing, mutual("a.b"), "fails"),
+    ]
+}
+
+fn cases(certificates: &Certificates) -> Vec<Case> {
+    let strict = strict(certificates);
     let permissive = ListenerTls { permissive: true, ..strict.clone() };
     let mutual =
         |of: &[&str]| ListenerTls { validation: Some(validation(&certificates.authority, of)), ..strict.clone() };
@@ -204,7 +244,7 @@ async fn cases(controller: &Controller, application: u16, source: &str, certific
     let of_ports = |ports: &[u16]| Some(ClientPolicy { ports: ports.to_vec(), ..trusting.clone() });
     let unverified = || Some(policy(&certificates.stranger, &[]));
     let optional = ListenerTls { permissive: true, ..mutual(&[]) };
-    let cases = [
+    vec![
         ("no policy, strict", None, Some(strict.clone()), "TLS"),
         ("an authority that did not sign it", unverified(), Some(strict.clone()), "fails"),
         ("the authority and the discovered name", Some(trusting.clone()), Some(strict.clone()), "TLS"),
@@ -229,7 +269,10 @@ async fn cases(controller: &Controller, application: u16, source: &str, certific
         ("enforced on the port, no TLS", of_ports(&[1, INGRESS.port]), None, "fails"),
         ("enforced on another port, no TLS", of_ports(&[1]), None, "plaintext"),
         ("no policy, no TLS", None, None, "plaintext"),
-    ];
+    ]
+}
+
+async fn try_each(controller: &Controller, application: u16, source: &str, cases: Vec<Case>, server: &[u8]) {
     for (n, (case, client_policy, tls, expected)) in cases.into_iter().enumerate() {
         let name = format!("{source}-{n}");
         let upstream = Upstream { tls: tls.is_some(), ..cloud_map(&name, INGRESS.port) };
@@ -239,7 +282,10 @@ async fn cases(controller: &Controller, application: u16, source: &str, certific
         controller.settled().await;
         let plaintext = if tls.is_none_or(|tls| tls.permissive) { "200 secret" } else { "" };
         // Secrets of a listener may come after it was accepted, and the one before takes connections until then.
-        wait_for(case, async || called(&name).await == expected && incoming("/").await == plaintext).await;
+        wait_for(&format!("{source}: {case}"), async || {
+            called(&name).await == expected && incoming("/").await == plaintext
+        })
+        .await;
         assert_eq!(
             (called(&name).await, incoming("/").await),
             (expected.to_owned(), plaintext.to_owned()),
