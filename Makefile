@@ -39,6 +39,8 @@ SCHEME ?= internet-facing# or internal: the front end's load balancer
 NAMESPACE_TYPE ?= private-dns# or http, for clusters in two VPCs
 IDENTITY ?= irsa# or pod-identity, for accounts that may not make an OIDC provider: how pods get their role
 BUILD ?= build# where the documents are
+# A Mac builds the tools; what runs in pods is built for Linux, elsewhere.
+MAC := $(filter Darwin,$(shell uname -s))
 ifeq ($(origin BIN),undefined)
 BIN := target/$(shell rustc -vV | sed -n 's/^host: //p')/release
 endif
@@ -139,6 +141,7 @@ check: named $(IMAGES:%=$(STATIC)/%) | $(BIN)/mesh-check ## Tell all that keeps 
 # What is wrong with the variables themselves.
 wrong = $(or \
 	$(if $(strip $(CLUSTER1)),,name the clusters: make all CLUSTER1=… CLUSTER2=…), \
+	$(if $(and $(MAC),$(filter $(BIN),$(STATIC))),name the folder of the images' programs$(comma) built for Linux: STATIC=…), \
 	$(if $(SAMPLE)$(app2),$(if $(two),,name both clusters: make all CLUSTER1=… CLUSTER2=…)), \
 	$(if $(strip $(MESH_ONLY)),$(if $(app1)$(app2),MESH_ONLY applies no application: leave out APP1 and APP2)), \
 	$(if $(SAMPLE),$(if $(filter-out svc2.svc.local,$(NAMESPACE)),the sample is in svc2.svc.local: NAMESPACE is for APP1 and APP2)), \
@@ -353,8 +356,8 @@ deny: ## Check the dependencies: licences, sources, unwanted crates (cargo-deny)
 
 # --- building
 .PHONY: build
-build: ## Build the tools and the images' programs
-	cargo build --release --workspace
+build: ## Build the tools and, on Linux, the images' programs
+	cargo build --release$(if $(MAC),, --workspace)
 
 # A program that is there is used as it is, even with -B: `make build` brings it up to date.
 missing := $(sort $(filter-out $(wildcard $(BIN)/* $(STATIC)/*),$(TOOLS:%=$(BIN)/%) $(IMAGES:%=$(STATIC)/%)))
