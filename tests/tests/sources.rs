@@ -1,6 +1,8 @@
-//! Holds the sources to what no compiler on this machine sees: the tools build on macOS.
-#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+//! Holds the sources to what no compiler on this machine sees: the tools build on macOS, the Containerfile builds what is
+//! here.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may stop at the first surprise")]
 
+use std::collections::BTreeSet;
 use std::fs::{read_dir, read_to_string};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -126,4 +128,45 @@ fn a_mac_builds_the_tools_alone() {
     let (done, said) = make("named MAC=Darwin CLUSTER1=a CLUSTER2=b");
     assert!(!done && said.contains("built for Linux: STATIC="), "{said}");
     assert_eq!(make("named MAC=Darwin STATIC=linux CLUSTER1=a CLUSTER2=b"), (true, String::new()));
+}
+
+/// What stands behind `key` in the lines of a file, such as the version in `go 1.26.0`.
+fn value<'a>(text: &'a str, key: &str) -> &'a str {
+    let line = text.lines().find_map(|line| line.strip_prefix(key));
+    line.unwrap_or_else(|| panic!("no {key} in {text}")).trim().trim_matches('"')
+}
+
+#[test]
+fn the_containerfile_builds_what_is_here() {
+    let file = read_to_string(root().join("Containerfile")).unwrap();
+    let toolchain = read_to_string(root().join("rust-toolchain.toml")).unwrap();
+    let rust = value(&toolchain, "channel = ");
+    assert!(file.contains(&format!("\nFROM docker.io/library/rust:{rust}-")), "{rust}");
+    assert_eq!(value(&file, "ENV RUSTUP_TOOLCHAIN="), rust);
+    let module = read_to_string(root().join("tests/localcloud/parts-go/helm/go.mod")).unwrap();
+    let go = value(&module, "go ").rsplit_once('.').unwrap().0;
+    assert!(file.contains(&format!("\nFROM docker.io/library/golang:{go}-")), "{go}");
+    assert!(file.contains(value(&module, "tool ")));
+
+    let mut copied = 0;
+    for line in file.lines().filter_map(|line| line.strip_prefix("COPY ")) {
+        let words: Vec<&str> = line.split(' ').collect();
+        let (_, sources) = words.split_last().unwrap();
+        match sources[0].strip_prefix("--from=") {
+            Some(stage) => assert!(file.contains(&format!(" AS {stage}\n")), "{line}"),
+            None => sources.iter().for_each(|source| assert!(root().join(source).exists(), "{line}")),
+        }
+        copied += 1;
+    }
+    assert!(copied > 5, "{copied}");
+
+    // Whatever is left out of the build is a package, and none that the Makefile needs.
+    let left_out: BTreeSet<&str> =
+        file.split("--exclude ").skip(1).filter_map(|rest| rest.split_whitespace().next()).collect();
+    let lock = read_to_string(root().join("Cargo.lock")).unwrap();
+    for package in &left_out {
+        assert!(lock.contains(&format!("name = \"{package}\"\n")), "{package}");
+    }
+    let needed = TOOLS.iter().copied().chain(["appmesh-controller", "capture", "colorapp", "feapp", "plan-total"]);
+    assert_eq!(needed.filter(|name| left_out.contains(name)).count(), 0);
 }
