@@ -27,6 +27,7 @@ PORTS ?= 8080# ports of cluster 2 that cluster 1 may reach
 URL ?= # what the probe asks; default: the sample's front end
 EXPECT ?= # answers that the probe expects, with weights: v1=9,v2=1; default: those of the sample
 COUNT ?= 200# requests of the probe
+VIA_CLUSTER ?= # anything: the probe asks through cluster 1's API server, by your kubeconfig, not its load balancer
 PROJECT ?= k8multi# prefix of the ECR repositories
 PROPERTY ?= spoiled_# what `make fuzz` tries: every test whose name has this
 SECONDS ?= 50# how long it tries each
@@ -38,6 +39,8 @@ SCHEME ?= internet-facing# or internal: the front end's load balancer
 NAMESPACE_TYPE ?= private-dns# or http, for clusters in two VPCs
 IDENTITY ?= irsa# or pod-identity, for accounts that may not make an OIDC provider: how pods get their role
 BUILD ?= build# where the documents are
+# A Mac builds the tools; what runs in pods is built for Linux, elsewhere.
+MAC := $(filter Darwin,$(shell uname -s))
 ifeq ($(origin BIN),undefined)
 BIN := target/$(shell rustc -vV | sed -n 's/^host: //p')/release
 endif
@@ -138,6 +141,7 @@ check: named $(IMAGES:%=$(STATIC)/%) | $(BIN)/mesh-check ## Tell all that keeps 
 # What is wrong with the variables themselves.
 wrong = $(or \
 	$(if $(strip $(CLUSTER1)),,name the clusters: make all CLUSTER1=… CLUSTER2=…), \
+	$(if $(and $(MAC),$(filter $(BIN),$(STATIC))),name the folder of the images' programs$(comma) built for Linux: STATIC=…), \
 	$(if $(SAMPLE)$(app2),$(if $(two),,name both clusters: make all CLUSTER1=… CLUSTER2=…)), \
 	$(if $(strip $(MESH_ONLY)),$(if $(app1)$(app2),MESH_ONLY applies no application: leave out APP1 and APP2)), \
 	$(if $(SAMPLE),$(if $(filter-out svc2.svc.local,$(NAMESPACE)),the sample is in svc2.svc.local: NAMESPACE is for APP1 and APP2)), \
@@ -223,7 +227,7 @@ joined: $(applied) $(shared) ## The same without the check and the probe
 
 .PHONY: probe
 probe: $(applied) | $(shared) $(BIN)/color-probe ## Ask URL, or the front end, COUNT times: the answers must be as EXPECT says
-	$(BIN)/color-probe $(URL) --count $(COUNT) $(expect:%=--expect %) < $(if $(app1),$(ONE)/$(name1).json,$(ONE)/mesh.json) > $(ONE)/probe.json
+	$(BIN)/color-probe $(URL) --count $(COUNT) $(expect:%=--expect %) $(if $(strip $(VIA_CLUSTER)),--via-cluster) < $(if $(app1),$(ONE)/$(name1).json,$(ONE)/mesh.json) > $(ONE)/probe.json
 
 # --- taking it down: from the names alone, so it also works when a run died before it wrote its file
 GONE := $(BUILD)/gone
@@ -352,8 +356,8 @@ deny: ## Check the dependencies: licences, sources, unwanted crates (cargo-deny)
 
 # --- building
 .PHONY: build
-build: ## Build the tools and the images' programs
-	cargo build --release --workspace
+build: ## Build the tools and, on Linux, the images' programs
+	cargo build --release$(if $(MAC),, --workspace)
 
 # A program that is there is used as it is, even with -B: `make build` brings it up to date.
 missing := $(sort $(filter-out $(wildcard $(BIN)/* $(STATIC)/*),$(TOOLS:%=$(BIN)/%) $(IMAGES:%=$(STATIC)/%)))

@@ -12,7 +12,7 @@
 pub mod aws;
 #[cfg(feature = "aws")]
 pub mod cluster;
-#[cfg(feature = "aws")]
+#[cfg(feature = "client")]
 mod connect;
 mod doc;
 mod error;
@@ -28,6 +28,7 @@ pub mod roots;
 mod run;
 mod session;
 mod stderr;
+pub mod tags;
 mod wait;
 
 pub use doc::Document;

@@ -4,7 +4,7 @@ use crate::plan::{Change, Role, Want, record_of};
 use crate::service_account::ServiceAccount;
 use anyhow::Result;
 use common::Error;
-use common::aws::{MANAGED_BY, foreign};
+use common::tags::{MANAGED_BY, foreign};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// An association of a service account, as EKS has it.

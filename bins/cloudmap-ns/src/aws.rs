@@ -13,7 +13,8 @@ use aws_sdk_servicediscovery::types::{
     NamespaceFilter, NamespaceFilterName, NamespaceSummary, NamespaceType, Operation, ServiceFilter, ServiceFilterName,
     ServiceSummary, Tag,
 };
-use common::aws::{Call, MANAGED_BY, OrAbsent, foreign};
+use common::aws::{Call, OrAbsent};
+use common::tags::{MANAGED_BY, foreign};
 use std::collections::BTreeMap;
 
 /// Tag of a namespace we made: its VPC, for Cloud Map itself does not tell.

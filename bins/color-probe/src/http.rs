@@ -1,27 +1,41 @@
 //! The requests.
 
 use crate::answer::Answer;
+use crate::cluster::Cluster;
 use crate::expect::Expect;
-use anyhow::{Context as _, Result};
+use crate::service::Service;
+use anyhow::{Chain, Context as _, Result};
 use common::proxy::{Proxies, Proxy};
-use common::roots;
+use common::{Kind, classify, roots};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Certificate, Client, Url};
-use std::error::Error;
 use std::time::{Duration, Instant};
 
 /// Longest body that is read: no colour is longer, and an endless answer must end.
-const LONGEST: usize = 4096;
+pub const LONGEST: usize = 4096;
 
-/// Asks one URL, through a proxy where the environment says so; follows no redirects.
+/// Asks one URL; follows no redirects.
 pub struct Http {
-    client: Client,
+    way: Way,
     url: Url,
     /// How long one answer may take.
     patience: Duration,
 }
 
+enum Way {
+    /// To the URL itself, through a proxy where the environment says so.
+    Direct(Client),
+    /// Through a cluster's API server to a Service.
+    Cluster(Box<(Cluster, Service, HeaderMap)>),
+}
+
 impl Http {
+    /// Through the API server of the cluster to the Service that the URL names.
+    pub fn through(cluster: Cluster, url: Url, headers: HeaderMap, patience: Duration) -> Result<Self> {
+        let service = Service::of(&url).map_err(common::Error::input)?;
+        Ok(Self { way: Way::Cluster(Box::new((cluster, service, headers))), url, patience })
+    }
+
     /// Without `keep_alive` every request makes a connection of its own, so that a load balancer that spreads
     /// connections and not requests is seen to spread, too.
     pub fn new(url: Url, headers: HeaderMap, keep_alive: bool, patience: Duration) -> Result<Self> {
@@ -38,7 +52,7 @@ impl Http {
         let client =
             client.tls_certs_only(trusted.collect::<reqwest::Result<Vec<_>>>().context("read the machine's CAs")?);
         let client = if keep_alive { client } else { client.pool_max_idle_per_host(0) };
-        Ok(Self { client: client.build().context("set up the HTTP client")?, url, patience })
+        Ok(Self { way: Way::Direct(client.build().context("set up the HTTP client")?), url, patience })
     }
 
     pub fn url(&self) -> &Url {
@@ -50,38 +64,51 @@ impl Http {
     }
 
     /// Asks once, and says how long it took; `left` may be shorter than the patience.
-    pub async fn ask(&self, expect: &Expect, left: Duration) -> (Answer, Duration) {
+    ///
+    /// # Errors
+    /// What another try can't mend: an authority that is not trusted, an API server that refuses.
+    pub async fn ask(&self, expect: &Expect, left: Duration) -> Result<(Answer, Duration)> {
         let (started, patience) = (Instant::now(), self.patience.min(left));
-        let answer = match self.read(patience).await {
-            Ok((status, body)) => Answer::of(expect, status, &String::from_utf8_lossy(&body)),
-            Err(error) => Answer::Silence(reason(&error, patience)),
+        let answer = match tokio::time::timeout(patience, self.read()).await {
+            Ok(Ok((status, body))) => Answer::of(expect, status, &String::from_utf8_lossy(&body)),
+            Ok(Err(error)) if classify(&error).0 == Kind::Retry => Answer::Silence(error.root_cause().to_string()),
+            Ok(Err(error)) => return Err(error),
+            Err(_) => Answer::Silence(format!("no answer within {:.1} s", patience.as_secs_f64())),
         };
-        (answer, started.elapsed())
+        Ok((answer, started.elapsed()))
     }
 
-    async fn read(&self, patience: Duration) -> reqwest::Result<(u16, Vec<u8>)> {
-        let mut response = self.client.get(self.url.clone()).timeout(patience).send().await?;
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await? {
-            body.extend_from_slice(&chunk);
-            if body.len() > LONGEST {
-                break;
+    async fn read(&self) -> Result<(u16, Vec<u8>)> {
+        match &self.way {
+            Way::Direct(client) => read(client, &self.url).await.map_err(|error| self.failed(error)),
+            Way::Cluster(way) => {
+                let (cluster, service, headers) = &**way;
+                cluster.get(service, &self.url, headers).await
             }
         }
-        Ok((response.status().as_u16(), body))
+    }
+
+    fn failed(&self, error: reqwest::Error) -> anyhow::Error {
+        let issuer = Chain::new(&error).any(roots::is_unknown_issuer);
+        let error = anyhow::Error::new(error);
+        let reason = error.root_cause();
+        if issuer {
+            return common::Error::failed(format!("{}: {reason}", self.url)).hint(roots::hint()).into();
+        }
+        common::Error::retry(reason).into()
     }
 }
 
-/// The innermost cause: `Connection refused (os error 111)`, not the client's layers around it.
-fn reason(error: &reqwest::Error, patience: Duration) -> String {
-    if error.is_timeout() {
-        return format!("no answer within {:.1} s", patience.as_secs_f64());
+async fn read(client: &Client, url: &Url) -> reqwest::Result<(u16, Vec<u8>)> {
+    let mut response = client.get(url.clone()).send().await?;
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        body.extend_from_slice(&chunk);
+        if body.len() > LONGEST {
+            break;
+        }
     }
-    let mut cause: &dyn Error = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    cause.to_string()
+    Ok((response.status().as_u16(), body))
 }
 
 /// `NAME: VALUE`, as curl takes it. The value is marked as a secret, so that nothing prints it.

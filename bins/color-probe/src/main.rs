@@ -3,29 +3,31 @@
 mod answer;
 mod answers;
 mod chart;
+mod cluster;
 mod expect;
 mod http;
 mod plan;
 mod probe;
+mod section;
+mod service;
 mod span;
 mod spread;
 mod target;
 
-use answers::{Answers, Latency};
+use answers::Answers;
 use anyhow::Result;
+use cluster::Cluster;
 use common::plan::UNKNOWN;
-use common::{Flags, Session, Tool};
+use common::{Error, Flags, Session, Tool};
 use expect::Expect;
 use http::Http;
 use plan::{Ask, Until, Want};
 use reqwest::Url;
-use reqwest::header::{HeaderName, HeaderValue};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use section::Probe;
+use service::Service;
 use span::Span;
-use spread::ChiSquared;
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -46,15 +48,23 @@ const PATIENCE: Span = Span(Duration::from_secs(20));
 /// as well; --keep-alive is faster and sees only that of requests. HTTPS trusts the authorities of
 /// this machine, or those of the file that SSL_CERT_FILE names.
 ///
-///   Reads   apps.<name>.endpoint, unless a URL is given
+/// With --via-cluster the Kubernetes API server asks in its place, by a kubeconfig and without a load
+/// balancer: the URL is http://NAME.NAMESPACE.svc:PORT/PATH, by default that of the application's
+/// first Service of type LoadBalancer, or of its only Service, with the path /color.
+///
+///   Reads   apps.<name>.endpoint, unless a URL is given; cluster.endpoint and apps.<name>.objects
+///           with --via-cluster
 ///   Owns    probe {chiSquared, concurrency, count, duration, errors, expect, keepAlive,
-///           latencyMillis, rate, requestTimeout, tallies, url}; no header, for it may be secret
-///   Calls   nothing of AWS: only the URL, by way of HTTP_PROXY and HTTPS_PROXY unless NO_PROXY has it
+///           latencyMillis, rate, requestTimeout, tallies, url, viaCluster}; no header, which
+///           may be secret
+///   Calls   nothing of AWS: only the URL, by way of HTTP_PROXY and HTTPS_PROXY unless NO_PROXY has it;
+///           with --via-cluster Kubernetes: get of services and services/proxy
 ///   Exits   0 even, 1 uneven or a wrong answer, 2 usage, 3 input, 5 an answer never came
 ///
 /// Examples:
 ///   color-probe -n http://127.0.0.1:8080/color --expect red=1,blue=1
 ///   color-probe --count 1000 --expect red=9,blue=1 <feapp.json | jq .probe.tallies
+///   color-probe --via-cluster --context shop <feapp.json
 ///   color-probe -n https://lb.example/ -H 'Host: shop.example' --duration 1m --rate 20
 #[derive(Debug, clap::Parser)]
 #[command(name = "color-probe", version, verbatim_doc_comment, mut_arg("timeout", |arg| arg.default_value("10m")))]
@@ -90,55 +100,12 @@ struct ColorProbe {
     #[arg(long)]
     keep_alive: bool,
     #[command(flatten)]
+    via: cluster::Flags,
+    #[command(flatten)]
     flags: Flags,
     /// What this run's requests brought.
     #[arg(skip)]
     answers: RefCell<Option<Answers>>,
-}
-
-/// The `probe` key.
-#[derive(Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Probe {
-    /// How well the tallies fit the weights; found, never wished for.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    chi_squared: Option<ChiSquared>,
-    /// Requests at a time.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 1000))]
-    concurrency: Option<u32>,
-    /// Requests in all.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1))]
-    count: Option<u32>,
-    /// How long it is asked, `1m 30s`, instead of how often.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    duration: Option<Span>,
-    /// Requests that brought no expected colour; found, never wished for, and 0, or else there is no document.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    errors: Option<u64>,
-    /// Weights by colour.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    expect: Option<Expect>,
-    /// Whether connections were used again.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    keep_alive: Option<bool>,
-    /// How long the answers took; found, never wished for.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    latency_millis: Option<Latency>,
-    /// Requests a second at most.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 1000))]
-    rate: Option<u32>,
-    /// How long one answer may take, `20s`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    request_timeout: Option<Span>,
-    /// How often each expected colour answered; found, never wished for.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tallies: Option<BTreeMap<String, u64>>,
-    /// What is asked.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    url: Option<String>,
 }
 
 impl Tool for ColorProbe {
@@ -160,8 +127,16 @@ impl Tool for ColorProbe {
         let count = plan::within("count", section.count, u32::MAX)?;
         let concurrency = plan::within("concurrency", section.concurrency, 1000)?;
         let rate = plan::within("rate", section.rate, 1000)?;
+        let via_cluster = self.via.wanted(section.via_cluster == Some(true), self.url.is_some(), &self.headers())?;
+        let cluster = match via_cluster && !self.flags.delete {
+            true => Some(Cluster::new(session, &self.via).await?),
+            false => None,
+        };
+        // A URL of the other way is none of this one.
+        let known = section.url.filter(|_| via_cluster == (section.via_cluster == Some(true)));
         Ok(Want {
-            url: if self.flags.delete { None } else { self.target(session, section.url.as_deref())? },
+            url: if self.flags.delete { None } else { self.target(session, cluster.as_ref(), known).await? },
+            cluster,
             expect: self.expect.clone().or(section.expect).unwrap_or_else(Expect::red_and_blue),
             until: Until::of((self.count, self.duration), (count, section.duration), COUNT)?,
             left: session.remaining(),
@@ -186,14 +161,24 @@ impl Tool for ColorProbe {
     }
 
     async fn apply(&self, session: &Session, want: &Want, ask: Ask) -> Result<()> {
-        let headers = self.headers.iter().cloned().collect();
-        let http = Http::new(ask.url.clone(), headers, want.keep_alive, want.patience.0)?;
-        probe::first_answers(session, &http, &want.expect).await?;
-        let answers = probe::ask(session, &http, &ask, want).await?;
-        session.stderr.block(chart::chart(&answers, &want.expect));
-        answers.judge(ask.url.as_str(), &want.expect)?;
+        let (url, headers, patience) = (ask.url.clone(), self.headers(), want.patience.0);
+        let (http, command) = match &want.cluster {
+            Some(cluster) => (Http::through(cluster.clone(), url, headers, patience)?, cluster.command(&ask.url)),
+            None => (Http::new(url, headers, want.keep_alive, patience)?, format!("curl {}", ask.url)),
+        };
+        let asked = async {
+            probe::first_answers(session, &http, &want.expect).await?;
+            let answers = probe::ask(session, &http, &ask, want).await?;
+            session.stderr.block(chart::chart(&answers, &want.expect));
+            answers.judge(ask.url.as_str(), &want.expect)?;
+            anyhow::Ok(answers)
+        };
+        let answers = match (asked.await, &want.cluster) {
+            (Err(error), Some(cluster)) => return Err(cluster.explained(error, &ask.url)),
+            (answers, _) => answers?,
+        };
         session.stderr.line(chart::verdict(&answers, &want.expect));
-        session.stderr.line(format_args!("try it: curl {}", ask.url));
+        session.stderr.line(format_args!("try it: {command}"));
         self.answers.replace(Some(answers));
         Ok(())
     }
@@ -205,12 +190,13 @@ impl Tool for ColorProbe {
             count: want.until.count(),
             duration: want.until.time(),
             errors: have.as_ref().map(Answers::errors),
-            keep_alive: Some(want.keep_alive),
+            keep_alive: want.cluster.is_none().then_some(want.keep_alive),
             latency_millis: have.as_ref().map(Answers::latency),
             rate: want.rate,
             request_timeout: Some(want.patience),
             tallies: have.map(|answers| answers.tallies),
             url: want.url.map(String::from),
+            via_cluster: want.cluster.map(|_| true),
             expect: Some(want.expect),
         }
     }
@@ -223,16 +209,26 @@ impl Tool for ColorProbe {
 }
 
 impl ColorProbe {
-    /// Flag, then document, then the application's endpoint; none that is known only after a plan was applied.
-    fn target(&self, session: &Session, url: Option<&str>) -> Result<Option<Url>> {
-        match (&self.url, &self.app, url) {
-            (Some(url), _, _) => Ok(Some(url.clone())),
-            (None, None, Some(UNKNOWN)) => Ok(None),
-            (None, None, Some(url)) => {
-                target::http(url).map(Some).map_err(|why| common::Error::input(format!("probe.url: {why}")).into())
-            }
-            (None, app, _) => target::from_apps(&session.doc, app.as_deref()),
+    fn headers(&self) -> HeaderMap {
+        self.headers.iter().cloned().collect()
+    }
+
+    /// Flag, then document, then the application's; none that is known only after a plan was applied.
+    async fn target(&self, session: &Session, cluster: Option<&Cluster>, url: Option<String>) -> Result<Option<Url>> {
+        let app = self.app.as_deref();
+        let url = match (&self.url, app, url) {
+            (Some(url), _, _) => url.clone(),
+            (None, None, Some(url)) if url == UNKNOWN => return Ok(None),
+            (None, None, Some(url)) => target::http(&url).map_err(|why| Error::input(format!("probe.url: {why}")))?,
+            _ => match cluster {
+                Some(cluster) => return cluster.url(session, app).await,
+                None => return target::from_apps(&session.doc, app),
+            },
+        };
+        if cluster.is_some() {
+            Service::of(&url).map_err(Error::usage)?;
         }
+        Ok(Some(url))
     }
 }
 

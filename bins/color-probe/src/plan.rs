@@ -1,5 +1,6 @@
 //! What to ask. Pure.
 
+use crate::cluster::Cluster;
 use crate::expect::Expect;
 use crate::span::Span;
 use crate::spread;
@@ -15,6 +16,8 @@ use std::time::Duration;
 pub struct Want {
     /// What is asked; none when the key is only to be dropped.
     pub url: Option<Url>,
+    /// The cluster through which it is asked.
+    pub cluster: Option<Cluster>,
     /// The colours that may answer.
     pub expect: Expect,
     /// When it is enough.
@@ -70,6 +73,8 @@ impl Until {
 pub struct Ask {
     pub url: Url,
     pub until: Until,
+    /// The kubeconfig's context through whose API server it is asked.
+    pub context: Option<String>,
 }
 
 impl common::plan::Change for Ask {
@@ -81,8 +86,12 @@ impl common::plan::Change for Ask {
 impl fmt::Display for Ask {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.until {
-            Until::Count(count) => write!(f, "ask {} {count} times", self.url),
-            Until::Time(time) => write!(f, "ask {} for {time}", self.url),
+            Until::Count(count) => write!(f, "ask {} {count} times", self.url)?,
+            Until::Time(time) => write!(f, "ask {} for {time}", self.url)?,
+        }
+        match &self.context {
+            Some(context) => write!(f, " through the API server of context {context}"),
+            None => Ok(()),
         }
     }
 }
@@ -99,7 +108,8 @@ pub fn plan(want: &Want, asked: bool) -> Result<Vec<Ask>> {
         return Err(Error::usage(message).hint("give it more with --timeout").into());
     }
     let url = want.url.clone().filter(|_| !asked);
-    Ok(url.map(|url| Ask { url, until: want.until }).into_iter().collect())
+    let context = want.cluster.as_ref().map(|cluster| cluster.context().to_owned());
+    Ok(url.map(|url| Ask { url, until: want.until, context }).into_iter().collect())
 }
 
 /// What the flags refuse, the document must not bring in.
@@ -123,6 +133,7 @@ mod tests {
     fn want(until: Until) -> Want {
         Want {
             url: Some(Url::parse("http://front/color").unwrap()),
+            cluster: None,
             expect: Expect::red_and_blue(),
             until,
             left: Duration::from_secs(300),

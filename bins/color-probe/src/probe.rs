@@ -7,7 +7,7 @@ use crate::http::Http;
 use crate::plan::{Ask, Until, Want};
 use crate::target;
 use anyhow::Result;
-use common::{Error, Found, Kind, Session, classify, roots};
+use common::{Error, Found, Kind, Session, classify};
 use futures::stream::LocalBoxStream;
 use futures::{StreamExt as _, stream};
 use std::time::{Duration, Instant};
@@ -36,11 +36,8 @@ pub async fn first_answers(session: &Session, http: &Http, expect: &Expect) -> R
         .wait(format_args!("{url} to answer"), async || {
             for _ in 0..IN_A_ROW {
                 let left = session.remaining();
-                match http.ask(expect, left).await.0 {
+                match http.ask(expect, left).await?.0 {
                     Answer::Color(_) => {}
-                    Answer::Silence(reason) if reason.contains("UnknownIssuer") => {
-                        return Err(Error::failed(format!("{url}: {reason}")).hint(roots::hint()).into());
-                    }
                     Answer::Silence(reason) => {
                         // Whoever had no time to answer has not fallen silent.
                         wrong = wrong.take().filter(|_| left < http.patience());
@@ -66,7 +63,8 @@ pub async fn first_answers(session: &Session, http: &Http, expect: &Expect) -> R
     match (classify(&error).0, target::private_addresses(url).await) {
         (Kind::Retry, Some(addresses)) => {
             let hint = format!(
-                "its address is private ({addresses}): ask from within the VPC, or make the load balancer internet-facing"
+                "its address is private ({addresses}): ask from within the VPC or with --via-cluster, or make the load balancer \
+                 internet-facing"
             );
             Err(Error::retry(error.to_string()).hint(hint).into())
         }
@@ -88,15 +86,17 @@ pub async fn ask(session: &Session, http: &Http, ask: &Ask, want: &Want) -> Resu
     let asked = async {
         let requests = starts(ask.until, want.rate).map(|()| http.ask(&want.expect, Duration::MAX));
         let mut asking = requests.buffer_unordered(at_a_time);
-        while let Some((answer, took)) = asking.next().await {
+        while let Some(asked) = asking.next().await {
+            let (answer, took) = asked?;
             answers.add(answer, took);
             bar.inc(1);
         }
+        anyhow::Ok(())
     };
     let in_time = timeout(session.remaining(), asked).await;
     bar.finish_and_clear();
     match in_time {
-        Ok(()) => Ok(answers),
+        Ok(asked) => asked.map(|()| answers),
         Err(_) => {
             let of = ask.until.count().map(|count| format!(" of {count}")).unwrap_or_default();
             let message = format!("{} gave {}{of} answers in time", ask.url, answers.total());

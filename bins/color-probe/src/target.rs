@@ -47,7 +47,11 @@ pub fn from_apps(doc: &Document, name: Option<&str>) -> Result<Option<Url>> {
     }
 }
 
-fn url(endpoint: &str) -> Result<Url, String> {
+/// The URL of `HOST:PORT`, with the path of the sample's front end unless it has one.
+///
+/// # Errors
+/// Says why it is none.
+pub fn url(endpoint: &str) -> Result<Url, String> {
     let text = if endpoint.contains("://") { endpoint.to_owned() } else { format!("http://{endpoint}") };
     let mut url = http(&text)?;
     if url.path() == "/" {

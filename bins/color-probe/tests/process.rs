@@ -8,13 +8,15 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-type Answer = fn(usize) -> (u16, &'static str);
+/// Status and body, by the first line and headers of a request and its number, from 0.
+type Answer = fn(&str, usize) -> (u16, &'static str);
 
 /// A server whose answers depend on how many it has given.
 struct Server {
@@ -27,24 +29,39 @@ struct Server {
 
 impl Server {
     /// `answer` gets the number of the request, from 0, and gives status and body.
-    fn start(answer: Answer) -> Self {
+    fn start(answer: fn(usize) -> (u16, &'static str)) -> Self {
+        Self::speak(
+            "http",
+            move |_, request| answer(request),
+            |stream, heads, answer| {
+                let _closed = serve(stream, heads, answer);
+            },
+        )
+    }
+
+    /// An API server, whose answers depend on what is asked.
+    fn api(answer: Answer) -> Self {
         Self::speak("http", answer, |stream, heads, answer| {
             let _closed = serve(stream, heads, answer);
         })
     }
 
     /// Over TLS, as whom the certificate names.
-    fn https(answer: Answer, tls: Arc<ServerConfig>) -> Self {
-        Self::speak("https", answer, move |stream, heads, answer| {
-            let tls = ServerConnection::new(tls.clone()).unwrap();
-            let _closed = serve(StreamOwned::new(tls, stream), heads, answer);
-        })
+    fn https(answer: fn(usize) -> (u16, &'static str), tls: Arc<ServerConfig>) -> Self {
+        Self::speak(
+            "https",
+            move |_, request| answer(request),
+            move |stream, heads, answer| {
+                let tls = ServerConnection::new(tls.clone()).unwrap();
+                let _closed = serve(StreamOwned::new(tls, stream), heads, answer);
+            },
+        )
     }
 
     fn speak(
         scheme: &'static str,
-        answer: Answer,
-        speak: impl Fn(TcpStream, &Mutex<Vec<String>>, &dyn Fn() -> (u16, &'static str)) + Clone + Send + 'static,
+        answer: impl Fn(&str, usize) -> (u16, &'static str) + Clone + Send + 'static,
+        speak: impl Fn(TcpStream, &Mutex<Vec<String>>, &dyn Fn(&str) -> (u16, &'static str)) + Clone + Send + 'static,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
@@ -54,8 +71,11 @@ impl Server {
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 connections.fetch_add(1, Ordering::Relaxed);
-                let (requests, heads, speak) = (requests.clone(), heads.clone(), speak.clone());
-                thread::spawn(move || speak(stream, &heads, &|| answer(requests.fetch_add(1, Ordering::Relaxed))));
+                let (requests, heads) = (requests.clone(), heads.clone());
+                let (answer, speak) = (answer.clone(), speak.clone());
+                thread::spawn(move || {
+                    speak(stream, &heads, &|head| answer(head, requests.fetch_add(1, Ordering::Relaxed)));
+                });
             }
         });
         server
@@ -70,7 +90,7 @@ impl Server {
 fn serve(
     stream: impl Read + Write,
     heads: &Mutex<Vec<String>>,
-    answer: &dyn Fn() -> (u16, &'static str),
+    answer: &dyn Fn(&str) -> (u16, &'static str),
 ) -> Option<()> {
     let mut stream = BufReader::new(stream);
     loop {
@@ -81,7 +101,7 @@ fn serve(
             }
         }
         heads.lock().unwrap().push(head.to_lowercase());
-        let (status, body) = answer();
+        let (status, body) = answer(&head);
         let length = body.len();
         write!(stream.get_mut(), "HTTP/1.1 {status} Whatever\r\ncontent-length: {length}\r\n\r\n{body}").ok()?;
         stream.get_mut().flush().ok()?;
@@ -440,7 +460,165 @@ fn the_plainest_server_will_do() {
     assert_eq!(run.probe()["tallies"], json!({"blue": 25, "red": 25}));
 }
 
-/// Neither the packages it is built from nor the program itself hold a word of AWS or Kubernetes.
+/// A kubeconfig of two contexts: the current one leads nowhere.
+fn kubeconfig(folder: &Path, server: &str) -> String {
+    let file = folder.join("config");
+    let named = |name: &str, key: &str, body: Value| json!({"name": name, key: body});
+    let kubeconfig = json!({
+        "current-context": "nowhere",
+        "contexts": [
+            named("nowhere", "context", json!({"cluster": "nowhere", "user": "me"})),
+            named("shop", "context", json!({"cluster": "shop", "user": "me"})),
+        ],
+        "clusters": [
+            named("nowhere", "cluster", json!({"server": "http://127.0.0.1:1"})),
+            named("shop", "cluster", json!({"server": server})),
+        ],
+        "users": [named("me", "user", json!({"token": "t0ken"}))],
+    });
+    std::fs::write(&file, kubeconfig.to_string()).unwrap();
+    file.to_str().unwrap().to_owned()
+}
+
+const SERVICE: &str = "GET /api/v1/namespaces/k8multi/services/";
+const COLORAPP: &str = r#"{"metadata":{"name":"colorapp"},"spec":{"type":"ClusterIP","ports":[{"port":8080}]}}"#;
+const FRONT: &str = r#"{"metadata":{"name":"front"},"spec":{"type":"LoadBalancer","ports":[{"port":8080}]}}"#;
+const NO_PODS: &str = r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure",
+    "message":"no endpoints available for service \"front:8080\"","reason":"ServiceUnavailable","code":503}"#;
+
+/// A document as manifest-apply leaves it, of an application whose load balancer cannot be reached.
+fn applied(server: &str) -> String {
+    let service = |name: &str| json!({"apiVersion": "v1", "kind": "Service", "namespace": "k8multi", "name": name});
+    let app = json!({"endpoint": "http://127.0.0.1:1", "objects": [service("colorapp"), service("front")]});
+    json!({"cluster": {"endpoint": server}, "apps": {"feapp": app}}).to_string()
+}
+
+/// The API server's answer about the Services; none to what is asked of one of them.
+fn services(head: &str) -> Option<(u16, &'static str)> {
+    match head.strip_prefix(SERVICE)?.split(' ').next()? {
+        "colorapp" => Some((200, COLORAPP)),
+        "front" => Some((200, FRONT)),
+        _ => None,
+    }
+}
+
+#[test]
+fn a_service_is_asked_through_the_api_server() {
+    let server = Server::api(|head, request| {
+        let asked = head.starts_with(&format!("{SERVICE}front:8080/proxy/color HTTP"));
+        match services(head) {
+            Some(service) => service,
+            None if asked && request > 3 => even(request),
+            None if asked => (503, NO_PODS),
+            None => (404, "not here"),
+        }
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let address = format!("http://{}", server.address);
+    let file = kubeconfig(folder.path(), &address);
+    let args = ["--via-cluster", "--kubeconfig", &file, "--count=20", "-H", "X-Key: s3cret"];
+    let first = Run::new(&applied(&address), &args);
+    let probe = first.probe();
+    assert_eq!(probe["tallies"], json!({"blue": 10, "red": 10}));
+    assert_eq!(
+        (&probe["url"], &probe["viaCluster"], &probe["keepAlive"]),
+        (&json!("http://front.k8multi.svc:8080/color"), &json!(true), &Value::Null)
+    );
+    let path = "/api/v1/namespaces/k8multi/services/front:8080/proxy/color";
+    let command = format!("try it: kubectl --kubeconfig {file} --context shop get --raw '{path}'");
+    assert!(first.stderr.contains(&command), "{}", first.stderr);
+    for head in server.heads.lock().unwrap().iter() {
+        assert!(head.contains("\r\nauthorization: bearer t0ken\r\n"), "{head}");
+        assert_eq!(head.contains("\r\nx-key: s3cret\r\n"), head.contains("/proxy/"), "{head}");
+    }
+
+    // Its outcome is a wish for the same; a URL alone is asked directly.
+    let again = Run::with(&[("KUBECONFIG", &file)], &first.stdout, &[]);
+    assert_eq!((&again.probe()["url"], &again.probe()["viaCluster"]), (&probe["url"], &json!(true)));
+    let direct = Server::start(even);
+    assert_eq!(Run::new(&first.stdout, &[&direct.url()]).probe()["viaCluster"], Value::Null);
+
+    let plan = Run::with(&[("KUBECONFIG", &file)], &applied(&address), &["--via-cluster", "--plan"]);
+    let words = "would ask http://front.k8multi.svc:8080/color 200 times through the API server of context shop\n";
+    assert!(plan.stderr.ends_with(words), "{}", plan.stderr);
+}
+
+#[test]
+fn what_the_api_server_refuses_is_told_from_a_wrong_answer() {
+    const FORBIDDEN: &str = r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","code":403,
+        "message":"services \"front:8080\" is forbidden","reason":"Forbidden"}"#;
+    const MISSING: &str = r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","code":404,
+        "message":"services \"front\" not found","reason":"NotFound"}"#;
+    let (by_service, by_get) = ("ask Service k8multi/front through the API server of", "get Service k8multi/front in");
+    let cases: [(Answer, i32, &str, &str, &str); 5] = [
+        (
+            |head, _| services(head).unwrap_or((403, FORBIDDEN)),
+            1,
+            by_service,
+            "services \"front:8080\" is forbidden",
+            "the caller needs the right to get services/proxy in namespace k8multi",
+        ),
+        (
+            |head, _| services(head).unwrap_or((503, NO_PODS)),
+            5,
+            by_service,
+            "no endpoints available for service \"front:8080\"",
+            "get endpointslices -l kubernetes.io/service-name=front: has it ready pods at that port?",
+        ),
+        (
+            |head, _| services(head).unwrap_or((503, "no healthy upstream")),
+            1,
+            by_service,
+            "the front cluster can't reach the back cluster: http://front.k8multi.svc:8080/color answered 503",
+            "sg-open",
+        ),
+        (
+            |head, request| services(head).unwrap_or(if request == 50 { (503, NO_PODS) } else { even(request) }),
+            5,
+            by_service,
+            "did not answer 1 of 200 requests: no endpoints available",
+            "get endpointslices",
+        ),
+        (
+            |head, _| services(head).filter(|(_, body)| *body != FRONT).unwrap_or((404, MISSING)),
+            1,
+            by_get,
+            "there is no such Service",
+            "--context",
+        ),
+    ];
+    for (answer, exit, message, cause, hint) in cases {
+        let server = Server::api(answer);
+        let folder = tempfile::tempdir().unwrap();
+        let address = format!("http://{}", server.address);
+        let file = kubeconfig(folder.path(), &address);
+        let args = ["--via-cluster", "--kubeconfig", &file, "--timeout=2s"];
+        let error = Run::new(&applied(&address), &args).error(exit);
+        assert_eq!(error["message"], format!("{message} context shop"));
+        assert!(error["causes"][0].as_str().is_some_and(|said| said.contains(cause)), "{error}");
+        assert!(error["hint"].as_str().is_some_and(|said| said.contains(hint)), "{error}");
+    }
+}
+
+#[test]
+fn a_cluster_that_is_not_named_well_is_refused_before_asking() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = kubeconfig(folder.path(), "http://127.0.0.1:1");
+    let doc = applied("https://abc.eks.amazonaws.com");
+    for (args, exit, message) in [
+        (&["--via-cluster"][..], 1, "no context of the kubeconfig leads to https://abc.eks.amazonaws.com"),
+        (&["--via-cluster", "--context=work"], 1, "the kubeconfig has no context work"),
+        (&["--via-cluster", "--context=shop", "http://lb.example/"], 2, "lb.example names no Service"),
+        (&["--via-cluster", "--context=shop", "-H", "Authorization: x"], 2, "the API server would take the header"),
+        (&["--context=shop"], 2, "--context and --kubeconfig are for --via-cluster"),
+    ] {
+        let error = Run::with(&[("KUBECONFIG", &file)], &doc, args).error(exit);
+        let found = error["message"].as_str().unwrap();
+        assert!(found.starts_with(message), "{error}");
+    }
+}
+
+/// None of the packages it is built from is AWS's: Kubernetes is asked by a kubeconfig, which needs none.
 #[test]
 fn no_aws_sdk_is_linked() {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
@@ -450,7 +628,7 @@ fn no_aws_sdk_is_linked() {
     assert!(packages.contains("\nreqwest v"), "{}", String::from_utf8_lossy(&tree.stderr));
     let foreign: Vec<&str> = packages
         .lines()
-        .filter(|line| ["aws-sdk", "aws-config", "aws-smithy", "kube"].iter().any(|name| line.starts_with(name)))
+        .filter(|line| ["aws-sdk", "aws-config", "aws-smithy", "aws-sigv4"].iter().any(|name| line.starts_with(name)))
         .collect();
     assert_eq!(foreign, Vec::<&str>::new());
 }

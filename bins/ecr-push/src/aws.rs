@@ -17,8 +17,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use common::Error;
-use common::aws::{Call, MANAGED_BY, OrAbsent, foreign};
+use common::aws::{Call, OrAbsent};
 use common::cluster::Cluster;
+use common::tags::{MANAGED_BY, foreign};
 use oci_client::secrets::RegistryAuth;
 use std::collections::BTreeSet;
 

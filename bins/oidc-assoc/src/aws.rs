@@ -5,7 +5,8 @@ use anyhow::Result;
 use aws_config::SdkConfig;
 use aws_sdk_iam::Client;
 use aws_sdk_iam::types::Tag;
-use common::aws::{Call, MANAGED_BY, OrAbsent, foreign};
+use common::aws::{Call, OrAbsent};
+use common::tags::{MANAGED_BY, foreign};
 
 pub struct Iam(Client);
 

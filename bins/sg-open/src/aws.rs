@@ -11,7 +11,8 @@ use aws_sdk_ec2::types::{
     UserIdGroupPair,
 };
 use common::Error;
-use common::aws::{Call, MANAGED_BY, OrAbsent, foreign};
+use common::aws::{Call, OrAbsent};
+use common::tags::{MANAGED_BY, foreign};
 use std::collections::BTreeSet;
 
 /// Tags of a rule we made: ARNs of the cluster to enter and of the cluster let in.

@@ -3,7 +3,7 @@
 use super::apply::{Claim, Manifest, Observed, with_unknown, without_unknown, yielded};
 pub use super::reference::ObjectRef;
 use super::{UNKNOWN_CALLER, kind};
-use crate::aws::MANAGED_BY;
+use crate::tags::MANAGED_BY;
 use crate::{Error, Found, Kind, Session};
 use anyhow::{Context, Result};
 use futures::StreamExt;

@@ -267,7 +267,7 @@ fn takes(values: &BTreeSet<String>, path: &str) -> bool {
 fn compatibility_is_documented() {
     let mut document =
         "# Compatibility with App Mesh\n\nWritten by a test from the types, the annotations and the chart: \
-                        `SNAPSHOTS=overwrite cargo test --test compatibility`.\n\n"
+                        `SNAPSHOTS=overwrite cargo test --workspace --test compatibility`.\n\n"
             .to_owned();
     fields(&mut document);
     annotations(&mut document);

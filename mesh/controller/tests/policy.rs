@@ -1,5 +1,5 @@
 //! Makes `policies/controller.json`, what the controller must be allowed in AWS, from the calls in its code.
-//! After a change of a call: `SNAPSHOTS=overwrite cargo test`.
+//! After a change of a call: `SNAPSHOTS=overwrite cargo test --workspace --test policy`.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may stop at the first surprise")]
 

@@ -46,7 +46,7 @@ fn all_actions() -> BTreeSet<String> {
     listed().into_iter().map(|(_, action)| action).collect()
 }
 
-/// After a change of a header: `SNAPSHOTS=overwrite cargo test`.
+/// After a change of a header: `SNAPSHOTS=overwrite cargo test --workspace --test cloud the_policy`.
 #[test]
 fn the_policy_is_what_the_headers_say() {
     let policy = allowing(&all_actions());

@@ -1,0 +1,57 @@
+//! Holds what stands under the document's `probe`.
+
+use crate::answers::Latency;
+use crate::expect::Expect;
+use crate::span::Span;
+use crate::spread::ChiSquared;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The `probe` key.
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Probe {
+    /// How well the tallies fit the weights; found, never wished for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chi_squared: Option<ChiSquared>,
+    /// Requests at a time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub concurrency: Option<u32>,
+    /// Requests in all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub count: Option<u32>,
+    /// How long it is asked, `1m 30s`, instead of how often.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub duration: Option<Span>,
+    /// Requests that brought no expected colour; found, never wished for, and 0, or else there is no document.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub errors: Option<u64>,
+    /// Weights by colour.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expect: Option<Expect>,
+    /// Whether connections were used again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep_alive: Option<bool>,
+    /// How long the answers took; found, never wished for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latency_millis: Option<Latency>,
+    /// Requests a second at most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub rate: Option<u32>,
+    /// How long one answer may take, `20s`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_timeout: Option<Span>,
+    /// How often each expected colour answered; found, never wished for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tallies: Option<BTreeMap<String, u64>>,
+    /// What is asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// Whether the URL names a Service, and is asked through the Kubernetes API server.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub via_cluster: Option<bool>,
+}
