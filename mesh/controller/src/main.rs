@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand};
 
 /// The C library's keeps what thousands of pods took while they were registered.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Supports App Mesh's custom resources from the cluster itself
 ///
