@@ -3,6 +3,7 @@
 //! IAM does not tell who attached a policy. So a role of ours remembers in its tags what this tool put on it: that,
 //! and only that, is taken off again when it is no longer wished for.
 
+use crate::association::{self, Agent, Associations};
 use crate::policy::same;
 use crate::service_account::ServiceAccount;
 use anyhow::Result;
@@ -182,6 +183,44 @@ pub fn tag(text: &str) -> Result<(String, String), String> {
     Ok((key.to_owned(), value.to_owned()))
 }
 
+/// What there is in IAM and EKS.
+#[derive(Debug)]
+pub struct Have {
+    pub role: Option<Role>,
+    pub associations: Associations,
+    pub agent: Agent,
+}
+
+impl common::plan::Want for Want {
+    type Have = Have;
+    type Change = Change;
+
+    fn plan(&self, have: &Have) -> Result<Vec<Change>> {
+        let role = have.role.as_ref();
+        let mut changes = plan(self, role)?;
+        // What is forgotten must be gone.
+        let end = changes.iter().position(|change| matches!(change, Change::Untag { .. })).unwrap_or(changes.len());
+        changes.splice(end..end, association::plan(self, &arn(self, role), &have.associations)?);
+        Ok(changes)
+    }
+
+    fn plan_delete(&self, have: &Have) -> Result<Vec<Change>> {
+        let role = have.role.as_ref();
+        let associations = association::plan_delete(&arn(self, role), &have.associations);
+        Ok(associations.into_iter().chain(plan_delete(self, role)).collect())
+    }
+
+    fn remarks(&self, have: &Have) -> Vec<String> {
+        let on_role = remarks(self, have.role.as_ref());
+        let on_associations = association::remarks(self, &have.agent, &have.associations);
+        on_role.into_iter().chain(on_associations).collect()
+    }
+
+    fn left_alone(&self, have: &Have) -> Vec<String> {
+        left_alone(self, have.role.as_ref())
+    }
+}
+
 /// The ARN of the role, which IAM composes of the account, the path and the name when it is made.
 pub fn arn(want: &Want, have: Option<&Role>) -> String {
     if let Some(role) = have {
@@ -193,7 +232,7 @@ pub fn arn(want: &Want, have: Option<&Role>) -> String {
 }
 
 /// What makes the role fit. Policies that others put on it stay.
-pub fn plan(want: &Want, have: Option<&Role>) -> Result<Vec<Change>> {
+fn plan(want: &Want, have: Option<&Role>) -> Result<Vec<Change>> {
     if let Some(role) = have {
         usable(want, role)?;
     }
@@ -247,7 +286,7 @@ pub fn plan(want: &Want, have: Option<&Role>) -> Result<Vec<Change>> {
 }
 
 /// Takes off what we put on, and deletes the role unless others use it.
-pub fn plan_delete(want: &Want, have: Option<&Role>) -> Vec<Change> {
+fn plan_delete(want: &Want, have: Option<&Role>) -> Vec<Change> {
     let Some(role) = have.filter(|role| not_ours(want, role).is_none()) else { return Vec::new() };
     let name = || want.name.clone();
     let (attached, inline) = ours(role);
@@ -263,7 +302,7 @@ pub fn plan_delete(want: &Want, have: Option<&Role>) -> Vec<Change> {
 }
 
 /// What others have to do with the role, one line each.
-pub fn left_alone(want: &Want, have: Option<&Role>) -> Vec<String> {
+fn left_alone(want: &Want, have: Option<&Role>) -> Vec<String> {
     let Some(role) = have else { return Vec::new() };
     match not_ours(want, role) {
         Some(why) => vec![format!("role {}: {why}", want.name)],
@@ -272,7 +311,7 @@ pub fn left_alone(want: &Want, have: Option<&Role>) -> Vec<String> {
 }
 
 /// What is on the role that is neither wished for nor ours.
-pub fn remarks(want: &Want, have: Option<&Role>) -> Vec<String> {
+fn remarks(want: &Want, have: Option<&Role>) -> Vec<String> {
     let Some(role) = have else { return Vec::new() };
     let (attached, inline) = ours(role);
     let others = role.attached.iter().filter(|policy| !attached.contains(policy) && !want.policies.contains(policy));
