@@ -15,6 +15,8 @@ pub mod cluster;
 #[cfg(feature = "client")]
 mod connect;
 mod doc;
+#[cfg(feature = "elf")]
+pub mod elf;
 mod error;
 pub mod helm;
 #[cfg(feature = "kube")]

@@ -6,7 +6,6 @@ mod binary;
 mod builder;
 mod client;
 mod credentials;
-mod elf;
 mod image;
 mod layer;
 mod nodes;
