@@ -8,6 +8,8 @@
 //! observe again until nothing is left to do. `--plan` stops after the plan and prints the document as a run would, with
 //! [`plan::UNKNOWN`] for what only a run can know; `--delete` takes the other plan.
 
+pub mod app_mesh;
+pub mod arn;
 #[cfg(feature = "aws")]
 pub mod aws;
 #[cfg(feature = "aws")]

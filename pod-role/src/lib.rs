@@ -18,7 +18,7 @@ use association::{Agent, Associations};
 use clap::{ArgMatches, Command, CommandFactory, FromArgMatches};
 use common::aws::AwsFlags;
 use common::plan::UNKNOWN;
-use common::tags::MANAGED_BY;
+use common::tags::{MANAGED_BY, OUR_TAGS};
 use common::{Error, Found, Session, Tool};
 use eks::Eks;
 use iam::Iam;
@@ -189,7 +189,7 @@ impl<P: Provider> Tool for PodRole<P> {
             tags: if args.tags.is_empty() { section.tags } else { args.tags.iter().cloned().collect() },
             adopt: args.adopt,
         };
-        if let Some(tag) = want.tags.keys().find(|key| *key == MANAGED_BY.0 || key.starts_with("crossmesh:")) {
+        if let Some(tag) = want.tags.keys().find(|key| *key == MANAGED_BY.0 || key.starts_with(OUR_TAGS)) {
             return Err(Error::input(format!("role.tags: {tag} is this tool's own")).into());
         }
         Ok(want)

@@ -8,21 +8,14 @@ use crate::policy::same;
 use crate::service_account::ServiceAccount;
 use anyhow::Result;
 use common::Error;
+use common::arn::Arn;
 use common::plan::Effect;
-use common::tags::{MANAGED_BY, foreign};
+use common::tags::{ASSOCIATION_TAG, CLUSTER_TAG, INLINE_TAG, MANAGED_BY, POLICY_TAG, foreign};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// Tag: ARN of the cluster whose service accounts the role is for.
-pub const CLUSTER_TAG: &str = "crossmesh:cluster";
-/// Tags: `crossmesh:policy/NAME` = ARN of a policy we attached.
-const POLICY_TAG: &str = "crossmesh:policy/";
-/// Tags: `crossmesh:inline/NAME` of an inline policy we put.
-const INLINE_TAG: &str = "crossmesh:inline/";
-/// Tags: `crossmesh:association/DIGEST` = a service account that we gave the role by EKS Pod Identity.
-const ASSOCIATION_TAG: &str = "crossmesh:association/";
 /// What is left of a tag's 128 characters for a policy's name. A longer name is cut; its ARN is the tag's value.
 const LONGEST_NAME: usize = 100;
 /// How much of a SHA-256 tells two policies of one name, or two service accounts, apart, in hexadecimal digits.
@@ -226,9 +219,9 @@ pub fn arn(want: &Want, have: Option<&Role>) -> String {
     if let Some(role) = have {
         return role.arn.clone();
     }
-    let mut cluster = want.cluster.splitn(6, ':').skip(1);
-    let (partition, account) = (cluster.next().unwrap_or("aws"), cluster.nth(2).unwrap_or_default());
-    format!("arn:{partition}:iam::{account}:role{}{}", want.path.as_deref().unwrap_or("/"), want.name)
+    let (partition, account) = Arn::parse(&want.cluster).map_or(("aws", ""), |arn| (arn.partition, arn.account));
+    let resource = format!("role{}{}", want.path.as_deref().unwrap_or("/"), want.name);
+    Arn::of_iam(partition, account, &resource).to_string()
 }
 
 /// What makes the role fit. Policies that others put on it stay.

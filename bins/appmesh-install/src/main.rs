@@ -11,6 +11,7 @@ mod values;
 mod want;
 
 use anyhow::Result;
+use common::app_mesh::{CONTROLLER, NAMESPACE};
 use common::aws::AwsFlags;
 use common::kube::KubeFlags;
 use common::kube::object::Objects;
@@ -99,9 +100,9 @@ impl Tool for AppmeshInstall {
             key.insert(name).clone()
         };
         let target = Target {
-            namespace: named(&self.namespace, &mut mesh.namespace, "appmesh-system"),
-            release: named(&self.release, &mut mesh.release, "appmesh-controller"),
-            service_account: named(&self.service_account, &mut mesh.service_account, "appmesh-controller"),
+            namespace: named(&self.namespace, &mut mesh.namespace, NAMESPACE),
+            release: named(&self.release, &mut mesh.release, CONTROLLER),
+            service_account: named(&self.service_account, &mut mesh.service_account, CONTROLLER),
         };
         let access = session.access(&self.kube, &self.aws).await?;
         let objects = Objects::new(access.client(session).await?, MANAGER);

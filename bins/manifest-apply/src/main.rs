@@ -2,18 +2,19 @@
 
 mod app;
 mod files;
+mod mesh;
 mod plan;
 mod template;
 mod words;
 
 use anyhow::Result;
 use app::App;
+use common::app_mesh::{GROUP, MESH};
 use common::aws::AwsFlags;
 use common::kube::KubeFlags;
 use common::kube::apply::Manifest;
 use common::kube::content;
 use common::kube::object::{ObjectRef, Objects};
-use common::kube::readiness::APP_MESH;
 use common::plan::UNKNOWN;
 use common::{Document, Error, Session, Tool};
 use files::{Source, Unknown};
@@ -113,7 +114,7 @@ impl Tool for ManifestApply {
             app.objects.iter().map(nameonly).collect()
         } else {
             // The controller that is planned brings the kinds of App Mesh with it.
-            let coming = session.doc.plans("mesh")?.then_some(APP_MESH);
+            let coming = session.doc.plans("mesh")?.then_some(GROUP);
             let unknown = if session.flags.delete { Unknown::Any } else { Unknown::Of(coming) };
             files::manifests(&objects, bodies, &namespace, unknown).await?
         };
@@ -135,7 +136,7 @@ impl Tool for ManifestApply {
                 let others = match object.kind.as_str() {
                     "Namespace" => content::of_namespace(&client, &object.name, goes).await?,
                     "CustomResourceDefinition" => content::of_definition(&client, live, goes).await?,
-                    "Mesh" if object.group() == APP_MESH => content::of_mesh(&client, &object.name, goes).await?,
+                    MESH if object.group() == GROUP => mesh::members(&want.objects, &object.name, goes).await?,
                     _ => continue,
                 };
                 have.others.insert((*object).clone(), others);

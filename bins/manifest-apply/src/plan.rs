@@ -2,9 +2,10 @@
 
 use crate::app::App;
 use anyhow::Result;
+use common::app_mesh::GROUP;
 use common::kube::apply::{self, Manifest, Observed, Step};
 use common::kube::object::{ObjectRef, Objects};
-use common::kube::readiness::{self, APP_MESH};
+use common::kube::readiness;
 use common::plan::{Effect, Place};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -103,7 +104,7 @@ pub fn order(manifests: &mut [Manifest]) {
 /// Create what is missing, configure what differs, wait for what does not work yet; with `no_wait` only for that which
 /// the outcome or another manifest needs.
 fn plan(manifests: &[Manifest], have: &Have, adopt: bool, no_wait: bool) -> Result<Vec<Change>> {
-    let needed = |object: &ObjectRef| object.group() == APP_MESH || object.kind == "CustomResourceDefinition";
+    let needed = |object: &ObjectRef| object.group() == GROUP || object.kind == "CustomResourceDefinition";
     let mut steps = apply::plan(manifests, &have.objects, MANAGER, adopt)?;
     steps.retain(|step| !matches!(step, Step::AwaitReady(object) if no_wait && !needed(object)));
     Ok(steps.into_iter().map(Change::Apply).collect())
@@ -146,7 +147,7 @@ pub fn virtual_services(manifests: &[Manifest], have: &Have, missing: Option<&st
     for (Manifest { object, .. }, observed) in manifests.iter().zip(&have.objects) {
         let arn = observed.live.as_ref().and_then(|live| live.pointer("/status/virtualServiceARN")?.as_str());
         let arn = arn.or(missing.filter(|_| object.kind == "VirtualService"));
-        if let Some(arn) = arn.filter(|_| object.group() == APP_MESH) {
+        if let Some(arn) = arn.filter(|_| object.group() == GROUP) {
             let name = if found.contains_key(&object.name) { object.place() } else { object.name.clone() };
             found.insert(name, arn.to_owned());
         }

@@ -8,6 +8,7 @@ mod preflight;
 mod world;
 
 use anyhow::Result;
+use common::app_mesh::NAMESPACE;
 use common::aws::AwsFlags;
 use common::cluster::Cluster;
 use common::namespace::NamespaceType;
@@ -26,8 +27,7 @@ use world::{ClusterView, Fault, Lookup, World};
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The namespaces of the flow, and the field managers that make them.
-const NAMESPACES: [(&str, &[&str]); 2] =
-    [("appmesh-system", &["appmesh-install", "helm"]), ("k8multi", &["manifest-apply"])];
+const NAMESPACES: [(&str, &[&str]); 2] = [(NAMESPACE, &["appmesh-install", "helm"]), ("k8multi", &["manifest-apply"])];
 
 /// Reports all that is wrong with two clusters and what joins them, at once, and changes nothing.
 ///

@@ -6,6 +6,7 @@ mod plan;
 
 use anyhow::{Context, Result};
 use aws::Ec2;
+use common::arn::Arn;
 use common::aws::AwsFlags;
 use common::cluster::Cluster;
 use common::plan::UNKNOWN;
@@ -206,8 +207,9 @@ impl SgOpen {
 
 /// A cluster of the same account and region, known by name only.
 fn namesake(cluster: &Cluster, name: String) -> Cluster {
-    let place = cluster.arn.rsplit_once('/').map_or(cluster.arn.as_str(), |(place, _)| place);
-    Cluster { arn: format!("{place}/{name}"), account: cluster.account.clone(), name, ..Cluster::default() }
+    let resource = format!("cluster/{name}");
+    let arn = Arn::parse(&cluster.arn).map(|arn| arn.with(&resource).to_string()).unwrap_or_default();
+    Cluster { arn, account: cluster.account.clone(), name, ..Cluster::default() }
 }
 
 /// Refuses clusters whose security groups cannot know each other.
