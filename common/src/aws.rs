@@ -57,8 +57,8 @@ impl Session {
             return Err(Error::input(format!("{place}: {region:?} is not an AWS region")).into());
         }
         let timeouts = TimeoutConfig::builder()
-            .operation_attempt_timeout(ATTEMPT_TIMEOUT.min(self.timeout))
-            .operation_timeout(self.timeout)
+            .operation_attempt_timeout(ATTEMPT_TIMEOUT.min(self.flags.timeout))
+            .operation_timeout(self.flags.timeout)
             .build();
         let mut loader = aws_config::defaults(BehaviorVersion::latest())
             .http_client(http::http_client()?)

@@ -1,5 +1,6 @@
 //! The `cluster` key: facts of one EKS cluster, looked up once and shared by all tools.
 
+use crate::arn::Arn;
 use crate::aws::{AwsFlags, Call, OrAbsent};
 use crate::{Document, Error, Session};
 use anyhow::{Context, Result};
@@ -47,7 +48,7 @@ impl Cluster {
 
     /// `aws`, `aws-cn`, `aws-us-gov`, `aws-eusc`, …
     pub fn partition(&self) -> &str {
-        self.arn.split(':').nth(1).unwrap_or("aws")
+        Arn::parse(&self.arn).map_or("aws", |arn| arn.partition)
     }
 
     /// ARN of the IAM identity provider for the cluster's issuer, whether or not there is one:
@@ -60,7 +61,8 @@ impl Cluster {
         let bare = issuer
             .strip_prefix("https://")
             .ok_or_else(|| Error::input(format!("cluster.issuer: {issuer} is not an https URL")))?;
-        Ok(format!("arn:{}:iam::{}:oidc-provider/{}", self.partition(), self.account, bare))
+        let resource = format!("oidc-provider/{bare}");
+        Ok(Arn::of_iam(self.partition(), &self.account, &resource).to_string())
     }
 }
 
@@ -174,7 +176,7 @@ fn facts(cluster: Described) -> Result<Cluster> {
     let lacks = |what: &str| format!("cluster {name} has no {what}");
     let vpc = cluster.resources_vpc_config().with_context(|| lacks("VPC"))?;
     let arn = cluster.arn().with_context(|| lacks("ARN"))?.to_owned();
-    let [_, _, _, region, account, _] = arn.splitn(6, ':').collect::<Vec<_>>()[..] else {
+    let Some(Arn { region, account, .. }) = Arn::parse(&arn) else {
         return Err(Error::failed(format!("cluster {name} has an ARN of an unknown shape: {arn}")).into());
     };
     let issuer = cluster.identity().and_then(|identity| identity.oidc()?.issuer());

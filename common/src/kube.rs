@@ -101,7 +101,7 @@ fn builder(mut config: Config, proxies: Proxies, session: &Session) -> Result<Cl
             request
         })
         .map_err(BoxError::from)
-        .service(client(connector, session.timeout.min(CONNECT_TIMEOUT), Some(session.timeout)));
+        .service(client(connector, session.flags.timeout.min(CONNECT_TIMEOUT), Some(session.flags.timeout)));
     Ok(ClientBuilder::new(service, config.default_namespace))
 }
 

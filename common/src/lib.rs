@@ -8,6 +8,8 @@
 //! observe again until nothing is left to do. `--plan` stops after the plan and prints the document as a run would, with
 //! [`plan::UNKNOWN`] for what only a run can know; `--delete` takes the other plan.
 
+pub mod app_mesh;
+pub mod arn;
 #[cfg(feature = "aws")]
 pub mod aws;
 #[cfg(feature = "aws")]
@@ -15,6 +17,8 @@ pub mod cluster;
 #[cfg(feature = "client")]
 mod connect;
 mod doc;
+#[cfg(feature = "elf")]
+pub mod elf;
 mod error;
 pub mod helm;
 #[cfg(feature = "kube")]
@@ -40,7 +44,7 @@ pub use wait::Found;
 
 use anyhow::Result;
 use nss as _;
-use plan::{Change, Place};
+use plan::Want;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -63,7 +67,7 @@ pub struct Flags {
     #[arg(long, exclusive = true)]
     pub schema: bool,
     /// How long to wait for the world, e.g. 90s or 10m
-    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub timeout: Duration,
     /// No progress on stderr, only errors
     #[arg(short, long)]
@@ -76,24 +80,18 @@ pub struct Flags {
     pub json: bool,
 }
 
-/// One tool: its arguments, the key it owns, and the steps from a wish to an outcome.
+/// One tool: its own flags, the key it owns, and the steps from a wish to an outcome. The flags of every tool are added to
+/// its own, and are in the session.
 #[allow(async_fn_in_trait, reason = "the futures run on one thread, in `run`")]
 pub trait Tool: clap::Parser {
     /// What stands under the key, both as wish (every field optional) and as outcome. Fed back in, an outcome is a
     /// wish that is already met.
     type Section: Serialize + DeserializeOwned + JsonSchema;
-    /// What the world must look like: flags, document and defaults, resolved.
-    type Want;
-    /// What the world looks like.
-    type Have;
-    /// One step from have to want. Its text is an order: `create role mesh`.
-    type Change: Change;
+    /// How the world must be, and what follows from that.
+    type Want: Want;
 
-    /// Where the changes happen: what is planned for two clusters in one place counts once.
-    const PLACE: Place = Place::Region;
-
-    /// The common flags, flattened into this tool's own.
-    fn flags(&self) -> &Flags;
+    /// How long to wait for the world, unless `--timeout` says so.
+    const TIMEOUT: &str = "5m";
 
     /// Where the section stands in the document, e.g. `["role"]` or `["images", "colorapp"]`.
     fn key(&self) -> Vec<&str>;
@@ -102,38 +100,22 @@ pub trait Tool: clap::Parser {
     async fn want(&self, session: &mut Session, section: Option<Self::Section>) -> Result<Self::Want>;
 
     /// Looks at the world. Changes nothing.
-    async fn observe(&self, session: &Session, want: &Self::Want) -> Result<Self::Have>;
-
-    /// What to change, in order. Pure.
-    ///
-    /// # Errors
-    /// [`Kind::Conflict`] when it is not ours to change, and what can not be.
-    fn plan(want: &Self::Want, have: &Self::Have) -> Result<Vec<Self::Change>>;
-
-    /// What to remove, in order. Pure. What is not ours stays.
-    ///
-    /// # Errors
-    /// [`Kind::Conflict`] when others need what would be removed.
-    fn plan_delete(want: &Self::Want, have: &Self::Have) -> Result<Vec<Self::Change>>;
-
-    /// What a person should know about what was found, one line each; told once, and not on `--delete`.
-    fn remarks(_want: &Self::Want, _have: &Self::Have) -> Vec<String> {
-        Vec::new()
-    }
-
-    /// What `--delete` leaves and why, one line each: `provider …: not made by crossmesh`.
-    fn left_alone(_want: &Self::Want, _have: &Self::Have) -> Vec<String> {
-        Vec::new()
-    }
+    async fn observe(&self, session: &Session, want: &Self::Want) -> Result<Have<Self>>;
 
     /// Makes one change. Must succeed when it has been made already.
-    async fn apply(&self, session: &Session, want: &Self::Want, change: Self::Change) -> Result<()>;
+    async fn apply(&self, session: &Session, want: &Self::Want, change: Change<Self>) -> Result<()>;
 
     /// The section that describes what now is.
-    fn outcome(want: Self::Want, have: Self::Have) -> Self::Section;
+    fn outcome(want: Self::Want, have: Have<Self>) -> Self::Section;
 
     /// The section that a run would lead to, with [`plan::UNKNOWN`] for what only a run can know.
-    fn planned(want: Self::Want, have: Self::Have) -> Self::Section {
+    fn planned(want: Self::Want, have: Have<Self>) -> Self::Section {
         Self::outcome(want, have)
     }
 }
+
+/// How the world is, as a tool sees it.
+pub type Have<T> = <<T as Tool>::Want as Want>::Have;
+
+/// One step of a tool.
+pub type Change<T> = <<T as Tool>::Want as Want>::Change;

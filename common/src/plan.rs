@@ -33,6 +33,39 @@ pub enum Effect {
     Keep,
 }
 
+/// How the world must be: flags, document and defaults, resolved. What follows from it asks nobody and changes nothing.
+pub trait Want {
+    /// How the world is.
+    type Have;
+    /// One step from have to want. Its text is an order: `create role mesh`.
+    type Change: Change;
+
+    /// Where the changes happen: what is planned for two clusters in one place counts once.
+    const PLACE: Place = Place::Region;
+
+    /// What to change, in order.
+    ///
+    /// # Errors
+    /// [`Kind::Conflict`](crate::Kind::Conflict) when it is not ours to change, and what can not be.
+    fn plan(&self, have: &Self::Have) -> Result<Vec<Self::Change>>;
+
+    /// What to remove, in order. What is not ours stays.
+    ///
+    /// # Errors
+    /// [`Kind::Conflict`](crate::Kind::Conflict) when others need what would be removed.
+    fn plan_delete(&self, have: &Self::Have) -> Result<Vec<Self::Change>>;
+
+    /// What a person should know about what was found, one line each; told once, and not on `--delete`.
+    fn remarks(&self, _have: &Self::Have) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// What `--delete` leaves and why, one line each: `provider …: not made by crossmesh`.
+    fn left_alone(&self, _have: &Self::Have) -> Vec<String> {
+        Vec::new()
+    }
+}
+
 /// A step of a tool from have to want. Its text is an order: `create role mesh`.
 pub trait Change: Display {
     /// How it counts.

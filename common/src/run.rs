@@ -1,9 +1,10 @@
 //! One run of a tool, from argv to exit code.
 
-use crate::plan::{self, Change, Effect, Entry, UNKNOWN};
+use crate::plan::{self, Change as _, Effect, Entry, UNKNOWN, Want as _};
 use crate::stderr::Style;
-use crate::{Document, Error, Flags, Found, Session, Stderr, Tool, classify};
+use crate::{Change, Document, Error, Flags, Found, Have, Session, Stderr, Tool, classify};
 use anyhow::{Context as _, Result};
+use clap::{Args as _, FromArgMatches as _};
 use std::ffi::OsString;
 use std::io::{ErrorKind, IsTerminal, Read, Write};
 use std::process::ExitCode;
@@ -49,15 +50,14 @@ pub fn report<T: clap::Parser>(text: impl FnOnce(&T) -> Result<String>) -> ExitC
 pub fn run<T: Tool>(argv: impl IntoIterator<Item = OsString>, io: Io<'_>) -> u8 {
     let argv: Vec<OsString> = argv.into_iter().collect();
     let name = T::command().get_name().to_owned().leak();
-    let tool = match T::try_parse_from(&argv) {
-        Ok(tool) => tool,
+    let (tool, flags) = match parse::<T>(&argv) {
+        Ok(parsed) => parsed,
         Err(error) => {
             let json = argv.iter().any(|arg| arg == "--json") || !io.stderr_is_terminal;
             return misused(name, &error, json, io.stdout, io.stderr);
         }
     };
-    let flags = tool.flags();
-    let Flags { json, plain, quiet, .. } = *flags;
+    let Flags { json, plain, quiet, .. } = flags;
     let stderr = Stderr::new(name, io.stderr, Style { terminal: io.stderr_is_terminal, json, plain, quiet });
     if flags.schema {
         let schema = schemars::schema_for!(T::Section);
@@ -89,6 +89,15 @@ pub fn run<T: Tool>(argv: impl IntoIterator<Item = OsString>, io: Io<'_>) -> u8 
     fail(&session.stderr, &error, &session.left())
 }
 
+/// The flags of the tool, and those of every tool.
+fn parse<T: Tool>(argv: &[OsString]) -> Result<(T, Flags), clap::Error> {
+    let mut command = Flags::augment_args(T::command()).next_help_heading(None::<&str>);
+    command = command.mut_arg("timeout", |arg| arg.default_value(T::TIMEOUT));
+    let matches = command.try_get_matches_from_mut(argv)?;
+    let parsed = T::from_arg_matches(&matches).and_then(|tool| Ok((tool, Flags::from_arg_matches(&matches)?)));
+    parsed.map_err(|error| error.format(&mut command))
+}
+
 /// Prints what clap says: help and version, or what is wrong with the command line, in the form of every error.
 fn misused(
     name: &'static str,
@@ -113,7 +122,7 @@ fn misused(
 
 /// Observe, plan, apply, observe: leaves the outcome in the session's document.
 async fn steps<T: Tool>(tool: &T, session: &mut Session) -> Result<()> {
-    let (flags, key) = (tool.flags(), tool.key());
+    let (flags, key) = (session.flags.clone(), tool.key());
     if let Ok(Some(cluster)) = session.doc.read::<String>(&["cluster", "name"]) {
         session.stderr.name_cluster(&cluster);
     }
@@ -122,20 +131,20 @@ async fn steps<T: Tool>(tool: &T, session: &mut Session) -> Result<()> {
     if !flags.plan {
         session.doc.refuse_plan()?;
     }
-    let change = if flags.delete { T::plan_delete } else { T::plan };
 
     let want = tool.want(session, section).await?;
     let mut have = tool.observe(session, &want).await?;
-    let changes = change(&want, &have)?;
+    let change = |have: &Have<T>| if flags.delete { want.plan_delete(have) } else { want.plan(have) };
+    let changes = change(&have)?;
     if changes.is_empty() {
         session.stderr.line(format_args!("nothing to do for {}", key.join(".")));
     }
     if flags.delete {
-        for thing in T::left_alone(&want, &have) {
+        for thing in want.left_alone(&have) {
             session.stderr.line(format_args!("left alone: {thing}"));
         }
     } else {
-        for remark in T::remarks(&want, &have) {
+        for remark in want.remarks(&have) {
             session.stderr.line(remark);
         }
     }
@@ -143,7 +152,7 @@ async fn steps<T: Tool>(tool: &T, session: &mut Session) -> Result<()> {
         for change in &changes {
             session.stderr.line(format_args!("would {change}"));
         }
-        return planned::<T>(session, flags, &key, want, have, &changes);
+        return planned::<T>(session, &key, want, have, &changes);
     }
     if !changes.is_empty() {
         for change in changes {
@@ -156,7 +165,7 @@ async fn steps<T: Tool>(tool: &T, session: &mut Session) -> Result<()> {
         have = session
             .wait("the changes to show", async || {
                 let have = tool.observe(session, &want).await?;
-                Ok(match change(&want, &have)?.first() {
+                Ok(match change(&have)?.first() {
                     None => Found::Ready(have),
                     Some(change) => Found::NotYet(format!("still to do: {change}")),
                 })
@@ -175,22 +184,21 @@ async fn steps<T: Tool>(tool: &T, session: &mut Session) -> Result<()> {
 /// Leaves what a run would leave in the session's document, and the plan itself.
 fn planned<T: Tool>(
     session: &mut Session,
-    flags: &Flags,
     key: &[&str],
     want: T::Want,
-    have: T::Have,
-    changes: &[T::Change],
+    have: Have<T>,
+    changes: &[Change<T>],
 ) -> Result<()> {
-    let place = session.doc.place(T::PLACE)?;
+    let place = session.doc.place(T::Want::PLACE)?;
     let (place, tool) = (&place, session.stderr.tool);
     let entry = |effect, change| Entry { change, effect, place: place.clone(), tool: tool.to_owned() };
-    let of = |change: &T::Change| {
+    let of = |change: &Change<T>| {
         let effect = change.effect();
         change.entries().into_iter().map(move |text| entry(effect, text))
     };
     let mut entries: Vec<Entry> = changes.iter().flat_map(of).filter(|entry| entry.effect != Effect::Wait).collect();
-    if flags.delete {
-        entries.extend(T::left_alone(&want, &have).into_iter().map(|thing| entry(Effect::Keep, thing)));
+    if session.flags.delete {
+        entries.extend(want.left_alone(&have).into_iter().map(|thing| entry(Effect::Keep, thing)));
         session.doc.remove(key);
     } else {
         let section = serde_json::to_value(T::planned(want, have)).context("write the plan")?;

@@ -12,9 +12,8 @@ pub struct Session {
     pub doc: Document,
     /// Progress.
     pub stderr: Stderr,
-    pub(crate) timeout: Duration,
-    /// Nothing is applied, so the documents of others may be plans, too.
-    pub(crate) planning: bool,
+    /// The flags of every tool.
+    pub flags: Flags,
     started: Instant,
     left: Mutex<Vec<String>>,
     doing: Mutex<Option<String>>,
@@ -23,12 +22,11 @@ pub struct Session {
 }
 
 impl Session {
-    pub(crate) fn new(doc: Document, stderr: Stderr, flags: &Flags) -> Self {
+    pub(crate) fn new(doc: Document, stderr: Stderr, flags: Flags) -> Self {
         Self {
             doc,
             stderr,
-            timeout: flags.timeout,
-            planning: flags.plan,
+            flags,
             started: Instant::now(),
             left: Mutex::default(),
             doing: Mutex::default(),
@@ -39,7 +37,7 @@ impl Session {
 
     /// Time until `--timeout` has passed.
     pub fn remaining(&self) -> Duration {
-        self.timeout.saturating_sub(self.started.elapsed())
+        self.flags.timeout.saturating_sub(self.started.elapsed())
     }
 
     /// Remembers a thing just made, by ARN or name: named as `left` if the run fails later.
@@ -67,7 +65,8 @@ impl Session {
     pub fn peer(&self, file: &Path) -> Result<Document> {
         let bytes = std::fs::read(file).with_context(|| format!("read {}", file.display()))?;
         let peer = Document::parse(&file.display().to_string(), &bytes)?;
-        if !self.planning {
+        // Where nothing is applied, the documents of others may be plans, too.
+        if !self.flags.plan {
             peer.refuse_plan().with_context(|| format!("read {}", file.display()))?;
         }
         Ok(peer)

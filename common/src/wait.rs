@@ -54,7 +54,7 @@ impl Session {
             if self.remaining() < pause {
                 let late = Error::retry(format!(
                     "{what}: not ready after {}: {}",
-                    humantime::format_duration(self.timeout),
+                    humantime::format_duration(self.flags.timeout),
                     reason.lines().collect::<Vec<_>>().join("; ")
                 ));
                 return Err(late.hint("run it again, or give it more time with --timeout").into());

@@ -6,6 +6,7 @@ use aws_config::SdkConfig;
 use aws_sdk_iam::Client;
 use aws_sdk_iam::error::ErrorMetadata;
 use aws_sdk_iam::types::{PolicyScopeType, Tag};
+use common::arn::Arn;
 use common::aws::{Call, OrAbsent};
 use common::{Error, Found, Session};
 use percent_encoding::percent_decode_str;
@@ -192,7 +193,7 @@ impl Iam {
 
 /// ARN of one of AWS's policies without a path.
 fn managed(partition: &str, name: &str) -> String {
-    format!("arn:{partition}:iam::aws:policy/{name}")
+    Arn::of_iam(partition, "aws", &format!("policy/{name}")).to_string()
 }
 
 /// `NoSuchEntity` of the role and not of the policy, which only the words tell: `The role with name mesh cannot be found.`

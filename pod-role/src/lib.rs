@@ -18,11 +18,11 @@ use association::{Agent, Associations};
 use clap::{ArgMatches, Command, CommandFactory, FromArgMatches};
 use common::aws::AwsFlags;
 use common::plan::UNKNOWN;
-use common::tags::MANAGED_BY;
-use common::{Error, Flags, Found, Session, Tool};
+use common::tags::{MANAGED_BY, OUR_TAGS};
+use common::{Error, Found, Session, Tool};
 use eks::Eks;
 use iam::Iam;
-use plan::{Change, Role, Want};
+use plan::{Change, Have, Want};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -73,8 +73,6 @@ pub struct Args {
     adopt: bool,
     #[command(flatten)]
     aws: AwsFlags,
-    #[command(flatten)]
-    flags: Flags,
 }
 
 /// The [`Tool`] that a [`Provider`] is.
@@ -135,23 +133,9 @@ pub struct Section {
     tags: BTreeMap<String, String>,
 }
 
-/// What there is in IAM and EKS.
-#[derive(Debug)]
-pub struct Have {
-    role: Option<Role>,
-    associations: Associations,
-    agent: Agent,
-}
-
 impl<P: Provider> Tool for PodRole<P> {
     type Section = Section;
     type Want = Want;
-    type Have = Have;
-    type Change = Change;
-
-    fn flags(&self) -> &Flags {
-        &self.0.args().flags
-    }
 
     fn key(&self) -> Vec<&str> {
         vec!["role"]
@@ -184,7 +168,7 @@ impl<P: Provider> Tool for PodRole<P> {
             documents.insert(CONTROLLER_POLICY.0.to_owned(), document);
         }
         // What --delete takes off, the role itself remembers.
-        if args.flags.delete {
+        if session.flags.delete {
             policies.clear();
         }
         let iam = Iam::new(session.aws(&args.aws).await?);
@@ -205,7 +189,7 @@ impl<P: Provider> Tool for PodRole<P> {
             tags: if args.tags.is_empty() { section.tags } else { args.tags.iter().cloned().collect() },
             adopt: args.adopt,
         };
-        if let Some(tag) = want.tags.keys().find(|key| *key == MANAGED_BY.0 || key.starts_with("crossmesh:")) {
+        if let Some(tag) = want.tags.keys().find(|key| *key == MANAGED_BY.0 || key.starts_with(OUR_TAGS)) {
             return Err(Error::input(format!("role.tags: {tag} is this tool's own")).into());
         }
         Ok(want)
@@ -213,7 +197,7 @@ impl<P: Provider> Tool for PodRole<P> {
 
     async fn observe(&self, session: &Session, want: &Want) -> Result<Have> {
         let (iam, eks) = (self.iam(session).await?, self.eks(session, want).await?);
-        let (delete, mut associations) = (self.flags().delete, Associations::new());
+        let (delete, mut associations) = (session.flags.delete, Associations::new());
         let mut role = iam.role(&want.name).await?;
         for account in association::concerned(want, role.as_ref()) {
             let found = eks.association(&account).await?;
@@ -228,31 +212,6 @@ impl<P: Provider> Tool for PodRole<P> {
         }
         let agent = if delete || want.associated().is_empty() { Agent::There } else { eks.agent().await? };
         Ok(Have { role, associations, agent })
-    }
-
-    fn plan(want: &Want, have: &Have) -> Result<Vec<Change>> {
-        let role = have.role.as_ref();
-        let mut changes = plan::plan(want, role)?;
-        // What is forgotten must be gone.
-        let end = changes.iter().position(|change| matches!(change, Change::Untag { .. })).unwrap_or(changes.len());
-        changes.splice(end..end, association::plan(want, &plan::arn(want, role), &have.associations)?);
-        Ok(changes)
-    }
-
-    fn plan_delete(want: &Want, have: &Have) -> Result<Vec<Change>> {
-        let role = have.role.as_ref();
-        let associations = association::plan_delete(&plan::arn(want, role), &have.associations);
-        Ok(associations.into_iter().chain(plan::plan_delete(want, role)).collect())
-    }
-
-    fn remarks(want: &Want, have: &Have) -> Vec<String> {
-        let on_role = plan::remarks(want, have.role.as_ref());
-        let on_associations = association::remarks(want, &have.agent, &have.associations);
-        on_role.into_iter().chain(on_associations).collect()
-    }
-
-    fn left_alone(want: &Want, have: &Have) -> Vec<String> {
-        plan::left_alone(want, have.role.as_ref())
     }
 
     async fn apply(&self, session: &Session, want: &Want, change: Change) -> Result<()> {

@@ -3,25 +3,19 @@
 //! IAM does not tell who attached a policy. So a role of ours remembers in its tags what this tool put on it: that,
 //! and only that, is taken off again when it is no longer wished for.
 
+use crate::association::{self, Agent, Associations};
 use crate::policy::same;
 use crate::service_account::ServiceAccount;
 use anyhow::Result;
 use common::Error;
+use common::arn::Arn;
 use common::plan::Effect;
-use common::tags::{MANAGED_BY, foreign};
+use common::tags::{ASSOCIATION_TAG, CLUSTER_TAG, INLINE_TAG, MANAGED_BY, POLICY_TAG, foreign};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// Tag: ARN of the cluster whose service accounts the role is for.
-pub const CLUSTER_TAG: &str = "crossmesh:cluster";
-/// Tags: `crossmesh:policy/NAME` = ARN of a policy we attached.
-const POLICY_TAG: &str = "crossmesh:policy/";
-/// Tags: `crossmesh:inline/NAME` of an inline policy we put.
-const INLINE_TAG: &str = "crossmesh:inline/";
-/// Tags: `crossmesh:association/DIGEST` = a service account that we gave the role by EKS Pod Identity.
-const ASSOCIATION_TAG: &str = "crossmesh:association/";
 /// What is left of a tag's 128 characters for a policy's name. A longer name is cut; its ARN is the tag's value.
 const LONGEST_NAME: usize = 100;
 /// How much of a SHA-256 tells two policies of one name, or two service accounts, apart, in hexadecimal digits.
@@ -182,18 +176,56 @@ pub fn tag(text: &str) -> Result<(String, String), String> {
     Ok((key.to_owned(), value.to_owned()))
 }
 
+/// What there is in IAM and EKS.
+#[derive(Debug)]
+pub struct Have {
+    pub role: Option<Role>,
+    pub associations: Associations,
+    pub agent: Agent,
+}
+
+impl common::plan::Want for Want {
+    type Have = Have;
+    type Change = Change;
+
+    fn plan(&self, have: &Have) -> Result<Vec<Change>> {
+        let role = have.role.as_ref();
+        let mut changes = plan(self, role)?;
+        // What is forgotten must be gone.
+        let end = changes.iter().position(|change| matches!(change, Change::Untag { .. })).unwrap_or(changes.len());
+        changes.splice(end..end, association::plan(self, &arn(self, role), &have.associations)?);
+        Ok(changes)
+    }
+
+    fn plan_delete(&self, have: &Have) -> Result<Vec<Change>> {
+        let role = have.role.as_ref();
+        let associations = association::plan_delete(&arn(self, role), &have.associations);
+        Ok(associations.into_iter().chain(plan_delete(self, role)).collect())
+    }
+
+    fn remarks(&self, have: &Have) -> Vec<String> {
+        let on_role = remarks(self, have.role.as_ref());
+        let on_associations = association::remarks(self, &have.agent, &have.associations);
+        on_role.into_iter().chain(on_associations).collect()
+    }
+
+    fn left_alone(&self, have: &Have) -> Vec<String> {
+        left_alone(self, have.role.as_ref())
+    }
+}
+
 /// The ARN of the role, which IAM composes of the account, the path and the name when it is made.
 pub fn arn(want: &Want, have: Option<&Role>) -> String {
     if let Some(role) = have {
         return role.arn.clone();
     }
-    let mut cluster = want.cluster.splitn(6, ':').skip(1);
-    let (partition, account) = (cluster.next().unwrap_or("aws"), cluster.nth(2).unwrap_or_default());
-    format!("arn:{partition}:iam::{account}:role{}{}", want.path.as_deref().unwrap_or("/"), want.name)
+    let (partition, account) = Arn::parse(&want.cluster).map_or(("aws", ""), |arn| (arn.partition, arn.account));
+    let resource = format!("role{}{}", want.path.as_deref().unwrap_or("/"), want.name);
+    Arn::of_iam(partition, account, &resource).to_string()
 }
 
 /// What makes the role fit. Policies that others put on it stay.
-pub fn plan(want: &Want, have: Option<&Role>) -> Result<Vec<Change>> {
+fn plan(want: &Want, have: Option<&Role>) -> Result<Vec<Change>> {
     if let Some(role) = have {
         usable(want, role)?;
     }
@@ -247,7 +279,7 @@ pub fn plan(want: &Want, have: Option<&Role>) -> Result<Vec<Change>> {
 }
 
 /// Takes off what we put on, and deletes the role unless others use it.
-pub fn plan_delete(want: &Want, have: Option<&Role>) -> Vec<Change> {
+fn plan_delete(want: &Want, have: Option<&Role>) -> Vec<Change> {
     let Some(role) = have.filter(|role| not_ours(want, role).is_none()) else { return Vec::new() };
     let name = || want.name.clone();
     let (attached, inline) = ours(role);
@@ -263,7 +295,7 @@ pub fn plan_delete(want: &Want, have: Option<&Role>) -> Vec<Change> {
 }
 
 /// What others have to do with the role, one line each.
-pub fn left_alone(want: &Want, have: Option<&Role>) -> Vec<String> {
+fn left_alone(want: &Want, have: Option<&Role>) -> Vec<String> {
     let Some(role) = have else { return Vec::new() };
     match not_ours(want, role) {
         Some(why) => vec![format!("role {}: {why}", want.name)],
@@ -272,7 +304,7 @@ pub fn left_alone(want: &Want, have: Option<&Role>) -> Vec<String> {
 }
 
 /// What is on the role that is neither wished for nor ours.
-pub fn remarks(want: &Want, have: Option<&Role>) -> Vec<String> {
+fn remarks(want: &Want, have: Option<&Role>) -> Vec<String> {
     let Some(role) = have else { return Vec::new() };
     let (attached, inline) = ours(role);
     let others = role.attached.iter().filter(|policy| !attached.contains(policy) && !want.policies.contains(policy));

@@ -1,6 +1,7 @@
 """Prints what the account holds that crossmesh could make, as one JSON object: run before and after, compare.
 
-With arguments only those parts, which others then cannot disturb: `account.py roles`.
+With arguments only those parts, which others then cannot disturb: `account.py roles`, or `account.py roles/mesh/` for the
+roles below that path.
 
 Runs inside the local cloud, with its operator's credentials and the boto3 that the local cloud brings along.
 """
@@ -34,6 +35,10 @@ def role(name):
     }
 
 
+def roles(path="/"):
+    return {r["RoleName"]: role(r["RoleName"]) for r in pages(iam, "list_roles", "Roles", PathPrefix=path)}
+
+
 def provider(arn):
     found = iam.get_open_id_connect_provider(OpenIDConnectProviderArn=arn)
     return {"audiences": found["ClientIDList"], "tags": tags(found["Tags"])}
@@ -51,7 +56,7 @@ def images(name):
 
 parts = {
     "oidcProviders": lambda: {p["Arn"]: provider(p["Arn"]) for p in iam.list_open_id_connect_providers()["OpenIDConnectProviderList"]},
-    "roles": lambda: {r["RoleName"]: role(r["RoleName"]) for r in pages(iam, "list_roles", "Roles")},
+    "roles": roles,
     "associations": lambda: [
         association(cluster, a["associationId"])
         for cluster in eks.list_clusters()["clusters"]
@@ -78,5 +83,11 @@ parts = {
         for rule in pages(ec2, "describe_security_group_rules", "SecurityGroupRules")
     ),
 }
-wanted = sys.argv[1:] or parts
-print(json.dumps({part: parts[part]() for part in wanted}, indent=2, sort_keys=True))
+
+
+def look(wanted):
+    part, slash, path = wanted.partition("/")
+    return parts[part](slash + path) if slash else parts[part]()
+
+
+print(json.dumps({wanted: look(wanted) for wanted in sys.argv[1:] or parts}, indent=2, sort_keys=True))

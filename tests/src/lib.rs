@@ -1,6 +1,7 @@
 //! What the tests share: where the built tools are and how to run them.
 
 pub mod cloud;
+pub mod elf;
 pub mod faults;
 pub mod hostile;
 pub mod peer;

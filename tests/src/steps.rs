@@ -49,8 +49,8 @@ pub struct Family {
 /// Where the changes of a family are seen.
 #[derive(Clone, Copy, Debug)]
 pub enum Place {
-    /// A part of what `tests/flow/account.py` tells.
-    Account(&'static str),
+    /// Parts of what `tests/flow/account.py` tells.
+    Account(&'static [&'static str]),
     /// Objects of these kinds (as kubectl takes them) in cluster 1.
     Cluster(&'static str),
 }
@@ -169,7 +169,7 @@ impl Family {
     /// It cannot be listed.
     pub fn look(&self, cloud: &Cloud) -> Result<Value> {
         match self.place {
-            Place::Account(part) => Ok(cloud.listed(&[part])?[part].take()),
+            Place::Account(parts) => cloud.listed(parts),
             Place::Cluster(kinds) => cloud.objects(kinds),
         }
     }
@@ -242,7 +242,7 @@ pub fn aws(cloud: &Cloud) -> Result<Vec<Family>> {
     Ok(vec![
         made_and_removed(
             "oidc-assoc",
-            (&["iam:*OpenID*", "eks:DescribeCluster"], Place::Account("oidcProviders"), &[]),
+            (&["iam:*OpenID*", "eks:DescribeCluster"], Place::Account(&["oidcProviders"]), &[]),
             &Step::new("oidc-assoc -n --cluster c1", ""),
             vec![],
             "oidc-assoc -n --cluster c1 --delete",
@@ -259,17 +259,33 @@ pub fn aws(cloud: &Cloud) -> Result<Vec<Family>> {
             );
             made_and_removed(
                 "irsa-role",
-                (&["iam:*Role*", "iam:*Polic*"], Place::Account("roles"), &[]),
+                (&["iam:*Role*", "iam:*Polic*"], Place::Account(&["roles/mesh/"]), &[]),
                 &Step::new(make, &one),
                 vec![("irsa-role with another wish", Step::new(change, &one))],
                 "irsa-role -n --cluster c1 --role jobs --delete",
+            )
+        },
+        {
+            let make = "pod-identity --service-account jobs/report --role reports --path /pods/ --policy AmazonS3ReadOnlyAccess";
+            let change = "pod-identity --service-account jobs/report --service-account jobs/bill --role reports --path /pods/ \
+                          --policy AmazonEBSCSIDriverPolicy";
+            made_and_removed(
+                "pod-identity",
+                (
+                    &["iam:*Role*", "iam:*Polic*", "eks:*PodIdentity*"],
+                    Place::Account(&["associations", "roles/pods/"]),
+                    &["/role/associations/jobs~1report", "/role/associations/jobs~1bill"],
+                ),
+                &Step::new(make, &one),
+                vec![("pod-identity with another wish", Step::new(change, &one))],
+                "pod-identity -n --cluster c1 --role reports --delete",
             )
         },
         made_and_removed(
             "cloudmap-ns",
             (
                 &["servicediscovery:*"],
-                Place::Account("namespaces"),
+                Place::Account(&["namespaces"]),
                 &["/namespace/arn", "/namespace/id", "/namespace/hostedZone"],
             ),
             &Step::new("cloudmap-ns --name faults.local", &two),
@@ -278,14 +294,14 @@ pub fn aws(cloud: &Cloud) -> Result<Vec<Family>> {
         ),
         made_and_removed(
             "sg-open",
-            (&["ec2:*"], Place::Account("securityGroupRules"), &["/ingress/rules/0/id", "/ingress/rules/1/id"]),
+            (&["ec2:*"], Place::Account(&["securityGroupRules"]), &["/ingress/rules/0/id", "/ingress/rules/1/id"]),
             &Step::new(format!("sg-open --from {peer} --port 8080 --port 9901"), &two),
             vec![],
             "sg-open -n --cluster c2 --from-cluster c1 --delete",
         ),
         made_and_removed(
             "ecr-push",
-            (&["ecr:*", "registry:*", "eks:*Nodegroup*"], Place::Account("repositories"), &[]),
+            (&["ecr:*", "registry:*", "eks:*Nodegroup*"], Place::Account(&["repositories"]), &[]),
             &push,
             vec![],
             &format!("ecr-push web -n --cluster c1 --repository faults/web --tag v1 --binary {image} --delete"),

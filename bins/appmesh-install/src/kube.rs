@@ -5,10 +5,11 @@ use crate::plan::{Definition, MANAGER, Target};
 use crate::release::{self, Release};
 use anyhow::{Context, Result};
 use backon::{ExponentialBuilder, Retryable};
+use common::app_mesh::{GROUP, MESH, VERSION};
 use common::kube::apply::{Manifest, Observed};
 use common::kube::content;
 use common::kube::object::{ObjectRef, Objects, refused};
-use common::kube::readiness::{APP_MESH, unready};
+use common::kube::readiness::unready;
 use common::kube::rollout::stuck;
 use common::{Error, Found, Session};
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
@@ -149,7 +150,7 @@ pub async fn await_answer(session: &Session, objects: &Objects, target: &Target)
 /// A dry run that creates a Mesh. The webhook has answered when the Mesh got its `awsName`, or when it was denied. The
 /// rollout of the controller alone proves nothing: Amazon's chart has no readiness probe.
 async fn probe(client: &Client) -> Result<Option<String>> {
-    let kind = ApiResource::from_gvk(&GroupVersionKind::gvk(APP_MESH, "v1beta2", "Mesh"));
+    let kind = ApiResource::from_gvk(&GroupVersionKind::gvk(GROUP, VERSION, MESH));
     let labels = json!({"matchLabels": {"appmesh-install": "probe"}});
     let mesh = DynamicObject::new("appmesh-install-probe", &kind).data(json!({"spec": {"namespaceSelector": labels}}));
     let params = PostParams { dry_run: true, field_manager: Some(MANAGER.to_owned()) };
@@ -167,7 +168,7 @@ pub async fn definitions(client: &Client, removals: &BTreeSet<String>) -> Result
     let all = Api::<CustomResourceDefinition>::all(client.clone()).list(&ListParams::default()).await;
     let all = all.map_err(refused).context("list custom resource definitions")?;
     let mut found = Vec::new();
-    for definition in all.items.iter().filter(|definition| definition.spec.group == APP_MESH) {
+    for definition in all.items.iter().filter(|definition| definition.spec.group == GROUP) {
         let live = serde_json::to_value(definition).context("read a custom resource definition")?;
         found.push(Definition {
             object: ObjectRef::new("apiextensions.k8s.io/v1", "CustomResourceDefinition", &definition.name_any()),

@@ -8,22 +8,21 @@ mod plan;
 mod release;
 mod source;
 mod values;
+mod want;
 
-use anyhow::{Context, Result};
-use chart::Chart;
+use anyhow::Result;
+use common::app_mesh::{CONTROLLER, NAMESPACE};
 use common::aws::AwsFlags;
 use common::kube::KubeFlags;
-use common::kube::apply::{self, Manifest};
 use common::kube::object::Objects;
-use common::plan::Place;
-use common::{Flags, Session, Tool};
-use helm::{Helm, Upgrade};
+use common::{Session, Tool};
+use helm::Helm;
 use mesh::Mesh;
 use plan::{Change, Have, MANAGER, Target};
 use source::ChartFlags;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use values::{Facts, ImageFlag, Role, Setting};
+use want::Want;
 
 /// Installs the App Mesh controller's chart and waits until its webhook answers.
 ///
@@ -83,35 +82,11 @@ struct AppmeshInstall {
     kube: KubeFlags,
     #[command(flatten)]
     aws: AwsFlags,
-    #[command(flatten)]
-    flags: Flags,
-}
-
-/// The installation, resolved.
-struct Want {
-    mesh: Mesh,
-    target: Target,
-    /// Nothing on `--delete`.
-    chart: Option<(PathBuf, Chart)>,
-    manifests: Vec<Manifest>,
-    adopt: bool,
-    /// There is no document, which could name a role and images.
-    from_nothing: bool,
-    objects: Objects,
-    helm: Helm,
 }
 
 impl Tool for AppmeshInstall {
     type Section = Mesh;
     type Want = Want;
-    type Have = Have;
-    type Change = Change;
-
-    const PLACE: Place = Place::Cluster;
-
-    fn flags(&self) -> &Flags {
-        &self.flags
-    }
 
     fn key(&self) -> Vec<&str> {
         vec!["mesh"]
@@ -119,15 +94,15 @@ impl Tool for AppmeshInstall {
 
     async fn want(&self, session: &mut Session, section: Option<Mesh>) -> Result<Want> {
         let mut mesh = section.unwrap_or_default();
-        let source = if self.flags.delete { None } else { Some(self.chart.source(&mesh)?) };
+        let source = if session.flags.delete { None } else { Some(self.chart.source(&mesh)?) };
         let named = |flag: &Option<String>, key: &mut Option<String>, default: &str| {
             let name = flag.clone().or(key.take()).unwrap_or_else(|| default.to_owned());
             key.insert(name).clone()
         };
         let target = Target {
-            namespace: named(&self.namespace, &mut mesh.namespace, "appmesh-system"),
-            release: named(&self.release, &mut mesh.release, "appmesh-controller"),
-            service_account: named(&self.service_account, &mut mesh.service_account, "appmesh-controller"),
+            namespace: named(&self.namespace, &mut mesh.namespace, NAMESPACE),
+            release: named(&self.release, &mut mesh.release, CONTROLLER),
+            service_account: named(&self.service_account, &mut mesh.service_account, CONTROLLER),
         };
         let access = session.access(&self.kube, &self.aws).await?;
         let objects = Objects::new(access.client(session).await?, MANAGER);
@@ -156,15 +131,15 @@ impl Tool for AppmeshInstall {
             chart = Some((archive, content));
         }
         let manifests = target.manifests(&definitions, role.as_ref().and_then(Role::annotation));
-        let from_nothing = self.flags.null_input && !self.reset;
+        let from_nothing = session.flags.null_input && !self.reset;
         Ok(Want { mesh, target, chart, manifests, adopt: self.adopt, from_nothing, objects, helm })
     }
 
     async fn observe(&self, session: &Session, want: &Want) -> Result<Have> {
         let client = want.objects.client();
-        let objects = want.objects.observe_all(session, &want.manifests, self.flags.delete).await?;
+        let objects = want.objects.observe_all(session, &want.manifests, session.flags.delete).await?;
         let mut have = Have { objects, release: kube::release(&client, &want.target).await?, ..Have::default() };
-        if self.flags.delete {
+        if session.flags.delete {
             have.definitions = kube::definitions(&client, &session.doc.planned_removals()?).await?;
             have.others = kube::others(&client, &want.target, have.release.as_ref().filter(|it| it.ours())).await?;
         } else if let Some(release) = &have.release {
@@ -174,28 +149,6 @@ impl Tool for AppmeshInstall {
             have.silent = kube::silent(&want.objects, &want.target, release).await?;
         }
         Ok(have)
-    }
-
-    fn plan(want: &Want, have: &Have) -> Result<Vec<Change>> {
-        let (_, chart) = want.chart.as_ref().context("no chart was read")?;
-        if want.from_nothing {
-            plan::keeps_its_own(&want.target, &want.mesh.values, have)?;
-        }
-        plan::plan(&want.target, &want.manifests, chart, &want.mesh.values, have, want.adopt)
-    }
-
-    fn plan_delete(want: &Want, have: &Have) -> Result<Vec<Change>> {
-        plan::plan_delete(&want.target, &want.manifests, have)
-    }
-
-    fn remarks(want: &Want, have: &Have) -> Vec<String> {
-        let release = have.release.iter().filter(|release| !want.adopt && !release.ours());
-        let release = release.map(|it| format!("release {}: {}, used as it is", want.target.release, it.origin()));
-        apply::remarks(&want.manifests, &have.objects, MANAGER, want.adopt).into_iter().chain(release).collect()
-    }
-
-    fn left_alone(want: &Want, have: &Have) -> Vec<String> {
-        plan::left_alone(&want.target, &want.manifests, have)
     }
 
     async fn apply(&self, session: &Session, want: &Want, change: Change) -> Result<()> {
@@ -225,14 +178,6 @@ impl Tool for AppmeshInstall {
 
     fn outcome(want: Want, _have: Have) -> Mesh {
         want.mesh
-    }
-}
-
-impl Want {
-    async fn upgrade(&self, force: bool) -> Result<()> {
-        let (archive, chart) = self.chart.as_ref().context("no chart was read")?;
-        let (target, values, adopt) = (&self.target, &self.mesh.values, self.adopt);
-        self.helm.upgrade(&Upgrade { target, archive, chart, values, adopt, force }).await
     }
 }
 

@@ -4,10 +4,11 @@ use crate::helm::Source;
 use crate::mesh::Mesh;
 use anyhow::Result;
 use common::Error;
+use common::app_mesh::CONTROLLER;
 use std::path::Path;
 
 /// The chart's name in Amazon's repository.
-const NAME: &str = "appmesh-controller";
+const NAME: &str = CONTROLLER;
 
 /// The last version of Amazon's chart, of 2025-10-23.
 const VERSION: &str = "1.13.3";

@@ -13,14 +13,11 @@ use aws_sdk_servicediscovery::types::{
     NamespaceFilter, NamespaceFilterName, NamespaceSummary, NamespaceType, Operation, ServiceFilter, ServiceFilterName,
     ServiceSummary, Tag,
 };
+use common::app_mesh::CONTROLLER;
+use common::arn::Arn;
 use common::aws::{Call, OrAbsent};
-use common::tags::{MANAGED_BY, foreign};
+use common::tags::{MANAGED_BY, VPC_TAG, foreign};
 use std::collections::BTreeMap;
-
-/// Tag of a namespace we made: its VPC, for Cloud Map itself does not tell.
-const VPC_TAG: &str = "crossmesh:vpc";
-/// Value of the tag [`MANAGED_BY`] of the services that the App Mesh controller makes.
-const CONTROLLER: &str = "appmesh-controller";
 
 pub struct CloudMap {
     cloud_map: Client,
@@ -42,7 +39,7 @@ impl CloudMap {
         for summary in found.filter(|found| found.r#type != Some(NamespaceType::DnsPublic)) {
             let namespace = self.namespace(summary).await?;
             // One shared by another account cannot be asked for its VPC, nor changed.
-            if namespace.arn.split(':').nth(4) == Some(account) {
+            if Arn::parse(&namespace.arn).is_some_and(|arn| arn.account == account) {
                 namespaces.push(namespace);
             }
         }

@@ -11,7 +11,7 @@ use common::aws::AwsFlags;
 use common::aws::network::Apart;
 use common::namespace::NamespaceType;
 use common::plan::UNKNOWN;
-use common::{Error, Flags, Kind, Session, Tool, classify};
+use common::{Error, Kind, Session, Tool, classify};
 use forget::Gone;
 use operation::finish;
 use plan::{Change, Namespace, Place, Want};
@@ -75,8 +75,6 @@ struct CloudmapNs {
     forget_cluster: Option<String>,
     #[command(flatten)]
     aws: AwsFlags,
-    #[command(flatten)]
-    flags: Flags,
 }
 
 /// The `namespace` key.
@@ -104,28 +102,15 @@ struct Section {
     vpc: Option<String>,
 }
 
-/// A namespace wished for, the account to look in, and what joins the VPCs of the clusters that share it.
-struct Wish {
-    namespace: Want,
-    account: String,
-    apart: Option<Apart>,
-}
-
 impl Tool for CloudmapNs {
     type Section = Section;
-    type Want = Wish;
-    type Have = Vec<Namespace>;
-    type Change = Change;
-
-    fn flags(&self) -> &Flags {
-        &self.flags
-    }
+    type Want = Want;
 
     fn key(&self) -> Vec<&str> {
         vec!["namespace"]
     }
 
-    async fn want(&self, session: &mut Session, section: Option<Section>) -> Result<Wish> {
+    async fn want(&self, session: &mut Session, section: Option<Section>) -> Result<Want> {
         let section = section.unwrap_or_default();
         let cluster = session.cluster(&self.aws).await?;
         let kind = self.kind.or(section.kind).unwrap_or(NamespaceType::PrivateDns);
@@ -135,7 +120,7 @@ impl Tool for CloudmapNs {
             return Err(Error::conflict(format!("namespace.vpc is {vpc}, but cluster {name} is in {place}")).into());
         }
         let mut apart = None;
-        if let Some(file) = self.from.as_ref().filter(|_| !self.flags.delete) {
+        if let Some(file) = self.from.as_ref().filter(|_| !session.flags.delete) {
             let peer = session.peer_cluster(&self.aws, &session.peer(file)?).await?;
             plan::one_region(&cluster, &peer)?;
             let found = session.apart(session.aws(&self.aws).await?, &cluster, &peer).await?;
@@ -149,44 +134,26 @@ impl Tool for CloudmapNs {
             None => None,
         };
         let name = self.name.clone().or(section.name).unwrap_or_else(|| DEFAULT_NAME.to_owned());
-        let namespace = Want { name, place, adopt: self.adopt, gone };
-        Ok(Wish { namespace, account: cluster.account, apart })
+        Ok(Want { name, place, adopt: self.adopt, gone, account: cluster.account, apart })
     }
 
-    async fn observe(&self, session: &Session, want: &Wish) -> Result<Vec<Namespace>> {
+    async fn observe(&self, session: &Session, want: &Want) -> Result<Vec<Namespace>> {
         let cloud_map = CloudMap::new(session.aws(&self.aws).await?);
-        let mut namespaces = cloud_map.namespaces(&want.namespace.name, &want.account).await?;
+        let mut namespaces = cloud_map.namespaces(&want.name, &want.account).await?;
         for namespace in &mut namespaces {
-            if self.flags.delete {
+            if session.flags.delete {
                 // The controllers take out what the applications had there, if those are planned to go before.
                 let deserted = !session.doc.planned_removals()?.is_empty();
                 namespace.services = cloud_map.services(&namespace.id, deserted).await?;
             }
-            if let Some(gone) = &want.namespace.gone {
+            if let Some(gone) = &want.gone {
                 namespace.left = cloud_map.left_by(gone, &namespace.id).await?;
             }
         }
         Ok(namespaces)
     }
 
-    fn plan(want: &Wish, have: &Vec<Namespace>) -> Result<Vec<Change>> {
-        Ok(plan::plan(&want.namespace, have))
-    }
-
-    fn plan_delete(want: &Wish, have: &Vec<Namespace>) -> Result<Vec<Change>> {
-        Ok(plan::plan_delete(&want.namespace, have))
-    }
-
-    fn remarks(want: &Wish, have: &Vec<Namespace>) -> Vec<String> {
-        let joined = want.apart.iter().map(Apart::remark);
-        joined.chain(plan::remarks(&want.namespace, have)).collect()
-    }
-
-    fn left_alone(want: &Wish, have: &Vec<Namespace>) -> Vec<String> {
-        plan::left_alone(&want.namespace, have)
-    }
-
-    async fn apply(&self, session: &Session, want: &Wish, change: Change) -> Result<()> {
+    async fn apply(&self, session: &Session, want: &Want, change: Change) -> Result<()> {
         let cloud_map = CloudMap::new(session.aws(&self.aws).await?);
         let what = change.to_string();
         match change {
@@ -198,12 +165,12 @@ impl Tool for CloudmapNs {
                 match &done {
                     Err(error) if classify(error).0 == Kind::Conflict => {
                         let have = cloud_map.namespaces(&name, &want.account).await?;
-                        if plan::in_place(&want.namespace, &have).is_some() { Ok(()) } else { done }
+                        if plan::in_place(want, &have).is_some() { Ok(()) } else { done }
                     }
                     _ => done,
                 }
             }
-            Change::Adopt { arn, .. } => cloud_map.adopt(&arn, &want.namespace.place).await,
+            Change::Adopt { arn, .. } => cloud_map.adopt(&arn, &want.place).await,
             Change::Delete { id, .. } => match cloud_map.delete(&id).await? {
                 Some(operation) => finish(session, &cloud_map, &what, &operation).await,
                 None => Ok(()),
@@ -222,17 +189,17 @@ impl Tool for CloudmapNs {
         }
     }
 
-    fn outcome(want: Wish, have: Vec<Namespace>) -> Section {
-        let found = plan::in_place(&want.namespace, &have).cloned();
+    fn outcome(want: Want, have: Vec<Namespace>) -> Section {
+        let found = plan::in_place(&want, &have).cloned();
         let (arn, id, hosted_zone) = found.map_or((None, None, None), |it| (Some(it.arn), Some(it.id), it.hosted_zone));
-        let (kind, vpc) = match want.namespace.place {
+        let (kind, vpc) = match want.place {
             Place::Api => (Some(NamespaceType::Http), None),
             Place::Vpc(vpc) => (None, Some(vpc)),
         };
-        Section { arn, hosted_zone, id, name: Some(want.namespace.name), kind, vpc }
+        Section { arn, hosted_zone, id, name: Some(want.name), kind, vpc }
     }
 
-    fn planned(want: Wish, have: Vec<Namespace>) -> Section {
+    fn planned(want: Want, have: Vec<Namespace>) -> Section {
         let mut section = Self::outcome(want, have);
         if section.id.is_none() {
             let unknown = || Some(UNKNOWN.to_owned());

@@ -51,6 +51,10 @@ pub struct Want {
     pub adopt: bool,
     /// Change nothing but what this cluster has left in it.
     pub gone: Option<Gone>,
+    /// The account that owns it.
+    pub account: String,
+    /// The clusters' VPCs, if they are two.
+    pub apart: Option<Apart>,
 }
 
 /// A namespace of that name, in whatever VPC or in none.
@@ -124,63 +128,69 @@ pub fn in_place<'a>(want: &Want, have: &'a [Namespace]) -> Option<&'a Namespace>
     have.iter().find(|namespace| namespace.places.contains(&want.place))
 }
 
-/// One that others made in this place is used as it is. Who forgets a cluster changes nothing else.
-pub fn plan(want: &Want, have: &[Namespace]) -> Vec<Change> {
-    if let Some(gone) = &want.gone {
-        let left = in_place(want, have).into_iter().flat_map(|namespace| namespace.left.iter().cloned());
-        let deregister = |Left { service, id, instances }| {
-            let (cluster, service) = (gone.given.clone(), format!("{service}.{}", want.name));
-            Change::Deregister { cluster, service, id, instances }
-        };
-        return left.map(deregister).collect();
-    }
-    match in_place(want, have) {
-        None => vec![Change::Create { name: want.name.clone(), place: want.place.clone() }],
-        Some(found) if want.adopt && found.foreign.is_some() => {
-            vec![Change::Adopt { id: found.id.clone(), arn: found.arn.clone() }]
+impl common::plan::Want for Want {
+    type Have = Vec<Namespace>;
+    type Change = Change;
+
+    /// One that others made in this place is used as it is. Who forgets a cluster changes nothing else.
+    fn plan(&self, have: &Self::Have) -> Result<Vec<Self::Change>> {
+        if let Some(gone) = &self.gone {
+            let left = in_place(self, have).into_iter().flat_map(|namespace| namespace.left.iter().cloned());
+            let deregister = |Left { service, id, instances }| {
+                let (cluster, service) = (gone.given.clone(), format!("{service}.{}", self.name));
+                Change::Deregister { cluster, service, id, instances }
+            };
+            return Ok(left.map(deregister).collect());
         }
-        Some(_) => Vec::new(),
+        Ok(match in_place(self, have) {
+            None => vec![Change::Create { name: self.name.clone(), place: self.place.clone() }],
+            Some(found) if self.adopt && found.foreign.is_some() => {
+                vec![Change::Adopt { id: found.id.clone(), arn: found.arn.clone() }]
+            }
+            Some(_) => Vec::new(),
+        })
     }
-}
 
-/// Only what carries our tag is deleted, and only when nobody is registered in it. Services that App Mesh controllers
-/// left behind go with it.
-pub fn plan_delete(want: &Want, have: &[Namespace]) -> Vec<Change> {
-    let unused =
-        |found: &&Namespace| found.foreign.is_none() && found.services.iter().all(|service| service.left_behind);
-    let Some(found) = in_place(want, have).filter(unused) else { return Vec::new() };
-    let service = |service: &Service| Change::DeleteService {
-        service: format!("{}.{}", service.name, want.name),
-        id: service.id.clone(),
-    };
-    let namespace = Change::Delete { name: want.name.clone(), id: found.id.clone() };
-    found.services.iter().map(service).chain([namespace]).collect()
-}
+    /// Only what carries our tag is deleted, and only when nobody is registered in it. Services that App Mesh controllers
+    /// left behind go with it.
+    fn plan_delete(&self, have: &Self::Have) -> Result<Vec<Self::Change>> {
+        let unused =
+            |found: &&Namespace| found.foreign.is_none() && found.services.iter().all(|service| service.left_behind);
+        let Some(found) = in_place(self, have).filter(unused) else { return Ok(Vec::new()) };
+        let service = |service: &Service| Change::DeleteService {
+            service: format!("{}.{}", service.name, self.name),
+            id: service.id.clone(),
+        };
+        let namespace = Change::Delete { name: self.name.clone(), id: found.id.clone() };
+        Ok(found.services.iter().map(service).chain([namespace]).collect())
+    }
 
-/// Why `--delete` leaves the namespace.
-pub fn left_alone(want: &Want, have: &[Namespace]) -> Vec<String> {
-    let Some(found) = in_place(want, have) else { return Vec::new() };
-    let used = found.services.iter().filter(|service| !service.left_behind).map(|service| service.name.as_str());
-    let why = match (&found.foreign, &used.collect::<Vec<_>>()[..]) {
-        (Some(whose), _) => whose.clone(),
-        (None, []) => return Vec::new(),
-        (None, services) => format!("still has services, which their makers must delete: {}", services.join(", ")),
-    };
-    vec![format!("namespace {} ({}): {why}", want.name, found.id)]
-}
+    /// Namespaces that may be taken for this one, and that this one is somebody else's.
+    fn remarks(&self, have: &Self::Have) -> Vec<String> {
+        let found = in_place(self, have);
+        let foreign = found.filter(|_| !self.adopt).and_then(|found| Some((&found.id, found.foreign.as_ref()?)));
+        let foreign = foreign
+            .map(|(id, whose)| format!("namespace {} ({id}) is used, {whose}: --adopt takes it over", self.name));
+        let elsewhere = have.iter().filter(|other| !other.places.contains(&self.place)).map(|other| {
+            let places: Vec<String> = other.places.iter().map(ToString::to_string).collect();
+            let place = if places.is_empty() { Place::Api.to_string() } else { places.join(", ") };
+            format!("another {} ({}) is in {place}: who looks by name alone may find it instead", self.name, other.id)
+        });
+        let joined = self.apart.iter().map(Apart::remark);
+        joined.chain(foreign).chain(elsewhere).collect()
+    }
 
-/// Namespaces that may be taken for this one, and that this one is somebody else's.
-pub fn remarks(want: &Want, have: &[Namespace]) -> Vec<String> {
-    let found = in_place(want, have);
-    let foreign = found.filter(|_| !want.adopt).and_then(|found| Some((&found.id, found.foreign.as_ref()?)));
-    let foreign =
-        foreign.map(|(id, whose)| format!("namespace {} ({id}) is used, {whose}: --adopt takes it over", want.name));
-    let elsewhere = have.iter().filter(|other| !other.places.contains(&want.place)).map(|other| {
-        let places: Vec<String> = other.places.iter().map(ToString::to_string).collect();
-        let place = if places.is_empty() { Place::Api.to_string() } else { places.join(", ") };
-        format!("another {} ({}) is in {place}: who looks by name alone may find it instead", want.name, other.id)
-    });
-    foreign.into_iter().chain(elsewhere).collect()
+    /// Why `--delete` leaves the namespace.
+    fn left_alone(&self, have: &Self::Have) -> Vec<String> {
+        let Some(found) = in_place(self, have) else { return Vec::new() };
+        let used = found.services.iter().filter(|service| !service.left_behind).map(|service| service.name.as_str());
+        let why = match (&found.foreign, &used.collect::<Vec<_>>()[..]) {
+            (Some(whose), _) => whose.clone(),
+            (None, []) => return Vec::new(),
+            (None, services) => format!("still has services, which their makers must delete: {}", services.join(", ")),
+        };
+        vec![format!("namespace {} ({}): {why}", self.name, found.id)]
+    }
 }
 
 /// Refuses two clusters that no private namespace serves both.
@@ -217,9 +227,11 @@ pub fn failure(what: &str, code: &str, message: &str) -> Error {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 mod tests {
     use super::*;
     use common::Kind;
+    use common::plan::Want as _;
 
     type Words = &'static [&'static str];
     /// What is there → what is made, remarked, deleted, left.
@@ -246,7 +258,14 @@ mod tests {
     }
 
     fn want(adopt: bool) -> Want {
-        Want { name: "n".into(), place: Place::Vpc("vpc-1".into()), adopt, gone: None }
+        Want {
+            name: "n".into(),
+            place: Place::Vpc("vpc-1".into()),
+            adopt,
+            gone: None,
+            account: "1".into(),
+            apart: None,
+        }
     }
 
     fn words(changes: Vec<Change>) -> Vec<String> {
@@ -309,10 +328,10 @@ mod tests {
         ];
         let want = want(false);
         for (case, have, make, remark, delete, left) in cases {
-            assert_eq!(words(plan(&want, &have)), make, "{case}");
-            assert_eq!(remarks(&want, &have), remark, "{case}");
-            assert_eq!(words(plan_delete(&want, &have)), delete, "{case}");
-            assert_eq!(left_alone(&want, &have), left, "{case}");
+            assert_eq!(words(want.plan(&have).unwrap()), make, "{case}");
+            assert_eq!(want.remarks(&have), remark, "{case}");
+            assert_eq!(words(want.plan_delete(&have).unwrap()), delete, "{case}");
+            assert_eq!(want.left_alone(&have), left, "{case}");
         }
     }
 
@@ -320,14 +339,14 @@ mod tests {
     fn an_http_namespace_is_in_no_vpc() {
         let in_vpc = want(false);
         let want = Want { place: Place::Api, ..in_vpc.clone() };
-        let have = [namespace("ns-2", "vpc-1", true, &[])];
-        assert_eq!(words(plan(&want, &have)), ["create HTTP namespace n"]);
-        assert_eq!(words(plan_delete(&want, &have)), [""; 0]);
-        let have = [have[0].clone(), namespace("ns-1", "api", true, &[])];
-        assert_eq!(words(plan(&want, &have)), [""; 0]);
-        assert_eq!(words(plan_delete(&want, &have)), ["delete namespace n (ns-1)"]);
+        let have = vec![namespace("ns-2", "vpc-1", true, &[])];
+        assert_eq!(words(want.plan(&have).unwrap()), ["create HTTP namespace n"]);
+        assert_eq!(words(want.plan_delete(&have).unwrap()), [""; 0]);
+        let have = vec![have[0].clone(), namespace("ns-1", "api", true, &[])];
+        assert_eq!(words(want.plan(&have).unwrap()), [""; 0]);
+        assert_eq!(words(want.plan_delete(&have).unwrap()), ["delete namespace n (ns-1)"]);
         assert_eq!(
-            remarks(&in_vpc, &have),
+            in_vpc.remarks(&have),
             ["another n (ns-1) is in no VPC: who looks by name alone may find it instead"]
         );
     }
@@ -335,19 +354,19 @@ mod tests {
     #[test]
     fn services_that_controllers_left_behind_go_with_the_namespace() {
         let want = want(false);
-        let mut have = [Namespace {
+        let mut have = vec![Namespace {
             services: vec![service("a", true), service("b", true)],
             ..namespace("ns-1", "vpc-1", true, &[])
         }];
         assert_eq!(
-            words(plan_delete(&want, &have)),
+            words(want.plan_delete(&have).unwrap()),
             ["delete service a.n (srv-a)", "delete service b.n (srv-b)", "delete namespace n (ns-1)"]
         );
-        assert_eq!(left_alone(&want, &have), [""; 0]);
+        assert_eq!(want.left_alone(&have), [""; 0]);
         have[0].services.push(service("c", false));
-        assert_eq!(words(plan_delete(&want, &have)), [""; 0]);
+        assert_eq!(words(want.plan_delete(&have).unwrap()), [""; 0]);
         assert_eq!(
-            left_alone(&want, &have),
+            want.left_alone(&have),
             ["namespace n (ns-1): still has services, which their makers must delete: c"]
         );
     }
@@ -355,9 +374,15 @@ mod tests {
     #[test]
     fn only_what_others_made_is_taken_over() {
         let want = want(true);
-        assert_eq!(words(plan(&want, &[namespace("ns-1", "vpc-1", false, &[])])), ["take over namespace ns-1"]);
-        assert_eq!(words(plan(&want, &[namespace("ns-1", "vpc-1", true, &[])])), [""; 0]);
-        assert_eq!(words(plan(&want, &[namespace("ns-2", "vpc-2", false, &[])])), ["create namespace n in vpc-1"]);
+        assert_eq!(
+            words(want.plan(&vec![namespace("ns-1", "vpc-1", false, &[])]).unwrap()),
+            ["take over namespace ns-1"]
+        );
+        assert_eq!(words(want.plan(&vec![namespace("ns-1", "vpc-1", true, &[])]).unwrap()), [""; 0]);
+        assert_eq!(
+            words(want.plan(&vec![namespace("ns-2", "vpc-2", false, &[])]).unwrap()),
+            ["create namespace n in vpc-1"]
+        );
     }
 
     #[test]
@@ -372,13 +397,13 @@ mod tests {
         let left = vec![left("front", &["10.0.1.5", "10.0.1.6"]), left("back", &["10.0.1.7"])];
         let have = vec![Namespace { left, ..namespace("ns-1", "vpc-1", false, &[]) }];
         assert_eq!(
-            words(plan(&want, &have)),
+            words(want.plan(&have).unwrap()),
             [
                 "deregister what cluster uid has left in front.n: 10.0.1.5, 10.0.1.6",
                 "deregister what cluster uid has left in back.n: 10.0.1.7",
             ]
         );
-        assert_eq!(words(plan(&want, &[])), [""; 0], "no namespace is made");
+        assert_eq!(words(want.plan(&vec![]).unwrap()), [""; 0], "no namespace is made");
     }
 
     #[test]

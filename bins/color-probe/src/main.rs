@@ -18,7 +18,7 @@ use answers::Answers;
 use anyhow::Result;
 use cluster::Cluster;
 use common::plan::UNKNOWN;
-use common::{Error, Flags, Session, Tool};
+use common::{Error, Session, Tool};
 use expect::Expect;
 use http::Http;
 use plan::{Ask, Until, Want};
@@ -67,7 +67,7 @@ const PATIENCE: Span = Span(Duration::from_secs(20));
 ///   color-probe --via-cluster --context shop <feapp.json
 ///   color-probe -n https://lb.example/ -H 'Host: shop.example' --duration 1m --rate 20
 #[derive(Debug, clap::Parser)]
-#[command(name = "color-probe", version, verbatim_doc_comment, mut_arg("timeout", |arg| arg.default_value("10m")))]
+#[command(name = "color-probe", version, verbatim_doc_comment)]
 struct ColorProbe {
     /// What to ask [default: probe.url, else the endpoint of --app with the path /color]
     #[arg(value_name = "URL", value_parser = target::http)]
@@ -101,8 +101,6 @@ struct ColorProbe {
     keep_alive: bool,
     #[command(flatten)]
     via: cluster::Flags,
-    #[command(flatten)]
-    flags: Flags,
     /// What this run's requests brought.
     #[arg(skip)]
     answers: RefCell<Option<Answers>>,
@@ -111,12 +109,8 @@ struct ColorProbe {
 impl Tool for ColorProbe {
     type Section = Probe;
     type Want = Want;
-    type Have = Option<Answers>;
-    type Change = Ask;
 
-    fn flags(&self) -> &Flags {
-        &self.flags
-    }
+    const TIMEOUT: &str = "10m";
 
     fn key(&self) -> Vec<&str> {
         vec!["probe"]
@@ -128,14 +122,14 @@ impl Tool for ColorProbe {
         let concurrency = plan::within("concurrency", section.concurrency, 1000)?;
         let rate = plan::within("rate", section.rate, 1000)?;
         let via_cluster = self.via.wanted(section.via_cluster == Some(true), self.url.is_some(), &self.headers())?;
-        let cluster = match via_cluster && !self.flags.delete {
+        let cluster = match via_cluster && !session.flags.delete {
             true => Some(Cluster::new(session, &self.via).await?),
             false => None,
         };
         // A URL of the other way is none of this one.
         let known = section.url.filter(|_| via_cluster == (section.via_cluster == Some(true)));
         Ok(Want {
-            url: if self.flags.delete { None } else { self.target(session, cluster.as_ref(), known).await? },
+            url: if session.flags.delete { None } else { self.target(session, cluster.as_ref(), known).await? },
             cluster,
             expect: self.expect.clone().or(section.expect).unwrap_or_else(Expect::red_and_blue),
             until: Until::of((self.count, self.duration), (count, section.duration), COUNT)?,
@@ -149,15 +143,6 @@ impl Tool for ColorProbe {
 
     async fn observe(&self, _session: &Session, _want: &Want) -> Result<Option<Answers>> {
         Ok(self.answers.take())
-    }
-
-    fn plan(want: &Want, have: &Option<Answers>) -> Result<Vec<Ask>> {
-        plan::plan(want, have.is_some())
-    }
-
-    /// Nothing was made.
-    fn plan_delete(_want: &Want, _have: &Option<Answers>) -> Result<Vec<Ask>> {
-        Ok(Vec::new())
     }
 
     async fn apply(&self, session: &Session, want: &Want, ask: Ask) -> Result<()> {

@@ -1,5 +1,6 @@
 //! What to ask. Pure.
 
+use crate::answers::Answers;
 use crate::cluster::Cluster;
 use crate::expect::Expect;
 use crate::span::Span;
@@ -96,20 +97,30 @@ impl fmt::Display for Ask {
     }
 }
 
-/// Every run asks once.
-pub fn plan(want: &Want, asked: bool) -> Result<Vec<Ask>> {
-    let fewest = spread::fewest(&want.expect);
-    if let Some(count) = want.until.count().filter(|count| *count < fewest) {
-        let message = format!("{count} requests can't tell whether {} is kept", want.expect);
-        return Err(Error::usage(message).hint(format!("ask at least {fewest} times, see --count")).into());
+impl common::plan::Want for Want {
+    type Have = Option<Answers>;
+    type Change = Ask;
+
+    /// Every run asks once.
+    fn plan(&self, asked: &Option<Answers>) -> Result<Vec<Ask>> {
+        let fewest = spread::fewest(&self.expect);
+        if let Some(count) = self.until.count().filter(|count| *count < fewest) {
+            let message = format!("{count} requests can't tell whether {} is kept", self.expect);
+            return Err(Error::usage(message).hint(format!("ask at least {fewest} times, see --count")).into());
+        }
+        if let Some(time) = self.until.time().filter(|time| time.0 >= self.left) {
+            let message = format!("{time} is not over before --timeout has passed");
+            return Err(Error::usage(message).hint("give it more with --timeout").into());
+        }
+        let url = self.url.clone().filter(|_| asked.is_none());
+        let context = self.cluster.as_ref().map(|cluster| cluster.context().to_owned());
+        Ok(url.map(|url| Ask { url, until: self.until, context }).into_iter().collect())
     }
-    if let Some(time) = want.until.time().filter(|time| time.0 >= want.left) {
-        let message = format!("{time} is not over before --timeout has passed");
-        return Err(Error::usage(message).hint("give it more with --timeout").into());
+
+    /// Nothing was made.
+    fn plan_delete(&self, _have: &Option<Answers>) -> Result<Vec<Ask>> {
+        Ok(Vec::new())
     }
-    let url = want.url.clone().filter(|_| !asked);
-    let context = want.cluster.as_ref().map(|cluster| cluster.context().to_owned());
-    Ok(url.map(|url| Ask { url, until: want.until, context }).into_iter().collect())
 }
 
 /// What the flags refuse, the document must not bring in.
@@ -125,6 +136,7 @@ pub fn within(field: &str, number: Option<u32>, most: u32) -> Result<Option<u32>
 #[allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 mod tests {
     use super::*;
+    use common::plan::Want as _;
 
     fn span(text: &str) -> Span {
         text.parse().unwrap()
@@ -146,13 +158,14 @@ mod tests {
 
     #[test]
     fn every_run_asks_once() {
+        let asked = Some(Answers::new(&Expect::red_and_blue()).unwrap());
         for (until, step) in [
             (Until::Count(200), "ask http://front/color 200 times"),
             (Until::Time(span("90s")), "ask http://front/color for 1m 30s"),
         ] {
-            let steps: Vec<_> = plan(&want(until), false).unwrap().iter().map(ToString::to_string).collect();
+            let steps: Vec<_> = want(until).plan(&None).unwrap().iter().map(ToString::to_string).collect();
             assert_eq!(steps, [step]);
-            assert_eq!(plan(&want(until), true).unwrap(), []);
+            assert_eq!(want(until).plan(&asked).unwrap(), []);
         }
     }
 
@@ -168,7 +181,7 @@ mod tests {
                 Some(("5m is not over before --timeout has passed", "give it more with --timeout")),
             ),
         ] {
-            let error = plan(&want(until), false).err();
+            let error = want(until).plan(&None).err();
             let told = error.as_ref().map(|error| (error.to_string(), common::classify(error)));
             let expected = refused.map(|(message, hint)| (message.to_owned(), (common::Kind::Usage, Some(hint))));
             assert_eq!(told, expected, "{until:?}");

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use common::Error;
 use common::aws::{Call, OrAbsent};
 use common::cluster::Cluster;
-use common::tags::{MANAGED_BY, foreign};
+use common::tags::{MANAGED_BY, USER_TAG, foreign};
 use oci_client::secrets::RegistryAuth;
 use std::collections::BTreeSet;
 
@@ -280,9 +280,6 @@ fn immutable(repository: &types::Repository) -> Immutable {
         _ => Immutable::Only(Vec::new()),
     }
 }
-
-/// Tags: `crossmesh:used-by/NAME` = ARN of a cluster that runs images of the repository.
-const USER_TAG: &str = "crossmesh:used-by/";
 
 fn tags(user: Option<&Cluster>) -> Result<Vec<Tag>> {
     let ours = (MANAGED_BY.0.to_owned(), MANAGED_BY.1);

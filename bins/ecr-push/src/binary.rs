@@ -1,13 +1,12 @@
 //! `--binary`: static programs on an empty base.
 
-use crate::elf;
 use crate::image::{Blob, Image, Manifest, Part};
 use crate::layer::Layer;
 use crate::oci::{self, Config, Descriptor, Execution, Platform, RootFs};
 use anyhow::{Context, Result};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use common::Error;
+use common::{Error, elf};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use webpki_root_certs::TLS_SERVER_ROOT_CERTS;
@@ -21,7 +20,10 @@ pub fn image(programs: &[PathBuf]) -> Result<Image> {
     let base = base()?;
     let mut architectures: BTreeMap<&str, Vec<Program>> = BTreeMap::new();
     for path in programs {
-        architectures.entry(elf::architecture(path)?).or_default().push(Program { name: name(path)?, path });
+        architectures
+            .entry(elf::architecture(path).map_err(|unfit| unfit.of(path))?)
+            .or_default()
+            .push(Program { name: name(path)?, path });
     }
     complete(&architectures)?;
     let mut images = Vec::new();
@@ -125,27 +127,11 @@ fn assemble(architecture: &str, entry: String, layers: Vec<Blob>) -> Result<Imag
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
-pub mod tests {
+mod tests {
     use super::*;
     use crate::image::tests::layer_entries;
+    use ::tests::elf::program;
     use serde_json::{Value, json};
-
-    /// The smallest program there is: a header, one segment, `exit(0)` never reached.
-    pub fn program(machine: u16, interpreter: Option<&str>) -> Vec<u8> {
-        let segment = if interpreter.is_some() { 3_u32 } else { 1 };
-        let content = interpreter.map_or_else(|| vec![0x90; 16], |path| format!("{path}\0").into_bytes());
-        let mut elf = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
-        elf.extend([2_u16, machine].iter().flat_map(|word| word.to_le_bytes()));
-        elf.extend(1_u32.to_le_bytes());
-        elf.extend([0x40_0078_u64, 64, 0].iter().flat_map(|word| word.to_le_bytes()));
-        elf.extend(0_u32.to_le_bytes());
-        elf.extend([64_u16, 56, 1, 64, 0, 0].iter().flat_map(|word| word.to_le_bytes()));
-        elf.extend([segment, 5].iter().flat_map(|word| word.to_le_bytes()));
-        let size = content.len() as u64;
-        elf.extend([120, 0x40_0078, 0x40_0078, size, size, 1].iter().flat_map(|word: &u64| word.to_le_bytes()));
-        elf.extend(content);
-        elf
-    }
 
     fn write(folder: &Path, name: &str, content: &[u8]) -> PathBuf {
         let path = folder.join(name);

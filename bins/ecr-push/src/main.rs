@@ -6,7 +6,6 @@ mod binary;
 mod builder;
 mod client;
 mod credentials;
-mod elf;
 mod image;
 mod layer;
 mod nodes;
@@ -21,7 +20,7 @@ mod source;
 use anyhow::{Context, Result};
 use aws::Ecr;
 use common::aws::AwsFlags;
-use common::{Error, Flags, Session, Tool};
+use common::{Error, Session, Tool};
 use oci_client::client::ClientProtocol;
 use plan::{Change, Have, Want};
 use pushed::Pushed;
@@ -85,8 +84,6 @@ struct EcrPush {
     and_cluster: Vec<String>,
     #[command(flatten)]
     aws: AwsFlags,
-    #[command(flatten)]
-    flags: Flags,
 }
 
 impl EcrPush {
@@ -112,12 +109,6 @@ impl EcrPush {
 impl Tool for EcrPush {
     type Section = Pushed;
     type Want = Want;
-    type Have = Have;
-    type Change = Change;
-
-    fn flags(&self) -> &Flags {
-        &self.flags
-    }
 
     fn key(&self) -> Vec<&str> {
         vec!["images", &self.name]
@@ -142,12 +133,12 @@ impl Tool for EcrPush {
         let cluster = aws.cluster.clone().or(session.doc.read(&["cluster", "name"])?);
         // On --delete the cluster may be gone already, and nothing about it matters but its name.
         want.leaving.extend(cluster.clone());
-        if cluster.is_some() && self.source.is_given() && !self.flags.delete {
+        if cluster.is_some() && self.source.is_given() && !session.flags.delete {
             want.cluster = Some(session.cluster(&aws).await?);
         }
         let ecr = Ecr::new(session.aws(&aws).await?, want.account.as_deref());
         // What a name stands for elsewhere may have changed since it was pushed.
-        let goes = self.flags.delete && self.source.is_remote() && section.digest.is_some();
+        let goes = session.flags.delete && self.source.is_remote() && section.digest.is_some();
         if !goes {
             want.image = self.source.image(session, &ecr, &want, self.nodes(session, &want)).await?;
         }
@@ -155,7 +146,7 @@ impl Tool for EcrPush {
             Some(image) => image.digests(),
             None => (section.digest, section.platforms),
         };
-        if want.digest.is_none() && !self.flags.delete {
+        if want.digest.is_none() && !session.flags.delete {
             let hint = format!("give a source, such as --binary, or images.{}.digest in the document", self.name);
             return Err(Error::input("no image").hint(hint).into());
         }
@@ -173,27 +164,11 @@ impl Tool for EcrPush {
             let Some(tag) = &want.tag else { return Ok(None) };
             ecr.tagged(name, tag).await
         };
-        let all = async { if self.flags.delete { ecr.images(name).await } else { Ok(Vec::new()) } };
+        let all = async { if session.flags.delete { ecr.images(name).await } else { Ok(Vec::new()) } };
         let (repository, (image, is_tagged), tagged, all, nodes) =
             tokio::try_join!(ecr.repository(name, !want.shared), image, tagged, all, self.nodes(session, want))?;
         let (image, tagged) = (image.as_ref().map(aws::found), tagged.map(|manifest| manifest.digest));
         Ok(Have { repository, image, is_tagged, tagged, all, nodes })
-    }
-
-    fn plan(want: &Want, have: &Have) -> Result<Vec<Change>> {
-        plan::plan(want, have)
-    }
-
-    fn plan_delete(want: &Want, have: &Have) -> Result<Vec<Change>> {
-        Ok(plan::plan_delete(want, have))
-    }
-
-    fn remarks(want: &Want, have: &Have) -> Vec<String> {
-        plan::remarks(want, have)
-    }
-
-    fn left_alone(want: &Want, have: &Have) -> Vec<String> {
-        plan::left_alone(want, have)
     }
 
     async fn apply(&self, session: &Session, want: &Want, change: Change) -> Result<()> {

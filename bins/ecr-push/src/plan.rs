@@ -183,58 +183,141 @@ impl fmt::Display for Change {
     }
 }
 
-/// Pushes what is missing. A repository somebody else made is used as it is when the image is there already, pushed into
-/// only with `--use`, and never changed without `--adopt`.
-pub fn plan(want: &Want, have: &Have) -> Result<Vec<Change>> {
-    runs_somewhere(want, have)?;
-    let name = || want.repository.clone();
-    let Some(digest) = want.digest.clone() else { return Ok(Vec::new()) };
-    let foreign = have.repository.as_ref().and_then(|found| found.foreign.as_ref());
-    let foreign = foreign.filter(|_| !want.adopt && !want.shared);
-    let retag = want.tag.clone().filter(|_| have.tagged.as_ref() != Some(&digest));
-    let mut changes = Vec::new();
-    if have.image.is_none() {
-        if want.image.is_none() {
-            let message = format!("image {digest} is not in repository {}", want.repository);
-            return Err(Error::failed(message).hint("push it: --binary, --archive, --context or --image").into());
+impl common::plan::Want for Want {
+    type Have = Have;
+    type Change = Change;
+
+    /// Pushes what is missing. A repository somebody else made is used as it is when the image is there already, pushed into
+    /// only with `--use`, and never changed without `--adopt`.
+    fn plan(&self, have: &Self::Have) -> Result<Vec<Self::Change>> {
+        runs_somewhere(self, have)?;
+        let name = || self.repository.clone();
+        let Some(digest) = self.digest.clone() else { return Ok(Vec::new()) };
+        let foreign = have.repository.as_ref().and_then(|found| found.foreign.as_ref());
+        let foreign = foreign.filter(|_| !self.adopt && !self.shared);
+        let retag = self.tag.clone().filter(|_| have.tagged.as_ref() != Some(&digest));
+        let mut changes = Vec::new();
+        if have.image.is_none() {
+            if self.image.is_none() {
+                let message = format!("image {digest} is not in repository {}", self.repository);
+                return Err(Error::failed(message).hint("push it: --binary, --archive, --context or --image").into());
+            }
+            changes.push(Change::Push { repository: name(), digest: digest.clone() });
         }
-        changes.push(Change::Push { repository: name(), digest: digest.clone() });
-    }
-    if let Some(tag) = want.own_tag().filter(|_| !have.is_tagged && foreign.is_none()) {
-        changes.push(Change::Tag { repository: name(), tag, digest: digest.clone() });
-    }
-    if let Some(tag) = retag {
-        let immutable = have.repository.as_ref().is_some_and(|found| found.immutable.holds(&tag));
-        if let (Some(other), true) = (&have.tagged, immutable) {
-            let message = format!("tag {}:{tag} is immutable and names {other}, not {digest}", want.repository);
-            return Err(Error::conflict(message).hint("give another --tag").into());
+        if let Some(tag) = self.own_tag().filter(|_| !have.is_tagged && foreign.is_none()) {
+            changes.push(Change::Tag { repository: name(), tag, digest: digest.clone() });
         }
-        changes.push(Change::Tag { repository: name(), tag, digest });
-    }
-    match &have.repository {
-        None if want.shared => {
-            let error = Error::failed(format!("repository {} does not exist", want.repository));
-            return Err(error.hint("whoever owns it makes it; without --use it is made").into());
+        if let Some(tag) = retag {
+            let immutable = have.repository.as_ref().is_some_and(|found| found.immutable.holds(&tag));
+            if let (Some(other), true) = (&have.tagged, immutable) {
+                let message = format!("tag {}:{tag} is immutable and names {other}, not {digest}", self.repository);
+                return Err(Error::conflict(message).hint("give another --tag").into());
+            }
+            changes.push(Change::Tag { repository: name(), tag, digest });
         }
-        None => changes.insert(0, Change::Create { repository: name() }),
-        Some(Repository { arn, foreign: Some(_), .. }) if want.adopt => {
-            changes.insert(0, Change::Adopt { arn: arn.clone() });
+        match &have.repository {
+            None if self.shared => {
+                let error = Error::failed(format!("repository {} does not exist", self.repository));
+                return Err(error.hint("whoever owns it makes it; without --use it is made").into());
+            }
+            None => changes.insert(0, Change::Create { repository: name() }),
+            Some(Repository { arn, foreign: Some(_), .. }) if self.adopt => {
+                changes.insert(0, Change::Adopt { arn: arn.clone() });
+            }
+            Some(found) => {
+                let unknown = self.cluster.iter().filter(|user| !found.users.contains(&user.name));
+                let unknown = unknown.filter(|_| found.foreign.is_none() && !self.shared);
+                changes.extend(unknown.map(|user| Change::Use { repository: name(), cluster: user.name.clone() }));
+            }
         }
-        Some(found) => {
-            let unknown = want.cluster.iter().filter(|user| !found.users.contains(&user.name));
-            let unknown = unknown.filter(|_| found.foreign.is_none() && !want.shared);
-            changes.extend(unknown.map(|user| Change::Use { repository: name(), cluster: user.name.clone() }));
+        if let Some((difference, hint)) =
+            have.repository.as_ref().and_then(|found| self.settings.unmet(&found.settings))
+        {
+            let message = format!("repository {} exists: {difference}", self.repository);
+            return Err(Error::conflict(message).hint(hint).into());
+        }
+        if let Some(whose) = foreign.filter(|_| !changes.is_empty()) {
+            let error = Error::conflict(format!("repository {} exists: {whose}", self.repository));
+            return Err(error.hint("--use pushes into it, --adopt takes it over").into());
+        }
+        Ok(changes)
+    }
+
+    /// Only from a repository of ours, or one to use; only what nobody else has tagged; our repository when nothing else is
+    /// in it. Nothing at all that another cluster may run.
+    fn plan_delete(&self, have: &Self::Have) -> Result<Vec<Self::Change>> {
+        let repository = self.repository.clone();
+        if have.repository.as_ref().is_none_or(|found| found.foreign.is_some()) {
+            return Ok(Vec::new());
+        }
+        if let Some(found) = have.repository.as_ref().filter(|found| others_use(self, found).next().is_some()) {
+            let clusters: Vec<String> = found.users.intersection(&self.leaving).cloned().collect();
+            let forget = || Change::Forget { arn: found.arn.clone(), clusters: clusters.clone() };
+            return Ok((!clusters.is_empty()).then(forget).into_iter().collect());
+        }
+        if self.force {
+            return Ok(vec![Change::DeleteRepository { repository, force: true }]);
+        }
+        let mut changes = Vec::new();
+        let digest = self.digest.clone().filter(|_| have.image.is_some());
+        if others(self, have).next().is_some() {
+            let tag = self.tag.clone().filter(|_| digest.is_some() && have.tagged == digest);
+            let tags = self.own_tag().filter(|_| have.is_tagged).into_iter().chain(tag);
+            return Ok(tags.map(|tag| Change::Untag { repository: repository.clone(), tag }).collect());
+        }
+        changes.extend(digest.map(|digest| Change::DeleteImage { repository: repository.clone(), digest }));
+        let digests: Vec<String> = platforms(self, have).map(|listed| listed.digest.clone()).collect();
+        if !digests.is_empty() {
+            changes.push(Change::DeletePlatforms { repository: repository.clone(), digests });
+        }
+        if !self.shared && foreign(self, have).next().is_none() {
+            changes.push(Change::DeleteRepository { repository, force: false });
+        }
+        Ok(changes)
+    }
+
+    /// What a person should know: whose repository it is, what of the source is not part of the image, and which nodes cannot
+    /// run it.
+    fn remarks(&self, have: &Self::Have) -> Vec<String> {
+        let foreign = have.repository.iter().filter(|_| !self.adopt).filter_map(|found| found.foreign.as_ref());
+        let foreign =
+            foreign.map(|whose| format!("repository {} is used, {whose}: --adopt takes it over", self.repository));
+        let left_out = self.image.iter().flat_map(|image| &image.left_out).map(|what| format!("left out: {what}"));
+        foreign.chain(left_out).chain(runs_elsewhere(self, have)).collect()
+    }
+
+    /// What `--delete` leaves, and why.
+    fn left_alone(&self, have: &Self::Have) -> Vec<String> {
+        let name = &self.repository;
+        match &have.repository {
+            None => Vec::new(),
+            Some(Repository { foreign: Some(whose), .. }) => vec![format!("repository {name}: {whose}")],
+            Some(found) if others_use(self, found).next().is_some() => {
+                let users: Vec<&str> = others_use(self, found).map(String::as_str).collect();
+                vec![format!("repository {name}: used by cluster {}", users.join(", "))]
+            }
+            Some(_) if self.force => Vec::new(),
+            Some(_) => {
+                let mut left = Vec::new();
+                let tags: Vec<_> = others(self, have).cloned().collect();
+                if !tags.is_empty() {
+                    left.push(format!(
+                        "image {}: also tagged {}",
+                        self.digest.as_deref().unwrap_or_default(),
+                        tags.join(", ")
+                    ));
+                }
+                match foreign(self, have).count() {
+                    _ if self.shared => left.push(format!("repository {name}: it is only used")),
+                    0 => {}
+                    count => {
+                        left.push(format!("repository {name}: other images in it: {count}; --force deletes them, too"))
+                    }
+                }
+                left
+            }
         }
     }
-    if let Some((difference, hint)) = have.repository.as_ref().and_then(|found| want.settings.unmet(&found.settings)) {
-        let message = format!("repository {} exists: {difference}", want.repository);
-        return Err(Error::conflict(message).hint(hint).into());
-    }
-    if let Some(whose) = foreign.filter(|_| !changes.is_empty()) {
-        let error = Error::conflict(format!("repository {} exists: {whose}", want.repository));
-        return Err(error.hint("--use pushes into it, --adopt takes it over").into());
-    }
-    Ok(changes)
 }
 
 /// An image that no node can run would only fail later, as `exec format error`.
@@ -262,85 +345,9 @@ fn words<'a>(names: impl IntoIterator<Item = &'a String>) -> String {
     names.into_iter().map(String::as_str).collect::<Vec<_>>().join(", ")
 }
 
-/// Only from a repository of ours, or one to use; only what nobody else has tagged; our repository when nothing else is
-/// in it. Nothing at all that another cluster may run.
-pub fn plan_delete(want: &Want, have: &Have) -> Vec<Change> {
-    let repository = want.repository.clone();
-    if have.repository.as_ref().is_none_or(|found| found.foreign.is_some()) {
-        return Vec::new();
-    }
-    if let Some(found) = have.repository.as_ref().filter(|found| others_use(want, found).next().is_some()) {
-        let clusters: Vec<String> = found.users.intersection(&want.leaving).cloned().collect();
-        let forget = || Change::Forget { arn: found.arn.clone(), clusters: clusters.clone() };
-        return (!clusters.is_empty()).then(forget).into_iter().collect();
-    }
-    if want.force {
-        return vec![Change::DeleteRepository { repository, force: true }];
-    }
-    let mut changes = Vec::new();
-    let digest = want.digest.clone().filter(|_| have.image.is_some());
-    if others(want, have).next().is_some() {
-        let tag = want.tag.clone().filter(|_| digest.is_some() && have.tagged == digest);
-        let tags = want.own_tag().filter(|_| have.is_tagged).into_iter().chain(tag);
-        return tags.map(|tag| Change::Untag { repository: repository.clone(), tag }).collect();
-    }
-    changes.extend(digest.map(|digest| Change::DeleteImage { repository: repository.clone(), digest }));
-    let digests: Vec<String> = platforms(want, have).map(|listed| listed.digest.clone()).collect();
-    if !digests.is_empty() {
-        changes.push(Change::DeletePlatforms { repository: repository.clone(), digests });
-    }
-    if !want.shared && foreign(want, have).next().is_none() {
-        changes.push(Change::DeleteRepository { repository, force: false });
-    }
-    changes
-}
-
 /// The clusters that go on running images of the repository.
 fn others_use<'a>(want: &'a Want, found: &'a Repository) -> impl Iterator<Item = &'a String> {
     found.users.difference(&want.leaving)
-}
-
-/// What a person should know: whose repository it is, what of the source is not part of the image, and which nodes cannot
-/// run it.
-pub fn remarks(want: &Want, have: &Have) -> Vec<String> {
-    let foreign = have.repository.iter().filter(|_| !want.adopt).filter_map(|found| found.foreign.as_ref());
-    let foreign =
-        foreign.map(|whose| format!("repository {} is used, {whose}: --adopt takes it over", want.repository));
-    let left_out = want.image.iter().flat_map(|image| &image.left_out).map(|what| format!("left out: {what}"));
-    foreign.chain(left_out).chain(runs_elsewhere(want, have)).collect()
-}
-
-/// What `--delete` leaves, and why.
-pub fn left_alone(want: &Want, have: &Have) -> Vec<String> {
-    let name = &want.repository;
-    match &have.repository {
-        None => Vec::new(),
-        Some(Repository { foreign: Some(whose), .. }) => vec![format!("repository {name}: {whose}")],
-        Some(found) if others_use(want, found).next().is_some() => {
-            let users: Vec<&str> = others_use(want, found).map(String::as_str).collect();
-            vec![format!("repository {name}: used by cluster {}", users.join(", "))]
-        }
-        Some(_) if want.force => Vec::new(),
-        Some(_) => {
-            let mut left = Vec::new();
-            let tags: Vec<_> = others(want, have).cloned().collect();
-            if !tags.is_empty() {
-                left.push(format!(
-                    "image {}: also tagged {}",
-                    want.digest.as_deref().unwrap_or_default(),
-                    tags.join(", ")
-                ));
-            }
-            match foreign(want, have).count() {
-                _ if want.shared => left.push(format!("repository {name}: it is only used")),
-                0 => {}
-                count => {
-                    left.push(format!("repository {name}: other images in it: {count}; --force deletes them, too"))
-                }
-            }
-            left
-        }
-    }
 }
 
 /// Tags of the wanted image that are not ours.
@@ -373,6 +380,7 @@ fn foreign<'a>(want: &'a Want, have: &'a Have) -> impl Iterator<Item = &'a Liste
 #[allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 mod tests {
     use super::*;
+    use common::plan::Want as _;
 
     fn repository(ours: bool, immutable: bool) -> Option<Repository> {
         let foreign = (!ours).then(|| "managed by terraform".to_owned());
@@ -458,7 +466,7 @@ mod tests {
             (Want { image: None, ..want(Some("v1")) }, have(repository(true, false), there, None), &[tag]),
         ];
         for (want, have, changes) in cases {
-            assert_eq!(lines(plan(&want, &have)), changes, "{want:?} {have:?}");
+            assert_eq!(lines(want.plan(&have)), changes, "{want:?} {have:?}");
         }
     }
 
@@ -492,7 +500,7 @@ mod tests {
             let repository = repository(true, false).map(|found| Repository { immutable, ..found });
             let (image, tagged) = (Some(Found::default()), Some("sha256:b".to_owned()));
             let have = Have { repository, image, is_tagged: true, tagged, ..Have::default() };
-            assert_eq!(lines(plan(&want(Some("v1")), &have)), changes, "{pattern} {except}");
+            assert_eq!(lines(want(Some("v1")).plan(&have)), changes, "{pattern} {except}");
         }
     }
 
@@ -510,8 +518,8 @@ mod tests {
         ];
         for (nodes, first, remarked) in cases {
             let have = Have { nodes: nodes.map(names), ..Have::default() };
-            assert_eq!(lines(plan(&want(None), &have))[0], first, "{nodes:?}");
-            assert_eq!(remarks(&want(None), &have), remarked, "{nodes:?}");
+            assert_eq!(lines(want(None).plan(&have))[0], first, "{nodes:?}");
+            assert_eq!(want(None).remarks(&have), remarked, "{nodes:?}");
         }
     }
 
@@ -576,9 +584,9 @@ mod tests {
         ];
         for (have, changes, left, forced) in cases {
             let gentle = Want { platforms: vec!["sha256:b".into(), "sha256:c".into()], ..want(Some("v1")) };
-            assert_eq!(lines(Ok(plan_delete(&gentle, &have))), changes, "{have:?}");
-            assert_eq!(left_alone(&gentle, &have), left, "{have:?}");
-            assert_eq!(lines(Ok(plan_delete(&Want { force: true, ..gentle }, &have))), forced, "{have:?}");
+            assert_eq!(lines(gentle.plan_delete(&have)), changes, "{have:?}");
+            assert_eq!(gentle.left_alone(&have), left, "{have:?}");
+            assert_eq!(lines((Want { force: true, ..gentle }).plan_delete(&have)), forced, "{have:?}");
         }
     }
 
@@ -592,9 +600,9 @@ mod tests {
             all: vec![listed],
             ..Have::default()
         };
-        assert_eq!(lines(Ok(plan_delete(&want, &have))), ["delete image sha256:a from r"]);
-        assert_eq!(left_alone(&want, &have), ["repository r: it is only used"]);
-        assert_eq!(left_alone(&want, &Have::default()), [""; 0]);
+        assert_eq!(lines(want.plan_delete(&have)), ["delete image sha256:a from r"]);
+        assert_eq!(want.left_alone(&have), ["repository r: it is only used"]);
+        assert_eq!(want.left_alone(&Have::default()), [""; 0]);
     }
 
     #[test]
@@ -616,8 +624,8 @@ mod tests {
             (delete(&["a"], true), used(&["a"]), &[all], &[]),
             (delete(&["a"], true), used(&[]), &[all], &[]),
         ] {
-            assert_eq!(lines(Ok(plan_delete(&want, &have))), changes, "{want:?}");
-            assert_eq!(left_alone(&want, &have), left, "{want:?}");
+            assert_eq!(lines(want.plan_delete(&have)), changes, "{want:?}");
+            assert_eq!(want.left_alone(&have), left, "{want:?}");
         }
     }
 
@@ -630,9 +638,9 @@ mod tests {
             Have { repository, image: Some(Found::default()), is_tagged: true, ..Have::default() }
         };
         let noted = "tag repository r as used by cluster a";
-        assert_eq!(lines(plan(&want(), &have(true, &["b"]))), [noted]);
-        assert_eq!(lines(plan(&want(), &have(true, &["a", "b"]))), [""; 0]);
-        assert_eq!(lines(plan(&want(), &have(false, &[]))), [""; 0]);
-        assert_eq!(lines(plan(&Want { shared: true, ..want() }, &have(true, &[]))), [""; 0]);
+        assert_eq!(lines(want().plan(&have(true, &["b"]))), [noted]);
+        assert_eq!(lines(want().plan(&have(true, &["a", "b"]))), [""; 0]);
+        assert_eq!(lines(want().plan(&have(false, &[]))), [""; 0]);
+        assert_eq!(lines((Want { shared: true, ..want() }).plan(&have(true, &[]))), [""; 0]);
     }
 }

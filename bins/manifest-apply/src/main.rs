@@ -2,22 +2,23 @@
 
 mod app;
 mod files;
+mod mesh;
 mod plan;
 mod template;
 mod words;
 
 use anyhow::Result;
 use app::App;
+use common::app_mesh::{GROUP, MESH};
 use common::aws::AwsFlags;
 use common::kube::KubeFlags;
-use common::kube::apply::{self, Manifest};
+use common::kube::apply::Manifest;
 use common::kube::content;
 use common::kube::object::{ObjectRef, Objects};
-use common::kube::readiness::APP_MESH;
-use common::plan::{Place, UNKNOWN};
-use common::{Document, Error, Flags, Session, Tool};
+use common::plan::UNKNOWN;
+use common::{Document, Error, Session, Tool};
 use files::{Source, Unknown};
-use plan::{Change, Have, MANAGER};
+use plan::{Change, Have, MANAGER, Want};
 use serde_json::Value;
 use std::path::Path;
 use std::process::ExitCode;
@@ -80,30 +81,11 @@ struct ManifestApply {
     kube: KubeFlags,
     #[command(flatten)]
     aws: AwsFlags,
-    #[command(flatten)]
-    flags: Flags,
-}
-
-/// The application, resolved.
-struct Want {
-    app: App,
-    manifests: Vec<Manifest>,
-    adopt: bool,
-    no_wait: bool,
-    objects: Objects,
 }
 
 impl Tool for ManifestApply {
     type Section = App;
     type Want = Want;
-    type Have = Have;
-    type Change = Change;
-
-    const PLACE: Place = Place::Cluster;
-
-    fn flags(&self) -> &Flags {
-        &self.flags
-    }
 
     fn key(&self) -> Vec<&str> {
         vec!["apps", &self.name]
@@ -121,7 +103,7 @@ impl Tool for ManifestApply {
         app.set.extend(self.set.iter().cloned());
         app.from = self.from.clone().or(app.from);
         app.namespace = self.namespace.clone().or(app.namespace);
-        let by_name = self.flags.delete && self.file.is_empty() && !app.objects.is_empty();
+        let by_name = session.flags.delete && self.file.is_empty() && !app.objects.is_empty();
         let bodies = if by_name { Vec::new() } else { self.bodies(session, &app)? };
 
         let client = session.access(&self.kube, &self.aws).await?.client(session).await?;
@@ -132,8 +114,8 @@ impl Tool for ManifestApply {
             app.objects.iter().map(nameonly).collect()
         } else {
             // The controller that is planned brings the kinds of App Mesh with it.
-            let coming = session.doc.plans("mesh")?.then_some(APP_MESH);
-            let unknown = if self.flags.delete { Unknown::Any } else { Unknown::Of(coming) };
+            let coming = session.doc.plans("mesh")?.then_some(GROUP);
+            let unknown = if session.flags.delete { Unknown::Any } else { Unknown::Of(coming) };
             files::manifests(&objects, bodies, &namespace, unknown).await?
         };
         app.namespace = Some(plan::namespace(&manifests, namespace));
@@ -141,9 +123,9 @@ impl Tool for ManifestApply {
     }
 
     async fn observe(&self, session: &Session, want: &Want) -> Result<Have> {
-        let objects = want.objects.observe_all(session, &want.manifests, self.flags.delete).await?;
+        let objects = want.objects.observe_all(session, &want.manifests, session.flags.delete).await?;
         let mut have = Have { objects, ..Have::default() };
-        if self.flags.delete {
+        if session.flags.delete {
             let (client, removals) = (want.objects.client(), session.doc.planned_removals()?);
             let ours: Vec<&ObjectRef> = want.manifests.iter().map(|manifest| &manifest.object).collect();
             let goes = |object: &ObjectRef| {
@@ -154,29 +136,13 @@ impl Tool for ManifestApply {
                 let others = match object.kind.as_str() {
                     "Namespace" => content::of_namespace(&client, &object.name, goes).await?,
                     "CustomResourceDefinition" => content::of_definition(&client, live, goes).await?,
-                    "Mesh" if object.group() == APP_MESH => content::of_mesh(&client, &object.name, goes).await?,
+                    MESH if object.group() == GROUP => mesh::members(&want.objects, &object.name, goes).await?,
                     _ => continue,
                 };
                 have.others.insert((*object).clone(), others);
             }
         }
         Ok(have)
-    }
-
-    fn plan(want: &Want, have: &Have) -> Result<Vec<Change>> {
-        plan::plan(&want.manifests, have, want.adopt, want.no_wait)
-    }
-
-    fn plan_delete(want: &Want, have: &Have) -> Result<Vec<Change>> {
-        Ok(plan::plan_delete(&want.manifests, have))
-    }
-
-    fn remarks(want: &Want, have: &Have) -> Vec<String> {
-        apply::remarks(&want.manifests, &have.objects, MANAGER, want.adopt)
-    }
-
-    fn left_alone(want: &Want, have: &Have) -> Vec<String> {
-        plan::left_alone(&want.manifests, have)
     }
 
     async fn apply(&self, session: &Session, want: &Want, change: Change) -> Result<()> {
@@ -219,13 +185,13 @@ impl ManifestApply {
         }
         let mut document = session.doc.as_object().clone();
         if let Some(from) = &app.from
-            && !self.flags.delete
+            && !session.flags.delete
         {
             let peer: Document = session.peer(Path::new(from))?;
             document.insert("peer".to_owned(), Value::Object(peer.as_object().clone()));
         }
         let document = Value::Object(document);
-        let names_only = self.flags.delete;
+        let names_only = session.flags.delete;
         let source =
             Source { files: &app.files, template: app.template, words: &app.set, document: &document, names_only };
         let content = source.read()?;

@@ -1,15 +1,50 @@
 //! What to change about the objects of an application. Pure.
 
+use crate::app::App;
 use anyhow::Result;
+use common::app_mesh::GROUP;
 use common::kube::apply::{self, Manifest, Observed, Step};
-use common::kube::object::ObjectRef;
-use common::kube::readiness::{self, APP_MESH};
-use common::plan::Effect;
+use common::kube::object::{ObjectRef, Objects};
+use common::kube::readiness;
+use common::plan::{Effect, Place};
 use std::collections::BTreeMap;
 use std::fmt;
 
 /// The field manager that server-side apply records.
 pub const MANAGER: &str = "manifest-apply";
+
+/// The application, resolved.
+pub struct Want {
+    pub app: App,
+    pub manifests: Vec<Manifest>,
+    pub adopt: bool,
+    /// Only App Mesh objects are waited for.
+    pub no_wait: bool,
+    pub objects: Objects,
+}
+
+impl common::plan::Want for Want {
+    type Have = Have;
+    type Change = Change;
+
+    const PLACE: Place = Place::Cluster;
+
+    fn plan(&self, have: &Have) -> Result<Vec<Change>> {
+        plan(&self.manifests, have, self.adopt, self.no_wait)
+    }
+
+    fn plan_delete(&self, have: &Have) -> Result<Vec<Change>> {
+        Ok(plan_delete(&self.manifests, have))
+    }
+
+    fn remarks(&self, have: &Have) -> Vec<String> {
+        apply::remarks(&self.manifests, &have.objects, MANAGER, self.adopt)
+    }
+
+    fn left_alone(&self, have: &Have) -> Vec<String> {
+        left_alone(&self.manifests, have)
+    }
+}
 
 /// What the cluster has: one entry for each manifest.
 #[derive(Debug, Default)]
@@ -68,8 +103,8 @@ pub fn order(manifests: &mut [Manifest]) {
 
 /// Create what is missing, configure what differs, wait for what does not work yet; with `no_wait` only for that which
 /// the outcome or another manifest needs.
-pub fn plan(manifests: &[Manifest], have: &Have, adopt: bool, no_wait: bool) -> Result<Vec<Change>> {
-    let needed = |object: &ObjectRef| object.group() == APP_MESH || object.kind == "CustomResourceDefinition";
+fn plan(manifests: &[Manifest], have: &Have, adopt: bool, no_wait: bool) -> Result<Vec<Change>> {
+    let needed = |object: &ObjectRef| object.group() == GROUP || object.kind == "CustomResourceDefinition";
     let mut steps = apply::plan(manifests, &have.objects, MANAGER, adopt)?;
     steps.retain(|step| !matches!(step, Step::AwaitReady(object) if no_wait && !needed(object)));
     Ok(steps.into_iter().map(Change::Apply).collect())
@@ -85,7 +120,7 @@ pub fn namespace(manifests: &[Manifest], default: String) -> String {
 }
 
 /// In reverse order, kind by kind, what we applied.
-pub fn plan_delete(manifests: &[Manifest], have: &Have) -> Vec<Change> {
+fn plan_delete(manifests: &[Manifest], have: &Have) -> Vec<Change> {
     let ours =
         manifests.iter().zip(&have.objects).filter(|(manifest, observed)| why_left(manifest, observed, have).is_none());
     let mut groups: Vec<Vec<ObjectRef>> = Vec::new();
@@ -99,7 +134,7 @@ pub fn plan_delete(manifests: &[Manifest], have: &Have) -> Vec<Change> {
 }
 
 /// What `plan_delete` leaves, and why.
-pub fn left_alone(manifests: &[Manifest], have: &Have) -> Vec<String> {
+fn left_alone(manifests: &[Manifest], have: &Have) -> Vec<String> {
     let found = manifests.iter().zip(&have.objects);
     let left = found.filter_map(|(manifest, observed)| Some((&manifest.object, why_left(manifest, observed, have)?)));
     left.map(|(object, why)| format!("{object}: {why}")).collect()
@@ -112,7 +147,7 @@ pub fn virtual_services(manifests: &[Manifest], have: &Have, missing: Option<&st
     for (Manifest { object, .. }, observed) in manifests.iter().zip(&have.objects) {
         let arn = observed.live.as_ref().and_then(|live| live.pointer("/status/virtualServiceARN")?.as_str());
         let arn = arn.or(missing.filter(|_| object.kind == "VirtualService"));
-        if let Some(arn) = arn.filter(|_| object.group() == APP_MESH) {
+        if let Some(arn) = arn.filter(|_| object.group() == GROUP) {
             let name = if found.contains_key(&object.name) { object.place() } else { object.name.clone() };
             found.insert(name, arn.to_owned());
         }

@@ -2,12 +2,13 @@
 
 use crate::world::{Fault, Kubernetes};
 use anyhow::{Context, Result};
+use common::kube::apply::Observed;
 use common::kube::object::refused;
 use futures::future::try_join_all;
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
 use k8s_openapi::api::core::v1::{Namespace, Node};
+use kube::Client;
 use kube::api::{Api, ListParams, PostParams};
-use kube::{Client, ResourceExt};
 use std::collections::BTreeSet;
 
 /// What the flow does in a cluster: group and resource.
@@ -72,14 +73,11 @@ async fn taken(client: &Client, namespaces: &[(&str, &[&str])]) -> Result<Vec<(S
     let mut taken = Vec::new();
     for (name, ours) in namespaces {
         let Some(found) = all.get_opt(name).await.map_err(refused)? else { continue };
-        let managers: Vec<&str> = found.managed_fields().iter().filter_map(|entry| entry.manager.as_deref()).collect();
-        if !managers.iter().any(|manager| ours.contains(manager)) {
-            taken.push(((*name).to_owned(), makers(&managers)));
+        let live = serde_json::to_value(found).context("read a namespace")?;
+        let found = Observed { live: Some(live), ..Observed::default() };
+        if !ours.iter().any(|manager| found.managed_by(manager)) {
+            taken.push(((*name).to_owned(), found.makers()));
         }
     }
     Ok(taken)
-}
-
-fn makers(managers: &[&str]) -> String {
-    if managers.is_empty() { "somebody else".to_owned() } else { managers.join(", ") }
 }

@@ -2,9 +2,8 @@
 
 use crate::world::Fault;
 use anyhow::{Context, Result};
-use common::Error;
-use std::fs::File;
-use std::io::Read;
+use common::{Error, elf};
+use std::path::Path;
 use std::time::Duration;
 use tokio::process::Command;
 
@@ -27,46 +26,8 @@ async fn version() -> Result<String> {
     Err(Error::failed(format!("helm version: {}", output.status)).into())
 }
 
-/// The architecture a Linux program is for, as Go spells it.
+/// The architecture a program of an image is for, as Go spells it.
 pub fn architecture(path: &str) -> Result<String, Fault> {
-    let read = || -> Result<[u8; 20]> {
-        let mut header = [0; 20];
-        File::open(path).context("open it")?.read_exact(&mut header).context("read it")?;
-        Ok(header)
-    };
-    let header = read().map_err(|error| Fault::of(&error))?;
-    machine(&header).map(str::to_owned).map_err(|reason| Fault { reason, hint: None })
-}
-
-/// What the start of an ELF file says. Source: elf(5).
-fn machine(header: &[u8; 20]) -> Result<&'static str, String> {
-    if !header.starts_with(b"\x7fELF") {
-        return Err("it is not a Linux program (ELF)".to_owned());
-    }
-    let bytes = [header[18], header[19]];
-    let little_endian = header[5] == 1;
-    match if little_endian { u16::from_le_bytes(bytes) } else { u16::from_be_bytes(bytes) } {
-        62 => Ok("amd64"),
-        183 => Ok("arm64"),
-        other => Err(format!("it is for a processor of the unknown kind {other}")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_program_says_what_it_is_for() {
-        let header = |machine: u8| {
-            let mut header = [0; 20];
-            header[..6].copy_from_slice(b"\x7fELF\x02\x01");
-            header[18] = machine;
-            header
-        };
-        assert_eq!(machine(&header(62)), Ok("amd64"));
-        assert_eq!(machine(&header(183)), Ok("arm64"));
-        assert_eq!(machine(&header(8)), Err("it is for a processor of the unknown kind 8".to_owned()));
-        assert_eq!(machine(&[0; 20]), Err("it is not a Linux program (ELF)".to_owned()));
-    }
+    let found = elf::architecture(Path::new(path));
+    found.map(str::to_owned).map_err(|unfit| Fault { reason: format!("it {unfit}"), hint: None })
 }

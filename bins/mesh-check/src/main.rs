@@ -3,22 +3,22 @@
 mod finding;
 mod kube;
 mod machine;
+mod plan;
 mod preflight;
 mod world;
 
 use anyhow::Result;
+use common::app_mesh::NAMESPACE;
 use common::aws::AwsFlags;
 use common::cluster::Cluster;
 use common::namespace::NamespaceType;
-use common::plan::Effect;
-use common::{Error, Flags, Session, Tool};
-use finding::{Finding, Severity};
+use common::{Error, Session, Tool};
+use finding::Finding;
 use futures::future::join_all;
+use plan::{Change, Want};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use std::convert::Infallible;
-use std::fmt;
 use std::process::ExitCode;
 use std::time::Duration;
 use world::{ClusterView, Fault, Lookup, World};
@@ -27,8 +27,7 @@ use world::{ClusterView, Fault, Lookup, World};
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The namespaces of the flow, and the field managers that make them.
-const NAMESPACES: [(&str, &[&str]); 2] =
-    [("appmesh-system", &["appmesh-install", "helm"]), ("k8multi", &["manifest-apply"])];
+const NAMESPACES: [(&str, &[&str]); 2] = [(NAMESPACE, &["appmesh-install", "helm"]), ("k8multi", &["manifest-apply"])];
 
 /// Reports all that is wrong with two clusters and what joins them, at once, and changes nothing.
 ///
@@ -63,8 +62,6 @@ struct MeshCheck {
     programs: Vec<String>,
     #[command(flatten)]
     aws: AwsFlags,
-    #[command(flatten)]
-    flags: Flags,
 }
 
 /// The `check` key.
@@ -91,41 +88,9 @@ struct Section {
     warnings: Vec<Finding>,
 }
 
-/// What is checked.
-struct Want {
-    cluster: String,
-    /// What EKS says of it, if it can be used.
-    facts: Option<Cluster>,
-    clusters: Vec<String>,
-    helm: bool,
-    namespace_type: Option<NamespaceType>,
-    programs: Vec<String>,
-}
-
-/// A check changes nothing.
-struct Change(Infallible);
-
-impl fmt::Display for Change {
-    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {}
-    }
-}
-
-impl common::plan::Change for Change {
-    fn effect(&self) -> Effect {
-        match self.0 {}
-    }
-}
-
 impl Tool for MeshCheck {
     type Section = Section;
     type Want = Want;
-    type Have = Vec<Finding>;
-    type Change = Change;
-
-    fn flags(&self) -> &Flags {
-        &self.flags
-    }
 
     fn key(&self) -> Vec<&str> {
         vec!["check"]
@@ -136,12 +101,12 @@ impl Tool for MeshCheck {
         session.doc.object(&["cluster"])?;
         let known: Option<Cluster> = session.doc.read(&["cluster"])?;
         let cluster = self.aws.cluster.clone().or(known.map(|known| known.name)).unwrap_or_default();
-        if cluster.is_empty() && !self.flags.delete {
+        if cluster.is_empty() && !session.flags.delete {
             return Err(Error::input("no cluster").hint("give --cluster, or cluster.name in the document").into());
         }
         // Left for the next tool. What is wrong with it, the checks say.
         let facts =
-            if self.flags.delete { None } else { session.look_up_cluster(&self.aws, &cluster, None).await.ok() };
+            if session.flags.delete { None } else { session.look_up_cluster(&self.aws, &cluster, None).await.ok() };
         if let Some(facts) = &facts {
             session.put_cluster(facts)?;
         }
@@ -157,7 +122,7 @@ impl Tool for MeshCheck {
     }
 
     async fn observe(&self, session: &Session, want: &Want) -> Result<Vec<Finding>> {
-        if self.flags.delete {
+        if session.flags.delete {
             return Ok(Vec::new());
         }
         // What all clusters need.
@@ -172,27 +137,6 @@ impl Tool for MeshCheck {
         let findings = preflight::judge(&World { clusters, helm, private_dns, programs });
         findings.iter().for_each(|finding| session.stderr.line(finding));
         Ok(findings)
-    }
-
-    fn plan(_want: &Want, have: &Vec<Finding>) -> Result<Vec<Change>> {
-        let wrong: Vec<&Finding> = have.iter().filter(|finding| finding.severity == Severity::Error).collect();
-        let Some((last, others)) = wrong.split_last() else { return Ok(Vec::new()) };
-        let fixes: BTreeSet<&str> = wrong.iter().map(|finding| finding.fix.as_str()).collect();
-        let hint = if fixes.len() == 1 { last.fix.as_str() } else { "each of them says what to do" };
-        let checks = preflight::CHECKS.len();
-        let failed = checks - preflight::passed(have).len();
-        let summary = Error::failed(format!("{failed} of {checks} checks failed")).hint(hint);
-        let causes =
-            others.iter().rfold(anyhow::anyhow!("{last}"), |error, finding| error.context(finding.to_string()));
-        Err(causes.context(summary))
-    }
-
-    fn plan_delete(_want: &Want, _have: &Vec<Finding>) -> Result<Vec<Change>> {
-        Ok(Vec::new())
-    }
-
-    fn remarks(_want: &Want, have: &Vec<Finding>) -> Vec<String> {
-        vec![format!("{} of {} checks passed", preflight::passed(have).len(), preflight::CHECKS.len())]
     }
 
     async fn apply(&self, _session: &Session, _want: &Want, change: Change) -> Result<()> {

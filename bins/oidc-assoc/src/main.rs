@@ -6,7 +6,7 @@ mod plan;
 use anyhow::Result;
 use aws::Iam;
 use common::aws::AwsFlags;
-use common::{Flags, Session, Tool};
+use common::{Session, Tool};
 use plan::{Change, Provider, Want};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -41,8 +41,6 @@ struct OidcAssoc {
     adopt: bool,
     #[command(flatten)]
     aws: AwsFlags,
-    #[command(flatten)]
-    flags: Flags,
 }
 
 /// The `oidc` key.
@@ -63,12 +61,6 @@ struct Oidc {
 impl Tool for OidcAssoc {
     type Section = Oidc;
     type Want = Want;
-    type Have = Option<Provider>;
-    type Change = Change;
-
-    fn flags(&self) -> &Flags {
-        &self.flags
-    }
 
     fn key(&self) -> Vec<&str> {
         vec!["oidc"]
@@ -87,22 +79,6 @@ impl Tool for OidcAssoc {
 
     async fn observe(&self, session: &Session, want: &Want) -> Result<Option<Provider>> {
         Iam::new(session.aws(&self.aws).await?).provider(&want.arn).await
-    }
-
-    fn plan(want: &Want, have: &Option<Provider>) -> Result<Vec<Change>> {
-        Ok(plan::plan(want, have.as_ref()))
-    }
-
-    fn plan_delete(want: &Want, have: &Option<Provider>) -> Result<Vec<Change>> {
-        Ok(plan::plan_delete(want, have.as_ref()))
-    }
-
-    fn remarks(want: &Want, have: &Option<Provider>) -> Vec<String> {
-        plan::remarks(want, have.as_ref())
-    }
-
-    fn left_alone(want: &Want, have: &Option<Provider>) -> Vec<String> {
-        plan::left_alone(want, have.as_ref())
     }
 
     async fn apply(&self, session: &Session, want: &Want, change: Change) -> Result<()> {

@@ -1,5 +1,6 @@
 //! What to change about an identity provider. Pure.
 
+use anyhow::Result;
 use common::plan::Effect;
 use std::fmt;
 
@@ -59,38 +60,50 @@ impl fmt::Display for Change {
     }
 }
 
-/// A provider somebody else made is used: only a missing audience is added, which takes nothing from them.
-pub fn plan(want: &Want, have: Option<&Provider>) -> Vec<Change> {
-    let Some(have) = have else {
-        return vec![Change::Create { url: want.url.clone(), audiences: want.audiences.clone() }];
-    };
-    let adopt = have.foreign.iter().filter(|_| want.adopt).map(|_| Change::Adopt { arn: want.arn.clone() });
-    let missing = want.audiences.iter().filter(|audience| !have.audiences.contains(audience));
-    let add = missing.map(|audience| Change::AddAudience { arn: want.arn.clone(), audience: audience.clone() });
-    adopt.chain(add).collect()
-}
+impl common::plan::Want for Want {
+    type Have = Option<Provider>;
+    type Change = Change;
 
-/// Only what carries our tag is deleted.
-pub fn plan_delete(want: &Want, have: Option<&Provider>) -> Vec<Change> {
-    have.filter(|have| have.foreign.is_none()).map(|_| Change::Delete { arn: want.arn.clone() }).into_iter().collect()
-}
+    /// A provider somebody else made is used: only a missing audience is added, which takes nothing from them.
+    fn plan(&self, have: &Self::Have) -> Result<Vec<Self::Change>> {
+        let Some(have) = have else {
+            return Ok(vec![Change::Create { url: self.url.clone(), audiences: self.audiences.clone() }]);
+        };
+        let adopt = have.foreign.iter().filter(|_| self.adopt).map(|_| Change::Adopt { arn: self.arn.clone() });
+        let missing = self.audiences.iter().filter(|audience| !have.audiences.contains(audience));
+        let add = missing.map(|audience| Change::AddAudience { arn: self.arn.clone(), audience: audience.clone() });
+        Ok(adopt.chain(add).collect())
+    }
 
-/// That the provider is somebody else's, and so is what is added to it.
-pub fn remarks(want: &Want, have: Option<&Provider>) -> Vec<String> {
-    let foreign = have.and_then(|have| have.foreign.as_ref()).filter(|_| !want.adopt);
-    let used = |whose| format!("provider {} is used, {whose}: --adopt takes it over", want.arn);
-    foreign.map(used).into_iter().collect()
-}
+    /// Only what carries our tag is deleted.
+    fn plan_delete(&self, have: &Self::Have) -> Result<Vec<Self::Change>> {
+        Ok(have
+            .as_ref()
+            .filter(|have| have.foreign.is_none())
+            .map(|_| Change::Delete { arn: self.arn.clone() })
+            .into_iter()
+            .collect())
+    }
 
-/// Why `--delete` leaves the provider.
-pub fn left_alone(want: &Want, have: Option<&Provider>) -> Vec<String> {
-    let foreign = have.and_then(|have| have.foreign.as_ref());
-    foreign.map(|whose| format!("provider {}: {whose}", want.arn)).into_iter().collect()
+    /// That the provider is somebody else's, and so is what is added to it.
+    fn remarks(&self, have: &Self::Have) -> Vec<String> {
+        let foreign = have.as_ref().and_then(|have| have.foreign.as_ref()).filter(|_| !self.adopt);
+        let used = |whose| format!("provider {} is used, {whose}: --adopt takes it over", self.arn);
+        foreign.map(used).into_iter().collect()
+    }
+
+    /// Why `--delete` leaves the provider.
+    fn left_alone(&self, have: &Self::Have) -> Vec<String> {
+        let foreign = have.as_ref().and_then(|have| have.foreign.as_ref());
+        foreign.map(|whose| format!("provider {}: {whose}", self.arn)).into_iter().collect()
+    }
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 mod tests {
     use super::*;
+    use common::plan::Want as _;
 
     type Words = &'static [&'static str];
     /// What is there → what is made, remarked, made when adopting, deleted, left.
@@ -130,13 +143,12 @@ mod tests {
             adopt,
         };
         for (case, have, make, remark, adopt, delete, left) in cases {
-            let have = have.as_ref();
-            assert_eq!(words(plan(&want(false), have)), make, "{case}");
-            assert_eq!(remarks(&want(false), have), remark, "{case}");
-            assert_eq!(words(plan(&want(true), have)), adopt, "{case}");
-            assert_eq!(remarks(&want(true), have), [""; 0], "{case}");
-            assert_eq!(words(plan_delete(&want(false), have)), delete, "{case}");
-            assert_eq!(left_alone(&want(false), have), left, "{case}");
+            assert_eq!(words(want(false).plan(&have).unwrap()), make, "{case}");
+            assert_eq!(want(false).remarks(&have), remark, "{case}");
+            assert_eq!(words(want(true).plan(&have).unwrap()), adopt, "{case}");
+            assert_eq!(want(true).remarks(&have), [""; 0], "{case}");
+            assert_eq!(words(want(false).plan_delete(&have).unwrap()), delete, "{case}");
+            assert_eq!(want(false).left_alone(&have), left, "{case}");
         }
     }
 }

@@ -12,12 +12,8 @@ use aws_sdk_ec2::types::{
 };
 use common::Error;
 use common::aws::{Call, OrAbsent};
-use common::tags::{MANAGED_BY, foreign};
+use common::tags::{FROM_TAG, MANAGED_BY, TO_TAG, foreign};
 use std::collections::BTreeSet;
-
-/// Tags of a rule we made: ARNs of the cluster to enter and of the cluster let in.
-const TO_TAG: &str = "crossmesh:to";
-const FROM_TAG: &str = "crossmesh:from";
 
 /// The most values that a filter takes. Source: DescribeSecurityGroups, `Filters`.
 const MOST_VALUES: usize = 200;

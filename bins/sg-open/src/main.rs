@@ -6,10 +6,11 @@ mod plan;
 
 use anyhow::{Context, Result};
 use aws::Ec2;
+use common::arn::Arn;
 use common::aws::AwsFlags;
 use common::cluster::Cluster;
 use common::plan::UNKNOWN;
-use common::{Error, Flags, Session, Tool};
+use common::{Error, Session, Tool};
 use plan::{Change, Have, Opening, Side, Want};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -62,8 +63,6 @@ struct SgOpen {
     adopt: bool,
     #[command(flatten)]
     aws: AwsFlags,
-    #[command(flatten)]
-    flags: Flags,
 }
 
 /// The `ingress` key.
@@ -108,12 +107,6 @@ struct Rule {
 impl Tool for SgOpen {
     type Section = Section;
     type Want = Want;
-    type Have = Have;
-    type Change = Change;
-
-    fn flags(&self) -> &Flags {
-        &self.flags
-    }
 
     fn key(&self) -> Vec<&str> {
         vec!["ingress"]
@@ -128,13 +121,13 @@ impl Tool for SgOpen {
         ports.dedup();
         let named = self.from_cluster.clone().or(section.from.map(|from| from.cluster));
         let from: Option<Cluster> = match (&self.from, named) {
-            (None, None) if self.flags.delete => None,
+            (None, None) if session.flags.delete => None,
             (None, None) => {
                 let none = Error::input("no cluster to let in");
                 return Err(none.hint("give --from, --from-cluster, or ingress.from.cluster in the document").into());
             }
             // To find its rules its ARN is enough: the cluster itself may be gone.
-            (None, Some(name)) if self.flags.delete => Some(namesake(&cluster, name)),
+            (None, Some(name)) if session.flags.delete => Some(namesake(&cluster, name)),
             (None, Some(name)) => Some(session.look_up_cluster(&self.aws, &name, Some(&cluster.region)).await?),
             (Some(file), _) => {
                 let peer = session.peer_cluster(&self.aws, &session.peer(file)?).await?;
@@ -142,10 +135,10 @@ impl Tool for SgOpen {
                 Some(peer)
             }
         };
-        if ports.is_empty() && !self.flags.delete {
+        if ports.is_empty() && !session.flags.delete {
             ports.push(DEFAULT_PORT);
         }
-        let apart = match from.as_ref().filter(|_| !self.flags.delete) {
+        let apart = match from.as_ref().filter(|_| !session.flags.delete) {
             Some(from) => session.apart(session.aws(&self.aws).await?, &cluster, from).await?,
             None => None,
         };
@@ -157,7 +150,7 @@ impl Tool for SgOpen {
     async fn observe(&self, session: &Session, want: &Want) -> Result<Have> {
         let ec2 = Ec2::new(session.aws(&self.aws).await?);
         let mut have = Have::default();
-        if self.flags.delete {
+        if session.flags.delete {
             have.rules = ec2.our_rules(want).await?;
         } else {
             let from = want.from.as_ref().context("nobody to let in")?;
@@ -171,22 +164,6 @@ impl Tool for SgOpen {
             have.rules.extend(ec2.known_rules(&elsewhere, want).await?);
         }
         Ok(have)
-    }
-
-    fn plan(want: &Want, have: &Have) -> Result<Vec<Change>> {
-        Ok(plan::plan(want, have))
-    }
-
-    fn plan_delete(want: &Want, have: &Have) -> Result<Vec<Change>> {
-        Ok(plan::plan_delete(want, have))
-    }
-
-    fn remarks(want: &Want, have: &Have) -> Vec<String> {
-        plan::remarks(want, have)
-    }
-
-    fn left_alone(_want: &Want, have: &Have) -> Vec<String> {
-        plan::left_alone(have)
     }
 
     async fn apply(&self, session: &Session, want: &Want, change: Change) -> Result<()> {
@@ -230,8 +207,9 @@ impl SgOpen {
 
 /// A cluster of the same account and region, known by name only.
 fn namesake(cluster: &Cluster, name: String) -> Cluster {
-    let place = cluster.arn.rsplit_once('/').map_or(cluster.arn.as_str(), |(place, _)| place);
-    Cluster { arn: format!("{place}/{name}"), account: cluster.account.clone(), name, ..Cluster::default() }
+    let resource = format!("cluster/{name}");
+    let arn = Arn::parse(&cluster.arn).map(|arn| arn.with(&resource).to_string()).unwrap_or_default();
+    Cluster { arn, account: cluster.account.clone(), name, ..Cluster::default() }
 }
 
 /// Refuses clusters whose security groups cannot know each other.

@@ -161,53 +161,59 @@ fn closed(want: &Want, have: &Have) -> impl Iterator<Item = Opening> {
     rules(want, have).filter(|(_, rule)| rule.is_none()).map(|(opening, _)| opening)
 }
 
-/// Opens what is not open yet, whoever opened it, and closes what we opened for an earlier wish of this document.
-pub fn plan(want: &Want, have: &Have) -> Vec<Change> {
-    let closed = closed(want, have).map(Change::Open);
-    let adopt = openings(want, have).filter(|_| want.adopt).filter_map(|opening| {
-        let rule = admitting(have, &opening).filter(|rule| rule.foreign.is_some() && rule.is_just(opening.port))?;
-        Some(Change::Adopt { rule: rule.id.clone(), group: rule.group.clone() })
-    });
-    let used: Vec<String> = admitted(want, have).into_iter().map(|(_, rule)| rule).collect();
-    let earlier = have
-        .rules
-        .iter()
-        .filter(|rule| rule.foreign.is_none() && want.known_rules.contains(&rule.id) && !used.contains(&rule.id));
-    closed.chain(adopt).chain(earlier.map(revoke)).collect()
-}
+impl common::plan::Want for Want {
+    type Have = Have;
+    type Change = Change;
 
-/// Revokes our rules.
-pub fn plan_delete(want: &Want, have: &Have) -> Vec<Change> {
-    let named = |rule: &Rule| want.ports.is_empty() || want.ports.iter().any(|port| rule.is_just(*port));
-    have.rules.iter().filter(|rule| rule.foreign.is_none() && named(rule)).map(revoke).collect()
+    /// Opens what is not open yet, whoever opened it, and closes what we opened for an earlier wish of this document.
+    fn plan(&self, have: &Self::Have) -> Result<Vec<Self::Change>> {
+        let closed = closed(self, have).map(Change::Open);
+        let adopt = openings(self, have).filter(|_| self.adopt).filter_map(|opening| {
+            let rule = admitting(have, &opening).filter(|rule| rule.foreign.is_some() && rule.is_just(opening.port))?;
+            Some(Change::Adopt { rule: rule.id.clone(), group: rule.group.clone() })
+        });
+        let used: Vec<String> = admitted(self, have).into_iter().map(|(_, rule)| rule).collect();
+        let earlier = have
+            .rules
+            .iter()
+            .filter(|rule| rule.foreign.is_none() && self.known_rules.contains(&rule.id) && !used.contains(&rule.id));
+        Ok(closed.chain(adopt).chain(earlier.map(revoke)).collect())
+    }
+
+    /// Revokes our rules.
+    fn plan_delete(&self, have: &Self::Have) -> Result<Vec<Self::Change>> {
+        let named = |rule: &Rule| self.ports.is_empty() || self.ports.iter().any(|port| rule.is_just(*port));
+        Ok(have.rules.iter().filter(|rule| rule.foreign.is_none() && named(rule)).map(revoke).collect())
+    }
+
+    /// What a person should know about what is used.
+    fn remarks(&self, have: &Self::Have) -> Vec<String> {
+        let apart = self.apart.iter().map(Apart::remark);
+        let used = openings(self, have).filter_map(|opening| {
+            let rule = admitting(have, &opening)?;
+            let whose = rule.foreign.as_ref().filter(|_| !(self.adopt && rule.is_just(opening.port)))?;
+            let adopt =
+                if rule.is_just(opening.port) { "--adopt takes it over" } else { "it admits more, so it stays so" };
+            let Opening { port, group, source } = opening;
+            Some(format!("port {port} of {group} is open to {source} by rule {}, {whose}: {adopt}", rule.id))
+        });
+        let broken = openings(self, have).filter_map(|opening| {
+            let rule = admitting(have, &opening)?;
+            let status = rule.broken.as_ref()?;
+            Some(format!("rule {} of {} lets nobody in: its VPC peering is {status}", rule.id, rule.group))
+        });
+        apart.chain(used).chain(broken).collect()
+    }
+
+    /// Rules the document names that others made.
+    fn left_alone(&self, have: &Self::Have) -> Vec<String> {
+        let foreign = have.rules.iter().filter_map(|rule| Some((rule, rule.foreign.as_ref()?)));
+        foreign.map(|(rule, whose)| format!("rule {} of {}: {whose}", rule.id, rule.group)).collect()
+    }
 }
 
 fn revoke(rule: &Rule) -> Change {
     Change::Revoke { rule: rule.id.clone(), group: rule.group.clone() }
-}
-
-/// Rules the document names that others made.
-pub fn left_alone(have: &Have) -> Vec<String> {
-    let foreign = have.rules.iter().filter_map(|rule| Some((rule, rule.foreign.as_ref()?)));
-    foreign.map(|(rule, whose)| format!("rule {} of {}: {whose}", rule.id, rule.group)).collect()
-}
-
-/// What a person should know about what is used.
-pub fn remarks(want: &Want, have: &Have) -> Vec<String> {
-    let apart = want.apart.iter().map(Apart::remark);
-    let used = openings(want, have).filter_map(|opening| {
-        let rule = admitting(have, &opening)?;
-        let whose = rule.foreign.as_ref().filter(|_| !(want.adopt && rule.is_just(opening.port)))?;
-        let adopt = if rule.is_just(opening.port) { "--adopt takes it over" } else { "it admits more, so it stays so" };
-        let Opening { port, group, source } = opening;
-        Some(format!("port {port} of {group} is open to {source} by rule {}, {whose}: {adopt}", rule.id))
-    });
-    let broken = openings(want, have).filter_map(|opening| {
-        let rule = admitting(have, &opening)?;
-        let status = rule.broken.as_ref()?;
-        Some(format!("rule {} of {} lets nobody in: its VPC peering is {status}", rule.id, rule.group))
-    });
-    apart.chain(used).chain(broken).collect()
 }
 
 /// What is wished for, in its order, each with the rule that admits it, if there is one.
@@ -229,9 +235,11 @@ fn admitting<'a>(have: &'a Have, opening: &Opening) -> Option<&'a Rule> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 mod tests {
     use super::*;
     use common::aws::network::Link;
+    use common::plan::Want as _;
 
     fn side(name: &str, vpc: &str) -> Side {
         Side {
@@ -298,7 +306,7 @@ mod tests {
             ),
         ];
         for (case, rule, changes) in cases {
-            assert_eq!(words(plan(&want(&[8080]), &have(rule.as_slice()))), changes, "{case}");
+            assert_eq!(words(want(&[8080]).plan(&have(rule.as_slice())).unwrap()), changes, "{case}");
         }
     }
 
@@ -310,7 +318,7 @@ mod tests {
             rules: vec![rule("r", "sg-2", "-1", (-1, -1), false)],
         };
         assert_eq!(
-            words(plan(&want(&[80, 443]), &have)),
+            words(want(&[80, 443]).plan(&have).unwrap()),
             [
                 "open port 80 of sg-2 to sg-1",
                 "open port 80 of sg-4 to sg-1",
@@ -334,9 +342,9 @@ mod tests {
             (&[], &["revoke rule ours of sg-2", "revoke rule ours-too of sg-2"]),
             (&[1], &[]),
         ] {
-            assert_eq!(words(plan_delete(&want(ports), &have(&rules))), changes, "{ports:?}");
+            assert_eq!(words(want(ports).plan_delete(&have(&rules)).unwrap()), changes, "{ports:?}");
         }
-        assert_eq!(left_alone(&have(&rules)), ["rule theirs of sg-2: managed by bob"]);
+        assert_eq!(want(&[8080]).left_alone(&have(&rules)), ["rule theirs of sg-2: managed by bob"]);
     }
 
     #[test]
@@ -346,7 +354,7 @@ mod tests {
             |rules: &[Rule]| admitted(&want(&[8080]), &have(rules)).into_iter().map(|(_, id)| id).collect::<Vec<_>>();
         assert_eq!(ids(&rules), ["b"]);
         assert_eq!(ids(&rules[..1]), ["a"]);
-        assert_eq!(remarks(&want(&[8080]), &have(&rules)), [""; 0]);
+        assert_eq!(want(&[8080]).remarks(&have(&rules)), [""; 0]);
     }
 
     #[test]
@@ -362,10 +370,10 @@ mod tests {
             (rule("r", "sg-1", "tcp", (8080, 8080), true), &[], &[], &[]),
         ] {
             let have = have(&[rule]);
-            assert_eq!(words(plan(&want(&[8080]), &have)), [""; 0], "{have:?}");
-            assert_eq!(remarks(&want(&[8080]), &have), remark, "{have:?}");
-            assert_eq!(words(plan(&adopt, &have)), taken, "{have:?}");
-            assert_eq!(remarks(&adopt, &have), remark_then, "{have:?}");
+            assert_eq!(words(want(&[8080]).plan(&have).unwrap()), [""; 0], "{have:?}");
+            assert_eq!(want(&[8080]).remarks(&have), remark, "{have:?}");
+            assert_eq!(words(adopt.plan(&have).unwrap()), taken, "{have:?}");
+            assert_eq!(adopt.remarks(&have), remark_then, "{have:?}");
         }
     }
 
@@ -388,7 +396,7 @@ mod tests {
             ("of others", &[8080], vec![rule("r", "sg-1", "tcp", (8081, 8081), false)], &[open]),
             ("ours, of another document", &[8080], vec![rule("other", "sg-1", "tcp", (80, 80), true)], &[open]),
         ] {
-            assert_eq!(words(plan(&want(ports), &have(&rules))), changes, "{case}");
+            assert_eq!(words(want(ports).plan(&have(&rules)).unwrap()), changes, "{case}");
         }
     }
 
@@ -396,7 +404,7 @@ mod tests {
     fn a_rule_without_its_peering_is_remarked() {
         let broken = Rule { broken: Some("deleted".into()), ..rule("r", "sg-1", "tcp", (8080, 8080), true) };
         let remark = "rule r of sg-2 lets nobody in: its VPC peering is deleted";
-        assert_eq!(remarks(&want(&[8080]), &have(&[broken])), [remark]);
+        assert_eq!(want(&[8080]).remarks(&have(&[broken])), [remark]);
     }
 
     #[test]
@@ -418,6 +426,6 @@ mod tests {
         }
         let joined = reachable(apart(&[("tgw-1", false), ("pcx-1", true)])).unwrap();
         let want = Want { apart: Some(joined), ..want(&[]) };
-        assert_eq!(remarks(&want, &have(&[])), [format!("{there}: joined by tgw-1, pcx-1")]);
+        assert_eq!(want.remarks(&have(&[])), [format!("{there}: joined by tgw-1, pcx-1")]);
     }
 }

@@ -1,8 +1,7 @@
-//! Lists what lives in a namespace, under a custom resource definition or in a mesh: what a deletion would take with it or
-//! has to wait for.
+//! Lists what lives in a namespace or under a custom resource definition: what a deletion would take with it or has to wait
+//! for.
 
 use super::object::{ObjectRef, refused};
-use super::readiness::APP_MESH;
 use anyhow::{Context, Result};
 use kube::api::{Api, DynamicObject, GroupVersionKind, ListParams};
 use kube::core::PartialObjectMeta;
@@ -20,7 +19,7 @@ const INCIDENTAL: [(&str, Option<&str>); 5] = [
 ];
 
 /// How many objects of a kind are named.
-const NAMED: usize = 5;
+pub const NAMED: usize = 5;
 
 /// The objects in a namespace that nothing else owns, but for those that `is_known` knows and incidental ones:
 /// `Deployment front`, sorted.
@@ -75,37 +74,25 @@ pub async fn of_definition(
     Ok(objects.take(NAMED).map(|object| object.to_string()).collect())
 }
 
-/// The kinds that belong to a mesh.
-const MEMBERS: [(&str, &str); 5] = [
-    ("VirtualNode", "virtualnodes"),
-    ("VirtualRouter", "virtualrouters"),
-    ("VirtualService", "virtualservices"),
-    ("VirtualGateway", "virtualgateways"),
-    ("GatewayRoute", "gatewayroutes"),
-];
-
-/// Some of the objects that belong to a mesh, which goes only after them, but for those that `is_known` knows.
+/// Some objects of a kind, if the cluster has it: those that `belong` by their content, but for those that `is_known` knows.
+/// The kind is its group, version, name and plural.
 ///
 /// # Errors
 /// The API server's.
-pub async fn of_mesh(client: &Client, mesh: &str, is_known: impl Fn(&ObjectRef) -> bool) -> Result<Vec<String>> {
-    let mut found = Vec::new();
-    for (kind, plural) in MEMBERS {
-        let kind = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(APP_MESH, "v1beta2", kind), plural);
-        let list = Api::<DynamicObject>::all_with(client.clone(), &kind).list(&ListParams::default()).await;
-        let list = match list {
-            Err(kube::Error::Api(status)) if status.code == 404 => continue,
-            list => list.map_err(refused).with_context(|| format!("list {}", kind.plural))?,
-        };
-        let members = list.items.into_iter().filter(|object| {
-            object.metadata.deletion_timestamp.is_none()
-                && object.data.pointer("/spec/meshRef/name").is_some_and(|name| name == mesh)
-        });
-        let members = members.map(|object| reference(&kind, &object));
-        found.extend(members.filter(|object| !is_known(object)).map(|object| object.to_string()));
-    }
-    found.truncate(NAMED);
-    Ok(found)
+pub async fn of_kind(
+    client: &Client,
+    (group, version, kind, plural): (&str, &str, &str, &str),
+    belong: impl Fn(&Value) -> bool,
+    is_known: impl Fn(&ObjectRef) -> bool,
+) -> Result<Vec<String>> {
+    let kind = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural);
+    let list = match Api::<DynamicObject>::all_with(client.clone(), &kind).list(&ListParams::default()).await {
+        Err(kube::Error::Api(status)) if status.code == 404 => return Ok(Vec::new()),
+        list => list.map_err(refused).with_context(|| format!("list {plural}"))?,
+    };
+    let stay = |object: &&DynamicObject| object.metadata.deletion_timestamp.is_none() && belong(&object.data);
+    let objects = list.items.iter().filter(stay).map(|object| reference(&kind, object));
+    Ok(objects.filter(|object| !is_known(object)).take(NAMED).map(|object| object.to_string()).collect())
 }
 
 fn reference(kind: &ApiResource, object: &impl ResourceExt) -> ObjectRef {

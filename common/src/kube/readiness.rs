@@ -4,10 +4,8 @@
 //! succeeded. A volume claim is not waited for: one that waits for its first consumer binds with that. What has no state of
 //! its own is ready as soon as it is there.
 
+use crate::app_mesh;
 use serde_json::Value;
-
-/// The group of the App Mesh kinds, whose condition is `<Kind>Active`.
-pub const APP_MESH: &str = "appmesh.k8s.aws";
 
 const UNSEEN: &str = "not seen by its controller yet";
 
@@ -50,19 +48,12 @@ impl Readiness {
             }
             ("apiextensions.k8s.io", "CustomResourceDefinition") => required(object, "Established"),
             ("apiregistration.k8s.io", "APIService") => required(object, "Available"),
-            (
-                APP_MESH,
-                "Mesh" | "VirtualNode" | "VirtualService" | "VirtualRouter" | "VirtualGateway" | "GatewayRoute",
-            ) => {
+            _ => match app_mesh::condition(group, kind) {
                 // Only our controller counts generations.
-                let counted = !object["status"]["observedGeneration"].is_null();
-                if counted && unseen(object) {
-                    Self::pending(UNSEEN)
-                } else {
-                    required(object, &format!("{kind}Active"))
-                }
-            }
-            _ => Self::Ready(None),
+                Some(_) if !object["status"]["observedGeneration"].is_null() && unseen(object) => Self::pending(UNSEEN),
+                Some(condition) => required(object, &condition),
+                None => Self::Ready(None),
+            },
         }
     }
 

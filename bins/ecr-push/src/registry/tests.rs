@@ -421,7 +421,7 @@ impl Drop for Real {
 async fn a_real_registry_takes_an_image_and_gives_it_back() {
     let (folder, real) = (tempfile::tempdir().unwrap(), Real::start().await);
     let program = folder.path().join("web");
-    let mut content = crate::binary::tests::program(62, None);
+    let mut content = ::tests::elf::program(62, None);
     content.resize(9 << 20, 7);
     std::fs::write(&program, content).unwrap();
     let image = crate::binary::image(&[program]).unwrap();
