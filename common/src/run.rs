@@ -91,8 +91,12 @@ pub fn run<T: Tool>(argv: impl IntoIterator<Item = OsString>, io: Io<'_>) -> u8 
 
 /// The flags of the tool, and those of every tool.
 fn parse<T: Tool>(argv: &[OsString]) -> Result<(T, Flags), clap::Error> {
-    let mut command = Flags::augment_args(T::command()).next_help_heading(None::<&str>);
-    command = command.mut_arg("timeout", |arg| arg.default_value(T::TIMEOUT));
+    let own = T::command();
+    let about = own.get_about().cloned().unwrap_or_default();
+    let manual = own.get_long_about().cloned().unwrap_or_default();
+    // What is added brings its own words of what it is about.
+    let command = Flags::augment_args(own).about(about).long_about(manual).next_help_heading(None::<&str>);
+    let mut command = command.mut_arg("timeout", |arg| arg.required(false).default_value(T::TIMEOUT));
     let matches = command.try_get_matches_from_mut(argv)?;
     let parsed = T::from_arg_matches(&matches).and_then(|tool| Ok((tool, Flags::from_arg_matches(&matches)?)));
     parsed.map_err(|error| error.format(&mut command))
