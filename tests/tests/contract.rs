@@ -452,7 +452,8 @@ fn color_probe_asks_any_server() {
     assert_eq!(String::from_utf8(gone.stdout).unwrap(), "{\n  \"v\": 1\n}\n");
 }
 
-/// The whole command line of every tool, as one file to read. After a change: `SNAPSHOTS=overwrite cargo test --workspace --test contract`.
+/// The whole command line of every tool, as one file to read. After a change:
+/// `SNAPSHOTS=overwrite cargo test --workspace --test contract`.
 #[test]
 fn help_and_version_are_the_golden_ones() {
     let mut transcript = String::new();

@@ -23,37 +23,42 @@ use std::process::ExitCode;
 /// The name the tutorial gives it.
 const DEFAULT_NAME: &str = "svc2.svc.local";
 
-/// Makes a Cloud Map namespace: a private DNS one in the cluster's VPC, or an HTTP one.
+/// Makes a Cloud Map namespace: private DNS in the cluster's VPC, or HTTP.
 ///
-/// Names may repeat, the VPC decides: a namespace of the same name in another VPC is not this one.
-/// One that is in this VPC already is used, whoever made it; --delete removes only what this tool
-/// made or took over, with empty services that an App Mesh controller left in it, and never while
-/// somebody else has a service there. The VPC of a namespace that others made is asked of its
-/// Route 53 hosted zone. An HTTP namespace (--type http) needs no VPC, so that clusters in two VPCs
-/// can share it; its names are found through Cloud Map only. What joins the two VPCs is looked for.
+/// Names may repeat, the VPC decides: a namespace of the same name in another VPC
+/// is not this one. One that is in this VPC already is used, whoever made it;
+/// --delete removes only what this tool made or took over, with empty services
+/// that an App Mesh controller left in it, and never while somebody else has a
+/// service there. The VPC of a namespace that others made is asked of its
+/// Route 53 hosted zone. An HTTP namespace (--type http) needs no VPC, so that
+/// clusters in two VPCs can share it; its names are found through Cloud Map only.
+/// What joins the two VPCs is looked for.
 ///
-/// A cluster that was deleted as a whole leaves its pods and what it published in the namespace.
-/// --forget-cluster removes them, and changes nothing else.
+/// A cluster that was deleted as a whole leaves its pods and what it published in
+/// the namespace. --forget-cluster removes them, and changes nothing else.
 ///
 ///   Reads   cluster; with --from the other cluster's document
 ///   Owns    namespace {arn, hostedZone, id, name, type, vpc}
 ///   Calls   eks:DescribeCluster servicediscovery:ListNamespaces
-///           servicediscovery:ListTagsForResource servicediscovery:CreatePrivateDnsNamespace
+///           servicediscovery:ListTagsForResource
+///           servicediscovery:CreatePrivateDnsNamespace
 ///           servicediscovery:CreateHttpNamespace servicediscovery:TagResource
 ///           servicediscovery:GetOperation servicediscovery:ListServices
 ///           servicediscovery:DeleteService servicediscovery:DeleteNamespace
-///           route53:GetHostedZone, with --forget-cluster servicediscovery:ListInstances
-///           servicediscovery:DeregisterInstance, for clusters in two VPCs
-///           ec2:DescribeVpcPeeringConnections ec2:DescribeTransitGatewayVpcAttachments, and for
-///           Cloud Map route53:CreateHostedZone route53:ListHostedZonesByName
-///           route53:DeleteHostedZone route53:ChangeResourceRecordSets ec2:DescribeVpcs
-///           ec2:DescribeRegions
+///           route53:GetHostedZone, with --forget-cluster
+///           servicediscovery:ListInstances servicediscovery:DeregisterInstance,
+///           for clusters in two VPCs ec2:DescribeVpcPeeringConnections
+///           ec2:DescribeTransitGatewayVpcAttachments, and for Cloud Map
+///           route53:CreateHostedZone route53:ListHostedZonesByName
+///           route53:DeleteHostedZone route53:ChangeResourceRecordSets
+///           ec2:DescribeVpcs ec2:DescribeRegions
 ///   Exits   0 done, 1 failed, 2 usage, 3 input, 4 conflict, 5 retry
 ///
 /// Examples:
 ///   cloudmap-ns -n --cluster prod --name prod.internal
 ///   cloudmap-ns -n --cluster prod --name prod.internal --type http
-///   oidc-assoc -n --cluster c2 | cloudmap-ns --from c1.json | jq -r .namespace.id
+///   oidc-assoc -n --cluster c2 | cloudmap-ns --from c1.json |
+///     jq -r .namespace.id
 ///   cloudmap-ns -n --cluster c2 --forget-cluster c1 --plan
 #[derive(Debug, clap::Parser)]
 #[command(name = "cloudmap-ns", version, verbatim_doc_comment)]

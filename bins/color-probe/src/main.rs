@@ -40,32 +40,40 @@ const PATIENCE: Span = Span(Duration::from_secs(20));
 
 /// Asks a URL many times and checks that the answers are spread as expected.
 ///
-/// It first waits until the name resolves and good answers come, five in a row: a new load balancer
-/// needs minutes until all its addresses know all targets. Then every answer must be one of the
-/// expected colours, whatever its status, and a χ² test must not find the tallies at odds with the
-/// weights (significance 0.001: of 100 answers, 55 and 45 are even, 80 and 20 are not). Every run
-/// asks anew. Each request makes a connection of its own, so that the spread of connections is seen
-/// as well; --keep-alive is faster and sees only that of requests. HTTPS trusts the authorities of
-/// this machine, or those of the file that SSL_CERT_FILE names.
+/// It first waits until the name resolves and good answers come, five in a row: a
+/// new load balancer needs minutes until all its addresses know all targets. Then
+/// every answer must be one of the expected colours, whatever its status, and a
+/// χ² test must not find the tallies at odds with the weights (significance
+/// 0.001: of 100 answers, 55 and 45 are even, 80 and 20 are not). Every run asks
+/// anew. Each request makes a connection of its own, so that the spread of
+/// connections is seen as well; --keep-alive is faster and sees only that of
+/// requests. HTTPS trusts the authorities of this machine, or those of the file
+/// that SSL_CERT_FILE names.
 ///
-/// With --via-cluster the Kubernetes API server asks in its place, by a kubeconfig and without a load
-/// balancer: the URL is http://NAME.NAMESPACE.svc:PORT/PATH, by default that of the application's
-/// first Service of type LoadBalancer, or of its only Service, with the path /color.
+/// With --via-cluster the Kubernetes API server asks in its place, by a
+/// kubeconfig and without a load balancer: the URL is
+/// http://NAME.NAMESPACE.svc:PORT/PATH, by default that of the application's
+/// first Service of type LoadBalancer, or of its only Service, with the path
+/// /color.
 ///
-///   Reads   apps.<name>.endpoint, unless a URL is given; cluster.endpoint and apps.<name>.objects
-///           with --via-cluster
-///   Owns    probe {chiSquared, concurrency, count, duration, errors, expect, keepAlive,
-///           latencyMillis, rate, requestTimeout, tallies, url, viaCluster}; no header, which
-///           may be secret
-///   Calls   nothing of AWS: only the URL, by way of HTTP_PROXY and HTTPS_PROXY unless NO_PROXY has it;
-///           with --via-cluster Kubernetes: get of services and services/proxy
-///   Exits   0 even, 1 uneven or a wrong answer, 2 usage, 3 input, 5 an answer never came
+///   Reads   apps.<name>.endpoint, unless a URL is given; cluster.endpoint and
+///           apps.<name>.objects with --via-cluster
+///   Owns    probe {chiSquared, concurrency, count, duration, errors, expect,
+///           keepAlive, latencyMillis, rate, requestTimeout, tallies, url,
+///           viaCluster}; no header, which may be secret
+///   Calls   nothing of AWS: only the URL, by way of HTTP_PROXY and HTTPS_PROXY
+///           unless NO_PROXY has it; with --via-cluster Kubernetes: get of
+///           services and services/proxy
+///   Exits   0 even, 1 uneven or a wrong answer, 2 usage, 3 input, 5 an answer
+///           never came
 ///
 /// Examples:
 ///   color-probe -n http://127.0.0.1:8080/color --expect red=1,blue=1
-///   color-probe --count 1000 --expect red=9,blue=1 <feapp.json | jq .probe.tallies
+///   color-probe --count 1000 --expect red=9,blue=1 <feapp.json |
+///     jq .probe.tallies
 ///   color-probe --via-cluster --context shop <feapp.json
-///   color-probe -n https://lb.example/ -H 'Host: shop.example' --duration 1m --rate 20
+///   color-probe -n https://lb.example/ -H 'Host: shop.example' \
+///     --duration 1m --rate 20
 #[derive(Debug, clap::Parser)]
 #[command(name = "color-probe", version, verbatim_doc_comment)]
 struct ColorProbe {

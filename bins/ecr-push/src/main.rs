@@ -33,27 +33,37 @@ use tokio::time::timeout;
 
 /// Pushes an image to ECR, without a daemon.
 ///
-/// The image comes from static programs (--binary), from an OCI layout or a docker archive (--archive), is built by
-/// docker, podman or buildah (--context), or is copied from another registry (--image), for nodes that cannot reach it or
-/// are held up by its pull limit. The same input makes the same digest everywhere; what the registry has is not sent
-/// again. Every image is also tagged with the start of its digest, sha256-0123456789ab, out of reach of lifecycle rules
-/// for untagged ones. The repository is made when it is missing, and tagged with the clusters that use it: --delete by
-/// one of them leaves it to the others. One that somebody else made is a conflict unless --adopt
-/// or --use. When a cluster is known, an image that none of its nodes can run is refused. Without a source, the image of
-/// the document must be there. An image of another ECR needs ecr:GetDownloadUrlForLayer there.
+/// The image comes from static programs (--binary), from an OCI layout or a
+/// docker archive (--archive), is built by docker, podman or buildah (--context),
+/// or is copied from another registry (--image), for nodes that cannot reach it
+/// or are held up by its pull limit. The same input makes the same digest
+/// everywhere; what the registry has is not sent again. Every image is also
+/// tagged with the start of its digest, sha256-0123456789ab, out of reach of
+/// lifecycle rules for untagged ones. The repository is made when it is missing,
+/// and tagged with the clusters that use it: --delete by one of them leaves it to
+/// the others. One that somebody else made is a conflict unless --adopt or --use.
+/// When a cluster is known, an image that none of its nodes can run is refused.
+/// Without a source, the image of the document must be there. An image of another
+/// ECR needs ecr:GetDownloadUrlForLayer there.
 ///
 ///   Reads   cluster
 ///   Owns    images.NAME {digest, platforms, repository, settings, tag, uri}
-///   Calls   ecr:DescribeRepositories ecr:ListTagsForResource ecr:BatchGetImage ecr:CreateRepository ecr:TagResource
-///           ecr:UntagResource ecr:GetAuthorizationToken ecr:BatchCheckLayerAvailability ecr:InitiateLayerUpload ecr:UploadLayerPart
-///           ecr:CompleteLayerUpload ecr:PutImage ecr:DescribeImages ecr:BatchDeleteImage ecr:DeleteRepository
-///           eks:DescribeCluster eks:ListNodegroups eks:DescribeNodegroup
+///   Calls   ecr:DescribeRepositories ecr:ListTagsForResource ecr:BatchGetImage
+///           ecr:CreateRepository ecr:TagResource ecr:UntagResource
+///           ecr:GetAuthorizationToken ecr:BatchCheckLayerAvailability
+///           ecr:InitiateLayerUpload ecr:UploadLayerPart ecr:CompleteLayerUpload
+///           ecr:PutImage ecr:DescribeImages ecr:BatchDeleteImage
+///           ecr:DeleteRepository eks:DescribeCluster eks:ListNodegroups
+///           eks:DescribeNodegroup
 ///   Exits   0 done, 1 failed, 2 usage, 3 input, 4 conflict, 5 retry
 ///
 /// Examples:
-///   ecr-push web -n --region us-west-2 --repository shop/web --binary target/release/web | jq -r .images.web.uri
-///   ecr-push web --archive web.tar --tag v1 < cluster.json | manifest-apply web --file web.yaml
-///   ecr-push envoy -n --cluster shop --image envoyproxy/envoy:v1.40.0 | jq -r .images.envoy.uri
+///   ecr-push web -n --region us-west-2 --repository shop/web \
+///     --binary target/release/web | jq -r .images.web.uri
+///   ecr-push web --archive web.tar --tag v1 < cluster.json |
+///     manifest-apply web --file web.yaml
+///   ecr-push envoy -n --cluster shop --image envoyproxy/envoy:v1.40.0 |
+///     jq -r .images.envoy.uri
 #[derive(Debug, clap::Parser)]
 #[command(name = "ecr-push", version, verbatim_doc_comment)]
 struct EcrPush {

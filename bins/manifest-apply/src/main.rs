@@ -25,31 +25,41 @@ use std::process::ExitCode;
 
 /// Applies manifests, and templates of them, and waits until they work.
 ///
-/// Manifests are read as kubectl reads them. A file is a template in Jinja's language with --template, or if its name
-/// ends in .j2, .jinja, .jinja2 or .tmpl, last or before .yaml: {{ images.colorapp.uri }} is filled in from the
-/// document, {{ peer.… }} from the other side's, and what is missing is an error; braces of others stand between
-/// {% raw %} and {% endraw %}. All other files are taken as they stand.
+/// Manifests are read as kubectl reads them. A file is a template in Jinja's
+/// language with --template, or if its name ends in .j2, .jinja, .jinja2 or
+/// .tmpl, last or before .yaml: {{ images.colorapp.uri }} is filled in from the
+/// document, {{ peer.… }} from the other side's, and what is missing is an error;
+/// braces of others stand between {% raw %} and {% endraw %}. All other files are
+/// taken as they stand.
 ///
-/// --set replaces a word, such as ECR_IMAGE_PREFIX, in the values of any file: where it stands as a whole, not as
-/// $WORD, ${WORD} or between double braces, and a number stays one unless it is in quotes. Words and what replaces them
+/// --set replaces a word, such as ECR_IMAGE_PREFIX, in the values of any file:
+/// where it stands as a whole, not as $WORD, ${WORD} or between double braces,
+/// and a number stays one unless it is in quotes. Words and what replaces them
 /// are kept in the document, so they are no place for secrets.
 ///
-/// Objects are applied server-side, namespaces and custom resource definitions first, and waited for: rollouts as far
-/// as kubectl rollout status does, Jobs, Pods, App Mesh conditions, load balancers; with --no-wait App Mesh conditions
-/// only, for their ARNs are what another cluster waits for. What somebody else made or another field manager holds is a
-/// conflict unless --adopt; what kubectl changed by hand about an object of ours is put right, and what a controller
-/// sets, such as an autoscaler the replicas, is left to it. --delete removes what was applied, in reverse order, and
-/// waits for finalizers; without --file it goes by the objects in the document.
+/// Objects are applied server-side, namespaces and custom resource definitions
+/// first, and waited for: rollouts as far as kubectl rollout status does, Jobs,
+/// Pods, App Mesh conditions, load balancers; with --no-wait App Mesh conditions
+/// only, for their ARNs are what another cluster waits for. What somebody else
+/// made or another field manager holds is a conflict unless --adopt; what kubectl
+/// changed by hand about an object of ours is put right, and what a controller
+/// sets, such as an autoscaler the replicas, is left to it. --delete removes what
+/// was applied, in reverse order, and waits for finalizers; without --file it
+/// goes by the objects in the document.
 ///
 ///   Reads   cluster, and whatever the templates name
-///   Owns    apps.NAME {endpoint, files, from, namespace, objects, set, template, virtualServices}
-///   Calls   eks:DescribeCluster, unless --context or --kubeconfig is given; Kubernetes: get, watch, patch and delete of
-///           the objects, list of pods, events and pods/log to say what is stuck
+///   Owns    apps.NAME {endpoint, files, from, namespace, objects, set, template,
+///           virtualServices}
+///   Calls   eks:DescribeCluster, unless --context or --kubeconfig is given;
+///           Kubernetes: get, watch, patch and delete of the objects, list of
+///           pods, events and pods/log to say what is stuck
 ///   Exits   0 done, 1 failed, 2 usage, 3 input, 4 conflict, 5 retry
 ///
 /// Examples:
-///   manifest-apply web -n --kubeconfig ~/.kube/config --file manifests/ --set VERSION=1.2.3
-///   manifest-apply feapp --file feapp.yaml.j2 --from cluster2.json < cluster1.json
+///   manifest-apply web -n --kubeconfig ~/.kube/config --file manifests/ \
+///     --set VERSION=1.2.3
+///   manifest-apply feapp --file feapp.yaml.j2 --from cluster2.json \
+///     < cluster1.json
 #[derive(Debug, clap::Parser)]
 #[command(name = "manifest-apply", version, verbatim_doc_comment)]
 struct ManifestApply {

@@ -29,22 +29,25 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The namespaces of the flow, and the field managers that make them.
 const NAMESPACES: [(&str, &[&str]); 2] = [(NAMESPACE, &["appmesh-install", "helm"]), ("k8multi", &["manifest-apply"])];
 
-/// Reports all that is wrong with two clusters and what joins them, at once, and changes nothing.
+/// Reports all that is wrong with two clusters and what joins them, at once, and
+/// changes nothing.
 ///
-/// It does not stop at the first problem. Every check has a code that never changes its meaning; a
-/// line says which object it is about, what was found and what to do. The checks XM01xx are about
-/// what must be so before anything is made: the clusters, the way to them, the caller's rights,
-/// versions, Helm, and the programs of the images.
+/// It does not stop at the first problem. Every check has a code that never
+/// changes its meaning; a line says which object it is about, what was found and
+/// what to do. The checks XM01xx are about what must be so before anything is
+/// made: the clusters, the way to them, the caller's rights, versions, Helm, and
+/// the programs of the images.
 ///
 ///   Reads   cluster
 ///   Owns    check {clusters, helm, namespaceType, passed, programs, warnings}
-///   Calls   eks:DescribeCluster; Kubernetes: list of nodes, get of namespaces, and whether the
-///           caller may do the rest; helm version
+///   Calls   eks:DescribeCluster; Kubernetes: list of nodes, get of namespaces,
+///           and whether the caller may do the rest; helm version
 ///   Exits   0 nothing is wrong, 1 something is, 2 usage, 3 input, 5 retry
 ///
 /// Examples:
 ///   mesh-check -n --cluster shop --and-cluster stock
-///   mesh-check -n --cluster shop --helm --program target/release/feapp | jq .check.warnings
+///   mesh-check -n --cluster shop --helm --program target/release/feapp |
+///     jq .check.warnings
 #[derive(Debug, clap::Parser)]
 #[command(name = "mesh-check", version, verbatim_doc_comment)]
 struct MeshCheck {

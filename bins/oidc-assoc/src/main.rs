@@ -17,22 +17,25 @@ const STS_AUDIENCE: &str = "sts.amazonaws.com";
 
 /// Registers a cluster's OIDC issuer as an identity provider in IAM.
 ///
-/// With it, IAM believes the service account tokens of the cluster, and a role may trust one of its
-/// service accounts (see irsa-role). A provider that others made is used: a missing audience is
-/// added, nothing else of it changes, and --delete leaves it. Only the issuer matters: a private API
-/// endpoint is never asked.
+/// With it, IAM believes the service account tokens of the cluster, and a role
+/// may trust one of its service accounts (see irsa-role). A provider that others
+/// made is used: a missing audience is added, nothing else of it changes, and
+/// --delete leaves it. Only the issuer matters: a private API endpoint is never
+/// asked.
 ///
 ///   Reads   cluster
 ///   Owns    oidc {arn, audiences, url}
-///   Calls   eks:DescribeCluster iam:GetOpenIDConnectProvider iam:CreateOpenIDConnectProvider
-///           iam:TagOpenIDConnectProvider iam:AddClientIDToOpenIDConnectProvider
+///   Calls   eks:DescribeCluster iam:GetOpenIDConnectProvider
+///           iam:CreateOpenIDConnectProvider iam:TagOpenIDConnectProvider
+///           iam:AddClientIDToOpenIDConnectProvider
 ///           iam:DeleteOpenIDConnectProvider
 ///   Exits   0 done, 1 failed, 2 usage, 3 input, 4 conflict, 5 retry
 ///
 /// Examples:
 ///   oidc-assoc -n --cluster prod --region us-west-2
 ///   oidc-assoc -n --cluster prod |
-///     irsa-role --service-account kube-system/ebs-csi --policy AmazonEBSCSIDriverPolicy
+///     irsa-role --service-account kube-system/ebs-csi \
+///     --policy AmazonEBSCSIDriverPolicy
 #[derive(Debug, clap::Parser)]
 #[command(name = "oidc-assoc", version, verbatim_doc_comment)]
 struct OidcAssoc {

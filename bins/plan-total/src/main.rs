@@ -11,10 +11,11 @@ use total::Total;
 
 /// Counts what the documents of a plan would add, change and remove.
 ///
-/// Reads the documents that tools printed with --plan, each for itself, and prints one line:
-/// 37 to add, 0 to change, 0 to remove. A change that several documents name in one place is one
-/// change. With --left the documents are those of a plan of --delete, made after everything was
-/// deleted: it names what is left, and why.
+/// Reads the documents that tools printed with --plan, each for itself, and
+/// prints one line: 37 to add, 0 to change, 0 to remove. A change that several
+/// documents name in one place is one change. With --left the documents are those
+/// of a plan of --delete, made after everything was deleted: it names what is
+/// left, and why.
 ///
 ///   Reads   plan, cluster.name
 ///   Exits   0 done, 1 something is left that should have gone, 2 usage, 3 input

@@ -23,23 +23,25 @@ const DEFAULT_PORT: u16 = 8080;
 
 /// Opens TCP ports of one cluster's nodes and pods to another cluster's.
 ///
-/// The document's cluster is the one to enter; --from names the one to let in. Rules go from
-/// security group to security group, one per port and pair, never to addresses: the cluster
-/// security group where all nodes have it, else the fewest groups that all of them have one of, and
-/// those of the pods that have groups of their own and run. Where two would do, it is the one with
-/// the tag kubernetes.io/cluster/NAME; where no tag decides, that is an error. Between VPCs a rule
-/// can name a group only over a VPC peering or a transit gateway that knows groups: that is looked
-/// for. A rule that admits the port already is used, whoever made it. A rule that this tool made
-/// for these two clusters is revoked by --delete, and when the document names it and the wish no
-/// longer needs it.
+/// The document's cluster is the one to enter; --from names the one to let in.
+/// Rules go from security group to security group, one per port and pair, never
+/// to addresses: the cluster security group where all nodes have it, else the
+/// fewest groups that all of them have one of, and those of the pods that have
+/// groups of their own and run. Where two would do, it is the one with the tag
+/// kubernetes.io/cluster/NAME; where no tag decides, that is an error. Between
+/// VPCs a rule can name a group only over a VPC peering or a transit gateway that
+/// knows groups: that is looked for. A rule that admits the port already is used,
+/// whoever made it. A rule that this tool made for these two clusters is revoked
+/// by --delete, and when the document names it and the wish no longer needs it.
 ///
 ///   Reads   cluster; with --from the other cluster's document
-///   Owns    ingress {from {cluster, securityGroups}, ports,
-///           rules [{id, port, securityGroup, source}]}
-///   Calls   eks:DescribeCluster ec2:DescribeInstances ec2:DescribeNetworkInterfaces
-///           ec2:DescribeSecurityGroups ec2:DescribeSecurityGroupRules
-///           ec2:AuthorizeSecurityGroupIngress ec2:CreateTags ec2:RevokeSecurityGroupIngress, for
-///           clusters in two VPCs ec2:DescribeVpcPeeringConnections
+///   Owns    ingress {from {cluster, securityGroups}, ports, rules [{id, port,
+///           securityGroup, source}]}
+///   Calls   eks:DescribeCluster ec2:DescribeInstances
+///           ec2:DescribeNetworkInterfaces ec2:DescribeSecurityGroups
+///           ec2:DescribeSecurityGroupRules ec2:AuthorizeSecurityGroupIngress
+///           ec2:CreateTags ec2:RevokeSecurityGroupIngress, for clusters in two
+///           VPCs ec2:DescribeVpcPeeringConnections
 ///           ec2:DescribeTransitGatewayVpcAttachments
 ///   Exits   0 done, 1 failed, 2 usage, 3 input, 4 conflict, 5 retry
 ///
