@@ -51,7 +51,7 @@ use serde::de::DeserializeOwned;
 use std::time::Duration;
 
 /// The flags every tool has.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, Copy, clap::Args)]
 #[command(next_help_heading = "Options of every tool")]
 pub struct Flags {
     /// Start from {} instead of reading stdin

@@ -126,7 +126,7 @@ fn misused(
 
 /// Observe, plan, apply, observe: leaves the outcome in the session's document.
 async fn steps<T: Tool>(tool: &T, session: &mut Session) -> Result<()> {
-    let (flags, key) = (session.flags.clone(), tool.key());
+    let (flags, key) = (session.flags, tool.key());
     if let Ok(Some(cluster)) = session.doc.read::<String>(&["cluster", "name"]) {
         session.stderr.name_cluster(&cluster);
     }

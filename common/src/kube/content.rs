@@ -3,7 +3,7 @@
 
 use super::object::{ObjectRef, refused};
 use anyhow::{Context, Result};
-use kube::api::{Api, DynamicObject, GroupVersionKind, ListParams};
+use kube::api::{Api, DynamicObject, GroupVersionKind, ListParams, ObjectList};
 use kube::core::PartialObjectMeta;
 use kube::discovery::{ApiResource, Scope, verbs};
 use kube::{Client, Discovery, ResourceExt};
@@ -65,13 +65,7 @@ pub async fn of_definition(
     let gvk = GroupVersionKind::gvk(&text(&spec["group"]), &text(&served["name"]), &text(&spec["names"]["kind"]));
     let kind = ApiResource::from_gvk_with_plural(&gvk, &text(&spec["names"]["plural"]));
     let list = Api::<DynamicObject>::all_with(client.clone(), &kind).list_metadata(&ListParams::default()).await;
-    let list = match list {
-        // It is just going.
-        Err(kube::Error::Api(status)) if status.code == 404 => return Ok(Vec::new()),
-        list => list.map_err(refused).with_context(|| format!("list {}", kind.plural))?,
-    };
-    let objects = list.items.iter().map(|object| reference(&kind, object)).filter(|object| !is_known(object));
-    Ok(objects.take(NAMED).map(|object| object.to_string()).collect())
+    Ok(some(&kind, listed(&kind, list)?.iter(), is_known))
 }
 
 /// Some objects of a kind, if the cluster has it: those that `belong` by their content, but for those that `is_known` knows.
@@ -86,18 +80,31 @@ pub async fn of_kind(
     is_known: impl Fn(&ObjectRef) -> bool,
 ) -> Result<Vec<String>> {
     let kind = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural);
-    let list = match Api::<DynamicObject>::all_with(client.clone(), &kind).list(&ListParams::default()).await {
-        Err(kube::Error::Api(status)) if status.code == 404 => return Ok(Vec::new()),
-        list => list.map_err(refused).with_context(|| format!("list {plural}"))?,
-    };
+    let list = Api::<DynamicObject>::all_with(client.clone(), &kind).list(&ListParams::default()).await;
     let stay = |object: &&DynamicObject| object.metadata.deletion_timestamp.is_none() && belong(&object.data);
-    let objects = list.items.iter().filter(stay).map(|object| reference(&kind, object));
-    Ok(objects.filter(|object| !is_known(object)).take(NAMED).map(|object| object.to_string()).collect())
+    Ok(some(&kind, listed(&kind, list)?.iter().filter(stay), is_known))
 }
 
-fn reference(kind: &ApiResource, object: &impl ResourceExt) -> ObjectRef {
-    let plain = ObjectRef::new(&kind.api_version, &kind.kind, &object.name_any());
-    object.namespace().map_or(plain.clone(), |namespace| plain.within(&namespace))
+/// The objects of a list; none of a kind that the cluster does not have, or that is just going.
+fn listed<K: Clone>(kind: &ApiResource, list: kube::Result<ObjectList<K>>) -> Result<Vec<K>> {
+    match list {
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(Vec::new()),
+        list => Ok(list.map_err(refused).with_context(|| format!("list {}", kind.plural))?.items),
+    }
+}
+
+/// The first few objects that are not known, by name.
+fn some<'a, K: ResourceExt + 'a>(
+    kind: &ApiResource,
+    objects: impl Iterator<Item = &'a K>,
+    is_known: impl Fn(&ObjectRef) -> bool,
+) -> Vec<String> {
+    let reference = |object: &K| {
+        let plain = ObjectRef::new(&kind.api_version, &kind.kind, &object.name_any());
+        object.namespace().map_or(plain.clone(), |namespace| plain.within(&namespace))
+    };
+    let unknown = objects.map(reference).filter(|object| !is_known(object));
+    unknown.take(NAMED).map(|object| object.to_string()).collect()
 }
 
 fn stands_alone(kind: &str, object: &PartialObjectMeta<DynamicObject>) -> bool {
