@@ -1,4 +1,4 @@
-//! What one run of a tool carries along.
+//! Carries along what one run of a tool needs.
 
 use crate::{Document, Flags, Stderr};
 use anyhow::{Context as _, Result};

@@ -1,4 +1,4 @@
-//! What to change about a role. Pure.
+//! Says what to change about a role. Pure.
 //!
 //! IAM does not tell who attached a policy. So a role of ours remembers in its tags what this tool put on it: that,
 //! and only that, is taken off again when it is no longer wished for.

@@ -1,4 +1,4 @@
-//! What to change about an installed controller. Pure.
+//! Says what to change about an installed controller. Pure.
 
 use crate::chart::Chart;
 use crate::release::{self, Release};

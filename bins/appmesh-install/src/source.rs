@@ -1,4 +1,4 @@
-//! Where a chart comes from, by what it is called. Looks at the disk for folders, and nowhere else.
+//! Finds where a chart comes from, by what it is called. Looks at the disk for folders, and nowhere else.
 
 use crate::helm::Source;
 use crate::mesh::Mesh;

@@ -1,4 +1,4 @@
-//! What to change about a namespace. Pure.
+//! Says what to change about a namespace. Pure.
 //!
 //! Names repeat: there may be one `svc2.svc.local` per VPC and one without, so the place decides which one is meant.
 

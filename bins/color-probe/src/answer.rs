@@ -1,4 +1,4 @@
-//! What one request brought. Pure.
+//! Tells what one request brought. Pure.
 
 use crate::expect::Expect;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! What all requests brought together. Pure.
+//! Counts and judges what all requests brought. Pure.
 
 use crate::answer::{Answer, Wrong};
 use crate::expect::Expect;

@@ -1,4 +1,4 @@
-//! What to ask. Pure.
+//! Says what to ask. Pure.
 
 use crate::answers::Answers;
 use crate::cluster::Cluster;

@@ -1,4 +1,4 @@
-//! Which URL is asked, and where its name leads.
+//! Finds which URL is asked, and where its name leads.
 
 use anyhow::Result;
 use common::plan::UNKNOWN;

@@ -1,4 +1,4 @@
-//! What a cluster's nodes can run.
+//! Finds what a cluster's nodes can run.
 
 use anyhow::Result;
 use aws_config::SdkConfig;

@@ -1,4 +1,4 @@
-//! What to change about a repository and its image. Pure.
+//! Says what to change about a repository and its image. Pure.
 
 use crate::image::Image;
 use crate::repository::Settings;

@@ -1,4 +1,4 @@
-//! Where an image comes from.
+//! Finds where an image comes from.
 
 use crate::aws::Ecr;
 use crate::image::Image;

@@ -1,4 +1,4 @@
-//! What to change about the objects of an application. Pure.
+//! Says what to change about the objects of an application. Pure.
 
 use crate::app::App;
 use anyhow::Result;

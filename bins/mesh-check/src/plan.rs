@@ -1,4 +1,4 @@
-//! What follows from the findings. Pure.
+//! Says what follows from the findings. Pure.
 
 use crate::finding::{Finding, Severity};
 use crate::preflight;

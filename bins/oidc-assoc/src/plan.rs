@@ -1,4 +1,4 @@
-//! What to change about an identity provider. Pure.
+//! Says what to change about an identity provider. Pure.
 
 use anyhow::Result;
 use common::plan::Effect;

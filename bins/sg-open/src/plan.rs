@@ -1,4 +1,4 @@
-//! What to change about the rules. Pure.
+//! Says what to change about the rules. Pure.
 
 use anyhow::Result;
 use common::Error;

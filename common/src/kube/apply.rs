@@ -1,4 +1,4 @@
-//! What server-side apply would change about an object, and whether it may. Pure.
+//! Says what server-side apply would change about an object, and whether it may. Pure.
 
 use super::readiness::unready;
 use super::reference::ObjectRef;

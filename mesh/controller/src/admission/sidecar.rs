@@ -33,7 +33,7 @@ const WORKERS: u32 = 2;
 /// Seconds that a gateway's Envoy goes on after the pod is told to end: load balancers and the nodes' proxies send it new
 /// connections until they have heard of it.
 const GATEWAY_STAYS: u16 = 5;
-/// The instance metadata service.
+/// The instance metadata service, by IPv4 and by IPv6.
 const EGRESS_IGNORED_IPS: [&str; 2] = ["169.254.169.254", "fd00:ec2::254"];
 /// SSH
 const EGRESS_IGNORED_PORTS: &str = "22";
@@ -138,10 +138,7 @@ impl Redirection {
         let or = |given: &Option<String>, default: &str| given.clone().unwrap_or_else(|| default.to_owned());
         Self {
             ports: overrides.ports.clone().unwrap_or_else(|| listeners().collect::<Vec<_>>().join(",")),
-            egress_ignored_ips: or(
-                &overrides.egress_ignored_ips,
-                &EGRESS_IGNORED_IPS[..if ipv6 { 2 } else { 1 }].join(","),
-            ),
+            egress_ignored_ips: or(&overrides.egress_ignored_ips, &EGRESS_IGNORED_IPS[..=usize::from(ipv6)].join(",")),
             egress_ignored_ports: or(&overrides.egress_ignored_ports, EGRESS_IGNORED_PORTS),
             ipv6,
         }

@@ -268,8 +268,8 @@ impl CloudMap {
         self.namespaces.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes a service: with records of pods' addresses in a DNS namespace, as upstream, or for DiscoverInstances only. One that somebody
-    /// else has just made is as good.
+    /// Makes a service: with records of pods' addresses in a DNS namespace, as upstream, or for DiscoverInstances only. One
+    /// that somebody else has just made is as good.
     ///
     /// # Errors
     /// Cloud Map refuses or does not answer.
