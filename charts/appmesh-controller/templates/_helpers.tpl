@@ -40,7 +40,17 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 
 {{- define "appmesh-controller.secret" -}}
-{{ include "appmesh-controller.fullname" . }}-webhook-server-cert
+{{ include "appmesh-controller.fullname" . }}-{{ ternary "webhook-server-cert" "certificate" .Values.enableCertManager }}
+{{- end }}
+
+{{- /* The DNS names that one certificate for both services is of, as JSON. */}}
+{{- define "appmesh-controller.names" -}}
+{{- $names := list }}
+{{- range list (include "appmesh-controller.webhookService" .) (include "appmesh-controller.xdsService" .) }}
+{{- $service := printf "%s.%s" . $.Release.Namespace }}
+{{- $names = concat $names (list $service (printf "%s.svc" $service) (printf "%s.svc.cluster.local" $service)) }}
+{{- end }}
+{{- toJson $names }}
 {{- end }}
 
 {{- /* Where spans go and how; nothing where tracing is off. */}}

@@ -6,7 +6,6 @@
 use std::{
     io::IsTerminal as _,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    path::PathBuf,
     process::ExitCode,
     sync::Arc,
     time::Duration,
@@ -35,7 +34,7 @@ use crate::{
     model::{Account, ClusterId},
     pipeline::{Inputs, Known, Passed, Pipeline, Registrations, Workloads},
     status::Status,
-    tls::{self, Certificate, TlsListener},
+    tls::{self, TlsListener},
     xds::{Ads, Cache, auth::Tokens},
 };
 
@@ -66,10 +65,7 @@ pub struct Options {
     /// Where Envoys find their configuration
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "0.0.0.0:15010")]
     xds_listen: SocketAddr,
-    /// Folder with tls.crt, tls.key and ca.crt; read again when it changes
-    #[arg(long, value_name = "FOLDER", default_value = "/etc/appmesh-controller/certificates")]
-    certificates: PathBuf,
-    /// Namespace of the lease
+    /// Namespace of the lease and of the certificate
     #[arg(long, env = "POD_NAMESPACE", value_name = "NAMESPACE", default_value = "appmesh-system")]
     namespace: String,
     /// Lease that the writing replica holds
@@ -81,6 +77,8 @@ pub struct Options {
     /// What to log: a level, or directives of tracing's EnvFilter
     #[arg(long, value_name = "FILTER", default_value = "info", value_parser = log::filter)]
     log_level: EnvFilter,
+    #[command(flatten)]
+    certificate: tls::Options,
     #[command(flatten)]
     tls: tls::Policy,
     #[command(flatten)]
@@ -173,15 +171,13 @@ async fn run(options: Options) -> anyhow::Result<()> {
     let workloads = Workloads { pods: cluster.pods.clone(), known: known.clone() };
     let tokens = Tokens::new(client.clone());
     let ads = Ads::new(tokens, Arc::new(workloads), cache.clone(), metrics.clone(), stop.clone());
-    let certificate = |protocol| {
-        let loaded = Certificate::load(&options.certificates, protocol, options.tls.clone());
-        loaded.map(|loaded| loaded.with_metrics(metrics.clone()))
-    };
+    let keeper = tls::Keeper::new(&client, &options.namespace, options.certificate, metrics.clone());
+    let served = keeper.served();
     let ipv6 = options.sidecar.ipv6();
     let webhook_listen = of_both_families(options.webhook_listen, ipv6);
     let xds_listen = of_both_families(options.xds_listen, ipv6);
-    let webhook = TlsListener::bind(webhook_listen, certificate("http/1.1")?).await?;
-    let xds = TlsListener::bind(xds_listen, certificate("h2")?).await?;
+    let webhook = TlsListener::bind(webhook_listen, served.clone(), "http/1.1", &options.tls).await?;
+    let xds = TlsListener::bind(xds_listen, served.clone(), "h2", &options.tls).await?;
     let debug = debug(&known, &cache);
     let (metrics_listener, debug_listener) = tokio::try_join!(
         http::bind(of_both_families(options.http.metrics_listen, ipv6)),
@@ -193,7 +189,7 @@ async fn run(options: Options) -> anyhow::Result<()> {
         client: client.clone(),
         account: account.clone(),
         sidecar: options.sidecar,
-        certificates: options.certificates.clone(),
+        served,
     };
     let candidate =
         leader::Candidate::new(client, &options.namespace, &options.lease, &options.pod_name, metrics.clone());
@@ -219,6 +215,7 @@ async fn run(options: Options) -> anyhow::Result<()> {
     work.spawn(ended(writer.run(leader.clone(), stop.clone())));
     let (ends, leads_status) = (stop.clone(), leader);
     work.spawn(ended(async move { status.run(leads_status, ends).await }));
+    work.spawn(ended(keeper.run(stop.clone())));
     work.spawn(ended(candidate.run(leads, stop.clone())));
     work.spawn(ads.serve(xds));
     work.spawn(admission.serve(webhook, stop.clone()));

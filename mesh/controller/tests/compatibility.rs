@@ -459,15 +459,16 @@ fn the_notes_name_values_without_meaning() {
 }
 
 #[test]
-fn with_cert_manager_the_chart_is_the_same_each_time() {
-    let mut values = images();
-    put(&mut values, "enableCertManager", true.into());
-    let Some(first) = helm(&["template"], &values) else { return };
-    let first = first.unwrap();
-    assert_eq!(first, helm(&["template"], &values).unwrap().unwrap());
-    assert!(!first.contains("kind: Secret") && !first.contains("caBundle"), "{first}");
-    assert_eq!(
-        first.matches("cert-manager.io/inject-ca-from: default/shop-appmesh-controller-webhook-server-cert").count(),
-        2
-    );
+fn the_chart_is_the_same_each_time_and_has_no_certificate_in_it() {
+    for cert_manager in [false, true] {
+        let mut values = images();
+        put(&mut values, "enableCertManager", cert_manager.into());
+        let Some(first) = helm(&["template"], &values) else { return };
+        let first = first.unwrap();
+        assert_eq!(first, helm(&["template"], &values).unwrap().unwrap());
+        assert!(!first.contains("kind: Secret") && !first.contains("caBundle:"), "{first}");
+        let injected = "cert-manager.io/inject-ca-from: default/shop-appmesh-controller-webhook-server-cert";
+        assert_eq!(first.matches(injected).count(), if cert_manager { 2 } else { 0 });
+        assert_eq!(first.contains("--certificate-names="), !cert_manager);
+    }
 }

@@ -8,7 +8,7 @@ use appmesh_controller::{
     envoy::{Resource, Resources},
     metrics::{Metrics, ResourceType},
     model::{WorkloadKind, WorkloadName},
-    tls::{Certificate, Policy, TlsListener},
+    tls::{Policy, TlsListener},
     xds::{
         Ads, Cache, Identify, Kind, Snapshot,
         auth::{Authenticate, Caller},
@@ -35,7 +35,7 @@ use tonic::{
 
 mod support;
 
-use support::{certificates, wait_for};
+use support::{certificates, served, wait_for};
 
 /// Clients of each of two workloads.
 const CLIENTS: usize = 20;
@@ -127,8 +127,8 @@ async fn a_change_is_sent_to_those_that_need_it() {
     let folder = tempfile::tempdir().unwrap();
     let authority = certificates(folder.path());
     let (cache, metrics, stop) = (Arc::new(Cache::default()), Metrics::new(), CancellationToken::new());
-    let certificate = Certificate::load(folder.path(), "h2", Policy::default()).unwrap();
-    let listener = TlsListener::bind((Ipv4Addr::LOCALHOST, 0).into(), certificate).await.unwrap();
+    let (address, served) = ((Ipv4Addr::LOCALHOST, 0).into(), served(folder.path()));
+    let listener = TlsListener::bind(address, served, "h2", &Policy::default()).await.unwrap();
     let port = axum::serve::Listener::local_addr(&listener).unwrap().port();
     let ads = Ads::new(TokensAreNames, Arc::new(PodsAreWorkloads), cache.clone(), metrics.clone(), stop.clone());
     let server = tokio::spawn(ads.serve(listener));

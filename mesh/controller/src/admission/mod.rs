@@ -10,7 +10,7 @@ mod observability;
 pub mod sidecar;
 mod validate;
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use anyhow::{Context as _, bail, ensure};
 use axum::{Json, Router, extract::DefaultBodyLimit, extract::State, routing};
@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     cluster::{Cluster, Object, Objects, Snapshot, kinds::Selecting},
     model::Account,
-    tls::{Certificate, TlsListener},
+    tls::{Served, TlsListener},
     translate::{self, Check, Place, membership},
 };
 use inject::Injected;
@@ -52,8 +52,8 @@ pub struct Admission {
     pub account: Account,
     /// What a sidecar looks like.
     pub sidecar: Sidecar,
-    /// Folder with the authority that sidecars are to trust.
-    pub certificates: PathBuf,
+    /// With the authority that sidecars are to trust.
+    pub served: Served,
 }
 
 type Request = AdmissionRequest<DynamicObject>;
@@ -199,10 +199,10 @@ impl Admission {
     /// The pod with its sidecar.
     async fn inject(&self, request: &Request) -> anyhow::Result<Granted> {
         let namespace = request.namespace.as_deref().context("a pod without namespace")?;
-        let ca = Certificate::authority(&self.certificates)?;
+        let served = self.served.borrow().clone().context("no certificate yet")?;
         let pod = json!(request.object);
         self.decide(namespace, |snapshot| {
-            let injected = inject::inject(&pod, namespace, snapshot, &self.sidecar, &ca)?;
+            let injected = inject::inject(&pod, namespace, snapshot, &self.sidecar, &served.authority)?;
             Ok(injected
                 .map_or_else(Granted::default, |Injected { pod, warnings }| Granted { object: Some(pod), warnings }))
         })

@@ -99,7 +99,7 @@ where
         match event {
             Ok(event) if is_change(&event, &mut seen, digest) => generation.send_modify(|generation| *generation += 1),
             Ok(_) => {}
-            Err(error) => report::<K>(&error),
+            Err(error) => report(&K::kind(&()), &error),
         }
         std::future::ready(())
     });
@@ -175,7 +175,7 @@ async fn watch_pods(
             Ok(watcher::Event::Apply(pod)) => pods.apply(pod).into_iter().collect(),
             Ok(watcher::Event::Delete(pod)) => pods.remove(pod.key()).into_iter().collect(),
             Err(error) => {
-                report::<Pod>(&error);
+                report("Pod", &error);
                 continue;
             }
         };
@@ -187,10 +187,9 @@ async fn watch_pods(
     }
 }
 
-/// 410, Gone: the API server no longer has what was missed, so everything is listed anew. While it fills its own copy it
+/// Logs why a watch of that kind or object broke. 410, Gone: the API server no longer has what was missed, so everything is listed anew. While it fills its own copy it
 /// answers 429 and asks to come again. Both are how it works.
-fn report<K: Resource<DynamicType = ()>>(error: &watcher::Error) {
-    let kind = K::kind(&());
+pub fn report(of: &str, error: &watcher::Error) {
     let status = match error {
         watcher::Error::WatchError(status) => Some(status.code),
         watcher::Error::InitialListFailed(kube::Error::Api(status))
@@ -198,9 +197,9 @@ fn report<K: Resource<DynamicType = ()>>(error: &watcher::Error) {
         _ => None,
     };
     if matches!(status, Some(410 | 429)) {
-        tracing::debug!(%kind, %error, "watch begins anew");
+        tracing::debug!(of, %error, "watch begins anew");
     } else {
-        tracing::warn!(%kind, %error, "watch failed, trying again");
+        tracing::warn!(of, %error, "watch failed, trying again");
     }
 }
 

@@ -15,7 +15,7 @@ use appmesh_controller::{
     },
     metrics::{Metrics, ResourceType},
     model::{WorkloadKind, WorkloadName},
-    tls::{Certificate, Policy, TlsListener},
+    tls::{Policy, TlsListener},
     xds::{
         self, Ads, Cache, Identify, Snapshot,
         auth::{Authenticate, Caller},
@@ -29,7 +29,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, async_trait, metadata::MetadataMap};
 
-use crate::support::wait_for;
+use crate::support::{served, wait_for};
 
 const TOKEN: &str = "token-of-front";
 /// Where an Envoy shows whether it is ready.
@@ -81,8 +81,8 @@ impl Controller {
 
     pub async fn of(workload: WorkloadName, folder: &Path, port: u16, snapshot: Option<Arc<Snapshot>>) -> Self {
         let (cache, metrics, stop) = (Arc::new(Cache::default()), Metrics::new(), CancellationToken::new());
-        let certificate = Certificate::load(folder, "h2", Policy::default()).unwrap();
-        let listener = TlsListener::bind((Ipv4Addr::LOCALHOST, port).into(), certificate).await.unwrap();
+        let address = (Ipv4Addr::LOCALHOST, port).into();
+        let listener = TlsListener::bind(address, served(folder), "h2", &Policy::default()).await.unwrap();
         let address = axum::serve::Listener::local_addr(&listener).unwrap();
         let ads = Ads::new(OneToken, Arc::new(OneWorkload(workload)), cache.clone(), metrics.clone(), stop.clone());
         let server = tokio::spawn(ads.serve(listener));

@@ -3,11 +3,12 @@
 #[allow(dead_code, reason = "not every test speaks it")]
 pub mod h2c;
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, path::Path, sync::Arc, time::Duration};
 
+use appmesh_controller::tls::{Certificate, Served};
 use backon::{ConstantBuilder, Retryable as _};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 
 /// Writes a certificate for localhost and its authority as the chart's secret has them; returns the authority.
 pub fn certificates(folder: &Path) -> String {
@@ -22,6 +23,14 @@ pub fn certificates(folder: &Path) -> String {
     fs::write(folder.join("tls.key"), key.serialize_pem()).unwrap();
     fs::write(folder.join("ca.crt"), authority.pem()).unwrap();
     authority.pem()
+}
+
+/// What was written there, as a server serves with it.
+pub fn served(folder: &Path) -> Served {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let read = |name: &str| fs::read_to_string(folder.join(name)).unwrap();
+    let certificate = Certificate::new(read("ca.crt"), &read("tls.crt"), &read("tls.key")).unwrap();
+    watch::channel(Some(Arc::new(certificate))).1
 }
 
 /// Waits until it holds; returns how long that took.

@@ -10,7 +10,6 @@ const SCOPE: Scope<'_> = Scope {
     cluster: "c1",
     get: &[
         "-n appmesh-system sa,svc,deploy,pdb,role,rolebinding",
-        "-n appmesh-system secret/appmesh-controller-webhook-server-cert",
         "clusterrole/appmesh-controller clusterrolebinding/appmesh-controller ns/appmesh-system",
         "mutatingwebhookconfigurations,validatingwebhookconfigurations",
         "crd/meshes.appmesh.k8s.aws crd/virtualnodes.appmesh.k8s.aws crd/virtualrouters.appmesh.k8s.aws crd/virtualservices.appmesh.k8s.aws \
@@ -299,6 +298,38 @@ pub fn drift(clusters: &Clusters, mesh: &Installed) {
     clusters.drifts(&SCOPE, "appmesh-install", &mesh.document, &cases);
 }
 
+/// The controller mends what becomes of its certificate, and the authority stays.
+pub fn certificate(clusters: &Clusters) {
+    let kubectl = "kubectl --context c1 -n appmesh-system";
+    let get = format!("{kubectl} get secret appmesh-controller-certificate -o jsonpath=");
+    let held = || clusters.sh(&format!("{get}{{.data}}"));
+    let before = held();
+    clusters.sh(&format!("{kubectl} delete secret appmesh-controller-certificate; until {get}{{.kind}}; do :; done"));
+    assert_eq!(held(), before);
+
+    let authority = clusters.sh(&format!("{get}'{{.data.ca\\.crt}}'"));
+    for kind in ["mutating", "validating"] {
+        let trusted = format!(
+            "{kubectl} get {kind}webhookconfiguration appmesh-controller-webhook -o jsonpath='{{.webhooks[0].clientConfig.caBundle}}'"
+        );
+        assert_eq!(clusters.sh(&trusted), authority);
+        let remove = r#"[{"op": "remove", "path": "/webhooks/0/clientConfig/caBundle"}]"#;
+        clusters.sh(&format!(
+            "{kubectl} patch {kind}webhookconfiguration appmesh-controller-webhook --type json -p '{remove}'\n\
+             until [ -n \"$({trusted})\" ]; do :; done"
+        ));
+        assert_eq!(clusters.sh(&trusted), authority);
+    }
+
+    let certificate = format!("{get}'{{.data.tls\\.crt}}'");
+    clusters.sh(&format!(
+        "{kubectl} patch secret appmesh-controller-certificate -p '{{\"data\": {{\"tls.crt\": \"bm9uZQ==\"}}}}'\n\
+         until [ \"$({certificate})\" != bm9uZQ== ]; do :; done"
+    ));
+    assert_eq!(clusters.sh(&format!("{get}'{{.data.ca\\.crt}}'")), authority);
+    assert_ne!(held(), before);
+}
+
 /// Only ours, with what is left and why.
 pub fn deleted(clusters: &Clusters, mesh: &Installed) {
     let kubectl = "kubectl --context c1";
@@ -336,6 +367,10 @@ pub fn deleted(clusters: &Clusters, mesh: &Installed) {
     assert_eq!(steps.iter().filter(|step| expected.iter().any(|it| it == *step)).count(), expected.len(), "{steps:?}");
     gone.tells(kept);
     assert!(serde_json::from_str::<Value>(&gone.document).unwrap().get("mesh").is_none());
+    // Its owner, the webhook configuration, is gone.
+    clusters.sh(&format!(
+        "{kubectl} -n appmesh-system wait --for delete secret/appmesh-controller-certificate --timeout 60s"
+    ));
     assert_eq!(clusters.sh(&format!("{kubectl} -n appmesh-system get pod,deploy,svc,secret -o name")), "");
     let again = clusters.done(delete, &mesh.document);
     again.tells("nothing to do");

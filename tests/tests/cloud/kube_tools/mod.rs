@@ -20,6 +20,7 @@ fn drift_conflicts_and_deletion() {
     thread::scope(|scope| {
         scope.spawn(|| {
             let mesh = appmesh_install::installed(&clusters);
+            appmesh_install::certificate(&clusters);
             never::refused_by_the_webhook(&clusters);
             served::by_the_controller(&clusters);
             appmesh_install::there_before(&clusters, &mesh);
