@@ -133,7 +133,8 @@ pub fn report(
             let is_for = |listener: model::Listener| {
                 listener.port.protocol == protocol && port.is_none_or(|port| listener.port.port == port)
             };
-            let listeners = virtual_gateway::listeners(gateway);
+            let ignored = &mut Problems::default();
+            let listeners = virtual_gateway::listeners(gateway, ignored);
             if !listeners.into_iter().any(is_for) {
                 let (which, path) = match port {
                     Some(port) => (format!(" and port {port}"), format!("{path}.match.port")),

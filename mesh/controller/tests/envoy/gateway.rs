@@ -124,7 +124,7 @@ fn gateway(first: u16, second: u16, front: u16, red: u16, blue: u16) -> Gateway 
     ];
     let listener = |port| Listener::new(Port { port, protocol: Protocol::Http });
     let name = gateway_name();
-    Gateway { name, listeners: vec![listener(first), listener(second)], access_log: None, routes }
+    Gateway { name, listeners: vec![listener(first), listener(second)], access_log: None, routes, left_out: Vec::new() }
 }
 
 fn gateway_name() -> WorkloadName {
