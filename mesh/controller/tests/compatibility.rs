@@ -35,6 +35,8 @@ const DIFFERENCES: &str = "
   replaced or removed, as Amazon's controller itself does.
 - `AVAILABILITY_ZONE` of an instance is the pod's label `topology.kubernetes.io/zone`, which Kubernetes sets from 1.35 on.
 - Spans of the provider `x-ray` go by OTLP to an agent that passes them on, for Envoy has no X-Ray tracer any more.
+- A GatewayRoute that rewrites a prefix answers 503 for a route of its target whose regular expression has a word
+  boundary where the prefix ends, and its condition says `PathUndecided`. A prefix that ends with `/` leaves nothing open.
 ";
 
 /// Fields that only App Mesh could support: the end of the path, and the way out.

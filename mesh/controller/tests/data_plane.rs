@@ -746,6 +746,7 @@ fn snapshot_of(addresses: &[&str], egress: Egress) -> Snapshot {
         egress,
         access_log: None,
         backends: vec![Backend::new("k8multi".to_owned(), BACKEND.to_owned(), Some(Arc::new(routing)))],
+        left_out: Vec::new(),
     };
     let settings = Settings { ipv6: true, ..Settings::default() };
     let configuration = envoy::encode(&Proxy::Sidecar(workload), settings);
@@ -763,7 +764,7 @@ fn snapshot_of(addresses: &[&str], egress: Egress) -> Snapshot {
         listeners: configuration.listeners,
         secrets: configuration.secrets,
         routes: configuration.routes,
-        changed: std::time::Instant::now(),
+        ..Snapshot::default()
     }
 }
 

@@ -155,6 +155,7 @@ fn snapshot(backends: Vec<Backend>, egress: Egress, instances: &[(&str, u8)]) ->
         egress,
         access_log: Some(AccessLog::new("/dev/stdout".to_owned(), None).unwrap()),
         backends,
+        left_out: Vec::new(),
     };
     snapshot_of(&Proxy::Sidecar(workload), instances)
 }
@@ -177,7 +178,7 @@ fn snapshot_of(proxy: &Proxy, instances: &[(&str, u8)]) -> Snapshot {
         listeners: configuration.listeners,
         secrets: configuration.secrets,
         routes: configuration.routes,
-        changed: std::time::Instant::now(),
+        ..Snapshot::default()
     }
 }
 

@@ -18,7 +18,6 @@ use envoy_types::pb::envoy::{
 use super::{
     Configuration, Resource, Settings,
     cluster::Names,
-    composed::{self, Composed, Pattern, compose, escape},
     http::{Direction, connection_manager},
     listener,
     proto::{ads, network_filter, yes},
@@ -26,7 +25,10 @@ use super::{
     route_match::{self, header_is, regex},
     tls,
 };
-use crate::model::{self, ConnectionPool, Gateway, GatewayRoute, HostMatch, Routing};
+use crate::model::{
+    self, ConnectionPool, Gateway, GatewayRoute, HostMatch, Routing,
+    composed::{self, Composed, Pattern, compose, escape},
+};
 
 /// Encodes a gateway.
 pub fn encode(gateway: &Gateway, settings: Settings) -> Configuration {
@@ -126,18 +128,27 @@ fn of_gateway_route(gateway_route: &GatewayRoute, names: &Names<'_>) -> Vec<Rout
     };
     let mut routes = Vec::new();
     for one in routing.listeners.iter().flat_map(|listener| &listener.routes) {
-        let composed = compose(&gateway_route.route_match, &gateway_route.path_rewrite, &one.route_match);
-        let Some(Composed { path, path_too, conditions }) = composed else { continue };
-        let encoded = Route {
-            name: format!("{}/{}", gateway_route.name, one.name),
-            r#match: Some(encode_match(gateway_route, &path, path_too.as_ref(), &conditions)),
-            action: Some(rewritten(gateway_route, routing, one, names)),
-            ..Route::default()
+        let composed = match compose(&gateway_route.route_match, &gateway_route.path_rewrite, &one.route_match) {
+            Ok(composed) => composed,
+            Err(why) => {
+                // What follows could take what is this route's.
+                let why = format!("route {} of VirtualService {}: {why}", one.name, target.host);
+                routes.push(alone(route::refuse(503, &why)));
+                return routes;
+            }
         };
-        routes.extend(route::with_repeats(encoded, one));
-        let same = model::RouteMatch { path: conditions.path.clone(), ..gateway_route.route_match.clone() };
-        if path == own && path_too.is_none() && conditions == same {
-            return routes;
+        for Composed { path, path_too, conditions } in composed {
+            let encoded = Route {
+                name: format!("{}/{}", gateway_route.name, one.name),
+                r#match: Some(encode_match(gateway_route, &path, path_too.as_ref(), &conditions)),
+                action: Some(rewritten(gateway_route, routing, one, names)),
+                ..Route::default()
+            };
+            routes.extend(route::with_repeats(encoded, one));
+            let same = model::RouteMatch { path: conditions.path.clone(), ..gateway_route.route_match.clone() };
+            if path == own && path_too.is_none() && conditions == same {
+                return routes;
+            }
         }
     }
     routes.push(alone(route::refuse(404, &format!("no route of VirtualService {} takes this request", target.host))));

@@ -20,7 +20,6 @@
 mod access_log;
 pub mod bootstrap;
 mod cluster;
-mod composed;
 pub mod descriptors;
 pub mod endpoint;
 mod gateway;

@@ -17,6 +17,9 @@ pub struct Gateway {
     pub access_log: Option<AccessLog>,
     /// The first that matches takes the request.
     pub routes: Vec<GatewayRoute>,
+    /// Why listeners are left out.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<String>,
 }
 
 /// One route of a gateway.

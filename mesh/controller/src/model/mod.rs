@@ -3,6 +3,8 @@
 //! Values that Envoy would refuse cannot be made: what parses a manifest or a published document goes through the
 //! constructors here, which say what is wrong.
 
+pub mod composed;
+mod derivative;
 pub mod endpoint;
 mod gateway;
 mod logging;

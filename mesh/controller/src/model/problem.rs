@@ -55,6 +55,8 @@ pub enum Reason {
     TargetNotFound,
     /// The VirtualService that a GatewayRoute names as its target has a problem.
     TargetNotActive,
+    /// Which paths of a GatewayRoute are those of its target's route cannot be said.
+    PathUndecided,
     /// The VirtualRouter or VirtualNode that a VirtualService names does not exist.
     ProviderNotFound,
     /// The VirtualRouter that a VirtualService names has a problem.

@@ -4,8 +4,8 @@
 //! passes here: octal escapes, `\C`, `\Q…\E`, and a `{` or a `[` that means itself without a backslash.
 
 use regex_syntax::ast::{
-    self, Ast, ClassSetItem, ClassUnicodeKind, Flag, FlagsItemKind, GroupKind, HexLiteralKind, LiteralKind,
-    RepetitionKind, RepetitionRange, Visitor, parse::ParserBuilder,
+    self, AssertionKind, Ast, ClassSetItem, ClassUnicodeKind, Flag, FlagsItemKind, GroupKind, HexLiteralKind,
+    LiteralKind, RepetitionKind, RepetitionRange, Visitor, parse::ParserBuilder,
 };
 use serde::Serialize;
 
@@ -62,10 +62,16 @@ impl Regex {
         if text.is_empty() {
             return Err(Invalid::new("is empty"));
         }
-        let parsed = ParserBuilder::new().nest_limit(MAX_DEPTH).build().parse(&text);
-        let ast = parsed.map_err(|error| refused(error.span(), error.kind()))?;
-        ast::visit(&ast, Re2::default())?;
+        ast::visit(&parse(&text)?, Re2 { text: &text, ..Re2::default() })?;
         Ok(Self(text))
+    }
+
+    /// Its parts.
+    ///
+    /// # Errors
+    /// None: whatever does not parse is refused by [`Regex::new`].
+    pub fn parsed(&self) -> Result<Ast, Invalid> {
+        parse(&self.0)
     }
 
     /// The expression.
@@ -74,19 +80,25 @@ impl Regex {
     }
 }
 
-fn refused(span: &ast::Span, why: impl std::fmt::Display) -> Invalid {
+fn parse(text: &str) -> Result<Ast, Invalid> {
+    let parsed = ParserBuilder::new().nest_limit(MAX_DEPTH).build().parse(text);
+    parsed.map_err(|error| refused(error.span(), error.kind()))
+}
+
+pub(super) fn refused(span: &ast::Span, why: impl std::fmt::Display) -> Invalid {
     Invalid(format!("is not a regular expression of RE2: at character {}: {why}", span.start.column))
 }
 
 /// Finds what RE2 does not take.
 #[derive(Default)]
-struct Re2 {
+struct Re2<'a> {
+    text: &'a str,
     /// How often what is being visited is repeated, by each repetition around it.
     repetitions: Vec<u64>,
     instructions: u64,
 }
 
-impl Re2 {
+impl Re2<'_> {
     fn count(&mut self, span: &ast::Span, instructions: u64) -> Result<(), Invalid> {
         let repetitions = self.repetitions.iter().product::<u64>();
         self.instructions = self.instructions.saturating_add(repetitions.saturating_mul(instructions));
@@ -97,6 +109,14 @@ impl Re2 {
         let span = &repetition.op.span;
         if matches!(*repetition.ast, Ast::Repetition(_)) {
             return Err(refused(span, "an operator repeats another: put what the other repeats in (?:)"));
+        }
+        let written = &self.text[span.start.offset..span.end.offset];
+        let mut numbers = written.split(|c: char| !c.is_ascii_digit());
+        if written.contains(char::is_whitespace) || numbers.any(|number| number.len() > 1 && number.starts_with('0')) {
+            return Err(refused(
+                span,
+                "RE2 takes a {} with a space or a leading zero for itself, not for a repetition",
+            ));
         }
         let times = match &repetition.op.kind {
             RepetitionKind::ZeroOrOne | RepetitionKind::ZeroOrMore | RepetitionKind::OneOrMore => 1,
@@ -112,7 +132,7 @@ impl Re2 {
     }
 }
 
-impl Visitor for Re2 {
+impl Visitor for Re2<'_> {
     type Output = ();
     type Err = Invalid;
 
@@ -142,7 +162,11 @@ impl Visitor for Re2 {
                 unicode(class)
             }
             Ast::ClassPerl(class) => self.count(&class.span, 20),
-            Ast::Empty(_) | Ast::Dot(_) | Ast::Assertion(_) => self.count(ast.span(), 20),
+            Ast::Assertion(assertion) => {
+                self.count(&assertion.span, 20)?;
+                self::assertion(assertion)
+            }
+            Ast::Empty(_) | Ast::Dot(_) => self.count(ast.span(), 20),
             Ast::ClassBracketed(_) | Ast::Alternation(_) | Ast::Concat(_) => self.count(ast.span(), 20),
         }
     }
@@ -184,6 +208,19 @@ fn flags(flags: &ast::Flags) -> Result<(), Invalid> {
         matches!(item.kind, FlagsItemKind::Flag(Flag::Unicode | Flag::CRLF | Flag::IgnoreWhitespace))
     };
     flags.items.iter().find(unknown).map_or(Ok(()), |item| Err(refused(&item.span, "the flags are i, m, s and U")))
+}
+
+/// RE2 takes `\<` and `\b{start}` for something else.
+fn assertion(assertion: &ast::Assertion) -> Result<(), Invalid> {
+    match assertion.kind {
+        AssertionKind::StartLine
+        | AssertionKind::EndLine
+        | AssertionKind::StartText
+        | AssertionKind::EndText
+        | AssertionKind::WordBoundary
+        | AssertionKind::NotWordBoundary => Ok(()),
+        _ => Err(refused(&assertion.span, r"the boundaries of words are \b and \B")),
+    }
 }
 
 fn literal(literal: &ast::Literal) -> Result<(), Invalid> {
@@ -243,6 +280,10 @@ mod tests {
             (r"[\u{61}-z]", 2, r"a character is written \x{10FFFF}"),
             ("[a[b]]", 3, r"a [ in [] needs a \ before it"),
             ("[a&&b]", 2, r"&&, -- and ~~ in [] need a \ before them"),
+            ("a{1, 2}", 2, "RE2 takes a {} with a space or a leading zero for itself, not for a repetition"),
+            ("a{01}", 2, "RE2 takes a {} with a space or a leading zero for itself, not for a repetition"),
+            (r"a\b{end}", 2, r"the boundaries of words are \b and \B"),
+            (r"\<a", 1, r"the boundaries of words are \b and \B"),
             (r"\p{Alphabetic}", 1, "no such class of characters"),
             (r"\p{greek}", 1, "no such class of characters"),
             (r"\pX", 1, "no such class of characters"),

@@ -59,6 +59,20 @@ impl Proxy {
             Self::Gateway(gateway) => &gateway.name,
         }
     }
+
+    /// Why its Envoys refuse what the object asks for: listeners that are left out, and VirtualServices that must not be
+    /// called. `None` if they do all of it.
+    pub fn refusal(&self) -> Option<String> {
+        let (left_out, backends): (_, Vec<_>) = match self {
+            Self::Sidecar(workload) => (&workload.left_out, workload.backends.iter().collect()),
+            Self::Gateway(gateway) => (&gateway.left_out, gateway.routes.iter().map(|route| &route.target).collect()),
+        };
+        let refusal =
+            |backend: &Backend| Some(format!("VirtualService {}: {}", backend.host, backend.refusal.as_ref()?));
+        let backends: BTreeSet<_> = backends.into_iter().filter_map(refusal).collect();
+        let reasons: Vec<_> = left_out.iter().cloned().chain(backends).collect();
+        (!reasons.is_empty()).then(|| format!("{} is not in force as written: {}", self.name(), reasons.join("; ")))
+    }
 }
 
 /// Everything that the configuration of a workload's Envoys is made from, but for the endpoints.
@@ -76,6 +90,9 @@ pub struct Workload {
     pub access_log: Option<AccessLog>,
     /// What the application calls, each host once, sorted by host.
     pub backends: Vec<Backend>,
+    /// Why listeners are left out.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<String>,
 }
 
 /// A port that the application listens on.
@@ -149,4 +166,30 @@ impl Backend {
 
 fn shared<S: serde::Serializer>(routing: &Option<Arc<Routing>>, serializer: S) -> Result<S::Ok, S::Error> {
     routing.as_deref().serialize(serializer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::WorkloadKind;
+
+    #[test]
+    fn a_refusal_names_the_workload_and_every_reason_once() {
+        let name = WorkloadName { mesh: "shop".into(), kind: WorkloadKind::VirtualNode, name: "front".into() };
+        let backend = |host: &str, refusal: Option<&str>| {
+            let refusal = refusal.map(str::to_owned);
+            Backend { refusal, ..Backend::new("shop".to_owned(), host.to_owned(), None) }
+        };
+        let sidecar = |left_out: &[&str], backends: Vec<Backend>| {
+            let left_out = left_out.iter().map(|reason| (*reason).to_owned()).collect();
+            let (listeners, egress) = (Vec::new(), Egress::DropAll);
+            Proxy::Sidecar(Workload { name: name.clone(), listeners, egress, access_log: None, backends, left_out })
+        };
+        assert_eq!(sidecar(&[], vec![backend("red", None)]).refusal(), None);
+        let backends = vec![backend("blue", None), backend("red", Some("no")), backend("red", Some("no"))];
+        let refusal = sidecar(&["spec.listeners[0]: one", "spec.listeners[1]: two"], backends).refusal();
+        let reasons = "spec.listeners[0]: one; spec.listeners[1]: two; VirtualService red: no";
+        let expected = format!("mesh/shop/virtualNode/front is not in force as written: {reasons}");
+        assert_eq!(refusal, Some(expected));
+    }
 }

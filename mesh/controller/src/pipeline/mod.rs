@@ -364,6 +364,7 @@ impl Pipeline {
                 endpoints,
                 listeners: configuration.listeners.clone(),
                 routes: configuration.routes.clone(),
+                refusal: workload.refusal(),
                 changed,
             };
             self.cache.set(&name, Arc::new(snapshot));

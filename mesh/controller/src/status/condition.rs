@@ -80,11 +80,11 @@ mod tests {
         use Reason::{
             BackendNotFound, BackendNotPublished, BackendNotUnderstood, BackendUnavailable, CloudMapNamespaceNotFound,
             CloudMapUnavailable, GatewayNotFound, HostConflict, Invalid, ListenerNotFound, MeshNotFound, MeshUnknown,
-            NoPods, NoWeight, PodsNotReady, ProviderNotActive, ProviderNotFound, TargetNotActive, TargetNotFound,
-            Unsupported,
+            NoPods, NoWeight, PathUndecided, PodsNotReady, ProviderNotActive, ProviderNotFound, TargetNotActive,
+            TargetNotFound, Unsupported,
         };
         type Case<'a> = (&'a [(Reason, &'a str)], &'a str, &'a str, &'a str);
-        let cases: [Case<'_>; 26] = [
+        let cases: [Case<'_>; 27] = [
             (&[], "True", "Active", ""),
             (&[(Invalid, "spec.a")], "False", "Invalid", "spec.a: invalid"),
             (&[(Unsupported, "a"), (Invalid, "b"), (Invalid, "c")], "False", "Invalid", "b: invalid; c: invalid"),
@@ -95,6 +95,7 @@ mod tests {
             (&[(GatewayNotFound, "")], "False", "GatewayNotFound", "gatewaynotfound"),
             (&[(ListenerNotFound, "")], "False", "ListenerNotFound", "listenernotfound"),
             (&[(TargetNotActive, "")], "False", "TargetNotActive", "targetnotactive"),
+            (&[(PathUndecided, "")], "False", "PathUndecided", "pathundecided"),
             (&[(TargetNotFound, "")], "False", "TargetNotFound", "targetnotfound"),
             (&[(ProviderNotFound, "")], "False", "ProviderNotFound", "providernotfound"),
             (&[(ProviderNotActive, "")], "False", "ProviderNotActive", "providernotactive"),

@@ -3,6 +3,7 @@
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
+    iter,
 };
 
 use kube::ResourceExt as _;
@@ -18,7 +19,7 @@ use super::{
 };
 use crate::{
     cluster::Object,
-    model::{self, HostMatch, ObjectKey, PathMatch, Reason, RouteMatch, VirtualServiceKey},
+    model::{self, HostMatch, ObjectKey, PathMatch, Reason, RouteMatch, VirtualServiceKey, composed::compose},
 };
 
 impl Check for GatewayRoute {
@@ -74,6 +75,27 @@ fn specificity(route: &model::GatewayRoute) -> impl Ord + use<> {
     (host, path, headers.len() + query_parameters.len() + usize::from(method.is_some()))
 }
 
+/// Notes routes of the target of which cannot be said which paths they take at the gateway.
+fn report_paths(
+    route: &Object<GatewayRoute>,
+    services: &Services,
+    context: Context<'_>,
+    path: &str,
+    problems: &mut Problems,
+) {
+    for translated in routes(iter::once(route), services, context, &mut BTreeSet::new()) {
+        let routing = translated.target.routing.iter();
+        let routes = routing.flat_map(|routing| &routing.listeners).flat_map(|listener| &listener.routes);
+        let undecided: BTreeSet<_> = routes
+            .filter_map(|one| {
+                let why = compose(&translated.route_match, &translated.path_rewrite, &one.route_match).err()?;
+                Some(format!("route {} of VirtualService {}: {why}", one.name, translated.target.host))
+            })
+            .collect();
+        undecided.into_iter().for_each(|why| problems.add(Reason::PathUndecided, path, why));
+    }
+}
+
 /// What is reported of a GatewayRoute. One whose VirtualService has a problem has it too: `reports` has theirs.
 pub fn report(
     route: &Object<GatewayRoute>,
@@ -111,7 +133,8 @@ pub fn report(
             let is_for = |listener: model::Listener| {
                 listener.port.protocol == protocol && port.is_none_or(|port| listener.port.port == port)
             };
-            let listeners = virtual_gateway::listeners(gateway);
+            let ignored = &mut Problems::default();
+            let listeners = virtual_gateway::listeners(gateway, ignored);
             if !listeners.into_iter().any(is_for) {
                 let (which, path) = match port {
                     Some(port) => (format!(" and port {port}"), format!("{path}.match.port")),
@@ -122,8 +145,9 @@ pub fn report(
                 problems.add(Reason::ListenerNotFound, path, message);
             }
         }
-        let path = format!("{path}.action.target");
-        gateway_target::report(route, kind.target(), services, reports, context, &path, &mut problems);
+        let target = format!("{path}.action.target");
+        gateway_target::report(route, kind.target(), services, reports, context, &target, &mut problems);
+        report_paths(route, services, context, &format!("{path}.match"), &mut problems);
     }
     let arn = gateway
         .map(|gateway| account::arn(account, mesh, MeshResource::GatewayRoute(gateway.aws_name(), route.aws_name())));

@@ -32,6 +32,11 @@ impl Problems {
         value.map_err(|Invalid(message)| self.invalid(path, message)).ok()
     }
 
+    /// All of them, for people.
+    pub fn into_words(self) -> Vec<String> {
+        self.0.iter().map(ToString::to_string).collect()
+    }
+
     /// All of them.
     pub fn into_vec(self) -> Vec<Problem> {
         self.0

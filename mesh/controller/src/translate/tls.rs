@@ -68,8 +68,7 @@ pub fn call_by(backend: &mut Backend, policy: Option<&mesh_api::ClientPolicy>) {
     let mut problems = Problems::default();
     backend.client_policy = client_policy(given, "clientPolicy.tls", &mut problems);
     if backend.client_policy.is_none() {
-        let problems: Vec<_> = problems.into_vec().iter().map(ToString::to_string).collect();
-        backend.refusal = Some(problems.join("; "));
+        backend.refusal = Some(problems.into_words().join("; "));
     }
 }
 

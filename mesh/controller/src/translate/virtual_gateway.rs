@@ -49,19 +49,21 @@ pub fn translate(gateway: &Object<VirtualGateway>, services: &Services, context:
     routes.iter_mut().for_each(|route| tls::call_by(&mut route.target, policy));
     let routings = routes.iter().filter_map(|route| route.target.routing.as_ref());
     let services = routings.flat_map(|routing| routing.services()).cloned().collect();
+    let mut left_out = Problems::default();
     let gateway = Gateway {
         name,
-        listeners: listeners(gateway).collect(),
+        listeners: listeners(gateway, &mut left_out).collect(),
         access_log: logging::access_log(gateway.spec.logging.as_ref(), &mut Problems::default()),
         routes,
+        left_out: left_out.into_words(),
     };
     Some(Translated { workload: Proxy::Gateway(gateway).into(), published, services })
 }
 
-/// What a gateway listens on.
-pub fn listeners(gateway: &VirtualGateway) -> impl Iterator<Item = Listener> {
-    let listeners = gateway.spec.listeners.iter().flatten();
-    listeners.filter_map(|given| listener::of_gateway(given, "", &mut Problems::default()))
+/// What a gateway listens on. `left_out` gets why it does not listen as the others say.
+pub fn listeners(gateway: &VirtualGateway, left_out: &mut Problems) -> impl Iterator<Item = Listener> {
+    let listeners = gateway.spec.listeners.iter().flatten().enumerate();
+    listeners.filter_map(|(index, given)| listener::of_gateway(given, &format!("spec.listeners[{index}]"), left_out))
 }
 
 /// The GatewayRoutes that belong to a gateway.

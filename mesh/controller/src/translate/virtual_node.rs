@@ -129,14 +129,17 @@ pub fn translate(node: &Object<VirtualNode>, services: &Services, context: Conte
         EgressFilterType::AllowAll => Egress::AllowAll,
         EgressFilterType::DropAll => Egress::DropAll,
     };
-    let listeners = node.spec.listeners.iter().flatten();
-    let listeners = listeners.filter_map(|given| listener::listener(given, "", &mut Problems::default()));
+    let mut left_out = Problems::default();
+    let listeners = node.spec.listeners.iter().flatten().enumerate();
+    let listeners = listeners
+        .filter_map(|(index, given)| listener::listener(given, &format!("spec.listeners[{index}]"), &mut left_out));
     let workload = Workload {
         name: WorkloadName { mesh: mesh.aws_name(), kind: WorkloadKind::VirtualNode, name: node.aws_name() },
         listeners: listeners.collect(),
         egress,
         access_log: logging::access_log(node.spec.logging.as_ref(), &mut Problems::default()),
         backends,
+        left_out: left_out.into_words(),
     };
     Some(Translated { workload: Proxy::Sidecar(workload).into(), published, services })
 }

@@ -24,7 +24,7 @@ const REVIEWS: usize = 32;
 const REVIEW_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The pod that calls.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Caller {
     /// Its namespace.
     pub namespace: String,

@@ -32,6 +32,8 @@ pub struct Snapshot {
     pub listeners: Resources,
     /// RDS
     pub routes: Resources,
+    /// Why Envoys refuse what the workload's object asks for, for their logs.
+    pub refusal: Option<String>,
     /// When the change that led to it was first seen. It is no part of equality.
     pub changed: Instant,
 }
@@ -57,6 +59,7 @@ impl Default for Snapshot {
             endpoints: Resources::new(),
             listeners: Resources::new(),
             routes: Resources::new(),
+            refusal: None,
             changed: Instant::now(),
         }
     }
@@ -64,7 +67,7 @@ impl Default for Snapshot {
 
 impl PartialEq for Snapshot {
     fn eq(&self, other: &Self) -> bool {
-        Kind::ALL.into_iter().all(|kind| self.of(kind) == other.of(kind))
+        self.refusal == other.refusal && Kind::ALL.into_iter().all(|kind| self.of(kind) == other.of(kind))
     }
 }
 
@@ -190,6 +193,8 @@ struct Workload {
 struct State {
     workloads: HashMap<WorkloadName, Workload>,
     streams: u64,
+    /// What pods' Envoys were told last that they refuse.
+    refusals: HashMap<Caller, String>,
 }
 
 /// The snapshots of all connected workloads.
@@ -207,7 +212,7 @@ impl Cache {
         let mut state = self.state();
         state.streams += 1;
         let id = state.streams;
-        let stream = Stream { caller, protocol, since: Instant::now(), report: report.clone() };
+        let stream = Stream { caller: caller.clone(), protocol, since: Instant::now(), report: report.clone() };
         let entry = state.workloads.entry(workload.clone());
         let entry = entry.or_insert_with(|| Workload { snapshots: watch::channel(None).0, streams: BTreeMap::new() });
         entry.streams.insert(id, stream);
@@ -218,7 +223,7 @@ impl Cache {
         if first {
             self.connections.send_replace(());
         }
-        Subscription { cache: self.clone(), workload, id, snapshots, report }
+        Subscription { cache: self.clone(), workload, caller, id, snapshots, report, ends_with_refusal: false }
     }
 
     /// From now on the workload's Envoys are to have this. Nothing happens if they are to have it already, or if the
@@ -294,9 +299,11 @@ impl Stream {
 pub struct Subscription {
     cache: Arc<Cache>,
     workload: WorkloadName,
+    caller: Caller,
     id: u64,
     snapshots: watch::Receiver<Option<Arc<Versioned>>>,
     report: Arc<Mutex<Report>>,
+    ends_with_refusal: bool,
 }
 
 impl Subscription {
@@ -318,6 +325,21 @@ impl Subscription {
         self.report.lock().unwrap_or_else(PoisonError::into_inner).progress = progress;
     }
 
+    /// Whether Envoy must be told what it refuses. That ends the stream: so it is told once, also if it then comes back.
+    pub fn must_tell(&mut self, refusal: Option<&str>) -> bool {
+        let mut state = self.cache.state();
+        let told = state.refusals.get(&self.caller).map(String::as_str);
+        let Some(refusal) = refusal.filter(|refusal| told != Some(refusal)) else {
+            if refusal.is_none() {
+                state.refusals.remove(&self.caller);
+            }
+            return false;
+        };
+        state.refusals.insert(self.caller.clone(), refusal.to_owned());
+        self.ends_with_refusal = true;
+        true
+    }
+
     /// Notes that Envoy has rejected its configuration.
     pub fn report_rejection(&self, message: String) {
         self.report.lock().unwrap_or_else(PoisonError::into_inner).last_rejection = Some(message);
@@ -327,6 +349,9 @@ impl Subscription {
 impl Drop for Subscription {
     fn drop(&mut self) {
         let mut state = self.cache.state();
+        if !self.ends_with_refusal {
+            state.refusals.remove(&self.caller);
+        }
         let Some(workload) = state.workloads.get_mut(&self.workload) else { return };
         workload.streams.remove(&self.id);
         if workload.streams.is_empty() {
@@ -408,6 +433,27 @@ mod tests {
         assert!(changed() && cache.connected().is_empty() && kept.upgrade().is_none());
         let _again = cache.subscribe(workload("front"), caller("front-1"), Protocol::Delta);
         assert_eq!(names(&cache.waiting()), ["front"]);
+    }
+
+    #[test]
+    fn an_envoy_is_told_once_what_it_refuses() {
+        let cache = Arc::new(Cache::default());
+        let stream = |pod: &str| cache.subscribe(workload("front"), caller(pod), Protocol::Delta);
+        let mut one = stream("front-1");
+        assert!(!one.must_tell(None) && one.must_tell(Some("a")));
+        drop(one);
+        let (mut again, mut other) = (stream("front-1"), stream("front-2"));
+        assert!(!again.must_tell(Some("a")), "the stream before ended with it");
+        assert!(other.must_tell(Some("a")), "another pod");
+        assert!(again.must_tell(Some("b")), "another reason");
+        drop(again);
+        let mut again = stream("front-1");
+        assert!(!again.must_tell(Some("b")));
+        assert!(!again.must_tell(None) && again.must_tell(Some("b")), "it was mended since");
+        drop((again, other));
+        let streams = ["front-1", "front-2"].map(stream);
+        drop(streams);
+        assert!(cache.state().refusals.is_empty(), "their pods may have gone");
     }
 
     #[test]

@@ -201,6 +201,11 @@ impl<S: Session> Connection<S> {
                 }
             }
             self.confirm();
+            if let Some(refusal) = self.refusal() {
+                // Envoy writes the status to its log, keeps what it has, and comes back.
+                let _ = self.sender.send(Err(Status::failed_precondition(refusal))).await;
+                return;
+            }
             tokio::select! {
                 request = requests.message() => match request {
                     Ok(Some(request)) => self.receive(request),
@@ -218,6 +223,13 @@ impl<S: Session> Connection<S> {
         if let Some(changed) = self.unconfirmed.take_if(|_| state.is_in_force()) {
             self.peer.metrics.xds_convergence.observe(changed.elapsed().as_secs_f64());
         }
+    }
+
+    /// What Envoy, which has all that it is to have, must be told that it refuses.
+    fn refusal(&mut self) -> Option<String> {
+        let target = self.session.state().target_in_force()?;
+        let refusal = target.snapshot.refusal.as_deref();
+        self.subscription.must_tell(refusal).then(|| refusal.map(shortened)).flatten()
     }
 
     fn sent(&self, kind: Kind, version: &str) {
@@ -251,6 +263,13 @@ impl<S: Session> Connection<S> {
             None => {}
         }
     }
+}
+
+/// As much of a text as the status of a stream may have in any case: its header may be three times as long.
+fn shortened(text: &str) -> String {
+    const LONGEST: usize = 2048;
+    let end = text.floor_char_boundary(LONGEST);
+    if end < text.len() { format!("{} …", &text[..end]) } else { text.to_owned() }
 }
 
 fn label(kind: Kind) -> ResourceType {

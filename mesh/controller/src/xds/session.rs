@@ -320,10 +320,15 @@ impl State {
 
     /// Whether Envoy has accepted all that it is to have.
     pub fn is_in_force(&self) -> bool {
-        let Some(target) = &self.target else { return false };
+        self.target_in_force().is_some()
+    }
+
+    /// What Envoy is to have, if it has accepted all of it.
+    pub fn target_in_force(&self) -> Option<&Arc<Versioned>> {
+        let target = self.target.as_ref()?;
         let endpoints = target.snapshot.endpoints.is_empty() || self.kinds[Kind::Endpoint as usize].is_in_force();
         let is_all_there = endpoints && self.are_clusters_in_force(target) && self.are_routes_in_force(target);
-        is_all_there && !self.has_removals && self.retained.clusters.is_empty()
+        (is_all_there && !self.has_removals && self.retained.clusters.is_empty()).then_some(target)
     }
 
     /// How many resources Envoy asks for by name.

@@ -5,6 +5,8 @@ use super::*;
 use appmesh_controller::model::{Gateway, GatewayRoute, HostMatch, PathRewrite, WorkloadKind, WorkloadName};
 
 const STOCK: &str = "stock.shop.svc.cluster.local";
+const SHELF: &str = "shelf.shop.svc.cluster.local";
+const WORD: &str = "word.shop.svc.cluster.local";
 const FRONT: &str = "front.shop.svc.cluster.local";
 
 /// A server that answers with its name, and with what it was asked for.
@@ -59,6 +61,11 @@ fn prefix(prefix: &str) -> RouteMatch {
     RouteMatch { path: PathMatch::prefix(prefix.to_owned()).unwrap(), ..RouteMatch::default() }
 }
 
+fn fits(expression: &str) -> RouteMatch {
+    let path = PathMatch::Regex(Regex::new(expression.to_owned()).unwrap());
+    RouteMatch { path, ..RouteMatch::default() }
+}
+
 fn exact(path: &str) -> RouteMatch {
     RouteMatch { path: PathMatch::exact(path.to_owned()).unwrap(), ..RouteMatch::default() }
 }
@@ -69,6 +76,13 @@ fn gateway(first: u16, second: u16, front: u16, red: u16, blue: u16) -> Gateway 
     let routes = vec![routed_to("red", prefix("/red")), routed_to("blue", get(exact("/blue")))];
     let stock = backend(STOCK, &nodes, routes);
     let front = backend(FRONT, &[("front", front)], vec![routed_to("front", RouteMatch::default())]);
+    let by_expression = vec![
+        routed_to("red", fits("/(foo|bar)/.*")),
+        routed_to("blue", fits(r"/blue|^/?.*\.html$|(?i:/navy)")),
+        routed_to("red", fits(".*/slash")),
+    ];
+    let shelf = backend(SHELF, &nodes, by_expression);
+    let word = backend(WORD, &nodes, vec![routed_to("red", exact("/red")), routed_to("blue", fits(r"/\bblue"))]);
     let nobody = Backend::new("shop".to_owned(), "nobody.shop".to_owned(), None);
     let beta = HeaderMatch {
         name: HeaderName::new("x-beta".to_owned()).unwrap(),
@@ -93,6 +107,14 @@ fn gateway(first: u16, second: u16, front: u16, red: u16, blue: u16) -> Gateway 
             GatewayRoute { host_rewrite: false, ..to("by-host", &stock) },
         ),
         GatewayRoute { route_match: prefix("/stock"), path_rewrite: becomes("/"), ..to("stock", &stock) },
+        GatewayRoute { route_match: prefix("/shelf"), path_rewrite: becomes("/"), ..to("shelf", &shelf) },
+        GatewayRoute { route_match: prefix("/foo/"), path_rewrite: becomes("/foo/"), ..to("foo", &shelf) },
+        GatewayRoute {
+            route_match: prefix("/one"),
+            path_rewrite: PathRewrite::exact("/bar/1".to_owned()).unwrap(),
+            ..to("one", &shelf)
+        },
+        GatewayRoute { route_match: prefix("/word"), path_rewrite: becomes("/"), ..to("word", &word) },
         GatewayRoute { route_match: prefix("/nobody"), ..to("nobody", &nobody) },
         GatewayRoute {
             route_match: RouteMatch { headers: vec![beta], query_parameters: vec![color], ..prefix("/red") },
@@ -102,7 +124,7 @@ fn gateway(first: u16, second: u16, front: u16, red: u16, blue: u16) -> Gateway 
     ];
     let listener = |port| Listener::new(Port { port, protocol: Protocol::Http });
     let name = gateway_name();
-    Gateway { name, listeners: vec![listener(first), listener(second)], access_log: None, routes }
+    Gateway { name, listeners: vec![listener(first), listener(second)], access_log: None, routes, left_out: Vec::new() }
 }
 
 fn gateway_name() -> WorkloadName {
@@ -128,6 +150,10 @@ async fn requests_from_outside_get_where_the_routes_say() {
     wait_for("the gateway", async || get(first, "x", "/").await.is_ok_and(|answer| answer.contains("front"))).await;
     wait_for("the other listener", async || get(second, "x", "/").await.is_ok()).await;
     let unanswered = "404 no route of VirtualService stock.shop.svc.cluster.local takes this request";
+    let undecided = format!(
+        "503 route blue of VirtualService {WORD}: at character 2: \\b would stand where the rewritten prefix ends"
+    );
+    let unmatched = "404 no route of VirtualService shelf.shop.svc.cluster.local takes this request";
     for (port, what, headers, expected) in [
         (first, "GET /", "host: x", "200 front / front.shop.svc.cluster.local"),
         (first, "GET /a/b?c", "host: x:80", "200 front /a/b?c front.shop.svc.cluster.local"),
@@ -149,6 +175,22 @@ async fn requests_from_outside_get_where_the_routes_say() {
         (first, "GET /blue", "host: astock-example", "200 front /blue front.shop.svc.cluster.local"),
         (first, "GET /red?color=red", "host: x\r\nx-beta: yes", "200 red /red?color=red stock.shop.svc.cluster.local"),
         (first, "GET /red?color=red", "host: x", "200 front /red?color=red front.shop.svc.cluster.local"),
+        (first, "GET /shelf/foo/1?a", "host: x", "200 red /foo/1?a shelf.shop.svc.cluster.local"),
+        (first, "GET /shelfbar/", "host: x", "200 red /bar/ shelf.shop.svc.cluster.local"),
+        (first, "GET /shelf/baz/1", "host: x", unmatched),
+        (first, "GET /shelf/foo", "host: x", unmatched),
+        (first, "GET /shelf//foo/1", "host: x", unmatched),
+        (first, "GET /shelf/blue", "host: x", "200 blue /blue shelf.shop.svc.cluster.local"),
+        (first, "GET /shelf/a/b.html?c", "host: x", "200 blue /a/b.html?c shelf.shop.svc.cluster.local"),
+        (first, "GET /shelf/NaVy", "host: x", "200 blue /NaVy shelf.shop.svc.cluster.local"),
+        (first, "GET /shelf/BLUE", "host: x", unmatched),
+        (first, "GET /shelf/slash", "host: x", "200 red /slash shelf.shop.svc.cluster.local"),
+        (first, "GET /shelf/a/slash", "host: x", "200 red /a/slash shelf.shop.svc.cluster.local"),
+        (first, "GET /shelf/a/slashes", "host: x", unmatched),
+        (first, "GET /foo/1", "host: x", "200 red /foo/1 shelf.shop.svc.cluster.local"),
+        (first, "GET /one/else", "host: x", "200 red /bar/1 shelf.shop.svc.cluster.local"),
+        (first, "GET /word/red", "host: x", "200 red /red word.shop.svc.cluster.local"),
+        (first, "GET /word/blue", "host: x", &undecided),
         (first, "GET /nobody", "host: x", "503 no route published for VirtualService nobody.shop in mesh shop"),
         (second, "GET /stock/red", "host: x", "200 red /red stock.shop.svc.cluster.local"),
         (second, "GET /", "host: x", "404 no GatewayRoute of VirtualGateway ingress_shop takes this request"),

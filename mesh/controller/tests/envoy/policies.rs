@@ -18,7 +18,14 @@ use super::*;
 
 /// A workload whose only listener is reached at Envoy's ingress port, as nothing redirects connections here.
 pub fn listening(listener: Listener, backends: Vec<Backend>) -> Workload {
-    Workload { name: workload_name(), listeners: vec![listener], egress: Egress::DropAll, access_log: None, backends }
+    Workload {
+        name: workload_name(),
+        listeners: vec![listener],
+        egress: Egress::DropAll,
+        access_log: None,
+        backends,
+        left_out: Vec::new(),
+    }
 }
 
 pub const INGRESS: Port = Port { port: INGRESS_PORT, protocol: Protocol::Http };
@@ -65,7 +72,8 @@ pub fn snapshot_of(workload: &Workload, application: u16, addresses: &[&str]) ->
         clusters,
         listeners,
         routes,
-        changed: std::time::Instant::now(),
+        refusal: Proxy::Sidecar(workload.clone()).refusal(),
+        ..Snapshot::default()
     }
 }
 
@@ -185,15 +193,31 @@ async fn access_log(controller: &Controller, folder: &Path) {
     .await;
 }
 
-/// Where a listener cannot be followed as it is written, nothing comes to the application any more.
-async fn no_listener(controller: &Controller) {
-    let workload = Workload {
-        listeners: Vec::new(),
-        ..listening(Listener::new(INGRESS), vec![backend("red", cloud_map("red", 1))])
+/// Where a listener cannot be followed as it is written, nothing comes to the application any more, and Envoy's log says
+/// why: once, while Envoy stays configured.
+async fn no_listener(controller: &Controller, log: &Path) {
+    let application = app("red").await;
+    let set = |listeners: Vec<Listener>, left_out: &[&str]| {
+        let left_out = left_out.iter().map(|reason| (*reason).to_owned()).collect();
+        let called = vec![backend("red", cloud_map("red", 1))];
+        let workload = Workload { listeners, left_out, ..listening(Listener::new(INGRESS), called) };
+        controller.set(snapshot_of(&workload, application, &["127.0.0.1"]));
     };
-    controller.set(snapshot_of(&workload, 1, &["127.0.0.1"]));
-    controller.settled().await;
-    wait_for("no connection", async || TcpStream::connect((Ipv4Addr::LOCALHOST, INGRESS_PORT)).await.is_err()).await;
+    let written = |reason: &str| {
+        let line = format!("{} is not in force as written: {reason}", workload_name());
+        let log = fs::read_to_string(log).unwrap();
+        log.lines().filter(|written| written.contains("[warning]") && written.contains(&line)).count()
+    };
+    let (first, second) = ("spec.listeners[0].tls: the first reason", "spec.listeners[0].tls: the second reason");
+    for reason in [first, second] {
+        set(Vec::new(), &[reason]);
+        wait_for("the reason in the log", async || written(reason) > 0).await;
+        let is_refused = async || TcpStream::connect((Ipv4Addr::LOCALHOST, INGRESS_PORT)).await.is_err();
+        wait_for("no connection", is_refused).await;
+    }
+    set(vec![Listener::new(INGRESS)], &[]);
+    wait_for("the listener", async || incoming("/").await == "200 red").await;
+    assert_eq!([first, second].map(written), [1, 1]);
 }
 
 #[tokio::test]
@@ -216,7 +240,7 @@ async fn policies() {
     health::health_checks(&controller).await;
     access_log(&controller, folder.path()).await;
     tls::tls(&controller, folder.path(), Path::new(&socket)).await;
-    no_listener(&controller).await;
+    no_listener(&controller, &folder.path().join("envoy.log")).await;
     for kind in ["cluster_manager.cds", "listener_manager.lds", "http.egress.rds.rds_egress"] {
         assert_eq!(stat(&format!("{kind}.update_rejected")).await, 0, "{kind}");
     }

@@ -137,7 +137,7 @@ pub async fn tls(controller: &Controller, folder: &Path, socket: &Path) {
     }
     try_each(controller, application, "spire", identities(&by_spire), &server).await;
     renewed(controller, application, &folder.join("volume")).await;
-    unreadable(controller, application).await;
+    unreadable(controller, application, &folder.join("envoy.log")).await;
 }
 
 /// A certificate that is renewed in its volume is shown from then on.
@@ -172,8 +172,8 @@ fn renew(volume: &Path, generation: u32) -> Vec<u8> {
 }
 
 /// Where the files are missing that a listener or a policy names, nothing passes: not in plaintext either, which it did
-/// before the listener and the policy named them.
-async fn unreadable(controller: &Controller, application: u16) {
+/// before the listener and the policy named them. Envoy's log says so.
+async fn unreadable(controller: &Controller, application: u16, log: &Path) {
     let missing = |name: &str| format!("/nowhere/{name}");
     let upstream = |takes_tls| Upstream { tls: takes_tls, ..cloud_map("missing", INGRESS.port) };
     let set = |tls: Option<ListenerTls>, backend: Backend| {
@@ -193,6 +193,10 @@ async fn unreadable(controller: &Controller, application: u16) {
     let strict = ListenerTls { permissive: false, certificate, validation: None };
     set(Some(strict), plaintext());
     wait_for("nothing", async || passes().await == ("fails".to_owned(), String::new())).await;
+    let log = fs::read_to_string(log).unwrap();
+    for why in ["Invalid path: /nowhere/ca.pem", "unable to add filesystem watch for file /nowhere/"] {
+        assert!(log.lines().any(|line| line.contains("[warning]") && line.contains(why)), "{why} is not in {log}");
+    }
 }
 
 /// A caller's policy, TLS of the listener that it calls, and what comes of it.
