@@ -69,7 +69,7 @@ ifeq ($(strip $(V)),)
 endif
 comma := ,
 
-TOOLS := appmesh-install cloudmap-ns color-probe ecr-push irsa-role manifest-apply mesh-check oidc-assoc plan-total pod-identity sg-open
+TOOLS := appmesh-install cloudmap-ns color-probe ecr-push irsa-role manifest-apply mesh-check mesh-map oidc-assoc plan-total pod-identity sg-open
 
 # The sample is two applications as any others are, unless others are named or none is wanted.
 SAMPLE := $(if $(strip $(APP1)$(APP2)$(MESH_ONLY)),,yes)
@@ -137,6 +137,10 @@ all: named ## Join CLUSTER1 and CLUSTER2, and see the application work
 check: named $(IMAGES:%=$(STATIC)/%) | $(BIN)/mesh-check ## Tell all that keeps CLUSTER1 and CLUSTER2 apart, at once; change nothing
 	mkdir -p $(ONE)
 	$(BIN)/mesh-check -n --cluster $(CLUSTER1) $(two:%=--and-cluster %) $(region) --namespace-type $(NAMESPACE_TYPE) --helm $(IMAGES:%=--program $(STATIC)/%) > $(ONE)/check.json
+
+.PHONY: map
+map: named | $(BIN)/mesh-map ## Draw the mesh of CLUSTER1 and CLUSTER2 as Mermaid, what is broken in red; change nothing
+	$(BIN)/mesh-map -n --cluster $(CLUSTER1) $(two:%=--and-cluster %) $(region)
 
 # What is wrong with the variables themselves.
 wrong = $(or \

@@ -27,10 +27,21 @@ impl Document {
     /// [`Kind::Conflict`](crate::Kind::Conflict) when two disagree.
     pub fn parse(source: &str, input: &[u8]) -> Result<Self> {
         let mut united = Map::new();
-        let mut read = 0;
+        for document in Self::parse_each(source, input)? {
+            unite(&mut united, document.0, &mut Vec::new())?;
+        }
+        Ok(Self(united))
+    }
+
+    /// Reads one or more concatenated JSON objects, each for itself.
+    ///
+    /// # Errors
+    /// [`Kind::Input`](crate::Kind::Input) when there is none, or one is not an object of version 1.
+    pub fn parse_each(source: &str, input: &[u8]) -> Result<Vec<Self>> {
+        let mut documents = Vec::new();
         for (index, value) in serde_json::Deserializer::from_slice(input).into_iter::<Value>().enumerate() {
             let value = value.map_err(|error| Error::input(format!("{source} is not JSON: {error}")))?;
-            let Value::Object(object) = value else {
+            let Value::Object(mut object) = value else {
                 return Err(Error::input(format!(
                     "{source}: document {} is {}, not an object",
                     index + 1,
@@ -41,16 +52,15 @@ impl Document {
             if let Some(v) = object.get("v").filter(|v| v.as_u64() != Some(VERSION)) {
                 return Err(Error::input(format!("{source}: v: this tool reads version {VERSION}, not {v}")).into());
             }
-            unite(&mut united, object, &mut Vec::new())?;
-            read += 1;
+            object.insert("v".to_owned(), VERSION.into());
+            documents.push(Self(object));
         }
-        if read == 0 {
+        if documents.is_empty() {
             return Err(Error::input(format!("{source} is empty"))
                 .hint("did the tool before this one fail? -n starts from {}")
                 .into());
         }
-        united.insert("v".to_owned(), VERSION.into());
-        Ok(Self(united))
+        Ok(documents)
     }
 
     /// The object at a path. `None` when it is absent.
@@ -214,6 +224,17 @@ mod tests {
         let united = parse(r#"{"b":{"y":1,"x":[1,2]}} {"a":null,"b":{"z":"é","x":[1,2]}}"#).unwrap();
         let expected = "{\n  \"a\": null,\n  \"b\": {\n    \"x\": [\n      1,\n      2\n    ],\n    \"y\": 1,\n    \"z\": \"é\"\n  },\n  \"v\": 1\n}\n";
         assert_eq!(united.to_string(), expected);
+    }
+
+    #[test]
+    fn documents_of_two_clusters_are_read_each_for_itself() {
+        let each = |text: &str| Document::parse_each("stdin", text.as_bytes());
+        let read: Vec<Document> =
+            ["shop", "stock"].map(|name| parse(&format!(r#"{{"cluster":"{name}"}}"#)).unwrap()).to_vec();
+        assert_eq!(each(r#"{"cluster":"shop"} {"v":1,"cluster":"stock"}"#).unwrap(), read);
+        assert_eq!(each(" ").unwrap_err().to_string(), "stdin is empty");
+        let second = each(r#"{} {"v":2}"#).unwrap_err().to_string();
+        assert_eq!(second, "stdin: v: this tool reads version 1, not 2");
     }
 
     #[test]

@@ -33,6 +33,7 @@ mod run;
 mod session;
 mod stderr;
 pub mod tags;
+mod view;
 mod wait;
 
 pub use doc::Document;
@@ -40,6 +41,7 @@ pub use error::{Error, Kind, classify};
 pub use run::{Io, main, report, run};
 pub use session::Session;
 pub use stderr::Stderr;
+pub use view::{View, ViewFlags, view};
 pub use wait::Found;
 
 use anyhow::Result;

@@ -23,17 +23,23 @@ pub struct Io<'a> {
     pub stderr_is_terminal: bool,
 }
 
+impl Io<'_> {
+    /// Runs with the streams of this process.
+    pub(crate) fn of_process<R>(run: impl FnOnce(Io<'_>) -> R) -> R {
+        let (mut stdin, stderr) = (std::io::stdin().lock(), std::io::stderr());
+        run(Io {
+            stdin_is_terminal: stdin.is_terminal(),
+            stderr_is_terminal: stderr.is_terminal(),
+            stdin: &mut stdin,
+            stdout: Box::new(std::io::stdout()),
+            stderr: Box::new(stderr),
+        })
+    }
+}
+
 /// All of a tool's `main`.
 pub fn main<T: Tool>() -> ExitCode {
-    let (mut stdin, stderr) = (std::io::stdin().lock(), std::io::stderr());
-    let io = Io {
-        stdin_is_terminal: stdin.is_terminal(),
-        stderr_is_terminal: stderr.is_terminal(),
-        stdin: &mut stdin,
-        stdout: Box::new(std::io::stdout()),
-        stderr: Box::new(stderr),
-    };
-    ExitCode::from(run::<T>(std::env::args_os(), io))
+    ExitCode::from(Io::of_process(|io| run::<T>(std::env::args_os(), io)))
 }
 
 /// All of the `main` of a program that is no [`Tool`]: it prints a text, or fails as a tool does.
@@ -78,6 +84,11 @@ pub fn run<T: Tool>(argv: impl IntoIterator<Item = OsString>, io: Io<'_>) -> u8 
         // On a thread of its own: a reader that does not read must not keep the tool from being stopped.
         tokio::task::spawn_blocking(move || print(stdout, &text)).await.context("write stdout")?
     });
+    exit_code(&session, end)
+}
+
+/// Reports how a run ended, unless it ended well.
+pub(crate) fn exit_code(session: &Session, end: Result<Option<&'static str>>) -> u8 {
     let error = match end {
         Ok(None) => return 0,
         Ok(Some(how)) => stopped(how, session.doing()),
@@ -103,7 +114,7 @@ fn parse<T: Tool>(argv: &[OsString]) -> Result<(T, Flags), clap::Error> {
 }
 
 /// Prints what clap says: help and version, or what is wrong with the command line, in the form of every error.
-fn misused(
+pub(crate) fn misused(
     name: &'static str,
     error: &clap::Error,
     json: bool,
@@ -218,7 +229,7 @@ fn planned<T: Tool>(
 
 /// Runs the future to its end, or until Ctrl-C or SIGTERM; says which. One thread: a tool waits, it does not compute, and
 /// must start within milliseconds.
-fn until_stopped(future: impl Future<Output = Result<()>>) -> Result<Option<&'static str>> {
+pub(crate) fn until_stopped(future: impl Future<Output = Result<()>>) -> Result<Option<&'static str>> {
     use tokio::signal::unix::{SignalKind, signal};
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
     let end = runtime.block_on(async {
@@ -243,16 +254,22 @@ fn stopped(how: &str, doing: Option<String>) -> anyhow::Error {
 }
 
 fn read(stdin: &mut dyn Read, is_terminal: bool) -> Result<Document> {
+    let hint = "pipe a document in, or start from {} with -n";
+    Document::parse("stdin", &read_all(stdin, is_terminal, hint)?)
+}
+
+/// Reads stdin to its end, unless a person would have to type it.
+pub(crate) fn read_all(stdin: &mut dyn Read, is_terminal: bool, hint: &str) -> Result<Vec<u8>> {
     if is_terminal {
-        return Err(Error::input("stdin is a terminal").hint("pipe a document in, or start from {} with -n").into());
+        return Err(Error::input("stdin is a terminal").hint(hint).into());
     }
     let mut input = Vec::new();
     stdin.read_to_end(&mut input).map_err(|error| Error::input(format!("read stdin: {error}")))?;
-    Document::parse("stdin", &input)
+    Ok(input)
 }
 
 /// Whoever reads stdout may leave early; that ends the run well, as with any filter.
-fn print(mut stdout: Box<dyn Write + Send>, text: &str) -> Result<()> {
+pub(crate) fn print(mut stdout: Box<dyn Write + Send>, text: &str) -> Result<()> {
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
             let unwritten =
@@ -263,7 +280,7 @@ fn print(mut stdout: Box<dyn Write + Send>, text: &str) -> Result<()> {
     }
 }
 
-fn fail(stderr: &Stderr, error: &anyhow::Error, left: &[String]) -> u8 {
+pub(crate) fn fail(stderr: &Stderr, error: &anyhow::Error, left: &[String]) -> u8 {
     stderr.error(error, left);
     classify(error).0 as u8
 }

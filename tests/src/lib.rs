@@ -31,6 +31,9 @@ pub const TOOLS: &[&str] = &[
     "sg-open",
 ];
 
+/// Every program beside them, which prints a text and owns no key.
+pub const VIEWS: &[&str] = &["mesh-map", "plan-total"];
+
 /// The top of the repository.
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(PathBuf::new, Path::to_path_buf)

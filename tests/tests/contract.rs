@@ -10,7 +10,7 @@ use std::net::TcpListener;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
-use tests::{TOOLS, error, program, root, run, signal};
+use tests::{TOOLS, VIEWS, error, program, root, run, signal};
 
 /// What tells one tool from another.
 struct Row {
@@ -452,12 +452,52 @@ fn color_probe_asks_any_server() {
     assert_eq!(String::from_utf8(gone.stdout).unwrap(), "{\n  \"v\": 1\n}\n");
 }
 
+/// What draws or counts fails as a tool does, and owns no key.
+#[test]
+fn views_fail_as_tools_do() {
+    let given: [(&str, &[&str], &str, &str, &str); 8] = [
+        ("mesh-map", &[], "", "input", "stdin is empty"),
+        ("mesh-map", &[], "{} 7", "input", "stdin: document 2 is a number, not an object"),
+        ("mesh-map", &[], "{}", "input", "stdin: document 1 has no cluster.name"),
+        ("mesh-map", &["-n"], "red", "input", "no cluster"),
+        ("mesh-map", &["--file", "nowhere.yaml"], "", "input", "read nowhere.yaml: "),
+        ("mesh-map", &["--file", "-"], "kind: [", "input", "stdin:1:7: not YAML"),
+        ("mesh-map", &["-o", "png"], "", "usage", "invalid value 'png'"),
+        ("plan-total", &["nowhere.json"], "", "input", "count the plan"),
+    ];
+    for (view, args, stdin, kind, message) in given {
+        let output = run(view, args, stdin.as_bytes()).expect(view);
+        let error = error(&String::from_utf8_lossy(&output.stderr));
+        assert_eq!((&error["tool"], &error["kind"]), (&view.into(), &kind.into()), "{view} {args:?}: {error}");
+        assert!(error["message"].as_str().unwrap().starts_with(message), "{view} {args:?}: {error}");
+        assert_eq!(output.stdout, b"", "{view} {args:?}");
+    }
+}
+
+/// README's picture is what mesh-map makes of the sample, by the command that docs/map.md shows. After a change:
+/// `SNAPSHOTS=overwrite`.
+#[test]
+fn the_picture_of_the_sample_is_the_committed_one() {
+    let docs = std::fs::read_to_string(root().join("docs/map.md")).unwrap();
+    let (_, command) = docs.split_once("    $ sed ").unwrap();
+    let (command, _) = command.split_once(" > docs/mesh.svg\n").unwrap();
+    let mut shell = Command::new("sh");
+    let bin = program("mesh-map").parent().unwrap().to_owned();
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap_or_default());
+    shell.args(["-c", &format!("sed {command}")]).env("PATH", path).current_dir(root());
+    let output = tests::feed(&mut shell, b"").unwrap();
+    // Nothing of the sample is broken.
+    assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""));
+    let picture = String::from_utf8(output.stdout).unwrap();
+    snapbox::assert_data_eq!(picture, snapbox::Data::read_from(&root().join("docs/mesh.svg"), None).raw());
+}
+
 /// The whole command line of every tool, as one file to read. After a change:
 /// `SNAPSHOTS=overwrite cargo test --workspace --test contract`.
 #[test]
 fn help_and_version_are_the_golden_ones() {
     let mut transcript = String::new();
-    for tool in TOOLS {
+    for tool in TOOLS.iter().chain(VIEWS) {
         for arg in ["--version", "--help"] {
             let output = run(tool, [arg], b"").expect(tool);
             assert_eq!(output.status.code(), Some(0), "{tool} {arg}");

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fs::{read_dir, read_to_string};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use tests::{TOOLS, root};
+use tests::{TOOLS, VIEWS, root};
 
 /// The crates that the tools are made of, beside their own.
 const SHARED: [&str; 3] = ["common", "nss", "pod-role"];
@@ -167,6 +167,6 @@ fn the_containerfile_builds_what_is_here() {
     for package in &left_out {
         assert!(lock.contains(&format!("name = \"{package}\"\n")), "{package}");
     }
-    let needed = TOOLS.iter().copied().chain(["appmesh-controller", "capture", "colorapp", "feapp", "plan-total"]);
+    let needed = TOOLS.iter().chain(VIEWS).copied().chain(["appmesh-controller", "capture", "colorapp", "feapp"]);
     assert_eq!(needed.filter(|name| left_out.contains(name)).count(), 0);
 }

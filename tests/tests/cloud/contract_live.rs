@@ -382,6 +382,11 @@ fn every_tool_keeps_the_contract() {
     // The flow finds what they left, and goes on.
     live.cloud.stdout(&make(&live.cloud, "-j8 all REGION=us-west-2")).unwrap();
 
+    // Drawn as it is: with an edge to the other cluster, and nothing that is broken.
+    let map = live.cloud.stdout(&make(&live.cloud, "map REGION=us-west-2")).unwrap();
+    let whole = map.starts_with("flowchart LR\n") && map.contains(" ==> n") && !map.contains("broken");
+    assert!(whole && map.contains("VirtualNode<br/>k8multi/front<br/>1/1 pods ready"), "{map}");
+
     let report = live.run("pod-identity", &format!("-n --cluster c2 {REPORT}"), "");
     std::fs::write(live.build.join("c2/report.json"), report.stdout).unwrap();
 

@@ -100,7 +100,7 @@ fn variables_that_make_no_sense_are_named() {
         ("CLUSTER1=c1 APP1=nowhere.yaml", "there is no nowhere.yaml"),
         ("CLUSTER1=c1 APP1=mesh", "a step is called mesh"),
     ] {
-        for goal in ["all", "plan", "check", "destroy", "plan-destroy"] {
+        for goal in ["all", "plan", "check", "map", "destroy", "plan-destroy"] {
             let bin = format!("BIN={}", bin());
             let mut make = Command::new("make");
             make.args(["--no-print-directory", goal, &bin]).args(variables.split_whitespace()).current_dir(root());
