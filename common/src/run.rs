@@ -44,12 +44,16 @@ pub fn main<T: Tool>() -> ExitCode {
 
 /// All of the `main` of a program that is no [`Tool`]: it prints a text, or fails as a tool does.
 pub fn report<T: clap::Parser>(text: impl FnOnce(&T) -> Result<String>) -> ExitCode {
-    let stderr = std::io::stderr();
-    let terminal = stderr.is_terminal();
-    let name = T::command().get_name().to_owned().leak();
-    let stderr = Stderr::new(name, Box::new(stderr), Style { terminal, ..Style::default() });
-    let done = text(&T::parse()).and_then(|text| print(Box::new(std::io::stdout()), &text));
-    ExitCode::from(done.err().map_or(0, |error| fail(&stderr, &error, &[])))
+    ExitCode::from(Io::of_process(|io| {
+        let (name, terminal) = (T::command().get_name().to_owned().leak(), io.stderr_is_terminal);
+        let program = match T::try_parse() {
+            Ok(program) => program,
+            Err(error) => return misused(name, &error, !terminal, io.stdout, io.stderr),
+        };
+        let stderr = Stderr::new(name, io.stderr, Style { terminal, ..Style::default() });
+        let done = text(&program).and_then(|text| print(io.stdout, &text));
+        done.err().map_or(0, |error| fail(&stderr, &error, &[]))
+    }))
 }
 
 /// Runs a tool on given streams and returns its exit code.

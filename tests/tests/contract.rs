@@ -455,7 +455,7 @@ fn color_probe_asks_any_server() {
 /// What draws or counts fails as a tool does, and owns no key.
 #[test]
 fn views_fail_as_tools_do() {
-    let given: [(&str, &[&str], &str, &str, &str); 8] = [
+    let given: [(&str, &[&str], &str, &str, &str); 9] = [
         ("mesh-map", &[], "", "input", "stdin is empty"),
         ("mesh-map", &[], "{} 7", "input", "stdin: document 2 is a number, not an object"),
         ("mesh-map", &[], "{}", "input", "stdin: document 1 has no cluster.name"),
@@ -464,6 +464,7 @@ fn views_fail_as_tools_do() {
         ("mesh-map", &["--file", "-"], "kind: [", "input", "stdin:1:7: not YAML"),
         ("mesh-map", &["-o", "png"], "", "usage", "invalid value 'png'"),
         ("plan-total", &["nowhere.json"], "", "input", "count the plan"),
+        ("plan-total", &[], "", "usage", "the following required arguments were not provided: <FILE>"),
     ];
     for (view, args, stdin, kind, message) in given {
         let output = run(view, args, stdin.as_bytes()).expect(view);
