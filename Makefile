@@ -319,11 +319,11 @@ cloud: build ## Start the two clusters of `make demo` and leave them up, to try 
 .PHONY: test
 test: lint ## Run the tests, the whole flow in the local cloud included
 	cargo build --release --workspace --all-targets
-	bin=$$($(BIN)/localcloud parts); ENVOY=$$bin/envoy HELM=$$bin/helm KUBECTL=$$bin/kubectl cargo test --release --workspace
+	bin=$$($(BIN)/localcloud parts); ENVOY=$$bin/envoy HELM=$$bin/helm KUBECTL=$$bin/kubectl cargo test --release --workspace --all-targets
 
 .PHONY: test-migration
 test-migration: build ## Move from Amazon's controller and back under load, and replay what Flagger and Argo Rollouts ask for
-	cargo test --release --workspace --test cloud migration -- --ignored
+	cargo test --release --workspace --test cloud migration -- --ignored --nocapture
 
 .PHONY: test-faults
 test-faults: build ## Try every fault: what comes of it is in docs/faults.md

@@ -188,7 +188,7 @@ pub fn flagger(cluster: &Cluster) {
     delivery.weights([0, 100]);
     delivery.spread(&url, "blue=1");
     delivery.scale("back", 0);
-    load.lost_nothing();
+    load.lost_nothing("Flagger");
     cluster.sh(&format!("{KUBECTL} delete namespace flagger --wait=false"));
 }
 
@@ -252,6 +252,6 @@ pub fn argo_rollouts(cluster: &Cluster) {
         let connected = cluster.sh(&format!("{KUBECTL} get --raw '{stats}'"));
         connected.contains("control_plane.connected_state: 1").then_some(())
     });
-    load.lost_nothing();
+    load.lost_nothing("Argo Rollouts");
     cluster.sh(&format!("{KUBECTL} delete namespace argo --wait=false"));
 }

@@ -43,15 +43,17 @@ struct Load {
 impl Load {
     /// Stops asking; none of the requests may have failed.
     #[track_caller]
-    fn lost_nothing(self) {
+    #[expect(clippy::print_stdout, reason = "a test that says what it saw")]
+    fn lost_nothing(self, during: &str) {
         std::fs::remove_file(&self.running).unwrap();
         let said = self.asking.wait_with_output().unwrap();
         let (counts, wrong) = (String::from_utf8_lossy(&said.stdout), String::from_utf8_lossy(&said.stderr));
         let counts: Vec<u32> = counts.split_whitespace().map(|count| count.parse().unwrap()).collect();
         assert!(
             counts.len() == 2 && counts[0] > 100 && counts[1] == 0,
-            "requests and failed: {counts:?}: {wrong:.3000}"
+            "{during}: requests and failed: {counts:?}: {wrong:.3000}"
         );
+        println!("{during}: {} requests, none failed", counts[0]);
     }
 }
 
@@ -266,7 +268,7 @@ fn from_amazons_release_and_back() {
     restart("back");
     cluster.registered(&service);
 
-    load.lost_nothing();
+    load.lost_nothing("from Amazon's controller and back");
 
     // Nothing that Amazon's controller left keeps an object: all seven kinds go.
     cluster.sh(&format!(
