@@ -142,7 +142,9 @@ impl Keeper {
             None
         });
         let now = OffsetDateTime::now_utc();
-        let content = wanted(found.as_ref().or(self.content.as_ref()), &self.options.certificate_names, now)?;
+        // What was served is better than what somebody has broken.
+        let serves = found.as_ref().filter(|content| self.content.is_none() || Certificate::try_from(*content).is_ok());
+        let content = wanted(serves.or(self.content.as_ref()), &self.options.certificate_names, now)?;
         if found.as_ref() != Some(&content) && !self.write(secret, &content).await? {
             return Ok(LOOK);
         }
