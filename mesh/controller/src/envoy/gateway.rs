@@ -27,7 +27,7 @@ use super::{
 };
 use crate::model::{
     self, ConnectionPool, Gateway, GatewayRoute, HostMatch, Routing,
-    composed::{self, Composed, Pattern, compose, escape},
+    composed::{self, Composed, Pattern, escape},
 };
 
 /// Encodes a gateway.
@@ -128,12 +128,11 @@ fn of_gateway_route(gateway_route: &GatewayRoute, names: &Names<'_>) -> Vec<Rout
     };
     let mut routes = Vec::new();
     for one in routing.listeners.iter().flat_map(|listener| &listener.routes) {
-        let composed = match compose(&gateway_route.route_match, &gateway_route.path_rewrite, &one.route_match) {
+        let composed = match gateway_route.composed_with(one) {
             Ok(composed) => composed,
             Err(why) => {
                 // What follows could take what is this route's.
-                let why = format!("route {} of VirtualService {}: {why}", one.name, target.host);
-                routes.push(alone(route::refuse(503, &why)));
+                routes.push(alone(route::refuse(503, &why.to_string())));
                 return routes;
             }
         };

@@ -50,7 +50,11 @@ pub struct Composed {
 ///
 /// # Errors
 /// Which these are cannot be said, for the target's route has a regular expression that cannot be compared.
-pub fn compose(gateway: &RouteMatch, rewrite: &PathRewrite, target: &RouteMatch) -> Result<Vec<Composed>, Invalid> {
+pub(super) fn compose(
+    gateway: &RouteMatch,
+    rewrite: &PathRewrite,
+    target: &RouteMatch,
+) -> Result<Vec<Composed>, Invalid> {
     let scheme = match (gateway.scheme, target.scheme) {
         (Some(one), Some(other)) if one != other => return Ok(Vec::new()),
         (one, other) => one.or(other),

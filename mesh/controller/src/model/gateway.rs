@@ -2,7 +2,10 @@
 
 use serde::Serialize;
 
-use super::{AccessLog, Backend, Invalid, Listener, Protocol, RouteMatch, WorkloadName};
+use super::{
+    AccessLog, Backend, Invalid, Listener, Protocol, Route, RouteMatch, WorkloadName,
+    composed::{Composed, compose},
+};
 
 /// Everything that the configuration of a gateway's Envoys is made from, but for the endpoints.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -51,6 +54,15 @@ impl GatewayRoute {
     /// Whether it is for requests at a listener.
     pub fn is_for(&self, listener: &Listener) -> bool {
         self.protocol == listener.port.protocol && self.port.is_none_or(|port| port == listener.port.port)
+    }
+
+    /// The requests that it and a route of its target both take: those of any of the results, of which there may be none.
+    ///
+    /// # Errors
+    /// Which these are cannot be said: names the route, and why.
+    pub fn composed_with(&self, route: &Route) -> Result<Vec<Composed>, Invalid> {
+        compose(&self.route_match, &self.path_rewrite, &route.route_match)
+            .map_err(|why| Invalid(format!("route {} of VirtualService {}: {why}", route.name, self.target.host)))
     }
 }
 

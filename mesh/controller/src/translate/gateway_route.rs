@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     cluster::Object,
-    model::{self, HostMatch, ObjectKey, PathMatch, Reason, RouteMatch, VirtualServiceKey, composed::compose},
+    model::{self, HostMatch, ObjectKey, PathMatch, Reason, RouteMatch, VirtualServiceKey},
 };
 
 impl Check for GatewayRoute {
@@ -86,12 +86,8 @@ fn report_paths(
     for translated in routes(iter::once(route), services, context, &mut BTreeSet::new()) {
         let routing = translated.target.routing.iter();
         let routes = routing.flat_map(|routing| &routing.listeners).flat_map(|listener| &listener.routes);
-        let undecided: BTreeSet<_> = routes
-            .filter_map(|one| {
-                let why = compose(&translated.route_match, &translated.path_rewrite, &one.route_match).err()?;
-                Some(format!("route {} of VirtualService {}: {why}", one.name, translated.target.host))
-            })
-            .collect();
+        let undecided = routes.filter_map(|one| translated.composed_with(one).err());
+        let undecided: BTreeSet<_> = undecided.map(|why| why.to_string()).collect();
         undecided.into_iter().for_each(|why| problems.add(Reason::PathUndecided, path, why));
     }
 }
