@@ -142,26 +142,29 @@ impl CloudMap {
         Ok(pages.into_iter().flat_map(|page| page.services.unwrap_or_default()).collect())
     }
 
-    /// Id of the operation, ours or the one that is doing the same already.
-    pub async fn create(&self, name: &str, place: &Place) -> Result<String> {
+    /// Id of the operation, ours or the one that is doing the same already; `None` when there is such a namespace. That
+    /// is also the answer to a call repeated after its answer was lost.
+    pub async fn create(&self, name: &str, place: &Place) -> Result<Option<String>> {
         let tags = Some(tags(place)?);
         let Place::Vpc(vpc) = place else {
             let answer = self.cloud_map.create_http_namespace().name(name).set_tags(tags).send().await;
-            let same = answer.as_ref().err().and_then(|error| error.as_service_error());
-            if let Some(CreateHttpNamespaceError::DuplicateRequest(same)) = same {
-                return same.duplicate_operation_id.clone().context("a request like this, without an operation");
+            match answer.as_ref().err().and_then(|error| error.as_service_error()) {
+                Some(CreateHttpNamespaceError::DuplicateRequest(same)) => {
+                    return operation(same.duplicate_operation_id.clone());
+                }
+                Some(CreateHttpNamespaceError::NamespaceAlreadyExists(_)) => return Ok(None),
+                _ => return operation(answer.call("servicediscovery:CreateHttpNamespace", name)?.operation_id),
             }
-            let operation = answer.call("servicediscovery:CreateHttpNamespace", name)?.operation_id;
-            return operation.context("servicediscovery:CreateHttpNamespace answered without an operation");
         };
         let call = self.cloud_map.create_private_dns_namespace().name(name).vpc(vpc).set_tags(tags);
         let answer = call.send().await;
-        let same = answer.as_ref().err().and_then(|error| error.as_service_error());
-        if let Some(CreatePrivateDnsNamespaceError::DuplicateRequest(same)) = same {
-            return same.duplicate_operation_id.clone().context("a request like this, without an operation");
+        match answer.as_ref().err().and_then(|error| error.as_service_error()) {
+            Some(CreatePrivateDnsNamespaceError::DuplicateRequest(same)) => {
+                operation(same.duplicate_operation_id.clone())
+            }
+            Some(CreatePrivateDnsNamespaceError::NamespaceAlreadyExists(_)) => Ok(None),
+            _ => operation(answer.call("servicediscovery:CreatePrivateDnsNamespace", name)?.operation_id),
         }
-        let operation = answer.call("servicediscovery:CreatePrivateDnsNamespace", name)?.operation_id;
-        operation.context("servicediscovery:CreatePrivateDnsNamespace answered without an operation")
     }
 
     pub async fn adopt(&self, arn: &str, place: &Place) -> Result<()> {
@@ -185,6 +188,11 @@ impl CloudMap {
         let operation = answer.call("servicediscovery:GetOperation", id)?.operation;
         operation.context("servicediscovery:GetOperation answered without an operation")
     }
+}
+
+/// What a request for a namespace was answered with.
+fn operation(id: Option<String>) -> Result<Option<String>> {
+    id.context("Cloud Map creates the namespace, and has told no operation to wait for").map(Some)
 }
 
 fn tags(place: &Place) -> Result<Vec<Tag>> {

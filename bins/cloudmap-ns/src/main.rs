@@ -163,10 +163,14 @@ impl Tool for CloudmapNs {
         let what = change.to_string();
         match change {
             Change::Create { name, place } => {
-                let operation = cloud_map.create(&name, &place).await?;
-                session.made(format!("namespace {name} in {place}"));
-                let done = finish(session, &cloud_map, &what, &operation).await;
-                // A run that was killed may have started it before: then it is there now.
+                let done = match cloud_map.create(&name, &place).await? {
+                    Some(operation) => {
+                        session.made(format!("namespace {name} in {place}"));
+                        finish(session, &cloud_map, &what, &operation).await
+                    }
+                    None => Err(Error::conflict(format!("{what}: Cloud Map has one of that name")).into()),
+                };
+                // A run that was killed, or a call whose answer was lost, may have made it: then it is there now.
                 match &done {
                     Err(error) if classify(error).0 == Kind::Conflict => {
                         let have = cloud_map.namespaces(&name, &want.account).await?;

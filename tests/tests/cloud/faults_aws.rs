@@ -19,7 +19,8 @@ const SDK: &str = "aws-sdk-rust";
 struct Trouble {
     /// Told in the report.
     name: &'static str,
-    rule: Value,
+    /// All of them at once.
+    rules: Vec<Value>,
     passes: bool,
 }
 
@@ -30,8 +31,9 @@ struct Outcome {
 }
 
 fn troubles() -> Vec<Trouble> {
-    let passing = |name, rule| Trouble { name, rule, passes: true };
-    let lasting = |name, rule| Trouble { name, rule, passes: false };
+    let passing = |name, rule| Trouble { name, rules: vec![rule], passes: true };
+    let lasting = |name, rule| Trouble { name, rules: vec![rule], passes: false };
+    let repeated_late = vec![json!({"kind": "reset"}), json!({"kind": "stall", "skip": 1, "seconds": 3})];
     vec![
         passing("throttled twice", json!({"kind": "throttle", "times": 2})),
         passing("500 once", json!({"kind": "error", "status": 500, "code": "InternalFailure"})),
@@ -39,6 +41,7 @@ fn troubles() -> Vec<Trouble> {
         passing("no answer for 10 s", json!({"kind": "stall", "seconds": 10})),
         passing("carried out, no answer", json!({"kind": "reset"})),
         passing("carried out, half an answer", json!({"kind": "truncate"})),
+        Trouble { name: "carried out, no answer, repeated 3 s later", rules: repeated_late, passes: true },
         lasting("throttled for ever", json!({"kind": "throttle", "times": EVER})),
         lasting("503 for ever", json!({"kind": "error", "status": 503, "code": "ServiceUnavailable", "times": EVER})),
         lasting("carried out, never an answer", json!({"kind": "reset", "times": EVER})),
@@ -49,7 +52,7 @@ fn troubles() -> Vec<Trouble> {
 fn some_operations() {
     let cloud = Cloud::up("test-faults-aws").unwrap();
     let families = steps::aws(&cloud).unwrap();
-    let quick = ["throttled twice", "carried out, no answer", "carried out, half an answer"];
+    let quick = ["throttled twice", "carried out, half an answer", "carried out, no answer, repeated 3 s later"];
     let chosen: Vec<Trouble> = troubles().into_iter().filter(|trouble| quick.contains(&trouble.name)).collect();
     for row in tried(&cloud, &families, &chosen, |action| {
         ["Create", "Attach", "Authorize", "PutRolePolicy"].iter().any(|write| action.contains(write))
@@ -85,10 +88,11 @@ fn every_operation_of_the_flow() {
     let of_the_sdk = |call: &&Value| call["agent"].as_str().is_some_and(|agent| agent.contains(SDK));
     let actions: BTreeSet<&str> = calls.iter().filter(of_the_sdk).filter_map(|call| call["action"].as_str()).collect();
     assert!(actions.len() > 30, "{actions:?}");
-    for Trouble { name, rule, .. } in troubles().iter().filter(|trouble| trouble.passes) {
+    for Trouble { name, rules, .. } in troubles().iter().filter(|trouble| trouble.passes) {
         let mut row = Row::new(format!("make all while every AWS operation is {name}"));
         make("-j8 destroy").unwrap();
-        let faults: Vec<_> = actions.iter().map(|action| cloud.fault(&on(rule, SDK, action)).unwrap()).collect();
+        let each = actions.iter().flat_map(|action| rules.iter().map(move |rule| on(rule, SDK, action)));
+        let faults: Vec<_> = each.map(|rule| cloud.fault(&rule).unwrap()).collect();
         let outcome = make("-j8 all");
         let struck = faults.iter().filter(|fault| !fault.struck().is_empty()).count();
         drop(faults);
@@ -144,13 +148,13 @@ fn family_in_trouble(cloud: &Cloud, family: &Family, troubles: &[Trouble], chose
                 continue;
             }
             let times = clean.calls.iter().filter(|call| *call == action).count();
-            for (trouble, Trouble { name, rule, passes }) in troubles.iter().enumerate() {
+            for (trouble, Trouble { name, rules, passes }) in troubles.iter().enumerate() {
                 // Whoever gives up has tried for a quarter of a minute: the first operation of each tool shows it.
                 if !passes && known.len() > 1 {
                     continue;
                 }
                 case.prepare(cloud).unwrap();
-                let result = one(cloud, family, case, (action.as_str(), times), rule, passes.then_some(&clean));
+                let result = one(cloud, family, case, (action.as_str(), times), rules, passes.then_some(&clean));
                 let result = result.map_err(|wrong| format!("{}: {action} {name}: {wrong}", case.told(family)));
                 outcomes.push(Outcome { trouble, result });
             }
@@ -165,16 +169,16 @@ fn one(
     family: &Family,
     case: &Case,
     (action, times): (&str, usize),
-    rule: &Value,
+    rules: &[Value],
     clean: Option<&Clean>,
 ) -> Result<(), String> {
     let count = cloud.fault(&on(&json!({"kind": "count", "times": EVER}), &family.agent, action)).unwrap();
-    let fault = cloud.fault(&on(rule, &family.agent, action)).unwrap();
+    let faults: Vec<_> = rules.iter().map(|rule| cloud.fault(&on(rule, &family.agent, action)).unwrap()).collect();
     let output = case.step.run(cloud).unwrap();
-    let (struck, tries) = (fault.struck().len(), count.struck().len());
-    drop(fault);
+    let (struck, tries) = (faults.iter().all(|fault| !fault.struck().is_empty()), count.struck().len());
+    drop(faults);
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-    if struck == 0 {
+    if !struck {
         return Err("nothing happened to it".to_owned());
     }
     let Some(clean) = clean else {
@@ -223,7 +227,7 @@ fn eventually_consistent_iam(cloud: &Cloud) -> Row {
     ] {
         let clean = family.clean(cloud, case, false).unwrap();
         case.prepare(cloud).unwrap();
-        let result = one(cloud, family, case, (action, ATTEMPTS), &rule, Some(&clean));
+        let result = one(cloud, family, case, (action, ATTEMPTS), &[rule], Some(&clean));
         row.converges(result.map_err(|wrong| format!("{action}: {wrong}")));
     }
     // A policy that does not exist is another thing: it is told at once.
