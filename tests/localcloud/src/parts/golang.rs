@@ -46,7 +46,9 @@ pub fn build(cache: &Cache, go: &Path, program: &Program, place: &Path) -> Resul
     }
     cache.publish(place, |folder| {
         let mut command = Command::new(go);
-        command.current_dir(work.path()).args(["build", "-trimpath", "-buildvcs=false", "-mod=readonly", "-ldflags"]);
+        command.current_dir(work.path()).args(["build", "-trimpath", "-buildvcs=false", "-mod=readonly"]);
+        // What the linker leaves out need not be made: a twelfth less to compile.
+        command.args(["-gcflags=all=-dwarf=false", "-ldflags"]);
         command.arg(format!("-s -w {}", module.link)).arg("-o").arg(folder.join(program.name)).arg(program.package);
         command.env("CGO_ENABLED", "0").env("GOTOOLCHAIN", "local").env("GOWORK", "off");
         run(&mut command, &format!("go build {}", program.name), &cache.log(program.name))
