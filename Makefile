@@ -39,6 +39,8 @@ SCHEME ?= internet-facing# or internal: the front end's load balancer
 NAMESPACE_TYPE ?= private-dns# or http, for clusters in two VPCs
 IDENTITY ?= irsa# or pod-identity, for accounts that may not make an OIDC provider: how pods get their role
 BUILD ?= build# where the documents are
+PREFIX ?= /usr/local# where `make install` puts the tools
+DESTDIR ?= # a folder that stands for /, for whoever makes a package
 # A Mac builds the tools; what runs in pods is built for Linux, elsewhere.
 MAC := $(filter Darwin,$(shell uname -s))
 ifeq ($(origin BIN),undefined)
@@ -373,6 +375,21 @@ ifneq ($(missing),)
 $(missing) &:
 	$(MAKE) --no-print-directory build
 endif
+
+INSTALLED = $(DESTDIR)$(PREFIX)
+PAGES := man/man1 bash-completion/completions fish/vendor_completions.d zsh/site-functions
+
+.PHONY: install
+install: build ## Install the tools, their manual pages and completions under PREFIX
+	mkdir -p $(INSTALLED)/bin $(PAGES:%=$(INSTALLED)/share/%)
+	install -m 755 $(TOOLS:%=$(BIN)/%) $(INSTALLED)/bin
+	for tool in $(TOOLS); do \
+		generate="$(INSTALLED)/bin/$$tool --generate" share=$(INSTALLED)/share; \
+		$$generate man > $$share/man/man1/$$tool.1; \
+		$$generate complete-bash > $$share/bash-completion/completions/$$tool; \
+		$$generate complete-fish > $$share/fish/vendor_completions.d/$$tool.fish; \
+		$$generate complete-zsh > $$share/zsh/site-functions/_$$tool; \
+	done
 
 .PHONY: clean
 clean: ## Remove what was built here (not what was made in AWS: see destroy)

@@ -9,6 +9,7 @@
 //! [`plan::UNKNOWN`] for what only a run can know; `--delete` takes the other plan.
 
 pub mod app_mesh;
+mod args;
 pub mod arn;
 #[cfg(feature = "aws")]
 pub mod aws;

@@ -2,9 +2,9 @@
 
 use crate::plan::{self, Change as _, Effect, Entry, UNKNOWN, Want as _};
 use crate::stderr::Style;
-use crate::{Change, Document, Error, Flags, Found, Have, Session, Stderr, Tool, classify};
+use crate::{Change, Document, Error, Flags, Found, Have, Session, Stderr, Tool, args, classify};
 use anyhow::{Context as _, Result};
-use clap::{Args as _, FromArgMatches as _};
+use clap::{ArgMatches, Args as _, FromArgMatches as _};
 use std::ffi::OsString;
 use std::io::{ErrorKind, IsTerminal, Read, Write};
 use std::process::ExitCode;
@@ -45,11 +45,12 @@ pub fn main<T: Tool>() -> ExitCode {
 /// All of the `main` of a program that is no [`Tool`]: it prints a text, or fails as a tool does.
 pub fn report<T: clap::Parser>(text: impl FnOnce(&T) -> Result<String>) -> ExitCode {
     ExitCode::from(Io::of_process(|io| {
-        let (name, terminal) = (T::command().get_name().to_owned().leak(), io.stderr_is_terminal);
-        let program = match T::try_parse() {
-            Ok(program) => program,
-            Err(error) => return misused(name, &error, !terminal, io.stdout, io.stderr),
+        let argv: Vec<OsString> = std::env::args_os().collect();
+        let (program, io) = match args::parse(T::command(), &argv, io, T::from_arg_matches) {
+            Ok(parsed) => parsed,
+            Err(code) => return code,
         };
+        let (name, terminal) = (T::command().get_name().to_owned().leak(), io.stderr_is_terminal);
         let stderr = Stderr::new(name, io.stderr, Style { terminal, ..Style::default() });
         let done = text(&program).and_then(|text| print(io.stdout, &text));
         done.err().map_or(0, |error| fail(&stderr, &error, &[]))
@@ -59,13 +60,12 @@ pub fn report<T: clap::Parser>(text: impl FnOnce(&T) -> Result<String>) -> ExitC
 /// Runs a tool on given streams and returns its exit code.
 pub fn run<T: Tool>(argv: impl IntoIterator<Item = OsString>, io: Io<'_>) -> u8 {
     let argv: Vec<OsString> = argv.into_iter().collect();
-    let name = T::command().get_name().to_owned().leak();
-    let (tool, flags) = match parse::<T>(&argv) {
+    let command = command::<T>();
+    let name = command.get_name().to_owned().leak();
+    let parsed = |matches: &ArgMatches| Ok((T::from_arg_matches(matches)?, Flags::from_arg_matches(matches)?));
+    let ((tool, flags), io) = match args::parse(command, &argv, io, parsed) {
         Ok(parsed) => parsed,
-        Err(error) => {
-            let json = argv.iter().any(|arg| arg == "--json") || !io.stderr_is_terminal;
-            return misused(name, &error, json, io.stdout, io.stderr);
-        }
+        Err(code) => return code,
     };
     let Flags { json, plain, quiet, .. } = flags;
     let stderr = Stderr::new(name, io.stderr, Style { terminal: io.stderr_is_terminal, json, plain, quiet });
@@ -104,39 +104,14 @@ pub(crate) fn exit_code(session: &Session, end: Result<Option<&'static str>>) ->
     fail(&session.stderr, &error, &session.left())
 }
 
-/// The flags of the tool, and those of every tool.
-fn parse<T: Tool>(argv: &[OsString]) -> Result<(T, Flags), clap::Error> {
+/// The command line of the tool, with the flags of every tool.
+fn command<T: Tool>() -> clap::Command {
     let own = T::command();
     let about = own.get_about().cloned().unwrap_or_default();
     let manual = own.get_long_about().cloned().unwrap_or_default();
     // What is added brings its own words of what it is about.
     let command = Flags::augment_args(own).about(about).long_about(manual).next_help_heading(None::<&str>);
-    let mut command = command.mut_arg("timeout", |arg| arg.required(false).default_value(T::TIMEOUT));
-    let matches = command.try_get_matches_from_mut(argv)?;
-    let parsed = T::from_arg_matches(&matches).and_then(|tool| Ok((tool, Flags::from_arg_matches(&matches)?)));
-    parsed.map_err(|error| error.format(&mut command))
-}
-
-/// Prints what clap says: help and version, or what is wrong with the command line, in the form of every error.
-pub(crate) fn misused(
-    name: &'static str,
-    error: &clap::Error,
-    json: bool,
-    mut stdout: Box<dyn Write + Send>,
-    mut stderr: Box<dyn Write + Send>,
-) -> u8 {
-    let text = error.render().to_string();
-    if error.use_stderr() && json {
-        let message = text.strip_prefix("error: ").unwrap_or(&text);
-        let message = message.split("\n\n").next().unwrap_or_default();
-        let words: Vec<&str> = message.split_whitespace().collect();
-        let usage = Error::usage(words.join(" ")).hint(format!("{name} --help"));
-        return fail(&Stderr::new(name, stderr, Style { json, ..Style::default() }), &usage.into(), &[]);
-    }
-    let to = if error.use_stderr() { &mut stderr } else { &mut stdout };
-    // A closed stream is nobody's fault: there is nowhere left to say so.
-    let _ = to.write_all(text.as_bytes()).and_then(|()| to.flush());
-    u8::try_from(error.exit_code()).unwrap_or(2)
+    command.mut_arg("timeout", |arg| arg.required(false).default_value(T::TIMEOUT))
 }
 
 /// Observe, plan, apply, observe: leaves the outcome in the session's document.

@@ -1,8 +1,8 @@
 //! Runs programs that are no [`Tool`](crate::Tool): they own no key, look at the world and print a text.
 
-use crate::run::{exit_code, fail, misused, print, read_all, until_stopped};
+use crate::run::{exit_code, fail, print, read_all, until_stopped};
 use crate::stderr::Style;
-use crate::{Document, Error, Flags, Io, Session, Stderr};
+use crate::{Document, Error, Flags, Io, Session, Stderr, args};
 use anyhow::{Context as _, Result};
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -46,14 +46,11 @@ pub fn view<T: View>() -> ExitCode {
 
 fn run<T: View>(argv: impl IntoIterator<Item = OsString>, io: Io<'_>) -> u8 {
     let argv: Vec<OsString> = argv.into_iter().collect();
-    let name = T::command().get_name().to_owned().leak();
-    let program = match T::try_parse_from(&argv) {
-        Ok(program) => program,
-        Err(error) => {
-            let json = argv.iter().any(|arg| arg == "--json") || !io.stderr_is_terminal;
-            return misused(name, &error, json, io.stdout, io.stderr);
-        }
+    let (program, io) = match args::parse(T::command(), &argv, io, T::from_arg_matches) {
+        Ok(parsed) => parsed,
+        Err(code) => return code,
     };
+    let name = T::command().get_name().to_owned().leak();
     let ViewFlags { null_input, timeout, quiet, json } = *program.flags();
     let flags = Flags { null_input, timeout, quiet, json, plan: false, delete: false, schema: false, plain: true };
     let stderr = Stderr::new(name, io.stderr, Style { terminal: io.stderr_is_terminal, json, plain: true, quiet });

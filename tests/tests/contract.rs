@@ -508,3 +508,64 @@ fn help_and_version_are_the_golden_ones() {
     }
     snapbox::assert_data_eq!(transcript, snapbox::Data::read_from(&root().join("tests/golden/help.txt"), None).raw());
 }
+
+/// What `make install` installs beside the programs.
+#[test]
+fn pages_are_of_every_option() {
+    for tool in TOOLS.iter().chain(VIEWS) {
+        let help = run(tool, ["--help"], b"").expect(tool).stdout;
+        let help = String::from_utf8(help).unwrap();
+        let described = help.lines().filter(|line| line.trim_start().starts_with('-'));
+        let options: Vec<&str> =
+            described.filter_map(|line| line.split_whitespace().find(|word| word.starts_with("--"))).collect();
+        assert!(options.contains(&"--help"), "{tool}: {options:?}");
+        for kind in ["man", "complete-bash", "complete-fish", "complete-zsh"] {
+            let output = run(tool, ["--generate", kind], b"").expect(tool);
+            assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), b"".as_slice()), "{tool} {kind}");
+            // In a manual page a hyphen is escaped.
+            let page = String::from_utf8(output.stdout).unwrap().replace('\\', "");
+            assert!(page.contains(tool), "{tool} {kind}: {page}");
+            for option in &options {
+                let name = if kind == "complete-fish" { format!("-l {}", &option[2..]) } else { (*option).to_owned() };
+                assert!(page.contains(&name), "{tool} {kind}: no {name}");
+            }
+        }
+        let misused = run(tool, ["--generate", "man", "--version-of"], b"").expect(tool);
+        assert_eq!(misused.status.code(), Some(2), "{tool}");
+    }
+}
+
+/// bash completes an option that was begun.
+#[test]
+fn bash_completes() {
+    let script = r#"source <("$0" --generate complete-bash)
+        COMP_WORDS=(sg-open --from-c) COMP_CWORD=1
+        "$(complete -p sg-open | grep -o '_sg[^ ]*')" sg-open --from-c sg-open
+        echo "${COMPREPLY[@]}""#;
+    let output = Command::new("bash").args(["-c", script]).arg(program("sg-open")).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "--from-cluster\n", "{output:?}");
+}
+
+#[test]
+fn make_installs_programs_and_pages() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().display();
+    let bin = program("sg-open").parent().unwrap().display().to_string();
+    let mut make = Command::new("make");
+    make.current_dir(root()).args(["--no-print-directory", "-o", "build", "install", "PREFIX=/usr"]);
+    let output = make.args([format!("DESTDIR={place}"), format!("BIN={bin}")]).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    for tool in TOOLS.iter().chain(VIEWS) {
+        let version = Command::new(folder.path().join("usr/bin").join(tool)).arg("--version").output().unwrap();
+        assert!(version.status.success(), "{tool}: {version:?}");
+        for page in [
+            format!("man/man1/{tool}.1"),
+            format!("bash-completion/completions/{tool}"),
+            format!("fish/vendor_completions.d/{tool}.fish"),
+            format!("zsh/site-functions/_{tool}"),
+        ] {
+            let text = std::fs::read_to_string(folder.path().join("usr/share").join(&page));
+            assert!(text.is_ok_and(|text| text.contains(tool)), "{page}");
+        }
+    }
+}
