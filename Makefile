@@ -43,8 +43,10 @@ PREFIX ?= /usr/local# where `make install` puts the tools
 DESTDIR ?= # a folder that stands for /, for whoever makes a package
 # A Mac builds the tools; what runs in pods is built for Linux, elsewhere.
 MAC := $(filter Darwin,$(shell uname -s))
+HOST = $(shell rustc -vV | sed -n 's/^host: //p')
+# A release has its programs in bin.
 ifeq ($(origin BIN),undefined)
-BIN := target/$(shell rustc -vV | sed -n 's/^host: //p')/release
+BIN := $(or $(wildcard bin),target/$(HOST)/release)
 endif
 STATIC ?= $(BIN)# the images' programs, for Linux; a Mac has them built elsewhere
 
@@ -390,6 +392,24 @@ install: build ## Install the tools, their manual pages and completions under PR
 		$$generate complete-fish > $$share/fish/vendor_completions.d/$$tool.fish; \
 		$$generate complete-zsh > $$share/zsh/site-functions/_$$tool; \
 	done
+
+DIST = $(BUILD)/dist
+RELEASE = crossmesh-$(call version,Cargo.toml)-$(HOST)
+RELEASED := CHANGELOG.md LICENSE Makefile README.md charts docs examples manifests policies schemas
+version = $(shell sed -nE 's/^version(:| =) "?([^"]*)"?/\2/p' $(1))
+# The same files give the same bytes.
+pack = tar --create --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX -C $(1) $(2) | gzip -n
+
+.PHONY: dist
+dist: build ## Pack a release into BUILD/dist: the programs and what the Makefile names, the chart, checksums
+	rm -rf $(DIST)
+	mkdir -p $(DIST)/$(RELEASE)/bin
+	install -m 755 $(TOOLS:%=$(BIN)/%) $(IMAGES:%=$(STATIC)/%) $(DIST)/$(RELEASE)/bin
+	cp -r $(RELEASED) $(DIST)/$(RELEASE)
+	$(call pack,$(DIST),$(RELEASE)) > $(DIST)/$(RELEASE).tar.gz
+	$(call pack,charts,appmesh-controller) > $(DIST)/appmesh-controller-$(call version,charts/appmesh-controller/Chart.yaml).tgz
+	rm -r $(DIST)/$(RELEASE)
+	cd $(DIST) && sha256sum -- *.tar.gz *.tgz > SHA256SUMS
 
 .PHONY: clean
 clean: ## Remove what was built here (not what was made in AWS: see destroy)

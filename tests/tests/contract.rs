@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpListener;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -546,15 +547,20 @@ fn bash_completes() {
     assert_eq!(String::from_utf8_lossy(&output.stdout), "--from-cluster\n", "{output:?}");
 }
 
+/// Runs make with what has been built.
+fn make(folder: &Path, goal: &str, variables: &[String]) {
+    let mut make = Command::new("make");
+    make.current_dir(folder).args(["--no-print-directory", "-o", "build", goal]).args(variables);
+    let output = make.output().unwrap();
+    assert!(output.status.success(), "{goal}: {output:?}");
+}
+
 #[test]
 fn make_installs_programs_and_pages() {
     let folder = tempfile::tempdir().unwrap();
-    let place = folder.path().display();
     let bin = program("sg-open").parent().unwrap().display().to_string();
-    let mut make = Command::new("make");
-    make.current_dir(root()).args(["--no-print-directory", "-o", "build", "install", "PREFIX=/usr"]);
-    let output = make.args([format!("DESTDIR={place}"), format!("BIN={bin}")]).output().unwrap();
-    assert!(output.status.success(), "{output:?}");
+    let variables = [format!("DESTDIR={}", folder.path().display()), format!("BIN={bin}"), "PREFIX=/usr".to_owned()];
+    make(&root(), "install", &variables);
     for tool in TOOLS.iter().chain(VIEWS) {
         let version = Command::new(folder.path().join("usr/bin").join(tool)).arg("--version").output().unwrap();
         assert!(version.status.success(), "{tool}: {version:?}");
@@ -568,4 +574,34 @@ fn make_installs_programs_and_pages() {
             assert!(text.is_ok_and(|text| text.contains(tool)), "{page}");
         }
     }
+}
+
+/// Two releases of the same files are the same, and one that is unpacked has what the Makefile names.
+#[test]
+fn make_packs_a_release() {
+    let folder = tempfile::tempdir().unwrap();
+    let bin = folder.path().join("programs");
+    std::fs::create_dir(&bin).unwrap();
+    for name in TOOLS.iter().chain(VIEWS).chain(&["appmesh-controller", "capture", "colorapp", "feapp"]) {
+        std::fs::write(bin.join(name), name).unwrap();
+    }
+    let packed = ["one", "two"].map(|build| {
+        let build = folder.path().join(build);
+        make(&root(), "dist", &[format!("BUILD={}", build.display()), format!("BIN={}", bin.display())]);
+        build.join("dist")
+    });
+    let sums = packed.each_ref().map(|dist| std::fs::read_to_string(dist.join("SHA256SUMS")).unwrap());
+    assert_eq!(sums[0].lines().count(), 2, "{sums:?}");
+    assert_eq!(sums[0], sums[1]);
+    let script =
+        "sha256sum --check --quiet SHA256SUMS && tar --extract --file crossmesh-*.tar.gz && cd crossmesh-*/ && pwd";
+    let output = Command::new("bash").args(["-c", script]).current_dir(&packed[0]).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let release = PathBuf::from(String::from_utf8(output.stdout).unwrap().trim());
+    for file in
+        ["bin/sg-open", "bin/capture", "charts/appmesh-controller/Chart.yaml", "manifests/feapp.yaml", "LICENSE"]
+    {
+        assert!(release.join(file).is_file(), "{file}");
+    }
+    make(&release, "help", &[]);
 }
