@@ -11,13 +11,14 @@ fn every_tool_has_its_page() {
     for tool in TOOLS.iter().chain(VIEWS) {
         assert_eq!(printed(tool, "--version"), format!("{tool} {}\n", env!("CARGO_PKG_VERSION")));
         let help = printed(tool, "--help");
-        let about = help.lines().next().unwrap_or_default();
-        writeln!(index, "- [{tool}]({tool}.md): {about}").unwrap();
+        let about = help.split("\n\n").next().unwrap_or_default().replace('\n', " ");
+        let sentence = about.split(". ").next().unwrap_or_default().trim_end_matches('.');
+        writeln!(index, "- [{tool}]({tool}.md): {sentence}.").unwrap();
         let mut page = format!("# {tool}\n\n```text\n{}\n```\n", help.trim_end());
         if TOOLS.contains(tool) {
             let schema: Value = serde_json::from_str(&printed(tool, "--schema")).unwrap();
-            let description = schema["description"].as_str().unwrap();
-            writeln!(page, "\n## {description}\n\n| field | type | what it is |\n| --- | --- | --- |").unwrap();
+            let key = schema["description"].as_str().unwrap().trim_end_matches('.');
+            writeln!(page, "\n## {key}\n\n| field | type | what it is |\n| --- | --- | --- |").unwrap();
             fields(&schema, &schema, "", &mut page);
         }
         compare(&page, &format!("docs/tools/{tool}.md"));

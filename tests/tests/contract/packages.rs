@@ -10,9 +10,11 @@ fn pages_are_of_every_option() {
     for tool in TOOLS.iter().chain(VIEWS) {
         let help = run(tool, ["--help"], b"").expect(tool).stdout;
         let help = String::from_utf8(help).unwrap();
-        let described = help.lines().filter(|line| line.trim_start().starts_with('-'));
+        // `  -n, --null-input` or `      --plan`.
+        let described = help.lines().filter_map(|line| line.strip_prefix("      ").or(line.strip_prefix("  ")));
+        let described = described.filter(|option| option.starts_with('-'));
         let options: Vec<&str> =
-            described.filter_map(|line| line.split_whitespace().find(|word| word.starts_with("--"))).collect();
+            described.filter_map(|option| option.split_whitespace().find(|word| word.starts_with("--"))).collect();
         assert!(options.contains(&"--help"), "{tool}: {options:?}");
         for kind in ["man", "complete-bash", "complete-fish", "complete-zsh"] {
             let output = run(tool, ["--generate", kind], b"").expect(tool);
