@@ -52,7 +52,10 @@ pub(crate) fn parse<'a, T>(
     }
     match parsed(&matches) {
         Ok(program) => Ok((program, io)),
-        Err(error) => Err(refuse(&whole, argv, &error.format(&mut whole.clone()), io)),
+        Err(error) => {
+            let error = error.format(&mut whole);
+            Err(refuse(&whole, argv, &error, io))
+        }
     }
 }
 

@@ -45,12 +45,12 @@ pub fn main<T: Tool>() -> ExitCode {
 /// All of the `main` of a program that is no [`Tool`]: it prints a text, or fails as a tool does.
 pub fn report<T: clap::Parser>(text: impl FnOnce(&T) -> Result<String>) -> ExitCode {
     ExitCode::from(Io::of_process(|io| {
-        let argv: Vec<OsString> = std::env::args_os().collect();
-        let (program, io) = match args::parse(T::command(), &argv, io, T::from_arg_matches) {
+        let (argv, command): (Vec<OsString>, _) = (std::env::args_os().collect(), T::command());
+        let (name, terminal) = (command.get_name().to_owned().leak(), io.stderr_is_terminal);
+        let (program, io) = match args::parse(command, &argv, io, T::from_arg_matches) {
             Ok(parsed) => parsed,
             Err(code) => return code,
         };
-        let (name, terminal) = (T::command().get_name().to_owned().leak(), io.stderr_is_terminal);
         let stderr = Stderr::new(name, io.stderr, Style { terminal, ..Style::default() });
         let done = text(&program).and_then(|text| print(io.stdout, &text));
         done.err().map_or(0, |error| fail(&stderr, &error, &[]))

@@ -46,11 +46,12 @@ pub fn view<T: View>() -> ExitCode {
 
 fn run<T: View>(argv: impl IntoIterator<Item = OsString>, io: Io<'_>) -> u8 {
     let argv: Vec<OsString> = argv.into_iter().collect();
-    let (program, io) = match args::parse(T::command(), &argv, io, T::from_arg_matches) {
+    let command = T::command();
+    let name = command.get_name().to_owned().leak();
+    let (program, io) = match args::parse(command, &argv, io, T::from_arg_matches) {
         Ok(parsed) => parsed,
         Err(code) => return code,
     };
-    let name = T::command().get_name().to_owned().leak();
     let ViewFlags { null_input, timeout, quiet, json } = *program.flags();
     let flags = Flags { null_input, timeout, quiet, json, plan: false, delete: false, schema: false, plain: true };
     let stderr = Stderr::new(name, io.stderr, Style { terminal: io.stderr_is_terminal, json, plain: true, quiet });

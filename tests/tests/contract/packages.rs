@@ -1,4 +1,4 @@
-//! What packages have beside the programs, and what `make install` and `make dist` make.
+//! Tests the pages that packages have beside the programs, and what `make install` and `make dist` put where.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
