@@ -140,7 +140,7 @@ all: named ## Join CLUSTER1 and CLUSTER2, and see the application work
 .PHONY: check
 check: named $(IMAGES:%=$(STATIC)/%) | $(BIN)/mesh-check ## Tell all that keeps CLUSTER1 and CLUSTER2 apart, at once; change nothing
 	mkdir -p $(ONE)
-	$(BIN)/mesh-check -n --cluster $(CLUSTER1) $(two:%=--and-cluster %) $(region) --namespace-type $(NAMESPACE_TYPE) --helm $(IMAGES:%=--program $(STATIC)/%) > $(ONE)/check.json
+	$(BIN)/mesh-check -n --cluster $(CLUSTER1) $(two:%=--and-cluster %) $(region) --namespace-type $(NAMESPACE_TYPE) --identity $(IDENTITY) --helm $(IMAGES:%=--program $(STATIC)/%) > $(ONE)/check.json
 
 .PHONY: map
 map: named | $(BIN)/mesh-map ## Draw the mesh of CLUSTER1 and CLUSTER2 as Mermaid, what is broken in red; change nothing

@@ -90,20 +90,27 @@ pub fn plan_delete(role: &str, have: &Associations) -> Vec<Change> {
     ours(role, have.iter()).collect()
 }
 
+impl Agent {
+    /// What is wrong with it, and the command for it; nothing if it is there.
+    pub fn problem(&self, cluster: &str) -> Option<(String, String)> {
+        let call = |call: &str| format!("aws eks {call} --cluster-name {cluster} --addon-name {AGENT}");
+        match self {
+            Self::There => None,
+            Self::Absent => Some((
+                format!("cluster {cluster} has no add-on {AGENT}: pods get no credentials until it has one"),
+                call("create-addon"),
+            )),
+            Self::Troubled(state) => Some((
+                format!("the add-on {AGENT} of cluster {cluster} is {state}"),
+                call("describe-addon") + " --query addon.health",
+            )),
+        }
+    }
+}
+
 /// The agent, and associations of others that are used.
 pub fn remarks(want: &Want, agent: &Agent, have: &Associations) -> Vec<String> {
-    let cluster = want.cluster_name();
-    let about = match agent {
-        Agent::There => None,
-        Agent::Absent => Some(format!(
-            "cluster {cluster} has no add-on {AGENT}: pods get no credentials until it has one: \
-             aws eks create-addon --cluster-name {cluster} --addon-name {AGENT}"
-        )),
-        Agent::Troubled(state) => Some(format!(
-            "the add-on {AGENT} of cluster {cluster} is {state}: \
-             aws eks describe-addon --cluster-name {cluster} --addon-name {AGENT} --query addon.health"
-        )),
-    };
+    let about = agent.problem(want.cluster_name()).map(|(problem, fix)| format!("{problem}: {fix}"));
     let used = want.associated().iter().filter(|_| !want.adopt).filter_map(|account| {
         let whose = have.get(account)?.foreign()?;
         Some(format!("the association of {account} is used, {whose}: --adopt takes it over"))

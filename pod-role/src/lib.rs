@@ -11,10 +11,12 @@ mod plan;
 mod policy;
 mod service_account;
 
+pub use association::{AGENT, Agent};
 pub use plan::Identity;
 
 use anyhow::{Context, Result};
-use association::{Agent, Associations};
+use association::Associations;
+use aws_config::SdkConfig;
 use clap::{ArgMatches, Command, CommandFactory, FromArgMatches};
 use common::aws::AwsFlags;
 use common::plan::UNKNOWN;
@@ -283,6 +285,14 @@ impl<P: Provider> PodRole<P> {
     async fn eks(&self, session: &Session, want: &Want) -> Result<Eks> {
         Ok(Eks::new(session.aws(&self.0.args().aws).await?, want.cluster_name()))
     }
+}
+
+/// What hands out credentials on a cluster's nodes.
+///
+/// # Errors
+/// EKS does not answer.
+pub async fn agent(config: &SdkConfig, cluster: &str) -> Result<Agent> {
+    Eks::new(config, cluster).agent().await
 }
 
 /// What the first list gives, else the second.

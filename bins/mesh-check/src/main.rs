@@ -16,6 +16,7 @@ use common::{Error, Session, Tool};
 use finding::Finding;
 use futures::future::join_all;
 use plan::{Change, Want};
+use pod_role::Agent;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -39,9 +40,11 @@ const NAMESPACES: [(&str, &[&str]); 2] = [(NAMESPACE, &["appmesh-install", "helm
 /// the programs of the images.
 ///
 ///   Reads   cluster
-///   Owns    check {clusters, helm, namespaceType, passed, programs, warnings}
-///   Calls   eks:DescribeCluster; Kubernetes: list of nodes, get of namespaces,
-///           and whether the caller may do the rest; helm version
+///   Owns    check {clusters, helm, identity, namespaceType, passed, programs,
+///           warnings}
+///   Calls   eks:DescribeCluster, eks:DescribeAddon; Kubernetes: list of nodes,
+///           get of namespaces, and whether the caller may do the rest; helm
+///           version
 ///   Exits   0 nothing is wrong, 1 something is, 2 usage, 3 input, 5 retry
 ///
 /// Examples:
@@ -57,6 +60,9 @@ struct MeshCheck {
     /// Where the names they share are found: in the DNS of one VPC, or in Cloud Map only [default: private-dns]
     #[arg(long, value_name = "TYPE")]
     namespace_type: Option<NamespaceType>,
+    /// How pods get their role, which EKS Pod Identity needs an add-on for [default: irsa]
+    #[arg(long, value_name = "HOW")]
+    identity: Option<Identity>,
     /// Check Helm, too, which appmesh-install needs
     #[arg(long)]
     helm: bool,
@@ -65,6 +71,17 @@ struct MeshCheck {
     programs: Vec<String>,
     #[command(flatten)]
     aws: AwsFlags,
+}
+
+/// How pods get their role.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(inline)]
+enum Identity {
+    /// By the cluster's OpenID Connect issuer.
+    Irsa,
+    /// By EKS Pod Identity.
+    PodIdentity,
 }
 
 /// The `check` key.
@@ -78,6 +95,9 @@ struct Section {
     /// Whether Helm is checked.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     helm: bool,
+    /// How pods get their role; `irsa` if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    identity: Option<Identity>,
     /// Where the names they share are found; `private-dns` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     namespace_type: Option<NamespaceType>,
@@ -119,6 +139,7 @@ impl Tool for MeshCheck {
             facts,
             clusters: or(&self.and_cluster, section.clusters),
             helm: self.helm || section.helm,
+            identity: self.identity.or(section.identity),
             namespace_type: self.namespace_type.or(section.namespace_type),
             programs: or(&self.programs, section.programs),
         })
@@ -130,11 +151,17 @@ impl Tool for MeshCheck {
         }
         // What all clusters need.
         session.aws(&self.aws).await?;
+        let names = std::iter::once(&want.cluster).chain(&want.clusters);
+        let agents = async {
+            let by_agent = want.identity == Some(Identity::PodIdentity);
+            join_all(names.filter(|_| by_agent).map(|name| self.agent(session, name))).await
+        };
         let others = want.clusters.iter().map(|name| (name, None));
         let clusters = std::iter::once((&want.cluster, want.facts.clone())).chain(others);
         let views = join_all(clusters.map(|(name, facts)| self.view(session, name, facts)));
         let helm = async { if want.helm { Some(machine::helm().await) } else { None } };
-        let (clusters, helm) = tokio::join!(views, helm);
+        let (mut clusters, helm, agents) = tokio::join!(views, helm, agents);
+        clusters.iter_mut().zip(agents).for_each(|(view, agent)| view.agent = Some(agent));
         let programs = want.programs.iter().map(|path| (path.clone(), machine::architecture(path))).collect();
         let private_dns = want.namespace_type != Some(NamespaceType::Http);
         let findings = preflight::judge(&World { clusters, helm, private_dns, programs });
@@ -147,15 +174,16 @@ impl Tool for MeshCheck {
     }
 
     fn outcome(want: Want, have: Vec<Finding>) -> Section {
-        let Want { clusters, helm, namespace_type, programs, .. } = want;
-        Section { clusters, helm, namespace_type, passed: preflight::passed(&have), programs, warnings: have }
+        let Want { clusters, helm, identity, namespace_type, programs, .. } = want;
+        let passed = preflight::passed(&have);
+        Section { clusters, helm, identity, namespace_type, passed, programs, warnings: have }
     }
 }
 
 impl MeshCheck {
     /// A cluster, as far as it can be seen.
     async fn view(&self, session: &Session, name: &str, facts: Option<Cluster>) -> ClusterView {
-        let view = |lookup| ClusterView { name: name.to_owned(), lookup };
+        let view = |lookup| ClusterView { name: name.to_owned(), lookup, agent: None };
         let found = match facts {
             Some(facts) => Ok(facts),
             None => session.look_up_cluster(&self.aws, name, None).await,
@@ -174,6 +202,11 @@ impl MeshCheck {
         let late = || anyhow::anyhow!("its API server {} does not answer", cluster.endpoint);
         let looked = looked.unwrap_or_else(|_| Err(late())).map_err(|error| Fault::of(&error));
         view(Lookup::Active(Box::new(cluster), looked))
+    }
+
+    async fn agent(&self, session: &Session, cluster: &str) -> Result<Agent, Fault> {
+        let agent = async { pod_role::agent(session.aws(&self.aws).await?, cluster).await };
+        agent.await.map_err(|error| Fault::of(&error))
     }
 
     async fn look(&self, session: &Session, cluster: Cluster) -> Result<world::Kubernetes> {

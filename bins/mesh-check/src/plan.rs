@@ -1,5 +1,6 @@
 //! Says what follows from the findings. Pure.
 
+use crate::Identity;
 use crate::finding::{Finding, Severity};
 use crate::preflight;
 use anyhow::Result;
@@ -23,6 +24,8 @@ pub struct Want {
     pub helm: bool,
     /// Where the names they share are found.
     pub namespace_type: Option<NamespaceType>,
+    /// How pods get their role.
+    pub identity: Option<Identity>,
     /// The images' programs.
     pub programs: Vec<String>,
 }

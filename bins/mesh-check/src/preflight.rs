@@ -28,9 +28,26 @@ pub const PROGRAM: Check = error("XM0112", "the images' programs are there, for 
 pub const ARCHITECTURE: Check = error("XM0113", "nodes can run the images");
 pub const NAMESPACE: Check = warning("XM0114", "the namespaces are free, or ours");
 
+pub const AGENT: Check = error("XM0115", "the agent of EKS Pod Identity is there, if pods get their role by it");
+
 /// All of them.
-pub const CHECKS: [Check; 14] =
-    [AWS, EXISTS, ACTIVE, TWO, ACCOUNT, VPC, REACHABLE, RIGHTS, VERSION, NODES, HELM, PROGRAM, ARCHITECTURE, NAMESPACE];
+pub const CHECKS: [Check; 15] = [
+    AWS,
+    EXISTS,
+    ACTIVE,
+    TWO,
+    ACCOUNT,
+    VPC,
+    REACHABLE,
+    RIGHTS,
+    VERSION,
+    NODES,
+    HELM,
+    PROGRAM,
+    ARCHITECTURE,
+    NAMESPACE,
+    AGENT,
+];
 
 /// The oldest minor version of Kubernetes 1 that the controller's chart supports: it needs native sidecars.
 const OLDEST: u32 = 30;
@@ -38,6 +55,7 @@ const OLDEST: u32 = 30;
 /// Everything that is wrong.
 pub fn judge(world: &World) -> Vec<Finding> {
     let mut found: Vec<Finding> = world.clusters.iter().flat_map(cluster).collect();
+    found.extend(world.clusters.iter().filter_map(agent));
     found.extend(pair(world));
     found.extend(helm(world));
     found.extend(programs(world));
@@ -85,6 +103,16 @@ fn cluster(view: &ClusterView) -> Vec<Finding> {
         found.push(NAMESPACE.found(format!("namespace {namespace} of {name}"), format!("made by {maker}"), fix));
     }
     found
+}
+
+/// Of a cluster that can be used: all else is said already.
+fn agent(view: &ClusterView) -> Option<Finding> {
+    active(view)?;
+    let (found, fix) = match view.agent.as_ref()? {
+        Ok(agent) => agent.problem(&view.name)?,
+        Err(fault) => (fault.reason.clone(), fault.fix("aws eks describe-addon").to_owned()),
+    };
+    Some(AGENT.found(format!("cluster {}", view.name), found, fix))
 }
 
 fn pair(world: &World) -> Vec<Finding> {
@@ -165,6 +193,7 @@ impl Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pod_role::Agent;
 
     fn kubernetes() -> Kubernetes {
         Kubernetes {
@@ -178,7 +207,7 @@ mod tests {
     fn view(name: &str, vpc: &str, kubernetes: Result<Kubernetes, Fault>) -> ClusterView {
         let (account, region) = ("1".to_owned(), "r".to_owned());
         let cluster = Cluster { name: name.into(), account, region, vpc: vpc.into(), ..Cluster::default() };
-        ClusterView { name: name.into(), lookup: Lookup::Active(Box::new(cluster), kubernetes) }
+        ClusterView { agent: Some(Ok(Agent::There)), ..look(name, Lookup::Active(Box::new(cluster), kubernetes)) }
     }
 
     fn fault(reason: &str) -> Fault {
@@ -195,7 +224,7 @@ mod tests {
     }
 
     fn look(name: &str, lookup: Lookup) -> ClusterView {
-        ClusterView { name: name.into(), lookup }
+        ClusterView { name: name.into(), lookup, agent: None }
     }
 
     /// One world for each check, with what is wrong in it, and what it says.
@@ -236,6 +265,12 @@ mod tests {
                 NAMESPACE,
                 here(|it| it.taken = vec![("k8multi".into(), "kubectl".into())]),
                 "namespace k8multi of cluster a: made by kubectl",
+            ),
+            (
+                AGENT,
+                with(ClusterView { agent: Some(Ok(Agent::Absent)), ..view("a", "vpc-1", Ok(kubernetes())) }),
+                "cluster a: cluster a has no add-on eks-pod-identity-agent: pods get no credentials until it has one: \
+                 aws eks create-addon --cluster-name a --addon-name eks-pod-identity-agent",
             ),
         ]
     }

@@ -2,6 +2,7 @@
 
 use common::classify;
 use common::cluster::Cluster;
+use pod_role::Agent;
 use std::collections::BTreeSet;
 
 /// Everything that is judged.
@@ -22,6 +23,8 @@ pub struct World {
 pub struct ClusterView {
     pub name: String,
     pub lookup: Lookup,
+    /// What hands out its pods' credentials; none if they get them by IRSA.
+    pub agent: Option<Result<Agent, Fault>>,
 }
 
 /// How far one came.

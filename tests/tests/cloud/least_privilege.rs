@@ -68,6 +68,7 @@ fn it_suffices_and_every_action_is_needed() {
     account.ecr_push();
     account.lacks("eks:DescribeCluster", "appmesh-install -n --cluster c1 --chart charts/appmesh-controller", "");
     account.lacks("eks:DescribeCluster", "mesh-check -n --cluster c1 --and-cluster c2", "");
+    account.lacks("eks:DescribeAddon", "mesh-check -n --cluster c1 --identity pod-identity", "");
     account.lacks(
         "eks:DescribeCluster",
         "manifest-apply feapp -n --cluster c1 --file manifests/feapp.yaml --delete",
