@@ -2,14 +2,14 @@
 
 mod lookup;
 
-use crate::objects::ClusterObjects;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::{Resource, ResourceExt};
 use lookup::Lookup;
 use mesh_api::{
-    Arn, GatewayRoute, GatewayRouteHostnameMatch, HttpGatewayRoute, MeshObject, Reference, Route, RouteAction,
-    VirtualGatewaySpec, VirtualNode, VirtualRouter, VirtualService, VirtualServiceBackend,
+    Arn, GatewayRoute, GatewayRouteHostnameMatch, HttpGatewayRoute, MeshObject, Reference, VirtualNode, VirtualRouter,
+    VirtualService, VirtualServiceBackend,
 };
+use mesh_objects::{ClusterObjects, action};
 use serde::Serialize;
 use std::fmt;
 
@@ -251,7 +251,7 @@ fn pods<K: Resource>(
         None => {
             let namespace = object.namespace().unwrap_or_default();
             let selected = objects.workloads.iter().filter(|workload| {
-                workload.namespace == namespace && lookup::selects(selector, Some(&workload.labels), false)
+                workload.namespace == namespace && mesh_objects::selects(selector, Some(&workload.labels), false)
             });
             let fact = match selected.map(|workload| workload.replicas).reduce(u64::saturating_add) {
                 None => "pods unknown".to_owned(),
@@ -286,24 +286,12 @@ fn requests(route: &GatewayRoute) -> Vec<String> {
     of_http.chain(of_grpc).collect()
 }
 
-fn action(route: &Route) -> Option<&RouteAction> {
-    let http = route.http_route.as_ref().or(route.http2_route.as_ref()).map(|route| &route.action);
-    http.or(route.grpc_route.as_ref().map(|route| &route.action))
-        .or(route.tcp_route.as_ref().map(|route| &route.action))
-}
-
 /// The VirtualGateways that a GatewayRoute belongs to. Admission writes down which, but a manifest does not have it.
 fn gateways_of(route: &GatewayRoute, objects: &ClusterObjects) -> Vec<Reference> {
-    let namespace = route.namespace().unwrap_or_default();
     if let Some(owner) = &route.spec.virtual_gateway_ref {
         return vec![Reference { namespace: owner.namespace.clone(), name: owner.name.clone() }];
     }
-    let labels = objects.namespaces.get(&namespace);
-    let selecting = sorted(&objects.gateways).into_iter().filter(|gateway| {
-        let VirtualGatewaySpec { gateway_route_selector, namespace_selector, .. } = &gateway.spec;
-        lookup::selects(gateway_route_selector.as_ref(), Some(route.labels()), true)
-            && lookup::selects(namespace_selector.as_ref(), labels, false)
-    });
+    let selecting = mesh_objects::selecting(route, objects).into_iter();
     selecting.map(|gateway| Reference { namespace: gateway.namespace(), name: gateway.name_any() }).collect()
 }
 

@@ -2,11 +2,8 @@
 
 mod dot;
 mod graph;
-mod kube;
 mod layout;
-mod manifests;
 mod mermaid;
-mod objects;
 mod ranks;
 mod svg;
 mod text;
@@ -19,8 +16,7 @@ use common::kube::{Access, KubeFlags};
 use common::{Document, Error, Session, View, ViewFlags};
 use futures::future::try_join_all;
 use graph::Graph;
-use manifests::Source;
-use objects::ClusterObjects;
+use mesh_objects::{ClusterObjects, Source};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -105,7 +101,7 @@ impl View for MeshMap {
         if let Some(first) = documents.first() {
             session.doc = first.clone();
         }
-        let mut clusters = manifests::read(&self.files, stdin)?;
+        let mut clusters = mesh_objects::read_manifests(&self.files, stdin)?;
         clusters.extend(self.live(session, &documents).await?);
         if clusters.is_empty() {
             let hint = "give --cluster, --context or --file, or documents that have cluster.name on stdin";
@@ -162,7 +158,7 @@ impl MeshMap {
 
 async fn read(session: &Session, name: &str, access: &Access) -> Result<ClusterObjects> {
     let client = access.client(session).await.with_context(|| format!("look at cluster {name}"))?;
-    kube::read(name, &client).await
+    mesh_objects::read(name, &client).await
 }
 
 fn main() -> ExitCode {

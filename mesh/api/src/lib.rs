@@ -17,6 +17,7 @@ pub mod fields;
 mod gateway_route;
 mod grpc_route;
 mod http_route;
+pub mod ignored;
 mod listener;
 mod logging;
 mod mesh;

@@ -1,9 +1,6 @@
 //! Finds the node of an object by its name or its ARN.
 
 use super::{Kind, Named};
-use crate::objects::Labels;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-use kube::core::{Selector, SelectorExt as _};
 use mesh_api::Arn;
 use mesh_api::arn::MeshResource;
 use std::collections::BTreeMap;
@@ -76,10 +73,4 @@ pub fn resource(arn: &Arn) -> Option<(Kind, &str)> {
         MeshResource::VirtualRouter(name) => Some((Kind::VirtualRouter, name)),
         _ => None,
     }
-}
-
-/// Whether a selector selects labels; `absent` is what none selects. Labels that nobody knows may be any.
-pub fn selects(selector: Option<&LabelSelector>, labels: Option<&Labels>, absent: bool) -> bool {
-    let Some(selector) = selector else { return absent };
-    labels.is_none_or(|labels| Selector::try_from(selector.clone()).is_ok_and(|selector| selector.matches(labels)))
 }

@@ -1,9 +1,8 @@
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use super::*;
-use crate::manifests::{self, Source};
-use crate::objects::Workload;
 use crate::{dot, mermaid, svg};
+use mesh_objects::{Source, Workload};
 use snapbox::{Data, assert_data_eq};
 use std::path::{Path, PathBuf};
 
@@ -16,7 +15,7 @@ fn graph_of(files: &[(&str, &str)]) -> Graph {
         .iter()
         .map(|(cluster, file)| format!("{cluster}={}", testdata(file).display()).parse().unwrap())
         .collect();
-    Graph::of(&manifests::read(&sources, b"").unwrap())
+    Graph::of(&mesh_objects::read_manifests(&sources, b"").unwrap())
 }
 
 /// Two clusters whose mesh is whole.

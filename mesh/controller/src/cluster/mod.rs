@@ -1,6 +1,5 @@
 //! Watches the cluster: the objects that a mesh is made of, the pods that it is for, and which replica leads.
 
-mod ignored;
 pub mod kinds;
 pub mod leader;
 mod object;

@@ -10,14 +10,14 @@ use kube::{
     api::{ApiResource, ObjectMeta},
     core::{Selector, SelectorExt as _},
 };
-use mesh_api::MeshObject;
+use mesh_api::{MeshObject, ignored};
 use serde::{
     Deserialize, Deserializer, Serialize,
     de::{DeserializeOwned, Error as _},
 };
 use serde_json::Value;
 
-use super::{ignored, kinds::Selecting};
+use super::kinds::Selecting;
 
 /// An object, and what is not understood of it.
 #[derive(Clone, Debug)]

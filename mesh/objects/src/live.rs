@@ -1,6 +1,6 @@
 //! Reads the objects of live clusters.
 
-use crate::objects::ClusterObjects;
+use crate::ClusterObjects;
 use anyhow::{Context as _, Result};
 use common::Error;
 use common::kube::object::refused;
@@ -10,23 +10,23 @@ use kube::{Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 
-/// Lists all that a map of the cluster is drawn from.
+/// Lists a cluster's objects.
 ///
 /// # Errors
 /// The API server's, or the cluster does not have App Mesh's kinds.
 pub async fn read(name: &str, client: &Client) -> Result<ClusterObjects> {
     let (meshes, gateways, gateway_routes, nodes, services, routers, groups) = futures::try_join!(
-        list(client),
-        list(client),
-        list(client),
-        list(client),
-        list(client),
-        list(client),
-        list(client),
+        items(client),
+        items(client),
+        items(client),
+        items(client),
+        items(client),
+        items(client),
+        items(client),
     )
     .with_context(|| format!("look at cluster {name}"))?;
     // Needed only where a GatewayRoute was made before the controller was there. Who may not list them does without.
-    let namespaces = list::<Namespace>(client).await.unwrap_or_default();
+    let namespaces = items::<Namespace>(client).await.unwrap_or_default();
     let namespaces =
         namespaces.into_iter().map(|namespace| (namespace.name_any(), namespace.labels().clone())).collect();
     let found =
@@ -34,7 +34,11 @@ pub async fn read(name: &str, client: &Client) -> Result<ClusterObjects> {
     Ok(ClusterObjects { name: name.to_owned(), namespaces, ..found })
 }
 
-async fn list<K>(client: &Client) -> Result<Vec<K>>
+/// All objects of a kind.
+///
+/// # Errors
+/// The API server's, or the cluster does not have the kind.
+pub async fn items<K>(client: &Client) -> Result<Vec<K>>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
 {

@@ -1,9 +1,10 @@
 //! Reads manifests into clusters.
 
-use crate::objects::ClusterObjects;
+use crate::ClusterObjects;
 use anyhow::{Context as _, Result};
 use common::Error;
 use common::kube::manifest;
+use serde_json::Value;
 use std::convert::Infallible;
 use std::str::FromStr;
 
@@ -21,6 +22,27 @@ impl Source {
     /// Whether the manifests are on stdin.
     pub fn is_stdin(&self) -> bool {
         self.file == "-"
+    }
+
+    /// What the manifests are called in words.
+    pub fn name(&self) -> &str {
+        if self.is_stdin() { "stdin" } else { &self.file }
+    }
+
+    /// The cluster that the manifests are for.
+    pub fn cluster(&self) -> &str {
+        &self.cluster
+    }
+
+    /// The objects of a file; `-` is `stdin`.
+    ///
+    /// # Errors
+    /// It cannot be read, or is no manifest.
+    pub fn objects(&self, stdin: &[u8]) -> Result<Vec<Value>> {
+        let name = self.name();
+        let read = if self.is_stdin() { Ok(stdin.to_vec()) } else { std::fs::read(name) };
+        let bytes = read.map_err(|error| Error::input(format!("read {name}: {error}")))?;
+        Ok(manifest::read(name, &manifest::decode(name, &bytes)?, &mut |_| None)?.objects)
     }
 }
 
@@ -43,15 +65,12 @@ impl FromStr for Source {
 pub fn read(sources: &[Source], stdin: &[u8]) -> Result<Vec<ClusterObjects>> {
     let mut clusters: Vec<ClusterObjects> = Vec::new();
     for source in sources {
-        let name = if source.is_stdin() { "stdin" } else { &source.file };
-        let read = if source.is_stdin() { Ok(stdin.to_vec()) } else { std::fs::read(name) };
-        let bytes = read.map_err(|error| Error::input(format!("read {name}: {error}")))?;
         let at = clusters.iter().position(|cluster| cluster.name == source.cluster).unwrap_or_else(|| {
             clusters.push(ClusterObjects::new(&source.cluster));
             clusters.len() - 1
         });
-        for object in manifest::read(name, &manifest::decode(name, &bytes)?, &mut |_| None)?.objects {
-            clusters[at].add(object).with_context(|| format!("read {name}"))?;
+        for object in source.objects(stdin)? {
+            clusters[at].add(object).with_context(|| format!("read {}", source.name()))?;
         }
     }
     Ok(clusters)

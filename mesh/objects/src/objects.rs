@@ -1,4 +1,4 @@
-//! Holds the objects of a cluster that a map is drawn from.
+//! Holds the objects of a cluster.
 
 use anyhow::{Context as _, Result};
 use common::Error;
@@ -52,7 +52,7 @@ impl ClusterObjects {
         Self { name: name.to_owned(), ..Self::default() }
     }
 
-    /// Takes an object of a manifest; what does not belong to a map is left out. One that comes again replaces the first,
+    /// Takes an object of a manifest; what does not belong to a mesh is left out. One that comes again replaces the first,
     /// as with `kubectl apply`.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! Finds the fields that a user wrote and this controller would ignore.
+//! Finds the fields that a user wrote and the controller would ignore.
 
 use serde_json::Value;
 
