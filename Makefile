@@ -103,7 +103,7 @@ manifests = $(1:%=--file %) $(template)
 IMAGES := $(sort appmesh-controller capture $(images1) $(images2))
 probed := $(strip $(SAMPLE)$(URL)$(EXPECT))
 # What steps are called: no application may have such a name.
-STEPS := check gone image-% ingress mesh namespace oidc probe role
+STEPS := check diagnosis gone image-% ingress mesh namespace oidc probe role
 
 ONE := $(BUILD)/$(CLUSTER1)
 TWO := $(BUILD)/$(CLUSTER2)
@@ -140,7 +140,12 @@ all: named ## Join CLUSTER1 and CLUSTER2, and see the application work
 .PHONY: check
 check: named $(IMAGES:%=$(STATIC)/%) | $(BIN)/mesh-check ## Tell all that keeps CLUSTER1 and CLUSTER2 apart, at once; change nothing
 	mkdir -p $(ONE)
-	$(BIN)/mesh-check -n --cluster $(CLUSTER1) $(two:%=--and-cluster %) $(region) --namespace-type $(NAMESPACE_TYPE) --identity $(IDENTITY) --helm $(IMAGES:%=--program $(STATIC)/%) > $(ONE)/check.json
+	$(BIN)/mesh-check -n --only XM01 --cluster $(CLUSTER1) $(two:%=--and-cluster %) $(region) --namespace-type $(NAMESPACE_TYPE) --identity $(IDENTITY) --helm $(IMAGES:%=--program $(STATIC)/%) > $(ONE)/check.json
+
+.PHONY: diagnose
+diagnose: named | $(BIN)/mesh-check ## Tell all that is wrong with the mesh as it stands; change nothing
+	mkdir -p $(ONE)
+	$(BIN)/mesh-check -n --cluster $(CLUSTER1) $(two:%=--and-cluster %) $(region) --namespace-type $(NAMESPACE_TYPE) --identity $(IDENTITY) > $(ONE)/diagnosis.json
 
 .PHONY: map
 map: named | $(BIN)/mesh-map ## Draw the mesh of CLUSTER1 and CLUSTER2 as Mermaid, what is broken in red; change nothing

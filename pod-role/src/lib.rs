@@ -12,7 +12,8 @@ mod policy;
 mod service_account;
 
 pub use association::{AGENT, Agent};
-pub use plan::Identity;
+pub use plan::{Identity, Role};
+pub use policy::same as same_policy;
 
 use anyhow::{Context, Result};
 use association::Associations;
@@ -293,6 +294,23 @@ impl<P: Provider> PodRole<P> {
 /// EKS does not answer.
 pub async fn agent(config: &SdkConfig, cluster: &str) -> Result<Agent> {
     Eks::new(config, cluster).agent().await
+}
+
+/// The role that a service account has by an association, if it has one.
+///
+/// # Errors
+/// EKS does not answer.
+pub async fn association(config: &SdkConfig, cluster: &str, namespace: &str, name: &str) -> Result<Option<String>> {
+    let account: ServiceAccount = format!("{namespace}/{name}").parse().map_err(Error::failed)?;
+    Ok(Eks::new(config, cluster).association(&account).await?.map(|association| association.role))
+}
+
+/// A role with everything on it; `None` if there is none of that name.
+///
+/// # Errors
+/// IAM does not answer.
+pub async fn role(config: &SdkConfig, name: &str) -> Result<Option<Role>> {
+    Iam::new(config).role(name).await
 }
 
 /// What the first list gives, else the second.

@@ -9,7 +9,7 @@ use std::process::Command;
 use tests::{TOOLS, VIEWS, root};
 
 /// The crates that the tools are made of, beside their own.
-const SHARED: [&str; 3] = ["common", "nss", "pod-role"];
+const SHARED: [&str; 4] = ["common", "mesh/objects", "nss", "pod-role"];
 
 /// What only Linux has: its part of the standard library, its system calls, its file systems, its crates.
 const LINUX_ONLY: [&str; 11] = [

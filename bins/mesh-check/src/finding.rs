@@ -56,3 +56,17 @@ impl fmt::Display for Finding {
         write!(f, "{code} {object}: {found}: {fix}")
     }
 }
+
+/// The checks of a group, in order of their codes: `NAME Severity "CODE" "what is so when nothing is wrong";`
+macro_rules! checks {
+    ($($name:ident $severity:ident $code:literal $about:literal;)+) => {
+        $(pub const $name: $crate::finding::Check = $crate::finding::Check {
+            code: $code,
+            about: $about,
+            severity: $crate::finding::Severity::$severity,
+        };)+
+        /// All of them.
+        pub const CHECKS: &[$crate::finding::Check] = &[$($name),+];
+    };
+}
+pub(crate) use checks;

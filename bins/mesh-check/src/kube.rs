@@ -35,6 +35,7 @@ pub async fn look(client: &Client, namespaces: &[(&str, &[&str])]) -> Result<Kub
         denied: denied?.into_iter().flatten().collect(),
         nodes: nodes.map_err(|error| Fault::of(&error)),
         taken: taken.unwrap_or_default(),
+        mesh: Ok(None),
     })
 }
 

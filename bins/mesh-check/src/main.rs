@@ -1,13 +1,27 @@
 //! `mesh-check`: see [`MeshCheck`].
 
+mod aws;
+mod checks;
+mod controller;
+mod diagnosis;
 mod finding;
+mod identity;
 mod kube;
+mod live;
 mod machine;
+mod network;
+mod objects;
 mod plan;
 mod preflight;
+mod scene;
+mod sidecars;
+mod state;
+#[cfg(test)]
+mod testing;
 mod world;
 
 use anyhow::Result;
+use checks::Report;
 use common::app_mesh::NAMESPACE;
 use common::aws::AwsFlags;
 use common::cluster::Cluster;
@@ -30,25 +44,47 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The namespaces of the flow, and the field managers that make them.
 const NAMESPACES: [(&str, &[&str]); 2] = [(NAMESPACE, &["appmesh-install", "helm"]), ("k8multi", &["manifest-apply"])];
 
-/// Reports all that is wrong with two clusters and what joins them, at once, and
+/// Reports all that is wrong with two clusters and their mesh, at once, and
 /// changes nothing.
 ///
 /// It does not stop at the first problem. Every check has a code that never
 /// changes its meaning; a line says which object it is about, what was found and
-/// what to do. The checks XM01xx are about what must be so before anything is
-/// made: the clusters, the way to them, the caller's rights, versions, Helm, and
-/// the programs of the images.
+/// what to do. docs/troubleshooting.md has all codes. Their groups:
+///
+///   XM01  what must be so before anything is made: the clusters, the way to
+///         them, the caller's rights, versions, Helm, the programs of the images
+///   XM02  identity: how the controllers' pods get their role
+///   XM03  network: rules of security groups, VPCs, endpoints
+///   XM04  objects: what they name, routes, selectors, conditions
+///   XM05  state: what the clusters share in Cloud Map
+///   XM06  sidecars: the Envoys of the mesh's pods
+///   XM07  controllers: replicas, certificates, webhooks, versions
+///
+/// Where there is no mesh, only XM01 is checked. What could not be looked at, for
+/// want of a permission, is said in a line for each cluster, and is no failure.
+/// With --file no cluster is asked: XM04 as far as manifests tell, before anything
+/// is applied.
 ///
 ///   Reads   cluster
-///   Owns    check {clusters, helm, identity, namespaceType, passed, programs,
-///           warnings}
-///   Calls   eks:DescribeCluster, eks:DescribeAddon; Kubernetes: list of nodes,
-///           get of namespaces, and whether the caller may do the rest; helm
-///           version
+///   Owns    check {clusters, files, helm, identity, namespaceType, only, passed,
+///           programs, unseen, warnings}
+///   Calls   eks:DescribeCluster eks:DescribeAddon; of a mesh that stands:
+///           eks:ListPodIdentityAssociations eks:DescribePodIdentityAssociation
+///           iam:GetOpenIDConnectProvider iam:GetRole
+///           iam:ListAttachedRolePolicies iam:ListRolePolicies iam:GetRolePolicy
+///           ec2:DescribeInstances ec2:DescribeSecurityGroupRules
+///           ec2:DescribeVpcPeeringConnections
+///           ec2:DescribeTransitGatewayVpcAttachments
+///           servicediscovery:ListNamespaces
+///           servicediscovery:ListTagsForResource servicediscovery:ListServices
+///           servicediscovery:ListInstances route53:GetHostedZone; Kubernetes:
+///           get and list of what is checked, get of pods/proxy for metrics, and
+///           whether the caller may do what the other tools do; helm version
 ///   Exits   0 nothing is wrong, 1 something is, 2 usage, 3 input, 5 retry
 ///
 /// Examples:
-///   mesh-check -n --cluster shop --and-cluster stock
+///   mesh-check -n --cluster shop --and-cluster stock --only XM04 --only XM05
+///   mesh-check -n --file web.yaml
 ///   mesh-check -n --cluster shop --helm --program target/release/feapp |
 ///     jq .check.warnings
 #[derive(Debug, clap::Parser)]
@@ -57,6 +93,12 @@ struct MeshCheck {
     /// The cluster to join with; repeatable
     #[arg(long, value_name = "NAME")]
     and_cluster: Vec<String>,
+    /// Manifests to check in place of clusters, and of which one they are; a folder of them, too; repeatable
+    #[arg(long = "file", value_name = "[CLUSTER=]FILE")]
+    files: Vec<String>,
+    /// Beginning of the codes to check, such as XM01 or XM0402; repeatable [default: all]
+    #[arg(long, value_name = "CODE")]
+    only: Vec<String>,
     /// Where the names they share are found: in the DNS of one VPC, or in Cloud Map only [default: private-dns]
     #[arg(long, value_name = "TYPE")]
     namespace_type: Option<NamespaceType>,
@@ -92,6 +134,9 @@ struct Section {
     /// The clusters to join with.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     clusters: Vec<String>,
+    /// Manifests that are checked in place of clusters.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    files: Vec<String>,
     /// Whether Helm is checked.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     helm: bool,
@@ -101,11 +146,17 @@ struct Section {
     /// Where the names they share are found; `private-dns` if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     namespace_type: Option<NamespaceType>,
+    /// Beginnings of the codes that are checked; all if absent.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    only: Vec<String>,
     /// Codes of the checks that found nothing; found, never wished for.
     passed: BTreeSet<String>,
     /// Programs that the nodes must be able to run.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     programs: Vec<String>,
+    /// What could not be looked at; found, never wished for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unseen: Vec<String>,
     /// What may be wrong; found, never wished for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<Finding>,
@@ -124,18 +175,25 @@ impl Tool for MeshCheck {
         session.doc.object(&["cluster"])?;
         let known: Option<Cluster> = session.doc.read(&["cluster"])?;
         let cluster = self.aws.cluster.clone().or(known.map(|known| known.name)).unwrap_or_default();
-        if cluster.is_empty() && !session.flags.delete {
-            return Err(Error::input("no cluster").hint("give --cluster, or cluster.name in the document").into());
+        let or = |flags: &[String], document| if flags.is_empty() { document } else { flags.to_vec() };
+        let (files, only) = (or(&self.files, section.files), or(&self.only, section.only));
+        if let Some(none) = only.iter().find(|prefix| checks::chosen(&[(*prefix).clone()]).next().is_none()) {
+            return Err(Error::input(format!("no check has a code that begins with {none}")).into());
+        }
+        let asks = files.is_empty() && !session.flags.delete;
+        if cluster.is_empty() && asks {
+            let hint = "give --cluster, cluster.name in the document, or manifests with --file";
+            return Err(Error::input("no cluster").hint(hint).into());
         }
         // Left for the next tool. What is wrong with it, the checks say.
-        let facts =
-            if session.flags.delete { None } else { session.look_up_cluster(&self.aws, &cluster, None).await.ok() };
+        let facts = if asks { session.look_up_cluster(&self.aws, &cluster, None).await.ok() } else { None };
         if let Some(facts) = &facts {
             session.put_cluster(facts)?;
         }
-        let or = |flags: &[String], document| if flags.is_empty() { document } else { flags.to_vec() };
         Ok(Want {
             cluster,
+            files,
+            only,
             facts,
             clusters: or(&self.and_cluster, section.clusters),
             helm: self.helm || section.helm,
@@ -145,10 +203,39 @@ impl Tool for MeshCheck {
         })
     }
 
-    async fn observe(&self, session: &Session, want: &Want) -> Result<Vec<Finding>> {
+    async fn observe(&self, session: &Session, want: &Want) -> Result<Report> {
         if session.flags.delete {
-            return Ok(Vec::new());
+            return Ok(Report::default());
         }
+        let mut report = Report::default();
+        if want.files.is_empty() {
+            self.ask(session, want, &mut report).await?;
+        } else {
+            diagnosis::judge(&diagnosis::of_manifests(diagnosis::read(&want.files)?), &want.only, &mut report);
+        }
+        report.findings.sort();
+        report.findings.dedup();
+        report.findings.iter().for_each(|finding| session.stderr.line(finding));
+        report.unseen.iter().for_each(|unseen| session.stderr.line(unseen));
+        report.shown = session.stderr.is_terminal() && !session.flags.quiet && !session.flags.json;
+        Ok(report)
+    }
+
+    async fn apply(&self, _session: &Session, _want: &Want, change: Change) -> Result<()> {
+        match change.0 {}
+    }
+
+    fn outcome(want: Want, have: Report) -> Section {
+        let Want { clusters, files, helm, identity, namespace_type, only, programs, .. } = want;
+        let (passed, Report { findings, unseen, .. }) = (have.passed(), have);
+        let warnings = findings;
+        Section { clusters, files, helm, identity, namespace_type, only, passed, programs, unseen, warnings }
+    }
+}
+
+impl MeshCheck {
+    /// Looks at the clusters, and judges what is seen.
+    async fn ask(&self, session: &Session, want: &Want, report: &mut Report) -> Result<()> {
         // What all clusters need.
         session.aws(&self.aws).await?;
         let names = std::iter::once(&want.cluster).chain(&want.clusters);
@@ -158,31 +245,25 @@ impl Tool for MeshCheck {
         };
         let others = want.clusters.iter().map(|name| (name, None));
         let clusters = std::iter::once((&want.cluster, want.facts.clone())).chain(others);
-        let views = join_all(clusters.map(|(name, facts)| self.view(session, name, facts)));
+        let views = join_all(clusters.map(|(name, facts)| self.view(session, want, name, facts)));
         let helm = async { if want.helm { Some(machine::helm().await) } else { None } };
         let (mut clusters, helm, agents) = tokio::join!(views, helm, agents);
         clusters.iter_mut().zip(agents).for_each(|(view, agent)| view.agent = Some(agent));
         let programs = want.programs.iter().map(|path| (path.clone(), machine::architecture(path))).collect();
         let private_dns = want.namespace_type != Some(NamespaceType::Http);
-        let findings = preflight::judge(&World { clusters, helm, private_dns, programs });
-        findings.iter().for_each(|finding| session.stderr.line(finding));
-        Ok(findings)
+        let world = World { clusters, helm, private_dns, programs };
+        diagnosis::judge_world(&world, &want.only, report);
+        if want.of_a_mesh() {
+            let sides =
+                world.clusters.into_iter().filter_map(|view| diagnosis::standing(view, &want.only, report)).collect();
+            let scene = diagnosis::of_clusters(session, &self.aws, &want.only, sides).await?;
+            diagnosis::judge(&scene, &want.only, report);
+        }
+        Ok(())
     }
 
-    async fn apply(&self, _session: &Session, _want: &Want, change: Change) -> Result<()> {
-        match change.0 {}
-    }
-
-    fn outcome(want: Want, have: Vec<Finding>) -> Section {
-        let Want { clusters, helm, identity, namespace_type, programs, .. } = want;
-        let passed = preflight::passed(&have);
-        Section { clusters, helm, identity, namespace_type, passed, programs, warnings: have }
-    }
-}
-
-impl MeshCheck {
     /// A cluster, as far as it can be seen.
-    async fn view(&self, session: &Session, name: &str, facts: Option<Cluster>) -> ClusterView {
+    async fn view(&self, session: &Session, want: &Want, name: &str, facts: Option<Cluster>) -> ClusterView {
         let view = |lookup| ClusterView { name: name.to_owned(), lookup, agent: None };
         let found = match facts {
             Some(facts) => Ok(facts),
@@ -198,7 +279,7 @@ impl MeshCheck {
                 });
             }
         };
-        let looked = tokio::time::timeout(PATIENCE, self.look(session, cluster.clone())).await;
+        let looked = tokio::time::timeout(PATIENCE, self.look(session, want, cluster.clone())).await;
         let late = || anyhow::anyhow!("its API server {} does not answer", cluster.endpoint);
         let looked = looked.unwrap_or_else(|_| Err(late())).map_err(|error| Fault::of(&error));
         view(Lookup::Active(Box::new(cluster), looked))
@@ -209,9 +290,11 @@ impl MeshCheck {
         agent.await.map_err(|error| Fault::of(&error))
     }
 
-    async fn look(&self, session: &Session, cluster: Cluster) -> Result<world::Kubernetes> {
-        let client = session.eks_access(&self.aws, cluster).await?.client(session).await?;
-        kube::look(&client, &NAMESPACES).await
+    async fn look(&self, session: &Session, want: &Want, cluster: Cluster) -> Result<world::Kubernetes> {
+        let client = session.eks_access(&self.aws, cluster.clone()).await?.client(session).await?;
+        let mesh = async { if want.of_a_mesh() { live::look(&client, &cluster).await } else { Ok(None) } };
+        let (looked, mesh) = tokio::join!(kube::look(&client, &NAMESPACES), mesh);
+        Ok(world::Kubernetes { mesh, ..looked? })
     }
 }
 

@@ -1,8 +1,8 @@
 //! Says what follows from the findings. Pure.
 
 use crate::Identity;
+use crate::checks::{GROUPS, Report, wanted};
 use crate::finding::{Finding, Severity};
-use crate::preflight;
 use anyhow::Result;
 use common::Error;
 use common::cluster::Cluster;
@@ -16,6 +16,10 @@ use std::fmt;
 pub struct Want {
     /// The cluster.
     pub cluster: String,
+    /// Manifests to check in place of clusters.
+    pub files: Vec<String>,
+    /// The beginnings of the codes of those checks that are asked for; all, if there are none.
+    pub only: Vec<String>,
     /// What EKS says of it, if it can be used.
     pub facts: Option<Cluster>,
     /// Those to join it with.
@@ -28,6 +32,13 @@ pub struct Want {
     pub identity: Option<Identity>,
     /// The images' programs.
     pub programs: Vec<String>,
+}
+
+impl Want {
+    /// Whether a check of a mesh that stands is asked for.
+    pub fn of_a_mesh(&self) -> bool {
+        GROUPS.iter().any(|(group, _)| *group != "01" && wanted(group, &self.only))
+    }
 }
 
 /// A check changes nothing.
@@ -46,27 +57,30 @@ impl common::plan::Change for Change {
 }
 
 impl common::plan::Want for Want {
-    type Have = Vec<Finding>;
+    type Have = Report;
     type Change = Change;
 
-    fn plan(&self, have: &Vec<Finding>) -> Result<Vec<Change>> {
-        let wrong: Vec<&Finding> = have.iter().filter(|finding| finding.severity == Severity::Error).collect();
+    fn plan(&self, have: &Report) -> Result<Vec<Change>> {
+        let wrong: Vec<&Finding> = have.findings.iter().filter(|finding| finding.severity == Severity::Error).collect();
         let Some((last, others)) = wrong.split_last() else { return Ok(Vec::new()) };
         let fixes: BTreeSet<&str> = wrong.iter().map(|finding| finding.fix.as_str()).collect();
         let hint = if fixes.len() == 1 { last.fix.as_str() } else { "each of them says what to do" };
-        let checks = preflight::CHECKS.len();
-        let failed = checks - preflight::passed(have).len();
+        let checks = have.checked.len();
+        let failed = wrong.iter().map(|finding| &finding.code).collect::<BTreeSet<_>>().len();
         let summary = Error::failed(format!("{failed} of {checks} checks failed")).hint(hint);
+        if have.shown {
+            return Err(summary.into());
+        }
         let causes =
             others.iter().rfold(anyhow::anyhow!("{last}"), |error, finding| error.context(finding.to_string()));
         Err(causes.context(summary))
     }
 
-    fn plan_delete(&self, _have: &Vec<Finding>) -> Result<Vec<Change>> {
+    fn plan_delete(&self, _have: &Report) -> Result<Vec<Change>> {
         Ok(Vec::new())
     }
 
-    fn remarks(&self, have: &Vec<Finding>) -> Vec<String> {
-        vec![format!("{} of {} checks passed", preflight::passed(have).len(), preflight::CHECKS.len())]
+    fn remarks(&self, have: &Report) -> Vec<String> {
+        vec![format!("{} of {} checks passed", have.passed().len(), have.checked.len())]
     }
 }

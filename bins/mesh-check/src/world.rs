@@ -1,5 +1,6 @@
 //! Holds what is looked at, as it is.
 
+use crate::scene::Side;
 use common::classify;
 use common::cluster::Cluster;
 use pod_role::Agent;
@@ -51,6 +52,8 @@ pub struct Kubernetes {
     pub nodes: Result<BTreeSet<String>, Fault>,
     /// Namespaces that others made, and who.
     pub taken: Vec<(String, String)>,
+    /// The mesh, if it was asked for and there is one.
+    pub mesh: Result<Option<Side>, Fault>,
 }
 
 /// Why something could not be seen.

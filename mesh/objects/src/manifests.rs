@@ -6,12 +6,16 @@ use common::Error;
 use common::kube::manifest;
 use serde_json::Value;
 use std::convert::Infallible;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 /// The cluster of manifests that are given without one.
 const UNNAMED: &str = "manifests";
 
-/// Manifests for one cluster: `NAME=FILE`, or `FILE`.
+/// The endings of manifests in a folder, as kubectl knows them.
+const FORMATS: [&str; 3] = ["yaml", "yml", "json"];
+
+/// Manifests for one cluster: `NAME=FILE`, or `FILE`; a file may be a folder of them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Source {
     cluster: String,
@@ -34,15 +38,21 @@ impl Source {
         &self.cluster
     }
 
-    /// The objects of a file; `-` is `stdin`.
+    /// The objects of a file, or of all manifests in a folder; `-` is `stdin`.
     ///
     /// # Errors
-    /// It cannot be read, or is no manifest.
+    /// One cannot be read, or is no manifest.
     pub fn objects(&self, stdin: &[u8]) -> Result<Vec<Value>> {
-        let name = self.name();
-        let read = if self.is_stdin() { Ok(stdin.to_vec()) } else { std::fs::read(name) };
-        let bytes = read.map_err(|error| Error::input(format!("read {name}: {error}")))?;
-        Ok(manifest::read(name, &manifest::decode(name, &bytes)?, &mut |_| None)?.objects)
+        if self.is_stdin() {
+            return objects(self.name(), stdin);
+        }
+        let mut all = Vec::new();
+        for path in files(Path::new(&self.file))? {
+            let name = path.display().to_string();
+            let bytes = std::fs::read(&path).map_err(|error| Error::input(format!("read {name}: {error}")))?;
+            all.extend(objects(&name, &bytes)?);
+        }
+        Ok(all)
     }
 }
 
@@ -56,6 +66,26 @@ impl FromStr for Source {
         };
         Ok(Self { cluster: cluster.to_owned(), file: file.to_owned() })
     }
+}
+
+fn objects(name: &str, bytes: &[u8]) -> Result<Vec<Value>> {
+    Ok(manifest::read(name, &manifest::decode(name, bytes)?, &mut |_| None)?.objects)
+}
+
+/// A file is itself; a folder its `.yaml`, `.yml` and `.json` files, by name.
+fn files(path: &Path) -> Result<Vec<PathBuf>> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let entries = std::fs::read_dir(path).and_then(Iterator::collect::<std::io::Result<Vec<_>>>);
+    let entries = entries.map_err(|error| Error::input(format!("read {}: {error}", path.display())))?;
+    let mut files: Vec<PathBuf> = entries.into_iter().map(|entry| entry.path()).collect();
+    files.retain(|file| file.extension().is_some_and(|format| FORMATS.iter().any(|known| format == *known)));
+    files.sort();
+    if files.is_empty() {
+        return Err(Error::input(format!("{} holds no .yaml, .yml or .json file", path.display())).into());
+    }
+    Ok(files)
 }
 
 /// The clusters of the manifests, in the order in which they are first named.

@@ -2,7 +2,10 @@
 
 use anyhow::{Context as _, Result};
 use common::Error;
-use mesh_api::{BackendGroup, GatewayRoute, Mesh, VirtualGateway, VirtualNode, VirtualRouter, VirtualService};
+use kube::ResourceExt as _;
+use mesh_api::{
+    BackendGroup, GatewayRoute, Mesh, MeshObject, Reference, VirtualGateway, VirtualNode, VirtualRouter, VirtualService,
+};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -98,6 +101,46 @@ impl ClusterObjects {
         };
         taken.with_context(|| format!("read {kind} {name}"))
     }
+}
+
+impl ClusterObjects {
+    /// The VirtualNodes of the same cluster that the requests for a VirtualService go to.
+    pub fn targets(&self, service: &VirtualService) -> Vec<&VirtualNode> {
+        let own = service.namespace().unwrap_or_default();
+        let Some(provider) = &service.spec.provider else { return Vec::new() };
+        let by_node = provider.virtual_node.iter();
+        let mut targets: Vec<&VirtualNode> = by_node
+            .filter_map(|node| {
+                find(&self.nodes, &own, node.virtual_node_ref.as_ref(), node.virtual_node_arn.as_deref())
+            })
+            .collect();
+        let router = provider.virtual_router.as_ref().and_then(|router| {
+            find(&self.routers, &own, router.virtual_router_ref.as_ref(), router.virtual_router_arn.as_deref())
+        });
+        let Some(router) = router else { return targets };
+        let own = router.namespace().unwrap_or_default();
+        let actions = router.spec.routes.iter().flatten().filter_map(crate::action);
+        targets.extend(actions.flat_map(|action| &action.weighted_targets).filter_map(|target| {
+            find(&self.nodes, &own, target.virtual_node_ref.as_ref(), target.virtual_node_arn.as_deref())
+        }));
+        targets.sort_by_key(|node| (node.namespace(), node.name_any()));
+        targets.dedup_by_key(|node| (node.namespace(), node.name_any()));
+        targets
+    }
+}
+
+/// The object that a reference, seen from a namespace, or an ARN means.
+fn find<'a, K: MeshObject>(
+    objects: &'a [K],
+    own: &str,
+    reference: Option<&Reference>,
+    arn: Option<&str>,
+) -> Option<&'a K> {
+    objects.iter().find(|object| match (reference, arn) {
+        (Some(of), _) => object.name_any() == of.name && object.namespace().as_deref() == Some(of.namespace_or(own)),
+        (None, Some(arn)) => object.arn() == Some(arn),
+        (None, None) => false,
+    })
 }
 
 /// The namespace of what names none.

@@ -3,6 +3,7 @@
 //! One cloud serves the whole file, so this is one test whose steps build on each other, as a user's would. It needs
 //! Linux and root, as the local cloud does.
 
+mod diagnosis;
 mod mutual_tls;
 
 use crate::aws_tools::region::until;
@@ -168,11 +169,13 @@ fn the_tutorial_from_nothing_to_red_and_blue_and_back() {
     let said = String::from_utf8_lossy(&applied.stderr).into_owned();
     assert!(applied.status.success() && said.contains("nothing to do"), "{said}");
 
+    diagnosis::finds_nothing(&flow);
     mutual_tls::is_demanded_and_kept(&flow);
 
     // And back to what was, as planned: twice, for the second time finds nothing.
     let plan = flow.make("-j8 plan-destroy");
     assert!(plan.contains("\n0 to add, 0 to change, 50 to remove\n"), "{plan}");
+    diagnosis::names_what_is_broken(&flow);
     let gone = flow.make("-j8 destroy");
     assert!(gone.ends_with("\nnothing is left\n"), "{gone}");
     assert_eq!(flow.account(), before);

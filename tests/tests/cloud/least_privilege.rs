@@ -68,7 +68,6 @@ fn it_suffices_and_every_action_is_needed() {
     account.ecr_push();
     account.lacks("eks:DescribeCluster", "appmesh-install -n --cluster c1 --chart charts/appmesh-controller", "");
     account.lacks("eks:DescribeCluster", "mesh-check -n --cluster c1 --and-cluster c2", "");
-    account.lacks("eks:DescribeAddon", "mesh-check -n --cluster c1 --identity pod-identity", "");
     account.lacks(
         "eks:DescribeCluster",
         "manifest-apply feapp -n --cluster c1 --file manifests/feapp.yaml --delete",
@@ -173,12 +172,16 @@ impl Account {
         // The second goes over from the one way to a role to the other, and the last takes both away.
         for goals in ["all", "-B all IDENTITY=pod-identity", "plan IDENTITY=pod-identity", "destroy"] {
             self.cloud.stdout(&make(&self.cloud, &format!("-j8 {goals} NAMESPACE_TYPE=http"))).unwrap();
+            if goals.starts_with("plan") {
+                self.mesh_check();
+            }
         }
         let (mut called, mut by_controllers, mut with_pods) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         for call in &self.cloud.log("aws-api").unwrap()[before..] {
             let [action, agent, caller] =
                 ["action", "agent", "caller"].map(|key| call[key].as_str().unwrap_or_default());
-            assert!(caller == "anonymous" || call["code"] != 403, "{call}");
+            let denied_on_purpose = agent.contains("app/crossmesh-mesh-check");
+            assert!(caller == "anonymous" || denied_on_purpose || call["code"] != 403, "{call}");
             // Whoever has credentials may ask whose they are, without a policy.
             if action == "sts:GetCallerIdentity" {
                 continue;
@@ -207,6 +210,62 @@ impl Account {
         allowed.retain(|action| !UNSEEN.contains(&action.as_str()));
         assert_eq!(by_controllers, allowed);
         assert_eq!(with_pods, BTreeSet::from(["c1", "c2"]), "who got credentials by EKS Pod Identity");
+    }
+
+    /// Of a mesh that stands, what a caller may not look at is said, and is no failure. It is the operator who is denied
+    /// some actions at a time, as the clusters know nobody else.
+    fn mesh_check(&self) {
+        // A second namespace of the name, of nobody's: where it is seen, only its hosted zone tells.
+        self.boto3(
+            "vpc = boto3.client('eks').describe_cluster(name='c2')['cluster']['resourcesVpcConfig']['vpcId']\n\
+             c = boto3.client('servicediscovery')\n\
+             o = c.create_private_dns_namespace(Name='svc2.svc.local', Vpc=vpc)['OperationId']\n\
+             while c.get_operation(OperationId=o)['Operation']['Status'] != 'SUCCESS': pass",
+        );
+        let command = "mesh-check -n --cluster c1 --and-cluster c2 --namespace-type http";
+        let output = self.run_as(&Keys::new(), command, "");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && !stderr.contains("not looked at"), "{stderr}");
+        // Each hides the next: what is not listed cannot be asked for.
+        for actions in [
+            &[
+                "eks:ListPodIdentityAssociations",
+                "iam:GetOpenIDConnectProvider",
+                "ec2:DescribeInstances",
+                "ec2:DescribeVpcPeeringConnections",
+                "servicediscovery:ListNamespaces",
+            ][..],
+            &[
+                "eks:DescribePodIdentityAssociation",
+                "ec2:DescribeSecurityGroupRules",
+                "ec2:DescribeTransitGatewayVpcAttachments",
+                "servicediscovery:ListServices",
+            ],
+            &["iam:GetRole", "eks:DescribeAddon", "servicediscovery:ListInstances"],
+            &["iam:ListRolePolicies", "servicediscovery:ListTagsForResource"],
+            &["iam:GetRolePolicy", "route53:GetHostedZone"],
+            &["iam:ListAttachedRolePolicies"],
+        ] {
+            let deny = json!({"Version": "2012-10-17",
+                "Statement": {"Effect": "Deny", "Action": actions, "Resource": "*"}});
+            self.boto3(&format!(
+                "boto3.client('iam').put_user_policy(UserName='operator', PolicyName='deny', PolicyDocument='{deny}')"
+            ));
+            let output = self.run_as(&Keys::new(), command, "");
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{actions:?}: {stderr}");
+            for action in actions {
+                let said = format!("a policy forbids the caller {action}");
+                assert!(stderr.contains("not looked at") && stderr.contains(&said), "{action}: {stderr}");
+                self.proved.borrow_mut().insert(("mesh-check".to_owned(), (*action).to_owned()));
+            }
+        }
+        self.boto3(
+            "boto3.client('iam').delete_user_policy(UserName='operator', PolicyName='deny')\n\
+             c = boto3.client('servicediscovery')\n\
+             for n in c.list_namespaces()['Namespaces']:\n    \
+                 if n['Type'] == 'DNS_PRIVATE': c.delete_namespace(Id=n['Id'])",
+        );
     }
 
     fn oidc_assoc(&self) {
