@@ -16,6 +16,8 @@ V ?= # anything: also show the commands
 CLUSTER1 ?= # the cluster of the front end, where users arrive
 CLUSTER2 ?= # the cluster of the back end; with APP1 or MESH_ONLY none is needed
 REGION ?= # default: AWS_REGION or the profile
+PROFILE1 ?= # AWS profile for cluster 1; default: AWS_PROFILE
+PROFILE2 ?= # AWS profile for cluster 2, of the same account; default: AWS_PROFILE
 APP1 ?= # your manifests or folders of them for cluster 1, in place of the sample's; templates if named *.j2
 APP2 ?= # those for cluster 2
 TEMPLATE ?= # anything: APP1 and APP2 are templates, whatever they are named
@@ -111,9 +113,19 @@ two := $(strip $(CLUSTER2))
 space := $(subst ,, )
 PAIR := $(sort $(CLUSTER1) $(CLUSTER2))
 region := $(if $(strip $(REGION)),--region $(strip $(REGION)))
+# In one cluster the mesh is both applications', and goes with the second.
+same := $(filter $(CLUSTER1),$(CLUSTER2))
+# As whom the step that makes a file asks AWS and Kubernetes.
+as1 := $(addprefix --profile ,$(PROFILE1))
+as2 := $(if $(same),$(as1),$(addprefix --profile ,$(PROFILE2)))
+as-both := $(as1) $(if $(two),$(as2:--profile=--and-profile))
+$(BUILD)/%: as = $(as1)
+ifneq ($(two),)
+$(TWO)/%: as = $(as2)
+endif
 # When this make began, and how to name these clusters and applications again.
 STARTED := $(shell date +%s)
-NAMED := CLUSTER1 CLUSTER2 REGION APP1 APP2 TEMPLATE IMAGES1 IMAGES2 MESH_ONLY NAMESPACE NAMESPACE_TYPE PORTS PROJECT CHART VALUES SCHEME IDENTITY
+NAMED := CLUSTER1 CLUSTER2 REGION PROFILE1 PROFILE2 APP1 APP2 TEMPLATE IMAGES1 IMAGES2 MESH_ONLY NAMESPACE NAMESPACE_TYPE PORTS PROJECT CHART VALUES SCHEME IDENTITY
 given = $(filter-out file default,$(origin $(1)))
 again = $(strip $(foreach variable,$(NAMED),$(if $(call given,$(variable)),$(call assigned,$(variable),$(strip $($(variable)))))))
 assigned = $(if $(2),$(1)=$(call quoted,$(2)))
@@ -140,16 +152,16 @@ all: named ## Join CLUSTER1 and CLUSTER2, and see the application work
 .PHONY: check
 check: named $(IMAGES:%=$(STATIC)/%) | $(BIN)/mesh-check ## Tell all that keeps CLUSTER1 and CLUSTER2 apart, at once; change nothing
 	mkdir -p $(ONE)
-	$(BIN)/mesh-check -n --only XM01 --cluster $(CLUSTER1) $(two:%=--and-cluster %) $(region) --namespace-type $(NAMESPACE_TYPE) --identity $(IDENTITY) --helm $(IMAGES:%=--program $(STATIC)/%) > $(ONE)/check.json
+	$(BIN)/mesh-check -n --only XM01 --cluster $(CLUSTER1) $(two:%=--and-cluster %) $(region) $(as-both) --namespace-type $(NAMESPACE_TYPE) --identity $(IDENTITY) --helm $(IMAGES:%=--program $(STATIC)/%) > $(ONE)/check.json
 
 .PHONY: diagnose
 diagnose: named | $(BIN)/mesh-check ## Tell all that is wrong with the mesh as it stands; change nothing
 	mkdir -p $(ONE)
-	$(BIN)/mesh-check -n --cluster $(CLUSTER1) $(two:%=--and-cluster %) $(region) --namespace-type $(NAMESPACE_TYPE) --identity $(IDENTITY) > $(ONE)/diagnosis.json
+	$(BIN)/mesh-check -n --cluster $(CLUSTER1) $(two:%=--and-cluster %) $(region) $(as-both) --namespace-type $(NAMESPACE_TYPE) --identity $(IDENTITY) > $(ONE)/diagnosis.json
 
 .PHONY: map
 map: named | $(BIN)/mesh-map ## Draw the mesh of CLUSTER1 and CLUSTER2 as Mermaid, what is broken in red; change nothing
-	$(BIN)/mesh-map -n --cluster $(CLUSTER1) $(two:%=--and-cluster %) $(region)
+	$(BIN)/mesh-map -n --cluster $(CLUSTER1) $(two:%=--and-cluster %) $(region) $(as-both)
 
 # What is wrong with the variables themselves.
 wrong = $(or \
@@ -168,25 +180,25 @@ named:
 # --- each cluster: identity provider, role, images, controller
 $(BUILD)/%/oidc.json: | $(BIN)/oidc-assoc
 	mkdir -p $(@D)
-	$(BIN)/oidc-assoc -n --cluster $* $(region) $(plan) $(to)
+	$(BIN)/oidc-assoc -n --cluster $* $(region) $(as) $(plan) $(to)
 
 ifeq ($(FACTS),oidc)
 $(BUILD)/%/role.json: $(BUILD)/%/oidc.json | $(BIN)/irsa-role
-	$(BIN)/irsa-role $(POLICIES:%=--policy %) $(plan) < $< $(to)
+	$(BIN)/irsa-role $(POLICIES:%=--policy %) $(as) $(plan) < $< $(to)
 else
 $(BUILD)/%/role.json: | $(BIN)/pod-identity
 	mkdir -p $(@D)
-	$(BIN)/pod-identity -n --cluster $* $(region) $(POLICIES:%=--policy %) $(plan) $(to)
+	$(BIN)/pod-identity -n --cluster $* $(region) $(POLICIES:%=--policy %) $(as) $(plan) $(to)
 endif
 
 define push
 $(BUILD)/%/image-$(1).json: $(BUILD)/%/$(FACTS).json $(STATIC)/$(1) | $(BIN)/ecr-push
-	$(BIN)/ecr-push $(1) --repository $(PROJECT)/$(1) --binary $(STATIC)/$(1) --plain $(plan) < $$< $$(to)
+	$(BIN)/ecr-push $(1) --repository $(PROJECT)/$(1) --binary $(STATIC)/$(1) --plain $$(as) $(plan) < $$< $$(to)
 endef
 $(foreach image,$(IMAGES),$(eval $(call push,$(image))))
 
 $(BUILD)/%/mesh.json: $(BUILD)/%/role.json $(BUILD)/%/namespace.json $(MESH_IMAGES:%=$(BUILD)/\%/image-%.json) | $(BIN)/appmesh-install
-	cat $^ | $(BIN)/appmesh-install --chart $(CHART) $(MESH_FLAGS) $(VALUES:%=--set %) $(if $(strip $(ADOPT)),--adopt) $(plan) $(to)
+	cat $^ | $(BIN)/appmesh-install --chart $(CHART) $(MESH_FLAGS) $(VALUES:%=--set %) $(if $(strip $(ADOPT)),--adopt) $(as) $(plan) $(to)
 
 # What the documents were made for. A step that was run for something else is not done.
 settings := $(foreach variable,REGION CHART VALUES IDENTITY PROJECT SCHEME NAMESPACE NAMESPACE_TYPE PORTS,$(variable)=$(strip $($(variable)))) \
@@ -205,17 +217,17 @@ shared := $(ONE)/mesh.json $(if $(two),$(TWO)/mesh.json $(TWO)/ingress.json)
 
 ifeq ($(two),)
 $(ONE)/namespace.json: $(ONE)/$(FACTS).json $(ONE)/settings | $(BIN)/cloudmap-ns
-	$(BIN)/cloudmap-ns --name $(NAMESPACE) --type $(NAMESPACE_TYPE) $(plan) < $< $(to)
+	$(BIN)/cloudmap-ns --name $(NAMESPACE) --type $(NAMESPACE_TYPE) $(as) $(plan) < $< $(to)
 else
 $(TWO)/namespace.json: $(TWO)/$(FACTS).json $(ONE)/$(FACTS).json $(TWO)/settings | $(BIN)/cloudmap-ns
-	$(BIN)/cloudmap-ns --name $(NAMESPACE) --type $(NAMESPACE_TYPE) --from $(ONE)/$(FACTS).json $(plan) < $< $(to)
+	$(BIN)/cloudmap-ns --name $(NAMESPACE) --type $(NAMESPACE_TYPE) --from $(ONE)/$(FACTS).json $(as) $(plan) < $< $(to)
 
 $(ONE)/namespace.json: $(ONE)/$(FACTS).json $(TWO)/namespace.json $(ONE)/settings | $(BIN)/cloudmap-ns
-	$(BIN)/cloudmap-ns --name $(NAMESPACE) --type $(NAMESPACE_TYPE) --from $(TWO)/namespace.json $(plan) < $< $(to)
+	$(BIN)/cloudmap-ns --name $(NAMESPACE) --type $(NAMESPACE_TYPE) --from $(TWO)/namespace.json $(as) $(plan) < $< $(to)
 
 # Once the applications run: their pods may have security groups of their own.
 $(TWO)/ingress.json: $(TWO)/$(FACTS).json $(ONE)/$(FACTS).json $(TWO)/settings | $(if $(PLANNING),,$(applied)) $(BIN)/sg-open
-	$(BIN)/sg-open --from $(ONE)/$(FACTS).json $(PORTS:%=--port %) $(plan) < $< $(to)
+	$(BIN)/sg-open --from $(ONE)/$(FACTS).json $(PORTS:%=--port %) $(as) $(plan) < $< $(to)
 endif
 
 # --- the applications: that of cluster 1 may name VirtualServices of cluster 2, so it starts when those have their ARNs
@@ -224,15 +236,15 @@ documents2 := $(TWO)/mesh.json $(images2:%=$(TWO)/image-%.json)
 
 ifneq ($(app2),)
 $(TWO)/$(name2)-arn.json: $(documents2) $(call inputs,$(app2)) | $(BIN)/manifest-apply
-	cat $(documents2) | $(BIN)/manifest-apply $(name2) $(call manifests,$(app2)) --no-wait $(plan) $(to)
+	cat $(documents2) | $(BIN)/manifest-apply $(name2) $(call manifests,$(app2)) --no-wait $(as) $(plan) $(to)
 
 $(TWO)/$(name2).json: $(TWO)/$(name2)-arn.json | $(BIN)/manifest-apply
-	$(BIN)/manifest-apply $(name2) < $< $(to)
+	$(BIN)/manifest-apply $(name2) $(as) < $< $(to)
 endif
 
 ifneq ($(app1),)
 $(ONE)/$(name1).json: $(documents1) $(call inputs,$(app1)) $(if $(app2),$(TWO)/$(name2)-arn.json) | $(BIN)/manifest-apply
-	cat $(documents1) | $(BIN)/manifest-apply $(name1) $(call manifests,$(app1)) $(set1) $(if $(app2),--from $(TWO)/$(name2)-arn.json) $(plan) $(to)
+	cat $(documents1) | $(BIN)/manifest-apply $(name1) $(call manifests,$(app1)) $(set1) $(if $(app2),--from $(TWO)/$(name2)-arn.json) $(as) $(plan) $(to)
 endif
 
 .PHONY: joined
@@ -244,8 +256,11 @@ probe: $(applied) | $(shared) $(BIN)/color-probe ## Ask URL, or the front end, C
 
 # --- taking it down: from the names alone, so it also works when a run died before it wrote its file
 GONE := $(BUILD)/gone
+ifneq ($(two),)
+$(addprefix $(GONE)/,app2.json namespace.json ingress.json $(CLUSTER2).%): as = $(as2)
+endif
 # The documents say what has gone before, or in a plan would have.
-gone = --delete $(plan) > $@.tmp && mv $@.tmp $@
+gone = --delete $(as) $(plan) > $@.tmp && mv $@.tmp $@
 
 .PHONY: destroy
 destroy: named | $(BIN)/plan-total ## Remove everything again, but nothing that others use
@@ -272,8 +287,6 @@ $(GONE):
 # Where the documents of what has gone begin: with the application, if there is one.
 begin = -n --cluster $(1) $(region)
 from1 := $(if $(app1),< $(GONE)/app1.json,$(call begin,$(CLUSTER1)))
-# In one cluster the mesh is both applications', and goes with the second.
-same := $(filter $(CLUSTER1),$(CLUSTER2))
 from2 := $(if $(app2),< $(GONE)/app2.json,$(if $(or $(same),$(if $(two),,one)),$(from1),$(call begin,$(CLUSTER2))))
 apps-gone := $(if $(app1),$(GONE)/app1.json) $(if $(app2),$(GONE)/app2.json)
 

@@ -1,4 +1,4 @@
-//! AWS: one configuration a run, and errors that say which call failed on which thing.
+//! AWS: one configuration for each identity, and errors that say which call failed on which thing.
 
 mod http;
 #[cfg(feature = "network")]
@@ -9,6 +9,8 @@ use crate::connect::{Obstacle, PROXY};
 use crate::{Error, Kind, Session, roots};
 use anyhow::{Chain, Result};
 use aws_config::meta::ProviderChainError;
+use aws_config::profile::ProfileFileCredentialsProvider;
+use aws_config::provider_config::ProviderConfig;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{AppName, BehaviorVersion, Region, SdkConfig};
@@ -18,6 +20,8 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use profile::{MfaCodeNeeded, Profile, WithMfa};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::error::Error as StdError;
 use std::fmt::{self, Display};
 use std::time::Duration;
@@ -34,18 +38,43 @@ pub struct AwsFlags {
     /// AWS region; default: cluster.region of the document, then what the AWS SDKs read (AWS_REGION, profile)
     #[arg(long, value_name = "REGION")]
     pub region: Option<String>,
+    /// AWS profile; default: what the AWS SDKs read (AWS_PROFILE)
+    #[arg(long, value_name = "NAME")]
+    pub profile: Option<String>,
 }
 
+/// The flags of a tool that looks at several clusters, beside [`AwsFlags`].
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct OtherClusters {
+    /// Another cluster; repeatable
+    #[arg(long, value_name = "NAME")]
+    pub and_cluster: Vec<String>,
+    /// AWS profile for the clusters of --and-cluster; default: that of --profile
+    #[arg(long, value_name = "NAME")]
+    pub and_profile: Option<String>,
+}
+
+impl OtherClusters {
+    /// How AWS is asked about them.
+    pub fn aws(&self, first: &AwsFlags) -> AwsFlags {
+        AwsFlags { profile: self.and_profile.clone().or(first.profile.clone()), ..first.clone() }
+    }
+}
+
+/// The configurations made so far, by profile and region of the flags.
+pub(crate) type Configurations = RefCell<BTreeMap<[Option<String>; 2], SdkConfig>>;
+
 impl Session {
-    /// The SDK configuration: region from flag, document or environment; credentials as the SDKs find them; up
-    /// to six tries of each call, ever later. Not the SDK's adaptive retries: they take half a minute over two throttled
-    /// answers.
+    /// The SDK configuration: region from flag, document or environment; credentials of the flag's profile, or as
+    /// the SDKs find them; up to six tries of each call, ever later. Not the SDK's adaptive retries: they take half a
+    /// minute over two throttled answers.
     ///
     /// # Errors
     /// No region is given anywhere, what is given is none, or there is no profile of the given name.
-    pub async fn aws(&self, flags: &AwsFlags) -> Result<&SdkConfig> {
-        if let Some(config) = self.aws.get() {
-            return Ok(config);
+    pub async fn aws(&self, flags: &AwsFlags) -> Result<SdkConfig> {
+        let asked = [flags.profile.clone(), flags.region.clone()];
+        if let Some(config) = self.aws.borrow().get(&asked) {
+            return Ok(config.clone());
         }
         let (place, region) = match &flags.region {
             Some(region) => ("--region", Some(region.clone())),
@@ -60,14 +89,15 @@ impl Session {
             .operation_attempt_timeout(ATTEMPT_TIMEOUT.min(self.flags.timeout))
             .operation_timeout(self.flags.timeout)
             .build();
+        let http_client = http::http_client()?;
         let mut loader = aws_config::defaults(BehaviorVersion::latest())
-            .http_client(http::http_client()?)
+            .http_client(http_client.clone())
             .retry_config(RetryConfig::standard().with_max_attempts(6))
             .timeout_config(timeouts);
         if let Some(region) = region {
             loader = loader.region(Region::new(region));
         }
-        let profile = Profile::load().await?;
+        let profile = Profile::load(flags.profile.clone()).await?;
         if let Some(name) = profile.name {
             loader = loader.profile_name(name);
         }
@@ -76,6 +106,13 @@ impl Session {
             loader = loader.app_name(name);
         }
         let mut config = loader.load().await;
+        // A flag beats the keys of the environment, as it does for the AWS CLI: the SDK would hear those first.
+        if let Some(name) = &flags.profile {
+            let place =
+                ProviderConfig::without_region().with_http_client(http_client).with_region(config.region().cloned());
+            let provider = ProfileFileCredentialsProvider::builder().profile_name(name).configure(&place).build();
+            config = config.into_builder().credentials_provider(SharedCredentialsProvider::new(provider)).build();
+        }
         if let (Some(code), Some(inner)) = (profile.code, config.credentials_provider()) {
             let coded = SharedCredentialsProvider::new(WithMfa { inner, code });
             config = config.into_builder().credentials_provider(coded).build();
@@ -85,14 +122,15 @@ impl Session {
                 .hint("give --region, cluster.region in the document, or AWS_REGION")
                 .into());
         }
-        Ok(self.aws.get_or_init(|| config))
+        self.aws.borrow_mut().insert(asked, config.clone());
+        Ok(config)
     }
 
     /// Says in which region AWS could not be reached, which the SDK does not tell: a mistyped region has no address.
     pub(crate) fn located(&self, error: anyhow::Error) -> anyhow::Error {
         let unreachable =
             |link: &(dyn StdError + 'static)| link.downcast_ref().is_some_and(|call: &CallError| call.unreachable);
-        match self.aws.get().and_then(SdkConfig::region) {
+        match self.aws.borrow().values().find_map(SdkConfig::region) {
             Some(region) if error.chain().any(unreachable) => {
                 let context = Error::retry(format!("cannot reach AWS in region {region}"));
                 error.context(context.hint("check that there is such a region, and that this machine is online"))

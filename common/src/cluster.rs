@@ -127,7 +127,7 @@ impl Session {
     /// # Errors
     /// There is no cluster of that name, or it is not active.
     pub async fn look_up_cluster(&self, flags: &AwsFlags, name: &str, region: Option<&str>) -> Result<Cluster> {
-        let mut config = aws_sdk_eks::config::Builder::from(self.aws(flags).await?);
+        let mut config = aws_sdk_eks::config::Builder::from(&self.aws(flags).await?);
         if let Some(region) = region {
             config = config.region(Region::new(region.to_owned()));
         }
@@ -145,7 +145,7 @@ impl Session {
     /// # Errors
     /// AWS refuses or does not answer.
     pub async fn has_cluster(&self, flags: &AwsFlags, name: &str) -> Result<bool> {
-        let eks = aws_sdk_eks::Client::new(self.aws(flags).await?);
+        let eks = aws_sdk_eks::Client::new(&self.aws(flags).await?);
         Ok(describe(&eks, name).await?.is_some())
     }
 }

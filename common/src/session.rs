@@ -18,7 +18,7 @@ pub struct Session {
     left: Mutex<Vec<String>>,
     doing: Mutex<Option<String>>,
     #[cfg(feature = "aws")]
-    pub(crate) aws: std::cell::OnceCell<aws_config::SdkConfig>,
+    pub(crate) aws: crate::aws::Configurations,
 }
 
 impl Session {
@@ -31,7 +31,7 @@ impl Session {
             left: Mutex::default(),
             doing: Mutex::default(),
             #[cfg(feature = "aws")]
-            aws: std::cell::OnceCell::new(),
+            aws: crate::aws::Configurations::default(),
         }
     }
 

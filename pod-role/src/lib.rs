@@ -174,7 +174,7 @@ impl<P: Provider> Tool for PodRole<P> {
         if session.flags.delete {
             policies.clear();
         }
-        let iam = Iam::new(session.aws(&args.aws).await?);
+        let iam = Iam::new(&session.aws(&args.aws).await?);
         for policy in policies.iter_mut().filter(|policy| !policy.starts_with("arn:")) {
             *policy = iam.resolve(cluster.partition(), policy).await?;
         }
@@ -280,11 +280,11 @@ impl<P: Provider> Tool for PodRole<P> {
 
 impl<P: Provider> PodRole<P> {
     async fn iam(&self, session: &Session) -> Result<Iam> {
-        Ok(Iam::new(session.aws(&self.0.args().aws).await?))
+        Ok(Iam::new(&session.aws(&self.0.args().aws).await?))
     }
 
     async fn eks(&self, session: &Session, want: &Want) -> Result<Eks> {
-        Ok(Eks::new(session.aws(&self.0.args().aws).await?, want.cluster_name()))
+        Ok(Eks::new(&session.aws(&self.0.args().aws).await?, want.cluster_name()))
     }
 }
 

@@ -128,7 +128,7 @@ impl Tool for CloudmapNs {
         if let Some(file) = self.from.as_ref().filter(|_| !session.flags.delete) {
             let peer = session.peer_cluster(&self.aws, &session.peer(file)?).await?;
             plan::one_region(&cluster, &peer)?;
-            let found = session.apart(session.aws(&self.aws).await?, &cluster, &peer).await?;
+            let found = session.apart(&session.aws(&self.aws).await?, &cluster, &peer).await?;
             apart = found.map(Apart::joined).transpose()?;
             if kind == NamespaceType::PrivateDns {
                 plan::one_vpc(apart.as_ref())?;
@@ -143,7 +143,7 @@ impl Tool for CloudmapNs {
     }
 
     async fn observe(&self, session: &Session, want: &Want) -> Result<Vec<Namespace>> {
-        let cloud_map = CloudMap::new(session.aws(&self.aws).await?);
+        let cloud_map = CloudMap::new(&session.aws(&self.aws).await?);
         let mut namespaces = cloud_map.namespaces(&want.name, &want.account).await?;
         for namespace in &mut namespaces {
             if session.flags.delete {
@@ -159,7 +159,7 @@ impl Tool for CloudmapNs {
     }
 
     async fn apply(&self, session: &Session, want: &Want, change: Change) -> Result<()> {
-        let cloud_map = CloudMap::new(session.aws(&self.aws).await?);
+        let cloud_map = CloudMap::new(&session.aws(&self.aws).await?);
         let what = change.to_string();
         match change {
             Change::Create { name, place } => {

@@ -99,7 +99,7 @@ struct EcrPush {
 impl EcrPush {
     async fn nodes(&self, session: &Session, want: &Want) -> Result<Option<BTreeSet<String>>> {
         let Some(cluster) = &want.cluster else { return Ok(None) };
-        nodes::platforms(session.aws(&self.aws).await?, cluster).await
+        nodes::platforms(&session.aws(&self.aws).await?, cluster).await
     }
 
     async fn push(&self, session: &Session, ecr: &Ecr, want: &Want) -> Result<()> {
@@ -146,7 +146,7 @@ impl Tool for EcrPush {
         if cluster.is_some() && self.source.is_given() && !session.flags.delete {
             want.cluster = Some(session.cluster(&aws).await?);
         }
-        let ecr = Ecr::new(session.aws(&aws).await?, want.account.as_deref());
+        let ecr = Ecr::new(&session.aws(&aws).await?, want.account.as_deref());
         // What a name stands for elsewhere may have changed since it was pushed.
         let goes = session.flags.delete && self.source.is_remote() && section.digest.is_some();
         if !goes {
@@ -164,7 +164,7 @@ impl Tool for EcrPush {
     }
 
     async fn observe(&self, session: &Session, want: &Want) -> Result<Have> {
-        let ecr = Ecr::new(session.aws(&self.aws).await?, want.account.as_deref());
+        let ecr = Ecr::new(&session.aws(&self.aws).await?, want.account.as_deref());
         let name = &want.repository;
         let image = async {
             let Some((digest, tag)) = want.digest.as_ref().zip(want.own_tag()) else { return Ok((None, false)) };
@@ -182,7 +182,7 @@ impl Tool for EcrPush {
     }
 
     async fn apply(&self, session: &Session, want: &Want, change: Change) -> Result<()> {
-        let ecr = Ecr::new(session.aws(&self.aws).await?, want.account.as_deref());
+        let ecr = Ecr::new(&session.aws(&self.aws).await?, want.account.as_deref());
         match change {
             Change::Create { repository } => {
                 if ecr.create(&repository, &want.settings, want.cluster.as_ref()).await? {

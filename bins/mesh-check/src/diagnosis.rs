@@ -10,7 +10,7 @@ use aws_config::SdkConfig;
 use common::aws::AwsFlags;
 use common::cluster::Cluster;
 use common::{Error, Session};
-use futures::future::join_all;
+use futures::future::try_join_all;
 use k8s_openapi::jiff::Timestamp;
 use mesh_objects::Source;
 use std::collections::BTreeSet;
@@ -20,9 +20,16 @@ pub fn of_manifests(sides: Vec<Side>) -> Scene {
     Scene { sides, cloud_map: None, apart: None, now: Timestamp::now() }
 }
 
-/// Clusters whose meshes were looked at, with what AWS has for them.
-pub async fn of_clusters(session: &Session, flags: &AwsFlags, only: &[String], mut sides: Vec<Side>) -> Result<Scene> {
-    let config = session.aws(flags).await?;
+/// Clusters whose meshes were looked at, with what AWS has for them. `by` says how it is asked about one; about what they
+/// share it is asked as for the first.
+pub async fn of_clusters<'a>(
+    session: &Session,
+    by: impl Fn(&str) -> &'a AwsFlags,
+    only: &[String],
+    mut sides: Vec<Side>,
+) -> Result<Scene> {
+    let Some(flags) = sides.first().map(|first| by(&first.name)) else { return Ok(of_manifests(sides)) };
+    let config = &session.aws(flags).await?;
     let (names, two) = (aws::names(&sides), sides.len() > 1);
     let facts: Vec<_> = sides.iter().filter_map(|side| side.facts.clone()).collect();
     let cloud_map = async {
@@ -37,15 +44,18 @@ pub async fn of_clusters(session: &Session, flags: &AwsFlags, only: &[String], m
             _ => Ok(None),
         }
     };
-    let each = join_all(sides.iter_mut().map(async |side| {
+    let each = try_join_all(sides.iter_mut().map(async |side| {
+        let config = &session.aws(by(&side.name)).await?;
         if wanted("02", only) {
             aws::identity(config, side).await;
         }
         if wanted("03", only) && two {
             aws::network(config, side).await;
         }
+        anyhow::Ok(())
     }));
-    let (cloud_map, apart, _) = tokio::join!(cloud_map, apart, each);
+    let (cloud_map, apart, each) = tokio::join!(cloud_map, apart, each);
+    each?;
     let Some(first) = sides.first_mut() else { return Ok(of_manifests(sides)) };
     let cloud_map = first.seen("Cloud Map", cloud_map).flatten();
     let apart = first.seen("what joins the VPCs", apart).flatten();

@@ -23,7 +23,7 @@ mod world;
 use anyhow::Result;
 use checks::Report;
 use common::app_mesh::NAMESPACE;
-use common::aws::AwsFlags;
+use common::aws::{AwsFlags, OtherClusters};
 use common::cluster::Cluster;
 use common::namespace::NamespaceType;
 use common::{Error, Session, Tool};
@@ -90,9 +90,8 @@ const NAMESPACES: [(&str, &[&str]); 2] = [(NAMESPACE, &["appmesh-install", "helm
 #[derive(Debug, clap::Parser)]
 #[command(name = "mesh-check", version, verbatim_doc_comment)]
 struct MeshCheck {
-    /// The cluster to join with; repeatable
-    #[arg(long, value_name = "NAME")]
-    and_cluster: Vec<String>,
+    #[command(flatten)]
+    others: OtherClusters,
     /// Manifests to check in place of clusters, and of which one they are; a folder of them, too; repeatable
     #[arg(long = "file", value_name = "[CLUSTER=]FILE")]
     files: Vec<String>,
@@ -195,7 +194,7 @@ impl Tool for MeshCheck {
             files,
             only,
             facts,
-            clusters: or(&self.and_cluster, section.clusters),
+            clusters: or(&self.others.and_cluster, section.clusters),
             helm: self.helm || section.helm,
             identity: self.identity.or(section.identity),
             namespace_type: self.namespace_type.or(section.namespace_type),
@@ -236,16 +235,20 @@ impl Tool for MeshCheck {
 impl MeshCheck {
     /// Looks at the clusters, and judges what is seen.
     async fn ask(&self, session: &Session, want: &Want, report: &mut Report) -> Result<()> {
+        let others = self.others.aws(&self.aws);
         // What all clusters need.
         session.aws(&self.aws).await?;
+        session.aws(&others).await?;
+        let by = |name: &str| if name == want.cluster { &self.aws } else { &others };
         let names = std::iter::once(&want.cluster).chain(&want.clusters);
         let agents = async {
             let by_agent = want.identity == Some(Identity::PodIdentity);
-            join_all(names.filter(|_| by_agent).map(|name| self.agent(session, name))).await
+            join_all(names.clone().filter(|_| by_agent).map(|name| agent(session, by(name), name))).await
         };
-        let others = want.clusters.iter().map(|name| (name, None));
-        let clusters = std::iter::once((&want.cluster, want.facts.clone())).chain(others);
-        let views = join_all(clusters.map(|(name, facts)| self.view(session, want, name, facts)));
+        let views = join_all(names.clone().map(|name| {
+            let facts = want.facts.clone().filter(|_| *name == want.cluster);
+            view(session, by(name), want, name, facts)
+        }));
         let helm = async { if want.helm { Some(machine::helm().await) } else { None } };
         let (mut clusters, helm, agents) = tokio::join!(views, helm, agents);
         clusters.iter_mut().zip(agents).for_each(|(view, agent)| view.agent = Some(agent));
@@ -256,46 +259,46 @@ impl MeshCheck {
         if want.of_a_mesh() {
             let sides =
                 world.clusters.into_iter().filter_map(|view| diagnosis::standing(view, &want.only, report)).collect();
-            let scene = diagnosis::of_clusters(session, &self.aws, &want.only, sides).await?;
+            let scene = diagnosis::of_clusters(session, by, &want.only, sides).await?;
             diagnosis::judge(&scene, &want.only, report);
         }
         Ok(())
     }
+}
 
-    /// A cluster, as far as it can be seen.
-    async fn view(&self, session: &Session, want: &Want, name: &str, facts: Option<Cluster>) -> ClusterView {
-        let view = |lookup| ClusterView { name: name.to_owned(), lookup, agent: None };
-        let found = match facts {
-            Some(facts) => Ok(facts),
-            None => session.look_up_cluster(&self.aws, name, None).await,
-        };
-        let cluster = match found {
-            Ok(cluster) => cluster,
-            Err(error) => {
-                return view(match session.has_cluster(&self.aws, name).await {
-                    Ok(true) => Lookup::Inactive(Fault::of(&error)),
-                    Ok(false) => Lookup::Absent(Fault::of(&error)),
-                    Err(error) => Lookup::Refused(Fault::of(&error)),
-                });
-            }
-        };
-        let looked = tokio::time::timeout(PATIENCE, self.look(session, want, cluster.clone())).await;
-        let late = || anyhow::anyhow!("its API server {} does not answer", cluster.endpoint);
-        let looked = looked.unwrap_or_else(|_| Err(late())).map_err(|error| Fault::of(&error));
-        view(Lookup::Active(Box::new(cluster), looked))
-    }
+/// A cluster, as far as it can be seen.
+async fn view(session: &Session, aws: &AwsFlags, want: &Want, name: &str, facts: Option<Cluster>) -> ClusterView {
+    let view = |lookup| ClusterView { name: name.to_owned(), lookup, agent: None };
+    let found = match facts {
+        Some(facts) => Ok(facts),
+        None => session.look_up_cluster(aws, name, None).await,
+    };
+    let cluster = match found {
+        Ok(cluster) => cluster,
+        Err(error) => {
+            return view(match session.has_cluster(aws, name).await {
+                Ok(true) => Lookup::Inactive(Fault::of(&error)),
+                Ok(false) => Lookup::Absent(Fault::of(&error)),
+                Err(error) => Lookup::Refused(Fault::of(&error)),
+            });
+        }
+    };
+    let looked = tokio::time::timeout(PATIENCE, look(session, aws, want, cluster.clone())).await;
+    let late = || anyhow::anyhow!("its API server {} does not answer", cluster.endpoint);
+    let looked = looked.unwrap_or_else(|_| Err(late())).map_err(|error| Fault::of(&error));
+    view(Lookup::Active(Box::new(cluster), looked))
+}
 
-    async fn agent(&self, session: &Session, cluster: &str) -> Result<Agent, Fault> {
-        let agent = async { pod_role::agent(session.aws(&self.aws).await?, cluster).await };
-        agent.await.map_err(|error| Fault::of(&error))
-    }
+async fn agent(session: &Session, aws: &AwsFlags, cluster: &str) -> Result<Agent, Fault> {
+    let agent = async { pod_role::agent(&session.aws(aws).await?, cluster).await };
+    agent.await.map_err(|error| Fault::of(&error))
+}
 
-    async fn look(&self, session: &Session, want: &Want, cluster: Cluster) -> Result<world::Kubernetes> {
-        let client = session.eks_access(&self.aws, cluster.clone()).await?.client(session).await?;
-        let mesh = async { if want.of_a_mesh() { live::look(&client, &cluster).await } else { Ok(None) } };
-        let (looked, mesh) = tokio::join!(kube::look(&client, &NAMESPACES), mesh);
-        Ok(world::Kubernetes { mesh, ..looked? })
-    }
+async fn look(session: &Session, aws: &AwsFlags, want: &Want, cluster: Cluster) -> Result<world::Kubernetes> {
+    let client = session.eks_access(aws, cluster.clone()).await?.client(session).await?;
+    let mesh = async { if want.of_a_mesh() { live::look(&client, &cluster).await } else { Ok(None) } };
+    let (looked, mesh) = tokio::join!(kube::look(&client, &NAMESPACES), mesh);
+    Ok(world::Kubernetes { mesh, ..looked? })
 }
 
 fn main() -> ExitCode {

@@ -10,7 +10,7 @@ mod text;
 mod ways;
 
 use anyhow::{Context as _, Result};
-use common::aws::AwsFlags;
+use common::aws::{AwsFlags, OtherClusters};
 use common::cluster::Cluster;
 use common::kube::{Access, KubeFlags};
 use common::{Document, Error, Session, View, ViewFlags};
@@ -55,9 +55,8 @@ struct MeshMap {
     /// Manifests in place of a live cluster, and of which one; - is stdin; repeatable
     #[arg(long = "file", value_name = "[CLUSTER=]FILE")]
     files: Vec<Source>,
-    /// Another cluster; repeatable
-    #[arg(long, value_name = "NAME")]
-    and_cluster: Vec<String>,
+    #[command(flatten)]
+    others: OtherClusters,
     /// A cluster by its context of the kubeconfig; repeatable
     #[arg(long = "context", value_name = "NAME")]
     contexts: Vec<String>,
@@ -120,10 +119,11 @@ impl View for MeshMap {
 impl MeshMap {
     /// Reads all live clusters at once.
     async fn live(&self, session: &Session, documents: &[Document]) -> Result<Vec<ClusterObjects>> {
-        let mut known: Vec<(String, Option<Cluster>)> = Vec::new();
-        let mut name = |name: String, facts| {
-            if known.iter().all(|(other, _)| *other != name) {
-                known.push((name, facts));
+        let others = self.others.aws(&self.aws);
+        let mut known: Vec<(String, Option<Cluster>, &AwsFlags)> = Vec::new();
+        let mut name = |name: String, facts, aws| {
+            if known.iter().all(|(other, ..)| *other != name) {
+                known.push((name, facts, aws));
             }
         };
         for (index, document) in documents.iter().enumerate() {
@@ -132,16 +132,16 @@ impl MeshMap {
             let Some(facts) = facts.filter(|facts| !facts.name.is_empty()) else {
                 return Err(Error::input(format!("{} has no cluster.name", of())).into());
             };
-            name(facts.name.clone(), Some(session.peer_cluster(&self.aws, document).await?));
+            name(facts.name.clone(), Some(session.peer_cluster(&self.aws, document).await?), &self.aws);
         }
-        self.aws.cluster.iter().chain(&self.and_cluster).for_each(|cluster| name(cluster.clone(), None));
-        let by_eks = known.into_iter().map(async |(name, facts)| {
+        self.aws.cluster.iter().for_each(|cluster| name(cluster.clone(), None, &self.aws));
+        self.others.and_cluster.iter().for_each(|cluster| name(cluster.clone(), None, &others));
+        let by_eks = known.into_iter().map(async |(name, facts, aws)| {
             let facts = match facts {
                 Some(facts) => facts,
-                None => session.look_up_cluster(&self.aws, &name, None).await?,
+                None => session.look_up_cluster(aws, &name, None).await?,
             };
-            let access =
-                session.eks_access(&self.aws, facts).await.with_context(|| format!("look at cluster {name}"))?;
+            let access = session.eks_access(aws, facts).await.with_context(|| format!("look at cluster {name}"))?;
             self::read(session, &name, &access).await
         });
         let by_context = self.contexts.iter().map(async |context| {

@@ -81,11 +81,11 @@ impl Tool for OidcAssoc {
     }
 
     async fn observe(&self, session: &Session, want: &Want) -> Result<Option<Provider>> {
-        Iam::new(session.aws(&self.aws).await?).provider(&want.arn).await
+        Iam::new(&session.aws(&self.aws).await?).provider(&want.arn).await
     }
 
     async fn apply(&self, session: &Session, want: &Want, change: Change) -> Result<()> {
-        let iam = Iam::new(session.aws(&self.aws).await?);
+        let iam = Iam::new(&session.aws(&self.aws).await?);
         match change {
             Change::Create { url, audiences } => {
                 iam.create(&url, audiences).await?;

@@ -141,7 +141,7 @@ impl Tool for SgOpen {
             ports.push(DEFAULT_PORT);
         }
         let apart = match from.as_ref().filter(|_| !session.flags.delete) {
-            Some(from) => session.apart(session.aws(&self.aws).await?, &cluster, from).await?,
+            Some(from) => session.apart(&session.aws(&self.aws).await?, &cluster, from).await?,
             None => None,
         };
         let apart = apart.map(plan::reachable).transpose()?;
@@ -150,7 +150,7 @@ impl Tool for SgOpen {
     }
 
     async fn observe(&self, session: &Session, want: &Want) -> Result<Have> {
-        let ec2 = Ec2::new(session.aws(&self.aws).await?);
+        let ec2 = Ec2::new(&session.aws(&self.aws).await?);
         let mut have = Have::default();
         if session.flags.delete {
             have.rules = ec2.our_rules(want).await?;
@@ -169,7 +169,7 @@ impl Tool for SgOpen {
     }
 
     async fn apply(&self, session: &Session, want: &Want, change: Change) -> Result<()> {
-        let ec2 = Ec2::new(session.aws(&self.aws).await?);
+        let ec2 = Ec2::new(&session.aws(&self.aws).await?);
         match change {
             Change::Open(opening) => {
                 let from = want.from.as_ref().context("nobody to let in")?;

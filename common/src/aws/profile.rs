@@ -19,13 +19,13 @@ pub(super) struct Profile {
 }
 
 impl Profile {
-    /// Reads it from the files of the AWS CLI.
+    /// Reads that of the flag, or of the environment, from the files of the AWS CLI.
     ///
     /// # Errors
-    /// A variable names one that does not exist.
-    pub(super) async fn load() -> Result<Self> {
+    /// The flag or a variable names one that does not exist.
+    pub(super) async fn load(flag: Option<String>) -> Result<Self> {
         let variables = NAMES.map(|name| std::env::var(name).ok());
-        let name = variables.iter().flatten().find(|name| !name.is_empty()).cloned();
+        let name = flag.or_else(|| variables.iter().flatten().find(|name| !name.is_empty()).cloned());
         // A variable that is empty is one that is not set, but for the SDK.
         let is_empty = variables.iter().flatten().any(String::is_empty);
         let told = name.clone().or_else(|| is_empty.then(|| "default".to_owned()));

@@ -183,10 +183,11 @@ impl Cluster {
         Client::try_from(config).with_context(|| format!("connecting to {}", self.name))
     }
 
-    /// EKS's entry for whoever creates a cluster: the operator may do everything.
+    /// EKS's access entries: the operator, who created the cluster, and a role CLUSTER-admin may do everything.
     fn authenticator(&self) -> Value {
         let folder = self.folder().join("authenticator");
         let operator = format!("arn:aws:iam::{ACCOUNT}:user/operator");
+        let admin = format!("arn:aws:iam::{ACCOUNT}:role/{}-admin", self.name);
         json!({
             "clusterID": self.name,
             "server": {
@@ -195,6 +196,7 @@ impl Cluster {
                 "stateDir": folder,
                 "generateKubeconfig": folder.join("webhook.yaml"),
                 "mapUsers": [{"userARN": operator, "username": "operator", "groups": ["system:masters"]}],
+                "mapRoles": [{"roleARN": admin, "username": "admin", "groups": ["system:masters"]}],
             },
         })
     }

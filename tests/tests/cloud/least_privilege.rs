@@ -39,7 +39,7 @@ fn actions(tool: &str) -> BTreeSet<String> {
 /// Every tool with each of its actions.
 fn listed() -> BTreeSet<(String, String)> {
     let of = |tool: &&str| actions(tool).into_iter().map(|action| (tool.to_string(), action)).collect::<Vec<_>>();
-    TOOLS.iter().flat_map(of).collect()
+    TOOLS.iter().chain(&["mesh-map"]).flat_map(of).collect()
 }
 
 fn all_actions() -> BTreeSet<String> {
@@ -68,6 +68,7 @@ fn it_suffices_and_every_action_is_needed() {
     account.ecr_push();
     account.lacks("eks:DescribeCluster", "appmesh-install -n --cluster c1 --chart charts/appmesh-controller", "");
     account.lacks("eks:DescribeCluster", "mesh-check -n --cluster c1 --and-cluster c2", "");
+    account.lacks("eks:DescribeCluster", "mesh-map -n --cluster c1 --and-cluster c2", "");
     account.lacks(
         "eks:DescribeCluster",
         "manifest-apply feapp -n --cluster c1 --file manifests/feapp.yaml --delete",
@@ -169,12 +170,14 @@ impl Account {
             "eks = boto3.client('eks')\n\
              for c in ('c1', 'c2'): eks.create_addon(clusterName=c, addonName='eks-pod-identity-agent')",
         );
+        let profiles = self.profiles();
         // The second goes over from the one way to a role to the other, and the last takes both away.
-        for goals in ["all", "-B all IDENTITY=pod-identity", "plan IDENTITY=pod-identity", "destroy"] {
-            self.cloud.stdout(&make(&self.cloud, &format!("-j8 {goals} NAMESPACE_TYPE=http"))).unwrap();
-            if goals.starts_with("plan") {
+        for goals in ["all", "-B all IDENTITY=pod-identity", "plan IDENTITY=pod-identity", "map", "destroy"] {
+            if goals.starts_with("map") {
                 self.mesh_check();
             }
+            let goals = format!("-j8 {goals} NAMESPACE_TYPE=http PROFILE1=one PROFILE2=two");
+            self.cloud.stdout(&format!("export AWS_CONFIG_FILE={profiles}\n{}", make(&self.cloud, &goals))).unwrap();
         }
         let (mut called, mut by_controllers, mut with_pods) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         for call in &self.cloud.log("aws-api").unwrap()[before..] {
@@ -182,8 +185,8 @@ impl Account {
                 ["action", "agent", "caller"].map(|key| call[key].as_str().unwrap_or_default());
             let denied_on_purpose = agent.contains("app/crossmesh-mesh-check");
             assert!(caller == "anonymous" || denied_on_purpose || call["code"] != 403, "{call}");
-            // Whoever has credentials may ask whose they are, without a policy.
-            if action == "sts:GetCallerIdentity" {
+            // Whoever has credentials may ask whose they are, without a policy. Profiles are the operator in a role.
+            if ["sts:GetCallerIdentity", "sts:AssumeRole"].contains(&action) {
                 continue;
             }
             if caller.contains(":assumed-role/") && caller.contains("-appmesh-controller/") {
@@ -191,7 +194,9 @@ impl Account {
                 let by_association = |cluster: &&str| caller.contains(&format!("/eks-{cluster}-"));
                 with_pods.extend(["c1", "c2"].into_iter().filter(by_association));
             }
-            if !caller.ends_with(":user/operator") || action == "ecr:Ping" {
+            let by_admin = caller.contains(":assumed-role/c1-admin/") || caller.contains(":assumed-role/c2-admin/");
+            assert!(by_admin || denied_on_purpose || !caller.ends_with(":user/operator"), "{call}");
+            if !(by_admin || denied_on_purpose) || action == "ecr:Ping" {
                 continue;
             }
             let tool = match agent.split_once("app/crossmesh-") {
@@ -266,6 +271,31 @@ impl Account {
              for n in c.list_namespaces()['Namespaces']:\n    \
                  if n['Type'] == 'DNS_PRIVATE': c.delete_namespace(Id=n['Id'])",
         );
+    }
+
+    /// A file of two profiles. Each is a role that may do what the operator may, and that one cluster alone knows.
+    fn profiles(&self) -> String {
+        self.boto3(
+            "import json\n\
+             iam = boto3.client('iam')\n\
+             operator = iam.get_user(UserName='operator')['User']['Arn']\n\
+             trust = {'Effect': 'Allow', 'Principal': {'AWS': operator}, 'Action': 'sts:AssumeRole'}\n\
+             document = json.dumps({'Version': '2012-10-17', 'Statement': [trust]})\n\
+             may = {'Effect': 'Allow', 'Resource': '*', 'Action': 'sts:AssumeRole'}\n\
+             may = json.dumps({'Version': '2012-10-17', 'Statement': [may]})\n\
+             iam.put_user_policy(UserName='operator', PolicyName='assume', PolicyDocument=may)\n\
+             policy = iam.list_attached_user_policies(UserName='operator')['AttachedPolicies'][0]['PolicyArn']\n\
+             for name in ('c1-admin', 'c2-admin'):\n\
+             \u{20}   iam.create_role(RoleName=name, AssumeRolePolicyDocument=document)\n\
+             \u{20}   iam.attach_role_policy(RoleName=name, PolicyArn=policy)",
+        );
+        let profile = |(name, cluster): (&str, &str)| {
+            let role = format!("arn:aws:iam::123456789012:role/{cluster}-admin");
+            format!("[profile {name}]\nrole_arn = {role}\ncredential_source = Environment\n")
+        };
+        let file = self.cloud.state.join("profiles");
+        std::fs::write(&file, [("one", "c1"), ("two", "c2")].map(profile).concat()).unwrap();
+        file.display().to_string()
     }
 
     fn oidc_assoc(&self) {

@@ -90,6 +90,13 @@ fn a_profile_is_the_one_that_a_variable_names() {
         let heard = run.heard.first().map(String::as_str).unwrap_or_default();
         assert!(heard.contains(&format!("Credential={key}/")), "{variables:?}: {heard}: {}", run.said);
     }
+    // A flag beats the environment's profile and its keys, as it does for the AWS CLI.
+    let keys = [("AWS_PROFILE", "default"), ("AWS_ACCESS_KEY_ID", "AKIAHERE"), ("AWS_SECRET_ACCESS_KEY", "x")];
+    let run = world.run("oidc-assoc", "--cluster c1 --profile dev", &keys);
+    let heard = run.heard.first().map(String::as_str).unwrap_or_default();
+    assert!(heard.contains("Credential=AKIADEV/") && heard.contains("/eu-west-1/"), "{heard}: {}", run.said);
+    let run = world.run("oidc-assoc", "--cluster c1 --profile nosuch", &keys);
+    assert!(run.said.contains("there is no AWS profile nosuch"), "{}", run.said);
     for region in [&[][..], &[("AWS_REGION", "us-west-2")]] {
         let run = world.aws(&[&[("AWS_PROFILE", "nosuch")], region].concat());
         assert_eq!((run.exit, run.hint.as_str()), (Some(1), "aws configure list-profiles"), "{}", run.said);
