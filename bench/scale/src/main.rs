@@ -20,6 +20,7 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use clap::Parser;
+use kube::Api;
 use tokio::{
     task::JoinSet,
     time::{Instant, interval, sleep, timeout},
@@ -39,6 +40,8 @@ const PATIENCE: Duration = Duration::from_secs(900);
 const CHANGE_PATIENCE: Duration = Duration::from_secs(60);
 /// Without a call of Cloud Map but the comparison for so long, everything has settled.
 const QUIET: Duration = Duration::from_secs(5);
+/// What takes longer is told at once: the spread does not say whether it was one Envoy or all of them.
+const SLOW: Duration = Duration::from_millis(500);
 /// How many pods come before the first goes.
 const EXTRA_PODS: usize = 10;
 /// One of so many pods that come is of the service that all call.
@@ -95,7 +98,7 @@ async fn measure(args: Args) -> anyhow::Result<Figures> {
     report(&format!("making {} VirtualNodes and {} pods", mesh.nodes, mesh.nodes * mesh.pods));
     let world = World::make(mesh).await?;
     let program = Program { path: args.controller, folder: args.work };
-    let authority = program.certify()?;
+    let authority = Program::certify(&Api::default_namespaced(world.client.clone())).await?;
     let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(authority)).domain_name("localhost");
     let server = Endpoint::from_shared(format!("https://{}", process::XDS))?.tls_config(tls)?;
 
@@ -404,8 +407,13 @@ async fn last(
     time: impl Fn(&Sidecar) -> Option<Instant>,
 ) -> anyhow::Result<Duration> {
     wait(name, || users.iter().all(|user| time(user).is_some())).await?;
-    let last = users.iter().filter_map(|user| time(user)).max().context("no users")?;
-    Ok(last.duration_since(since))
+    let times: Vec<_> = users.iter().filter_map(|user| time(user)).map(|time| time.duration_since(since)).collect();
+    let [first, last] = [times.iter().min(), times.iter().max()].map(Option::copied);
+    let last = last.context("no users")?;
+    if last > SLOW {
+        report(&format!("{name} was slow: the first Envoy after {first:?}, the last of {} after {last:?}", times.len()));
+    }
+    Ok(last)
 }
 
 async fn wait(what: &str, holds: impl Fn() -> bool) -> anyhow::Result<()> {

@@ -8,6 +8,8 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
+use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use kube::{Api, api::PostParams};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use serde_json::Value;
 use tokio::{
@@ -21,6 +23,8 @@ use tokio::{
 pub const XDS: &str = "127.0.0.1:15010";
 const METRICS: &str = "127.0.0.1:18080";
 const DEBUG: &str = "127.0.0.1:16060";
+/// The Secret with its certificate.
+const CERTIFICATE: &str = "scale-certificate";
 /// Clock ticks a second, as /proc counts CPU time: Linux shows all user space 100.
 const TICKS: f64 = 100.0;
 /// How long it may take until the controller listens or has ended.
@@ -30,7 +34,7 @@ const PATIENCE: Duration = Duration::from_secs(300);
 pub struct Program {
     /// The executable.
     pub path: PathBuf,
-    /// Folder of certificates and logs.
+    /// Folder of its log.
     pub folder: PathBuf,
 }
 
@@ -43,11 +47,11 @@ pub struct Controller {
 }
 
 impl Program {
-    /// Writes the certificate of the webhook and of xDS; returns its authority.
+    /// Makes the Secret of the certificate of the webhook and of xDS; returns its authority.
     ///
     /// # Errors
-    /// A file cannot be written.
-    pub fn certify(&self) -> anyhow::Result<String> {
+    /// The API server refuses it.
+    pub async fn certify(secrets: &Api<Secret>) -> anyhow::Result<String> {
         let mut params = CertificateParams::new(Vec::new())?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(DnType::CommonName, "authority");
@@ -55,9 +59,12 @@ impl Program {
         let key = KeyPair::generate()?;
         let certificate = CertificateParams::new(["localhost".to_owned()])?.signed_by(&key, &authority)?;
         let files = [("tls.crt", certificate.pem()), ("tls.key", key.serialize_pem()), ("ca.crt", authority.pem())];
-        for (name, content) in files {
-            fs::write(self.folder.join(name), content).with_context(|| format!("writing {name}"))?;
-        }
+        let secret = Secret {
+            metadata: ObjectMeta { name: Some(CERTIFICATE.to_owned()), ..ObjectMeta::default() },
+            string_data: Some(files.map(|(name, content)| (name.to_owned(), content)).into()),
+            ..Secret::default()
+        };
+        secrets.create(&PostParams::default(), &secret).await.context("creating the certificate's Secret")?;
         Ok(authority.pem())
     }
 
@@ -72,8 +79,7 @@ impl Program {
             .args(["--namespace", "default", "--cluster-name", "c1"])
             .args(["--webhook-listen", "127.0.0.1:19443", "--xds-listen", XDS])
             .args(["--metrics-listen", METRICS, "--debug-listen", DEBUG])
-            .arg("--certificates")
-            .arg(&self.folder)
+            .args(["--certificate-secret", CERTIFICATE])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)

@@ -30,7 +30,8 @@ const GATE: &str = "conditions.appmesh.k8s.aws/aws-cloudmap-healthy";
 /// The cluster and Cloud Map.
 #[derive(Clone)]
 pub struct World {
-    client: Client,
+    /// The API server of cluster 1.
+    pub client: Client,
     cloudmap: CloudMap,
     /// What is in the cluster.
     pub mesh: Mesh,

@@ -4,6 +4,7 @@
 
 mod aws_tools;
 mod bad_worlds;
+mod bench;
 mod contract_live;
 mod examples;
 mod faults_aws;
