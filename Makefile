@@ -30,6 +30,7 @@ URL ?= # what the probe asks; default: the sample's front end
 EXPECT ?= # answers that the probe expects, with weights: v1=9,v2=1; default: those of the sample
 COUNT ?= 200# requests of the probe
 VIA_CLUSTER ?= # anything: the probe asks through cluster 1's API server, by your kubeconfig, not its load balancer
+REPORT ?= # a file, such as probe.html: the probe writes a page with charts into it, also if it fails
 PROJECT ?= k8multi# prefix of the ECR repositories
 PROPERTY ?= spoiled_# what `make fuzz` tries: every test whose name has this
 SECONDS ?= 50# how long it tries each
@@ -252,7 +253,7 @@ joined: $(applied) $(shared) ## The same without the check and the probe
 
 .PHONY: probe
 probe: $(applied) | $(shared) $(BIN)/color-probe ## Ask URL, or the front end, COUNT times: the answers must be as EXPECT says
-	$(BIN)/color-probe $(URL) --count $(COUNT) $(expect:%=--expect %) $(if $(strip $(VIA_CLUSTER)),--via-cluster) < $(if $(app1),$(ONE)/$(name1).json,$(ONE)/mesh.json) > $(ONE)/probe.json
+	$(BIN)/color-probe $(URL) --count $(COUNT) $(expect:%=--expect %) $(if $(strip $(VIA_CLUSTER)),--via-cluster) $(REPORT:%=--report %) < $(if $(app1),$(ONE)/$(name1).json,$(ONE)/mesh.json) > $(ONE)/probe.json
 
 # --- taking it down: from the names alone, so it also works when a run died before it wrote its file
 GONE := $(BUILD)/gone

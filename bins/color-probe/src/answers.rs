@@ -3,10 +3,12 @@
 use crate::answer::{Answer, Wrong};
 use crate::expect::Expect;
 use crate::spread::{self, ChiSquared};
+use crate::timeline::{Series, Timeline};
 use common::Error;
 use hdrhistogram::Histogram;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -22,6 +24,8 @@ pub struct Answers {
     silence: BTreeMap<String, u64>,
     /// Microseconds of the requests that brought a colour.
     took: Histogram<u64>,
+    /// When what came.
+    pub timeline: Timeline,
 }
 
 /// Percentiles of the time from a request's start, connection included, to the last byte of its colour.
@@ -47,11 +51,13 @@ impl Answers {
             silence: BTreeMap::new(),
             // Three digits: a latency of 12.3 ms is told from one of 12.4 ms.
             took: Histogram::new_with_max(SLOWEST, 3)?,
+            timeline: Timeline::new(),
         })
     }
 
-    /// One more.
-    pub fn add(&mut self, answer: Answer, took: Duration) {
+    /// One more, which came so long after the first request was sent.
+    pub fn add(&mut self, answer: Answer, at: Duration, took: Duration) {
+        self.timeline.add(Series::of(&answer), at);
         match answer {
             Answer::Color(color) => {
                 *self.tallies.entry(color).or_default() += 1;
@@ -65,7 +71,26 @@ impl Answers {
 
     /// How many brought no colour.
     pub fn errors(&self) -> u64 {
-        self.wrong.values().chain(self.silence.values()).sum()
+        self.wrong() + self.silence()
+    }
+
+    /// How many brought another answer.
+    pub fn wrong(&self) -> u64 {
+        self.wrong.values().sum()
+    }
+
+    /// How many brought no answer.
+    pub fn silence(&self) -> u64 {
+        self.silence.values().sum()
+    }
+
+    /// Why there was no colour, and how often, the most frequent first.
+    pub fn reasons(&self) -> Vec<(String, u64)> {
+        let wrong = self.wrong.iter().map(|(wrong, count)| (wrong.to_string(), *count));
+        let silence = self.silence.iter().map(|(reason, count)| (reason.clone(), *count));
+        let mut reasons: Vec<_> = wrong.chain(silence).collect();
+        reasons.sort_by_key(|(_, count)| Reverse(*count));
+        reasons
     }
 
     /// How many there are in all.
@@ -83,6 +108,12 @@ impl Answers {
         let millis = |micros: u64| micros as f64 / 1000.0;
         let at = |quantile| millis(self.took.value_at_quantile(quantile));
         Latency { max: millis(self.took.max()), p50: at(0.5), p90: at(0.9), p99: at(0.99) }
+    }
+
+    /// How many colours took how many milliseconds, the fastest first.
+    pub fn latencies(&self) -> impl Iterator<Item = (f64, u64)> {
+        let recorded = self.took.iter_recorded();
+        recorded.map(|step| (step.value_iterated_to() as f64 / 1000.0, step.count_at_value()))
     }
 
     /// Whether every answer is a colour, and the colours fit the weights.
@@ -140,7 +171,7 @@ mod tests {
         let mut answers = Answers::new(&expect).unwrap();
         for (body, status, count) in of {
             for millis in 1..=*count {
-                answers.add(Answer::of(&expect, *status, body), Duration::from_millis(millis.into()));
+                answers.add(Answer::of(&expect, *status, body), Duration::ZERO, Duration::from_millis(millis.into()));
             }
         }
         answers
@@ -194,7 +225,7 @@ mod tests {
     #[test]
     fn silence_is_a_failure() {
         let mut answers = answers(&[("red", 200, 1)]);
-        answers.add(Answer::Silence("Connection refused".into()), Duration::ZERO);
+        answers.add(Answer::Silence("Connection refused".into()), Duration::ZERO, Duration::ZERO);
         let error = "http://front/color did not answer 1 of 2 requests: Connection refused";
         assert_eq!(judged(&answers), Err(error.to_owned()));
     }

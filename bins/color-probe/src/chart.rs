@@ -57,7 +57,7 @@ mod tests {
         let mut answers = Answers::new(&expect).unwrap();
         for (body, count) in [("red", 60), ("blue", 45), ("no", 15)] {
             for _ in 0..count {
-                answers.add(Answer::of(&expect, 200, body), Duration::from_millis(1));
+                answers.add(Answer::of(&expect, 200, body), Duration::ZERO, Duration::from_millis(1));
             }
         }
         let expected = "  blue       45  37.5 %  ██████████████████████████████

@@ -34,6 +34,11 @@ impl Expect {
         self.0.keys()
     }
 
+    /// A colour's share of all answers, 0 to 1.
+    pub fn share(&self, color: &str) -> f64 {
+        self.shares().find(|(known, _)| *known == color).map_or(0.0, |(_, share)| share)
+    }
+
     /// Each colour's share of all answers, 0 to 1; the shares add up to 1.
     pub fn shares(&self) -> impl Iterator<Item = (&String, f64)> {
         let total: f64 = self.0.values().map(|weight| f64::from(*weight)).sum();

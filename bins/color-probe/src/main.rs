@@ -6,13 +6,17 @@ mod chart;
 mod cluster;
 mod expect;
 mod http;
+mod paint;
 mod plan;
+mod plot;
 mod probe;
+mod report;
 mod section;
 mod service;
 mod span;
 mod spread;
 mod target;
+mod timeline;
 
 use answers::Answers;
 use anyhow::Result;
@@ -22,12 +26,15 @@ use common::{Error, Session, Tool};
 use expect::Expect;
 use http::Http;
 use plan::{Ask, Until, Want};
+use probe::Run;
+use report::Report;
 use reqwest::Url;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use section::Probe;
 use service::Service;
 use span::Span;
 use std::cell::RefCell;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -50,6 +57,9 @@ const PATIENCE: Span = Span(Duration::from_secs(20));
 /// requests. HTTPS trusts the authorities of this machine, or those of the file
 /// that SSL_CERT_FILE names.
 ///
+/// With --report it writes a page of the run, with charts, to a file: one HTML
+/// file that needs no network and no script. A run that fails writes it, too.
+///
 /// With --via-cluster the Kubernetes API server asks in its place, by a
 /// kubeconfig and without a load balancer: the URL is
 /// http://NAME.NAMESPACE.svc:PORT/PATH, by default that of the application's
@@ -71,7 +81,7 @@ const PATIENCE: Span = Span(Duration::from_secs(20));
 ///   color-probe -n http://127.0.0.1:8080/color --expect red=1,blue=1
 ///   color-probe --count 1000 --expect red=9,blue=1 <feapp.json |
 ///     jq .probe.tallies
-///   color-probe --via-cluster --context shop <feapp.json
+///   color-probe --via-cluster --context shop --report run.html <feapp.json
 ///   color-probe -n https://lb.example/ -H 'Host: shop.example' \
 ///     --duration 1m --rate 20
 #[derive(Debug, clap::Parser)]
@@ -107,6 +117,9 @@ struct ColorProbe {
     /// Use connections again
     #[arg(long)]
     keep_alive: bool,
+    /// Write a page of the run, with charts, to this file, also if the run fails
+    #[arg(long, value_name = "FILE.html")]
+    report: Option<PathBuf>,
     #[command(flatten)]
     via: cluster::Flags,
     /// What this run's requests brought.
@@ -159,20 +172,27 @@ impl Tool for ColorProbe {
             Some(cluster) => (Http::through(cluster.clone(), url, headers, patience)?, cluster.command(&ask.url)),
             None => (Http::new(url, headers, want.keep_alive, patience)?, format!("curl {}", ask.url)),
         };
+        if let Some(file) = &self.report {
+            report::writable(file)?;
+        }
+        let mut run = Run::new(&want.expect)?;
         let asked = async {
-            probe::first_answers(session, &http, &want.expect).await?;
-            let answers = probe::ask(session, &http, &ask, want).await?;
-            session.stderr.block(chart::chart(&answers, &want.expect));
-            answers.judge(ask.url.as_str(), &want.expect)?;
-            anyhow::Ok(answers)
+            run.ask(session, &http, &ask, want).await?;
+            session.stderr.block(chart::chart(&run.answers, &want.expect));
+            run.answers.judge(ask.url.as_str(), &want.expect).map_err(anyhow::Error::from)
         };
-        let answers = match (asked.await, &want.cluster) {
-            (Err(error), Some(cluster)) => return Err(cluster.explained(error, &ask.url)),
-            (answers, _) => answers?,
+        let outcome = match (asked.await, &want.cluster) {
+            (Err(error), Some(cluster)) => Err(cluster.explained(error, &ask.url)),
+            (outcome, _) => outcome,
         };
-        session.stderr.line(chart::verdict(&answers, &want.expect));
+        let written = self.report.as_deref().map_or(Ok(()), |file| {
+            session.stderr.line(format_args!("report: {}", file.display()));
+            Report { ask: &ask, want, run: &run, error: outcome.as_ref().err() }.write(file)
+        });
+        outcome.and(written)?;
+        session.stderr.line(chart::verdict(&run.answers, &want.expect));
         session.stderr.line(format_args!("try it: {command}"));
-        self.answers.replace(Some(answers));
+        self.answers.replace(Some(run.answers));
         Ok(())
     }
 

@@ -134,7 +134,7 @@ pub fn within(field: &str, number: Option<u32>, most: u32) -> Result<Option<u32>
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
-mod tests {
+pub mod tests {
     use super::*;
     use common::plan::Want as _;
 
@@ -142,7 +142,8 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn want(until: Until) -> Want {
+    /// Red and blue, so often or so long.
+    pub fn want(until: Until) -> Want {
         Want {
             url: Some(Url::parse("http://front/color").unwrap()),
             cluster: None,

@@ -10,7 +10,7 @@ use anyhow::Result;
 use common::{Error, Found, Kind, Session, classify};
 use futures::stream::LocalBoxStream;
 use futures::{StreamExt as _, stream};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 /// How long wrong answers are taken for a beginning. Behind a front end that answers, only the way to the back end can
@@ -24,12 +24,46 @@ const IN_A_ROW: usize = 5;
 const COUNTED: &str = "{pos}/{len} {wide_bar} {eta}";
 const TIMED: &str = "{pos} {elapsed}";
 
+/// What the requests of a run brought, also of one that fails.
+pub struct Run {
+    pub answers: Answers,
+    /// When it began to wait for good answers.
+    pub began: SystemTime,
+    /// How long it waited for them.
+    pub waited: Duration,
+    /// How long it then asked.
+    pub asked: Duration,
+}
+
+impl Run {
+    /// One that begins now.
+    pub fn new(expect: &Expect) -> Result<Self> {
+        let (waited, asked) = (Duration::ZERO, Duration::ZERO);
+        Ok(Self { answers: Answers::new(expect)?, began: SystemTime::now(), waited, asked })
+    }
+
+    /// Waits for good answers, then asks as often or as long as wanted.
+    ///
+    /// # Errors
+    /// As those of its two parts.
+    pub async fn ask(&mut self, session: &Session, http: &Http, what: &Ask, want: &Want) -> Result<()> {
+        let since = Instant::now();
+        let good = first_answers(session, http, &want.expect).await;
+        self.waited = since.elapsed();
+        good?;
+        let since = Instant::now();
+        let asked = ask(session, http, what, want, &mut self.answers).await;
+        self.asked = since.elapsed();
+        asked
+    }
+}
+
 /// Waits until the name resolves, somebody answers, and some answers in a row are colours.
 ///
 /// # Errors
 /// [`common::Kind::Failed`] with the answer when it was wrong in the end, [`common::Kind::Retry`] when nobody answered
 /// within `--timeout`.
-pub async fn first_answers(session: &Session, http: &Http, expect: &Expect) -> Result<()> {
+async fn first_answers(session: &Session, http: &Http, expect: &Expect) -> Result<()> {
     let url = http.url();
     let (mut wrong, mut since) = (None, None);
     let waited = session
@@ -76,19 +110,18 @@ pub async fn first_answers(session: &Session, http: &Http, expect: &Expect) -> R
 ///
 /// # Errors
 /// [`common::Kind::Retry`] when `--timeout` passes before the last answer.
-pub async fn ask(session: &Session, http: &Http, ask: &Ask, want: &Want) -> Result<Answers> {
-    let mut answers = Answers::new(&want.expect)?;
+async fn ask(session: &Session, http: &Http, ask: &Ask, want: &Want, answers: &mut Answers) -> Result<()> {
     let bar = match ask.until {
         Until::Count(count) => session.stderr.bar(count.into(), COUNTED),
         Until::Time(_) => session.stderr.bar(0, TIMED),
     };
-    let at_a_time = usize::try_from(want.concurrency)?;
+    let (at_a_time, since) = (usize::try_from(want.concurrency)?, Instant::now());
     let asked = async {
         let requests = starts(ask.until, want.rate).map(|()| http.ask(&want.expect, Duration::MAX));
         let mut asking = requests.buffer_unordered(at_a_time);
         while let Some(asked) = asking.next().await {
             let (answer, took) = asked?;
-            answers.add(answer, took);
+            answers.add(answer, since.elapsed(), took);
             bar.inc(1);
         }
         anyhow::Ok(())
@@ -96,7 +129,7 @@ pub async fn ask(session: &Session, http: &Http, ask: &Ask, want: &Want) -> Resu
     let in_time = timeout(session.remaining(), asked).await;
     bar.finish_and_clear();
     match in_time {
-        Ok(asked) => asked.map(|()| answers),
+        Ok(asked) => asked,
         Err(_) => {
             let of = ask.until.count().map(|count| format!(" of {count}")).unwrap_or_default();
             let message = format!("{} gave {}{of} answers in time", ask.url, answers.total());

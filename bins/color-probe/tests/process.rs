@@ -618,6 +618,102 @@ fn a_cluster_that_is_not_named_well_is_refused_before_asking() {
     }
 }
 
+/// What a section of a report's page says: the texts of each row of its tables, or of each pair of its lists.
+fn section(page: &str, id: &str) -> Vec<Vec<String>> {
+    let options = roxmltree::ParsingOptions { allow_dtd: true, ..Default::default() };
+    let document = roxmltree::Document::parse_with_options(page, options).unwrap();
+    let by_id = |node: &roxmltree::Node| node.attribute("aria-labelledby") == Some(id);
+    let section = document.descendants().find(by_id).expect(id);
+    let text =
+        |node: roxmltree::Node| node.descendants().filter_map(|node| node.text().filter(|_| node.is_text())).collect();
+    let rows = section.descendants().filter(|node| ["tr", "div"].contains(&node.tag_name().name()));
+    rows.map(|row| row.children().filter(|node| node.is_element()).map(text).collect()).collect()
+}
+
+#[test]
+fn a_report_has_the_figures_of_the_document() {
+    let server = Server::start(even);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("run.html");
+    std::fs::write(&file, "what was there").unwrap();
+    let args = ["-n", &server.url(), "--count=50", "--rate=200", "--report", file.to_str().unwrap()];
+    let run = Run::new("", &args);
+    let probe = run.probe();
+    assert!(run.stderr.contains(&format!("  report: {}\n", file.display())), "{}", run.stderr);
+
+    let page = std::fs::read_to_string(&file).unwrap();
+    let expected = |color: &str| {
+        let count = probe["tallies"][color].to_string();
+        let share = format!("{:.1} %", probe["tallies"][color].as_f64().unwrap() * 2.0);
+        vec![color.to_owned(), String::new(), count, share, "50.0 %".to_owned()]
+    };
+    assert_eq!(section(&page, "shares")[1..3], [expected("blue"), expected("red")]);
+    let latency = section(&page, "latency");
+    for (name, shown) in ["p50", "p90", "p99", "max"].iter().zip(&latency) {
+        assert_eq!(shown[0], *name);
+        let millis: f64 = shown[1].trim_end_matches(" ms").parse().unwrap();
+        assert_eq!(Some(millis), probe["latencyMillis"][name].as_f64());
+    }
+    let asked = section(&page, "asked");
+    let fact = |name: &str| asked.iter().find(|pair| pair[0] == name).map(|pair| pair[1].clone()).unwrap();
+    let test = &probe["chiSquared"];
+    for (name, value) in [
+        ("URL", server.url()),
+        ("Reached", "directly".to_owned()),
+        ("Requests", probe["count"].to_string()),
+        ("Concurrency", probe["concurrency"].to_string()),
+        ("Rate", format!("at most {} a second", probe["rate"])),
+        ("Expected", "blue=1,red=1".to_owned()),
+        ("χ² test", format!("χ² {}, p {}", test["statistic"].as_f64().unwrap(), test["p"].as_f64().unwrap())),
+    ] {
+        assert_eq!(fact(name), value);
+    }
+}
+
+/// It is wanted most when something is wrong.
+#[test]
+fn a_run_that_fails_is_reported_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("run.html");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let nobody = format!("http://{}/", listener.local_addr().unwrap());
+    drop(listener);
+    let uneven = Server::start(|request| (200, if request % 5 == 0 { "blue" } else { "red" }));
+    let foreign = Server::start(|request| if request == 50 { (200, "<script>x</script>") } else { even(request) });
+    let hangs = Server::start(|request| {
+        if request > 15 {
+            thread::park();
+        }
+        even(request)
+    });
+    let row = |cells: &[&str]| cells.iter().map(|cell| (*cell).to_owned()).collect::<Vec<_>>();
+    for (url, exit, message, counted, reason) in [
+        (uneven.url(), 1, "the answers are not spread as blue=1,red=1: ", "100", None),
+        (foreign.url(), 1, "answered 200", "100", Some(row(&["answered 200 \"<script>x</script>\"", "1"]))),
+        (hangs.url(), 5, "gave 11 of 100 answers in time", "11", None),
+        (nobody, 5, "Connection refused", "0", None),
+    ] {
+        let args = ["-n", &url, "--count=100", "--concurrency=1", "--timeout=1s", "--report", file.to_str().unwrap()];
+        let error = Run::new("", &args).error(exit);
+        assert!(error["message"].as_str().unwrap().contains(message), "{error}");
+        let page = std::fs::read_to_string(&file).unwrap();
+        let heading = page.split("<h1>").nth(1).unwrap().split("</h1>").next().unwrap();
+        let heading = heading.replace("&quot;", "\"").replace("&#x2f;", "/").replace("&lt;", "<").replace("&gt;", ">");
+        assert_eq!(heading, error["message"].as_str().unwrap());
+        assert_eq!(section(&page, "shares").last().unwrap()[2], counted, "{message}");
+        assert_eq!(section(&page, "errors").get(1), reason.as_ref());
+        std::fs::remove_file(&file).unwrap();
+    }
+}
+
+#[test]
+fn a_report_that_cannot_be_written_is_said_before_anybody_is_asked() {
+    let server = Server::start(even);
+    let error = Run::new("", &["-n", &server.url(), "--report=/nonexistent/run.html"]).error(1);
+    assert_eq!(error["message"], "write /nonexistent/run.html");
+    assert_eq!(server.connections.load(Ordering::Relaxed), 0);
+}
+
 /// None of the packages it is built from is AWS's: Kubernetes is asked by a kubeconfig, which needs none.
 #[test]
 fn no_aws_sdk_is_linked() {
