@@ -141,6 +141,11 @@ impl Document {
         remove(&mut self.0, path);
     }
 
+    /// One with this content.
+    pub(crate) fn of(content: Map<String, Value>) -> Self {
+        Self(content)
+    }
+
     /// The whole object, e.g. as the values of a template.
     pub fn as_object(&self) -> &Map<String, Value> {
         &self.0

@@ -21,6 +21,7 @@ mod doc;
 #[cfg(feature = "elf")]
 pub mod elf;
 mod error;
+mod flat;
 pub mod helm;
 #[cfg(feature = "kube")]
 pub mod kube;
@@ -69,6 +70,9 @@ pub struct Flags {
     /// Print the JSON Schema of this tool's key
     #[arg(long, exclusive = true)]
     pub schema: bool,
+    /// Print the document as one flat JSON object of strings, as Terraform's data source `external` reads it
+    #[arg(long)]
+    pub flat: bool,
     /// How long to wait for the world, e.g. 90s or 10m
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub timeout: Duration,

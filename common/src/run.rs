@@ -1,5 +1,6 @@
 //! One run of a tool, from argv to exit code.
 
+use crate::flat::flat;
 use crate::plan::{self, Change as _, Effect, Entry, UNKNOWN, Want as _};
 use crate::stderr::Style;
 use crate::{Change, Document, Error, Flags, Found, Have, Session, Stderr, Tool, args, classify};
@@ -84,7 +85,7 @@ pub fn run<T: Tool>(argv: impl IntoIterator<Item = OsString>, io: Io<'_>) -> u8 
     let (mut session, stdout) = (Session::new(doc, stderr, flags), io.stdout);
     let end = until_stopped(async {
         steps(&tool, &mut session).await?;
-        let text = session.doc.to_string();
+        let text = if flags.flat { flat(&session.doc)?.to_string() } else { session.doc.to_string() };
         // On a thread of its own: a reader that does not read must not keep the tool from being stopped.
         tokio::task::spawn_blocking(move || print(stdout, &text)).await.context("write stdout")?
     });

@@ -53,7 +53,8 @@ fn run<T: View>(argv: impl IntoIterator<Item = OsString>, io: Io<'_>) -> u8 {
         Err(code) => return code,
     };
     let ViewFlags { null_input, timeout, quiet, json } = *program.flags();
-    let flags = Flags { null_input, timeout, quiet, json, plan: false, delete: false, schema: false, plain: true };
+    let flags =
+        Flags { null_input, timeout, quiet, json, plan: false, delete: false, schema: false, flat: false, plain: true };
     let stderr = Stderr::new(name, io.stderr, Style { terminal: io.stderr_is_terminal, json, plain: true, quiet });
     let input = if program.reads_stdin() {
         read_all(io.stdin, io.stdin_is_terminal, "pipe documents in, or read none with -n")

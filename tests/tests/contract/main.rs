@@ -4,6 +4,7 @@
 
 mod manual;
 mod packages;
+mod terraform;
 
 use serde_json::Value;
 use std::fs::File;
