@@ -9,6 +9,7 @@ pub mod pod;
 pub mod policy;
 pub mod readme;
 pub mod report;
+pub mod shell;
 pub mod steps;
 
 use serde_json::Value;

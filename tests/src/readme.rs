@@ -1,7 +1,21 @@
-//! The console blocks of README that a test runs: those below a line `<!-- run -->`.
+//! The blocks of commands that README and the pages of `docs` show, and which of them a test runs as they stand: those below
+//! a line `<!-- run -->`.
 
 /// The line above a block that is run.
 const MARK: &str = "<!-- run -->";
+
+/// The pages whose marked blocks the contract test in the local cloud runs, in this order.
+pub const IN_CLOUD: [&str; 9] = [
+    "docs/gitops.md",
+    "docs/map.md",
+    "docs/migrating.md",
+    "docs/observability.md",
+    "docs/terraform.md",
+    "docs/troubleshooting.md",
+    "docs/upgrading.md",
+    "docs/your-app.md",
+    "README.md",
+];
 
 /// One command of a block, and what README shows of its stdout.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,22 +33,61 @@ impl Example {
     }
 }
 
-/// The commands of the marked blocks, in order. A command begins after `$ ` and goes on, as in a shell, where a line
-/// ends in `|` or `\`; the lines below it are what it prints.
+/// A block of commands.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Block {
+    /// Whether it stands below the mark.
+    pub marked: bool,
+    /// At least one.
+    pub commands: Vec<Example>,
+}
+
+/// The commands of the marked blocks, in order.
 pub fn examples(markdown: &str) -> Vec<Example> {
-    let mut examples: Vec<Example> = Vec::new();
-    for block in markdown.split(&format!("{MARK}\n```console\n")).skip(1) {
-        let mut goes_on = false;
-        for line in block.lines().take_while(|line| !line.starts_with("```")) {
-            if let Some(command) = line.strip_prefix("$ ") {
-                examples.push(Example { command: command.to_owned(), shown: String::new() });
-            } else if let Some(example) = examples.last_mut() {
-                let part = if goes_on { &mut example.command } else { &mut example.shown };
-                part.push_str(&format!("\n{line}"));
-            }
-            let code = line.split(" # ").next().unwrap_or_default().trim_end();
-            goes_on = (goes_on || line.starts_with("$ ")) && (code.ends_with('|') || code.ends_with('\\'));
+    blocks(markdown).into_iter().filter(|block| block.marked).flat_map(|block| block.commands).collect()
+}
+
+/// Every block of commands, fenced or indented, in a list too: one of whose lines begins with `$ `.
+pub fn blocks(markdown: &str) -> Vec<Block> {
+    let (mut found, mut marked) = (Vec::new(), false);
+    let mut lines = markdown.lines().peekable();
+    while let Some(line) = lines.next() {
+        let (body, indent) = (line.trim_start(), line.len() - line.trim_start().len());
+        let outdented = |line: &'_ str| line.get(indent..).unwrap_or_default().to_owned();
+        let text: Vec<String> = if body.starts_with("```") {
+            lines.by_ref().take_while(|line| !line.trim_start().starts_with("```")).map(outdented).collect()
+        } else if indent >= 4 {
+            // It may have empty lines in it, and ends where a line is neither empty nor indented.
+            let more = std::iter::from_fn(|| lines.next_if(|line| line.is_empty() || line.starts_with("    ")));
+            [body.to_owned()].into_iter().chain(more.map(outdented)).collect()
+        } else {
+            marked = line == MARK;
+            continue;
+        };
+        let commands = commands(&text);
+        if !commands.is_empty() {
+            found.push(Block { marked, commands });
         }
+        marked = false;
+    }
+    found
+}
+
+/// A command begins after `$ ` and goes on, as in a shell, where a line ends in `|`, `\` or `do`, the latter until `done`; the
+/// lines below it are what it prints.
+fn commands(lines: &[String]) -> Vec<Example> {
+    let (mut examples, mut goes_on, mut loops): (Vec<Example>, _, _) = (Vec::new(), false, false);
+    for line in lines {
+        if let Some(command) = line.strip_prefix("$ ") {
+            examples.push(Example { command: command.to_owned(), shown: String::new() });
+            loops = false;
+        } else if let Some(example) = examples.last_mut() {
+            let part = if goes_on || loops { &mut example.command } else { &mut example.shown };
+            part.push_str(&format!("\n{line}"));
+        }
+        let code = line.split(" # ").next().unwrap_or_default().trim();
+        goes_on = (goes_on || loops || line.starts_with("$ ")) && (code.ends_with('|') || code.ends_with('\\'));
+        loops = (loops || line.starts_with("$ ") && code.ends_with("; do")) && code != "done";
     }
     examples
 }
@@ -54,6 +107,17 @@ mod tests {
         let markdown = "```console\n$ no\n```\n<!-- run -->\n```console\n$ a | # z\n  b\nx\ny\n$ c\n```\n$ no\n";
         let example = |command: &str, shown: &str| Example { command: command.to_owned(), shown: shown.to_owned() };
         assert_eq!(examples(markdown), [example("a | # z\n  b", "\nx\ny"), example("c", "")]);
+    }
+
+    #[test]
+    fn blocks_are_fenced_or_indented_and_have_commands() {
+        let indented = "a\n\n    $ b\n\n    $ for c in d; do\n        e\n      done\n    f\ng\n\n    i\n\n- j\n\n      $ k\n      l\n";
+        let fenced = "```yaml\nh: 1\n```\n- m\n  ```console\n  $ n\n  ```\n<!-- run -->\n    $ o\n";
+        let example = |command: &str, shown: &str| Example { command: command.to_owned(), shown: shown.to_owned() };
+        let commands = vec![example("b", "\n"), example("for c in d; do\n    e\n  done", "\nf")];
+        let block = |marked, commands| Block { marked, commands };
+        assert_eq!(blocks(indented), [block(false, commands), block(false, vec![example("k", "\nl")])]);
+        assert_eq!(blocks(fenced), [block(false, vec![example("n", "")]), block(true, vec![example("o", "")])]);
     }
 
     #[test]

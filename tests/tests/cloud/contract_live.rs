@@ -338,11 +338,25 @@ fn kept(live: &Live, row: &Row) -> usize {
     11 + usize::from(row.same)
 }
 
-/// Runs the marked blocks of README in a folder that holds what they name.
-fn what_readme_shows(live: &Live) -> usize {
+/// Runs the marked blocks of README and of the pages of `docs` in a folder that holds what they name.
+fn what_pages_show(live: &Live) -> usize {
     let endpoint = value(&live.read("c1/feapp"))["apps"]["feapp"]["endpoint"].as_str().unwrap().to_owned();
-    // Names of README's world, and what they are called here.
-    let names = [("http://shop.example.com", endpoint.as_str()), ("shop", "c1"), ("stock", "c2")];
+    // The newest, as some commands make them anew.
+    let newest = |namespace: &str| {
+        let list = format!("kubectl -n {namespace} get pods --sort-by .metadata.creationTimestamp -o name");
+        format!("$({list} | tail -1 | cut -d/ -f2)")
+    };
+    let (front, controller) = (newest("k8multi"), format!("appmesh-system/pods/{}", newest("appmesh-system")));
+    // Names of the pages' world, and what they are called here.
+    let names = [
+        ("http://shop.example.com", endpoint.as_str()),
+        ("shop", "c1"),
+        ("stock", "c2"),
+        ("appmesh-system/pods/POD", &controller),
+        ("NAMESPACE", "k8multi"),
+        ("POD", &front),
+        ("NAME", "front"),
+    ];
     let here = |text: &str| names.iter().fold(text.to_owned(), |text, (there, here)| text.replace(there, here));
 
     let folder = live.cloud.state.join("readme");
@@ -350,25 +364,41 @@ fn what_readme_shows(live: &Live) -> usize {
     std::fs::create_dir_all(&folder).unwrap();
     let bin = program("colorapp").parent().unwrap().to_owned();
     for (file, name) in [
-        (root().join("charts"), "charts"),
         (live.build.clone(), "build"),
         (bin.join("colorapp"), "web"),
         (root().join("tests/readme/web.yaml.j2"), "web.yaml.j2"),
         (root().join("tests/readme/serviceaccount.yaml.j2"), "serviceaccount.yaml.j2"),
-    ] {
+    ]
+    .into_iter()
+    .chain(["Makefile", "charts", "manifests", "policies"].map(|name| (root().join(name), name)))
+    {
         std::os::unix::fs::symlink(file, folder.join(name)).unwrap();
     }
-    let examples = readme::examples(&std::fs::read_to_string(root().join("README.md")).unwrap());
+    let (mut shown, mut run) = (String::new(), 0);
+    for page in readme::IN_CLOUD {
+        // Each command in a shell of its own, where the one before it went to.
+        let cwd = folder.join("cwd");
+        std::fs::write(&cwd, folder.display().to_string()).unwrap();
+        for example in readme::examples(&std::fs::read_to_string(root().join(page)).unwrap()) {
+            let (cwd, bin, command) = (cwd.display(), bin.display(), here(&example.command));
+            let environment = format!("export PATH={bin}:$PATH BIN={bin} REGION=us-west-2");
+            let script = format!("cd \"$(cat {cwd})\"; {environment}; {command}\npwd > {cwd}");
+            let stdout = live.cloud.stdout(&script).unwrap();
+            let expected = readme::Example { shown: here(&example.shown), ..example.clone() };
+            assert!(
+                expected.shows(&stdout),
+                "{page}: {}\nshows {}\nbut it is {stdout}",
+                example.command,
+                expected.shown
+            );
+            shown.push_str(&example.command);
+            run += 1;
+        }
+    }
     for tool in TOOLS {
-        assert!(examples.iter().any(|example| example.command.contains(tool)), "README shows no {tool}");
+        assert!(shown.contains(tool), "no page shows {tool}");
     }
-    for example in &examples {
-        let script = format!("cd {}; PATH={}:$PATH; {}", folder.display(), bin.display(), here(&example.command));
-        let stdout = live.cloud.stdout(&script).unwrap();
-        let shown = readme::Example { shown: here(&example.shown), ..example.clone() };
-        assert!(shown.shows(&stdout), "README: {}\nshows {}\nbut it is {stdout}", example.command, shown.shown);
-    }
-    examples.len()
+    run
 }
 
 #[test]
@@ -392,7 +422,7 @@ fn every_tool_keeps_the_contract() {
 
     assert!(ROWS.iter().map(|row| row.tool).eq(TOOLS.iter().copied()), "a row for every tool");
     let cases: usize = ROWS.iter().map(|row| kept(&live, row)).sum();
-    let shown = what_readme_shows(&live);
+    let shown = what_pages_show(&live);
     let tools = ROWS.len();
     let mut stderr = std::io::stderr();
     writeln!(stderr, "contract: {tools} tools, {cases} live cases, {stopped} stopped half way, {shown} examples")
