@@ -84,3 +84,15 @@ fn sigterm_closes_idle_connections_and_exits_0() {
     assert!(rest.ends_with("Pong"), "{rest}");
     assert!(app.child.wait().unwrap().success());
 }
+
+#[test]
+fn help_is_a_help_and_an_argument_is_refused() {
+    let run = |argument| Command::new(env!("CARGO_BIN_EXE_colorapp")).arg(argument).output().unwrap();
+    let help = run("--help");
+    assert!(
+        help.status.success() && help.stdout.starts_with(b"The back end of the sample: answers with its colour.\n"),
+        "{help:?}"
+    );
+    let refused = run("--port=1");
+    assert!(refused.status.code() == Some(2) && refused.stdout.is_empty(), "{refused:?}");
+}

@@ -164,3 +164,16 @@ fn without_color_host_it_does_not_start() {
          such as colorapp.k8multi.svc.cluster.local:8080\n"
     );
 }
+
+#[test]
+fn help_is_a_help_and_an_argument_is_refused() {
+    let run = |argument| Command::new(env!("CARGO_BIN_EXE_feapp")).arg(argument).output().unwrap();
+    let help = run("--help");
+    assert!(
+        help.status.success()
+            && help.stdout.starts_with(b"The front end of the sample: asks colorapp and passes its answer on.\n"),
+        "{help:?}"
+    );
+    let refused = run("--port=1");
+    assert!(refused.status.code() == Some(2) && refused.stdout.is_empty(), "{refused:?}");
+}

@@ -411,7 +411,10 @@ async fn last(
     let [first, last] = [times.iter().min(), times.iter().max()].map(Option::copied);
     let last = last.context("no users")?;
     if last > SLOW {
-        report(&format!("{name} was slow: the first Envoy after {first:?}, the last of {} after {last:?}", times.len()));
+        report(&format!(
+            "{name} was slow: the first Envoy after {first:?}, the last of {} after {last:?}",
+            times.len()
+        ));
     }
     Ok(last)
 }
