@@ -1,9 +1,12 @@
-//! `docs/faults.md`: its table is made by the tests that try the faults, one row each.
+//! Documents that tests write. `docs/faults.md`: its table is made by the tests that try the faults, one row each.
 
 use crate::root;
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Write as _};
 use std::io::{Error, Result};
+
+/// In `docs/data-plane.md`, what stands between the table of the controller's tests and that of a cluster.
+pub const IN_A_CLUSTER: &str = "\n## In a cluster\n";
 
 /// What came of one kind of fault.
 #[derive(Debug, Default)]

@@ -6,6 +6,7 @@ mod aws_tools;
 mod bad_worlds;
 mod bench;
 mod contract_live;
+mod data_plane;
 mod examples;
 mod faults_aws;
 mod faults_killed;
