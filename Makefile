@@ -348,6 +348,11 @@ test: lint ## Run the tests, the whole flow in the local cloud included
 test-migration: build ## Move from Amazon's controller and back under load, and replay what Flagger and Argo Rollouts ask for
 	cargo test --release --workspace --test cloud migration -- --ignored --nocapture
 
+.PHONY: test-nothing-lost
+test-nothing-lost: build ## Roll out, scale, kill and upgrade under a constant load through the mesh, of which nothing may fail
+	cargo test --release --workspace --test cloud nothing_lost -- --ignored --nocapture
+	python3 bench/tables.py
+
 .PHONY: test-faults
 test-faults: build ## Try every fault: what comes of it is in docs/faults.md
 	cargo test --release --workspace --test cloud faults_ -- --ignored --test-threads 1

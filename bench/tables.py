@@ -111,9 +111,22 @@ def scale(result: dict[str, Any]) -> str:
     return f"Medians of the rounds ({rounds}); {facts}:\n\n" + table(["", "to reach", *(name for name, *_ in columns)], rows)
 
 
+def nothing_lost(result: dict[str, Any]) -> str:
+    """A row for each event, with the reason why its requests may fail, if they may."""
+    rows = []
+    for found in result["rows"]:
+        loads = [found["within"], found["across"]]
+        rates = [amount(load["requests"] / found["seconds"], 0) for load in loads]
+        cells = [cell for load, rate in zip(loads, rates) for cell in (amount(load["requests"], 0), rate, str(load["failed"]), str(load["slowest_ms"]))]
+        rows.append([found["event"] + (f" (known: {found['known']})" if found["known"] else ""), *cells])
+    columns = ["requests", "a second", "failed", "slowest, ms"]
+    head = ["event", *(f"{load}: {column}" if column == "requests" else column for load in ("in the cluster", "to the other") for column in columns)]
+    return f"{result['rate']} requests a second of each load, {result['cores']} cores, {result['date']}:\n\n" + table(head, rows)
+
+
 def written(readme: str) -> str:
     """README with its tables as the results say: between `<!-- NAME -->` and `<!-- end -->`."""
-    for name, make in {"flow": flow, "scale": scale}.items():
+    for name, make in {"flow": flow, "nothing-lost": nothing_lost, "scale": scale}.items():
         text = make(json.loads((BENCH / "results" / f"{name}.json").read_text()))
         part = re.compile(f"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
         readme, count = part.subn(lambda match: match[1] + text + "\n" + match[2], readme)  # noqa: B023

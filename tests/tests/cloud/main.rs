@@ -18,3 +18,4 @@ mod image_tools;
 mod kube_tools;
 mod least_privilege;
 mod migration;
+mod nothing_lost;
