@@ -113,10 +113,13 @@ impl Namespace<'_> {
         String::from_utf8_lossy(&bytes).trim().to_owned()
     }
 
-    fn apply(&self, objects: &str) {
+    /// Applies objects, and returns the warnings.
+    fn apply(&self, objects: &str) -> String {
         let apply = ["kubectl", "--context", "c1", "apply", "-f", "-"];
         let applied = self.cloud.run(apply, objects.as_bytes()).unwrap();
-        assert!(applied.status.success(), "{}", String::from_utf8_lossy(&applied.stderr));
+        let said = String::from_utf8_lossy(&applied.stderr).into_owned();
+        assert!(applied.status.success(), "{said}");
+        said
     }
 
     fn file(&self, name: &str) -> String {
@@ -170,7 +173,8 @@ impl Namespace<'_> {
             .unwrap();
         let probed =
             [("probed", true), ("deaf", false)].map(|(name, is_served)| self.probed(name, is_served).to_string());
-        self.apply(&[&self.file("pods.yaml"), &probed[0], &probed[1]].map(String::as_str).join("\n---\n"));
+        let said = self.apply(&[&self.file("pods.yaml"), &probed[0], &probed[1]].map(String::as_str).join("\n---\n"));
+        assert_eq!(said.contains("a tcpSocket probe of a listener's port reaches Envoy"), self.is_mesh, "{said}");
         let wait = "kubectl rollout status statefulset/web --timeout 180s && \
                     kubectl wait pod/caller pod/host pod/hooks --for condition=Ready --timeout 180s && echo started";
         let waited = self.sh(wait);

@@ -83,7 +83,8 @@ pub fn inject(
         overrides.warn("ipv6", "the cluster's pods have no addresses of IPv6");
     }
     let by_plugin = overrides.cni.unwrap_or_else(|| limits::on_fargate(pod));
-    let addition = addition(true, !by_plugin, &overrides, sidecar);
+    let ports = Redirection::new(node, &overrides, sidecar).ports;
+    let addition = Addition { ports: &ports, ..addition(true, !by_plugin, &overrides, sidecar) };
     overrides.warnings.extend(limits::check_pod(pod, snapshot.namespaces.get(namespace), addition)?);
     let pod = add(pod, node, &workload, &overrides, by_plugin, sidecar, ca)?;
     Ok(Some(Injected { pod, warnings: overrides.warnings }))
@@ -96,7 +97,7 @@ fn addition<'a>(
     sidecar: &'a Sidecar,
 ) -> Addition<'a> {
     let (status_port, xds) = (sidecar.envoy_admin_access_port, sidecar.xds_address.as_str());
-    Addition { redirects, by_container, sds: sds(overrides, sidecar).is_some(), status_port, xds }
+    Addition { redirects, by_container, sds: sds(overrides, sidecar).is_some(), ports: "", status_port, xds }
 }
 
 fn mesh_of<K: MeshMember>(object: &Object<K>, snapshot: &Snapshot) -> anyhow::Result<String> {

@@ -36,11 +36,13 @@ pub enum Limit {
     Fargate,
     /// The pod has security groups of its own.
     SecurityGroups,
+    /// A probe reaches Envoy and not the application.
+    TcpProbe,
 }
 
 impl Limit {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::HostNetwork,
         Self::Windows,
         Self::OwnUser,
@@ -50,6 +52,7 @@ impl Limit {
         Self::NodeSocket,
         Self::Fargate,
         Self::SecurityGroups,
+        Self::TcpProbe,
     ];
 
     /// Where it is met.
@@ -67,6 +70,7 @@ impl Limit {
             Self::NodeSocket => "the same, with SDS",
             Self::Fargate => "a pod on Fargate",
             Self::SecurityGroups => "a pod with security groups of its own (SecurityGroupPolicy)",
+            Self::TcpProbe => "a `tcpSocket` probe of a listener's port",
         }
     }
 
@@ -114,12 +118,17 @@ impl Limit {
                 "the pod's security groups must let it reach the cluster's DNS and port 15010 of the \
                                      controller, and let callers reach its listeners"
             }
+            Self::TcpProbe => {
+                "a tcpSocket probe of a listener's port reaches Envoy, which takes the connection whether the \
+                               application listens or not: probe by httpGet or grpc, or, where the listener demands TLS, \
+                               by exec"
+            }
         }
     }
 
     /// Whether it is refused; else it is warned of.
     pub fn is_refused(self) -> bool {
-        !matches!(self, Self::Fargate | Self::SecurityGroups)
+        !matches!(self, Self::Fargate | Self::SecurityGroups | Self::TcpProbe)
     }
 }
 
@@ -137,6 +146,8 @@ pub struct Addition<'a> {
     pub by_container: bool,
     /// Whether Envoy gets certificates from a socket of the node.
     pub sds: bool,
+    /// Ports on which connections into the pod are redirected, separated by commas.
+    pub ports: &'a str,
     /// Where `/stats` is.
     pub status_port: u16,
     /// `host:port` of the controller.
@@ -207,7 +218,21 @@ fn meets(limit: Limit, pod: &Value, namespace: Option<&BTreeMap<String, String>>
         Limit::NodeSocket => is_restricted && addition.sds,
         Limit::Fargate => addition.redirects && !addition.by_container && on_fargate(pod),
         Limit::SecurityGroups => has_security_groups(spec),
+        Limit::TcpProbe => {
+            let is_redirected = |port: u64| addition.ports.split(',').any(|other| other.trim() == port.to_string());
+            addition.redirects && containers(spec).flat_map(tcp_probes).any(is_redirected)
+        }
     }
+}
+
+/// The ports of a container's probes by TCP.
+fn tcp_probes(container: &Value) -> impl Iterator<Item = u64> {
+    ["startupProbe", "livenessProbe", "readinessProbe"].into_iter().filter_map(|probe| {
+        let port = &container[probe]["tcpSocket"]["port"];
+        let mut ports = container["ports"].as_array().into_iter().flatten();
+        let named = || ports.find(|named| port.is_string() && named["name"] == *port)?["containerPort"].as_u64();
+        port.as_u64().or_else(named)
+    })
 }
 
 /// Whether a pod finds names that end with `.svc`.
@@ -236,10 +261,11 @@ mod tests {
         redirects: true,
         by_container: true,
         sds: false,
+        ports: "8080,8443",
         status_port: 9901,
         xds: "appmesh-controller-xds.appmesh-system.svc:15010",
     };
-    const GATEWAY_OF: Addition<'_> = Addition { redirects: false, by_container: false, ..SIDECAR_OF };
+    const GATEWAY_OF: Addition<'_> = Addition { redirects: false, by_container: false, ports: "", ..SIDECAR_OF };
     const BY_PLUGIN: Addition<'_> = Addition { by_container: false, ..SIDECAR_OF };
 
     /// The limits that a pod meets which is nothing else.
@@ -264,7 +290,9 @@ mod tests {
 
     #[test]
     fn a_limit_is_met_where_it_is_and_nowhere_else() {
-        use Limit::{Dns, Fargate, HostNetwork, NodeSocket, OwnPort, OwnUser, PodSecurity, SecurityGroups, Windows};
+        use Limit::{
+            Dns, Fargate, HostNetwork, NodeSocket, OwnPort, OwnUser, PodSecurity, SecurityGroups, TcpProbe, Windows,
+        };
         let user = json!({ "securityContext": { "runAsUser": 1337 } });
         let port = |port: u16| container(json!({ "ports": [{ "containerPort": port }] }));
         let eni = json!({ "resources": { "limits": { "vpc.amazonaws.com/pod-eni": "1" } } });
@@ -273,6 +301,10 @@ mod tests {
         let native = json!({ "initContainers": [{ "name": "a", "securityContext": { "runAsUser": 1337 } }] });
         let sds = Addition { sds: true, ..BY_PLUGIN };
         let by_address = Addition { xds: "10.0.0.1:15010", ..SIDECAR_OF };
+        let tcp = |kind: &str, port: Value| {
+            let ports = json!([{ "name": "web", "containerPort": 8443 }, { "name": "beside", "containerPort": 9090 }]);
+            container(json!({ "ports": ports, kind: { "tcpSocket": { "port": port } } }))
+        };
         let none: &[Limit] = &[];
         for (spec, level, addition, expected) in [
             (container(json!({})), "", SIDECAR_OF, none),
@@ -310,6 +342,13 @@ mod tests {
             (fargate, "", GATEWAY_OF, none),
             (container(eni.clone()), "", SIDECAR_OF, &[SecurityGroups]),
             (container(eni), "", GATEWAY_OF, &[SecurityGroups]),
+            (tcp("readinessProbe", json!(8080)), "", SIDECAR_OF, &[TcpProbe]),
+            (tcp("livenessProbe", json!("web")), "", BY_PLUGIN, &[TcpProbe]),
+            (tcp("startupProbe", json!("beside")), "", SIDECAR_OF, none),
+            (tcp("startupProbe", json!("nothing")), "", SIDECAR_OF, none),
+            (tcp("readinessProbe", json!(9090)), "", SIDECAR_OF, none),
+            (tcp("readinessProbe", json!(8080)), "", GATEWAY_OF, none),
+            (container(json!({ "readinessProbe": { "httpGet": { "port": 8080 } } })), "", SIDECAR_OF, none),
         ] {
             assert_eq!(met(&spec, level, addition), expected, "{spec} {level} {addition:?}");
         }

@@ -124,7 +124,8 @@ fn socket(path: &str) -> anyhow::Result<String> {
 
 /// How traffic gets into Envoy: an init container redirects it, or the node's network plugin does.
 pub struct Redirection {
-    ports: String,
+    /// Ports on which connections into the pod are redirected, separated by commas.
+    pub ports: String,
     egress_ignored_ips: String,
     egress_ignored_ports: String,
     ipv6: bool,
