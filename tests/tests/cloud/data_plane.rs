@@ -18,11 +18,12 @@ use tests::{program, root};
 const DOCS: &str = "
 This was tried in a cluster, with the same pods in a namespace without the mesh and in one of the mesh, under `ALLOW_ALL`: what
 the kubelet, kubectl and the API server do with pods, and what pods do with the cluster's names. A *listener's port* is one
-that a listener of the pod's VirtualNode names; *another port* is not, and is not redirected on its way in. The table is
+that a listener of the pod's VirtualNode names; *another port* is not, and is not redirected on its way in. Requests were
+made once more under `DROP_ALL`: one that is refused gets an answer of 404, or its connection is closed. The table is
 written by `tests/tests/cloud/data_plane.rs`, which fails if it does not hold.
 
-| what happens | what comes of it without the mesh | in the mesh |
-| --- | --- | --- |
+| what happens | what comes of it without the mesh | in the mesh | under `DROP_ALL` |
+| --- | --- | --- | --- |
 ";
 
 /// How long pods may take to do something for the first time.
@@ -92,6 +93,8 @@ struct Outcome {
     came: String,
     /// Why it is otherwise in the mesh; empty if it is the same.
     differs: &'static str,
+    /// What comes of a request in the mesh under `DROP_ALL`.
+    dropped: &'static str,
 }
 
 /// One of the two namespaces.
@@ -246,7 +249,7 @@ impl Namespace<'_> {
             } else {
                 ""
             };
-            Outcome { name: format!("{kinds} by {what}{whether}"), came: came(container), differs }
+            Outcome { name: format!("{kinds} by {what}{whether}"), came: came(container), differs, dropped: "" }
         };
         probes(is_served).map(row).collect()
     }
@@ -266,8 +269,10 @@ impl Namespace<'_> {
 
     /// A request by a container that is added to a pod that runs.
     fn debugged(&self) -> String {
-        let (image, command) = (self.image, "/workload ask-until http://back:8080/");
-        self.sh(&format!("kubectl debug caller --image {image} --container debug --profile general -- {command}"));
+        let (image, url) = (self.image, format!("http://back.{}.svc.cluster.local:8080/", self.name));
+        self.sh(&format!(
+            "kubectl debug caller --image {image} --container debug --profile general -- /workload ask-until {url}"
+        ));
         let mut said = String::new();
         until(PATIENCE, || {
             said = self.sh("kubectl logs caller -c debug");
@@ -287,26 +292,49 @@ impl Namespace<'_> {
         ))
     }
 
-    /// Tries all of it.
-    fn outcomes(&self) -> Vec<Outcome> {
-        // An Envoy is ready before it has heard of others' pods.
-        assert_eq!(self.asks("caller", "ask-until http://back:8080/"), "200 hello");
-        let mut outcomes = [self.probe_outcomes("probed", true), self.probe_outcomes("deaf", false)].concat();
-        let mut add =
-            |name: &str, came: String, differs| outcomes.push(Outcome { name: name.to_owned(), came, differs });
-
+    /// What comes of requests, the names of the cluster's DNS among them.
+    fn requests(&self) -> Vec<Outcome> {
         let port = self.host_port.to_string();
         let [web, caller, host] = ["web-0", "caller", "host"].map(|pod| self.address(pod));
         let names =
             [("{ns}", self.name), ("{web}", &web), ("{caller}", &caller), ("{host}", &host), ("{host_port}", &port)];
-        for (name, pod, url, differs) in REQUESTS {
+        let ask = |(name, pod, url, differs): (&str, &str, &str, _)| {
             let url = names.iter().fold(url.to_owned(), |url, (name, value)| url.replace(name, value));
-            add(&format!("a request {name}"), self.asks(pod, &format!("ask {url}")), differs);
+            let came = self.asks(pod, &format!("ask {url}"));
+            Outcome { name: format!("a request {name}"), came, differs, dropped: "" }
+        };
+        let look_up = |transport: &str| {
+            let came = self.asks("caller", &format!("dns {transport} web-0.web.{}.svc.cluster.local", self.name));
+            Outcome { name: format!("DNS over {}", transport.to_uppercase()), came, differs: "", dropped: "" }
+        };
+        REQUESTS.into_iter().map(ask).chain(["udp", "tcp"].map(look_up)).collect()
+    }
+
+    /// The same, with what comes of them under `DROP_ALL`. The Mesh stays so.
+    fn requests_dropped_too(&self) -> Vec<Outcome> {
+        let mut outcomes = self.requests();
+        let drop = json!({"spec": {"egressFilter": {"type": "DROP_ALL"}}});
+        self.sh(&format!("kubectl patch mesh.appmesh.k8s.aws {} --type merge -p '{drop}'", self.name));
+        let is_refused = |came: &str| came.starts_with("404") || !came.starts_with(char::is_numeric);
+        let dropped = until(PATIENCE, || is_refused(&self.asks("caller", "ask http://unknown:8080/")));
+        assert!(dropped, "DROP_ALL has no effect");
+        for (outcome, dropped) in outcomes.iter_mut().zip(self.requests()) {
+            outcome.dropped = if dropped.came == outcome.came { "the same" } else { "refused" };
+            assert!(outcome.dropped == "the same" || is_refused(&dropped.came), "{}: {}", dropped.name, dropped.came);
         }
-        for transport in ["udp", "tcp"] {
-            let asked = self.asks("caller", &format!("dns {transport} web-0.web.{}.svc.cluster.local", self.name));
-            add(&format!("DNS over {}", transport.to_uppercase()), asked, "");
-        }
+        outcomes
+    }
+
+    /// Tries all of it.
+    fn outcomes(&self) -> Vec<Outcome> {
+        // An Envoy is ready before it has heard of others' pods.
+        assert_eq!(self.asks("caller", "ask-until http://back:8080/"), "200 hello");
+        let probes = [self.probe_outcomes("probed", true), self.probe_outcomes("deaf", false)];
+        let requests = if self.is_mesh { self.requests_dropped_too() } else { self.requests() };
+        let mut outcomes = [probes.concat(), requests].concat();
+        let mut add = |name: &str, came: String, differs| {
+            outcomes.push(Outcome { name: name.to_owned(), came, differs, dropped: "" })
+        };
         add("`kubectl port-forward` to a listener's port", self.forwarded(8080), "");
         add("`kubectl port-forward` to another port", self.forwarded(9090), "");
         let proxied = |of: &str| self.sh(&format!("kubectl get --raw /api/v1/namespaces/{}/{of}/proxy/", self.name));
@@ -371,7 +399,7 @@ fn a_pod_does_in_the_mesh_what_it_did_outside() {
             wrong.push(format!("{name}: {came:?} without the mesh, {:?} in it", with.came));
         }
         let in_mesh = if differs.is_empty() { "the same".to_owned() } else { format!("{}: {differs}", with.came) };
-        writeln!(table, "| {name} | {came} | {in_mesh} |").unwrap();
+        writeln!(table, "| {name} | {came} | {in_mesh} | {} |", with.dropped).unwrap();
     }
     assert!(wrong.is_empty(), "{}\n{table}", wrong.join("\n"));
     let docs = root().join("docs/data-plane.md");
