@@ -408,7 +408,7 @@ async fn last(
 ) -> anyhow::Result<Duration> {
     wait(name, || users.iter().all(|user| time(user).is_some())).await?;
     let times: Vec<_> = users.iter().filter_map(|user| time(user)).map(|time| time.duration_since(since)).collect();
-    let [first, last] = [times.iter().min(), times.iter().max()].map(Option::copied);
+    let [first, last] = [times.iter().min(), times.iter().max()].map(Option::<&Duration>::copied);
     let last = last.context("no users")?;
     if last > SLOW {
         report(&format!(

@@ -38,6 +38,9 @@ use crate::{
     xds::{Ads, Cache, auth::Tokens},
 };
 
+/// How long another cluster takes from its look at Cloud Map until its Envoys have what is new there.
+const HEARD: Duration = Duration::from_secs(1);
+
 /// Options of the controller.
 #[derive(Args, Debug)]
 pub struct Options {
@@ -163,6 +166,7 @@ async fn run(options: Options) -> anyhow::Result<()> {
     let status = Arc::new(Status::new(
         client.clone(),
         options.pod_name.clone(),
+        options.cloudmap_max_poll_interval + HEARD,
         cluster.pods.clone(),
         Arc::new(registrations),
         Box::new(move |of| count.count_pods(of)),

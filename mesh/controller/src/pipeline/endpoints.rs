@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::{
     cluster::PodKey,
-    model::{Instances, ObjectKey, ServiceKey, endpoint::pod_of},
+    model::{
+        Attributes, Instances, ObjectKey, ServiceKey,
+        endpoint::{MESH, VIRTUAL_NODE, pod_of},
+    },
     status::PodCounts,
     translate::Membership,
 };
@@ -101,6 +104,16 @@ impl Endpoints {
         memberships.filter_map(|membership| membership.instance.as_ref()).map(|(key, id, _)| (key, id.as_str())).next()
     }
 
+    /// The other pods of the same VirtualNode that are to be registered beside it, by id.
+    pub fn beside(&self, pod: &PodKey) -> BTreeMap<&str, PodKey> {
+        let Some((service, own)) = self.registration(pod) else { return BTreeMap::new() };
+        let instances = self.local.get(service).into_iter().flatten();
+        let node = |attributes: &Attributes| [MESH, VIRTUAL_NODE].map(|key| attributes.get(key).cloned());
+        let of_own = instances.clone().find(|(id, _)| *id == own).map(|(_, attributes)| node(attributes));
+        let others = instances.filter(|(id, attributes)| *id != own && of_own == Some(node(attributes)));
+        others.filter_map(|(id, attributes)| Some((id.as_str(), pod_of(attributes)?))).collect()
+    }
+
     /// The pods of a VirtualNode or VirtualGateway.
     pub fn count(&self, of: &ObjectKey) -> PodCounts {
         self.counts.get(of).copied().unwrap_or_default()
@@ -122,10 +135,7 @@ impl Endpoints {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{
-        Attributes,
-        endpoint::{NAMESPACE, POD},
-    };
+    use crate::model::endpoint::{NAMESPACE, POD};
     use std::sync::Arc;
 
     fn service() -> ServiceKey {
@@ -170,6 +180,21 @@ mod tests {
         assert_eq!(gone.services, [service()].into());
         assert!(endpoints.local(&service()).is_empty() && endpoints.registration(&pod("a")).is_none());
         assert_eq!(endpoints.count(&stock()), PodCounts { ready: 0, total: 0 });
+    }
+
+    #[test]
+    fn pods_of_one_virtual_node_are_beside_each_other() {
+        let mut endpoints = Endpoints::default();
+        for (name, address, node) in [("a", "10.0.0.1", "red"), ("b", "10.0.0.2", "red"), ("c", "10.0.0.3", "blue")] {
+            let mut members = member(name, Some(address));
+            if let Some((.., attributes)) = &mut members[0].instance {
+                Arc::make_mut(attributes).insert(VIRTUAL_NODE.to_owned(), node.to_owned());
+            }
+            endpoints.set_pod(&pod(name), true, members, &mut Touched::default());
+        }
+        assert_eq!(endpoints.beside(&pod("a")), BTreeMap::from([("10.0.0.2", pod("b"))]));
+        assert_eq!(endpoints.beside(&pod("c")), BTreeMap::new());
+        assert_eq!(endpoints.beside(&pod("nobody")), BTreeMap::new());
     }
 
     #[test]

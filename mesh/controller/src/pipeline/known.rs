@@ -156,7 +156,11 @@ impl CloudMap for Registrations {
         let (service, id) = known.endpoints.registration(&pod.key())?;
         let there = self.writer.registered(service);
         let registered = there.as_ref().and_then(|there| Some(there.instances.as_ref()?.contains(id)));
-        Some(Registration { registered, error: there.and_then(|there| there.trouble.clone()) })
+        let mut beside = known.endpoints.beside(&pod.key());
+        let found = there.as_ref().and_then(|there| there.instances.as_ref());
+        beside.retain(|id, _| found.is_some_and(|found| found.contains(*id)));
+        let beside = beside.into_values().collect();
+        Some(Registration { registered, error: there.as_ref().and_then(|there| there.trouble.clone()), beside })
     }
 }
 

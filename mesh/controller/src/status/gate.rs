@@ -1,10 +1,10 @@
 //! Computes the readiness gate of pods: one is ready once others find it in Cloud Map. So a rollout goes on, and whoever
-//! waits for it, only when its pods can be called.
+//! waits for it, only when its pods can be called, and where it takes others away, when all callers have heard of them.
 
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::cluster::{GATE, Pod};
+use crate::cluster::{GATE, Pod, PodKey};
 
 /// Whether a pod whose containers are ready is registered in Cloud Map.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -13,6 +13,22 @@ pub struct Registration {
     pub registered: Option<bool>,
     /// Why not, if Cloud Map refuses it.
     pub error: Option<String>,
+    /// Other pods of the same VirtualNode that callers find beside it.
+    pub beside: Vec<PodKey>,
+}
+
+impl Registration {
+    /// Whether a pod becomes ready by it.
+    pub fn admits(&self, pod: &Pod) -> bool {
+        self.registered == Some(true) && pod.gate.as_ref().is_none_or(|gate| !gate.ready)
+    }
+}
+
+/// Whether a pod is ready, and is to stay as far as is known.
+pub fn serves(pod: &Pod) -> bool {
+    pod.containers_ready
+        && pod.gate.as_ref().is_some_and(|gate| gate.ready)
+        && pod.metadata.deletion_timestamp.is_none()
 }
 
 /// A strategic merge patch of the pod's status that says whether it is registered; `None` if it says so already, or if
@@ -65,7 +81,7 @@ mod tests {
     }
 
     fn registration(registered: Option<bool>, error: Option<&str>) -> Option<Registration> {
-        Some(Registration { registered, error: error.map(str::to_owned) })
+        Some(Registration { registered, error: error.map(str::to_owned), beside: Vec::new() })
     }
 
     #[test]

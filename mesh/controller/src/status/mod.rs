@@ -122,13 +122,18 @@ pub struct Status {
     asked: tokio::sync::Mutex<Option<Asked>>,
     objects: Queue<ObjectKey>,
     gates: Queue<PodKey>,
+    /// How long callers of other clusters may take until they have heard of a pod.
+    heard_after: Duration,
+    /// The pods that callers find and that are not ready yet because others may not have heard of them.
+    unheard: Mutex<HashMap<PodKey, Instant>>,
 }
 
 impl Status {
-    /// `instance` is the name of this replica's pod.
+    /// `instance` is the name of this replica's pod, `heard_after` how long other clusters may take until they hear of a pod.
     pub fn new(
         client: Client,
         instance: String,
+        heard_after: Duration,
         pods: Pods,
         cloud_map: Arc<dyn CloudMap>,
         count_pods: CountPods,
@@ -148,6 +153,8 @@ impl Status {
             asked: tokio::sync::Mutex::default(),
             objects: Queue::default(),
             gates: Queue::default(),
+            heard_after,
+            unheard: Mutex::default(),
         }
     }
 
@@ -198,9 +205,15 @@ impl Status {
         })
     }
 
-    async fn look_at_pod(&self, (namespace, name): PodKey) -> Outcome {
-        let Some(pod) = self.pods.get(&namespace, &name) else { return Outcome::Done };
-        let Some(patch) = gate::patch(&pod, self.cloud_map.registration(&pod).as_ref()) else { return Outcome::Done };
+    async fn look_at_pod(&self, key: PodKey) -> Outcome {
+        let pod = self.pods.get(&key.0, &key.1);
+        let registration = pod.as_ref().and_then(|pod| self.cloud_map.registration(pod));
+        let wait = self.wait_to_be_heard(key, pod.as_deref(), registration.as_ref());
+        if !wait.is_zero() {
+            return Outcome::After(wait);
+        }
+        let Some(pod) = pod else { return Outcome::Done };
+        let Some(patch) = gate::patch(&pod, registration.as_ref()) else { return Outcome::Done };
         match self.writer.pod(&pod, patch).await {
             Ok(Written::Object(_) | Written::Gone) => Outcome::Done,
             Ok(Written::Conflict) => Outcome::Retry,
@@ -209,6 +222,22 @@ impl Status {
                 Outcome::Retry
             }
         }
+    }
+
+    /// How long a pod is to wait that becomes ready beside others: Kubernetes may then take those away, and callers of
+    /// another cluster that has not asked Cloud Map since would be left with none. The first pods of a VirtualNode do not wait.
+    fn wait_to_be_heard(&self, key: PodKey, pod: Option<&Pod>, registration: Option<&Registration>) -> Duration {
+        let is_ready =
+            |(namespace, name): &PodKey| self.pods.get(namespace, name).is_some_and(|pod| gate::serves(&pod));
+        let admitted = pod.zip(registration).filter(|(pod, registration)| registration.admits(pod));
+        let replaces = admitted.is_some_and(|(_, registration)| registration.beside.iter().any(is_ready));
+        let mut unheard = lock(&self.unheard);
+        if !replaces {
+            unheard.remove(&key);
+            return Duration::ZERO;
+        }
+        let since = unheard.entry(key).or_insert_with(Instant::now);
+        self.heard_after.saturating_sub(since.elapsed())
     }
 
     async fn object(&self, key: &ObjectKey) -> anyhow::Result<Outcome> {

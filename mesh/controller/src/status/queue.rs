@@ -23,6 +23,8 @@ pub enum Outcome {
     Done,
     /// Look again later, though nothing may change here until then.
     Retry,
+    /// Look again after so long.
+    After(Duration),
 }
 
 /// Things to look at, each when it is due. It is closed until somebody works on it.
@@ -80,6 +82,10 @@ impl<T: Clone + Ord + Hash> Queue<T> {
                     looked_at.remove(&thing);
                     match outcome {
                         Outcome::Done => drop(failures.remove(&thing)),
+                        Outcome::After(delay) => {
+                            failures.remove(&thing);
+                            self.push([thing], delay);
+                        }
                         Outcome::Retry => {
                             let failed: &mut u32 = failures.entry(thing.clone()).or_default();
                             let delay = backoff(*failed);

@@ -64,6 +64,7 @@ struct FakeCloudMap {
     removed: Mutex<Vec<CloudMapResource>>,
     removal: Mutex<Option<Result<Removal, String>>>,
     registered: AtomicBool,
+    beside: Mutex<Vec<PodKey>>,
 }
 
 impl CloudMap for FakeCloudMap {
@@ -81,7 +82,7 @@ impl CloudMap for FakeCloudMap {
 
     fn registration(&self, _: &Pod) -> Option<Registration> {
         let registered = self.registered.load(std::sync::atomic::Ordering::Relaxed);
-        Some(Registration { registered: Some(registered), error: None })
+        Some(Registration { registered: Some(registered), error: None, beside: lock(&self.beside).clone() })
     }
 }
 
@@ -111,7 +112,8 @@ impl World {
         let counted = counts.clone();
         let count_pods: CountPods = Box::new(move |_| *lock(&counted));
         let instance = "controller-0".to_owned();
-        let status = Status::new(client, instance, pods.clone(), cloud_map.clone(), count_pods, metrics.clone());
+        let status =
+            Status::new(client, instance, Duration::ZERO, pods.clone(), cloud_map.clone(), count_pods, metrics.clone());
         let world = Self { status, stored, written, cloud_map, counts, pods, metrics };
         objects.iter().for_each(|object| world.put(object.clone()));
         world
@@ -377,6 +379,44 @@ async fn an_object_that_does_not_parse_says_so_once() {
     let text = world.metrics.text().unwrap();
     assert!(text.contains(r#"appmesh_controller_problems{kind="VirtualRouter",reason="Invalid"} 0"#), "{text}");
     assert!(text.contains(r#"appmesh_controller_objects{kind="VirtualRouter"} 0"#), "{text}");
+}
+
+#[tokio::test]
+async fn a_pod_that_replaces_another_is_ready_when_other_clusters_have_heard_of_it() {
+    let key = |name: &str| ("ns".to_owned(), name.to_owned());
+    let pod = |name: &str, ready: &str| {
+        let conditions = [("ContainersReady", "True"), (GATE, ready)].map(|(type_, status)| {
+            json!({"type": type_, "status": status, "reason": "Registered", "lastTransitionTime": "2026-11-22T00:00:00Z"})
+        });
+        let conditions = conditions.into_iter().filter(|condition| condition["status"] != "").collect::<Vec<_>>();
+        json!({
+            "metadata": {"name": name, "namespace": "ns", "resourceVersion": "1"},
+            "spec": {"containers": [], "readinessGates": [{"conditionType": GATE}]},
+            "status": {"podIP": "10.0.0.1", "conditions": conditions}
+        })
+    };
+    let mut leaving = pod("old", "True");
+    leaving["metadata"]["deletionTimestamp"] = json!("2026-11-22T00:00:00Z");
+    let (hour, no_time) = (Duration::from_secs(3600), Duration::ZERO);
+    for (case, old, heard_after, waits) in [
+        ("beside one that is ready", pod("old", "True"), hour, true),
+        ("others have heard of it", pod("old", "True"), no_time, false),
+        ("beside one that is not ready either", pod("old", ""), hour, false),
+        ("beside one that leaves in any case", leaving, hour, false),
+    ] {
+        let mut world = World::new(&[]).await;
+        world.status.heard_after = heard_after;
+        world.cloud_map.registered.store(true, std::sync::atomic::Ordering::Relaxed);
+        *lock(&world.cloud_map.beside) = vec![key("old")];
+        let new = pod("new", "");
+        lock(&world.stored).insert("/api/v1/namespaces/ns/pods/new".to_owned(), new.clone());
+        for pod in [old, new] {
+            world.pods.apply(from_value(pod).unwrap());
+        }
+        let outcome = world.status.look_at_pod(key("new")).await;
+        assert_eq!(matches!(outcome, Outcome::After(_)), waits, "{case}: {outcome:?}");
+        assert_eq!(world.written.try_recv().is_err(), waits, "{case}");
+    }
 }
 
 #[tokio::test]
