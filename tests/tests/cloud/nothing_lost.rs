@@ -14,7 +14,7 @@ use tests::steps::make_of;
 use tests::{program, root};
 
 /// Requests a second of each of the two loads.
-const RATE: u64 = 200;
+const RATE: u64 = 400;
 /// What comes of an event is counted for so many seconds of requests after it.
 const AFTERWARDS: u64 = 15;
 /// How long an event may take.
