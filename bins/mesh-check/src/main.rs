@@ -36,10 +36,14 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::time::Duration;
+use tokio::time::timeout;
 use world::{ClusterView, Fault, Lookup, World};
 
 /// How long an API server may take to answer: one that cannot be reached does not refuse, it is silent.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long the objects and pods of a mesh may take, which can be thousands.
+const MESH_PATIENCE: Duration = Duration::from_secs(30);
 
 /// The namespaces of the flow, and the field managers that make them.
 const NAMESPACES: [(&str, &[&str]); 2] = [(NAMESPACE, &["appmesh-install", "helm"]), ("k8multi", &["manifest-apply"])];
@@ -283,9 +287,7 @@ async fn view(session: &Session, aws: &AwsFlags, want: &Want, name: &str, facts:
             });
         }
     };
-    let looked = tokio::time::timeout(PATIENCE, look(session, aws, want, cluster.clone())).await;
-    let late = || anyhow::anyhow!("its API server {} does not answer", cluster.endpoint);
-    let looked = looked.unwrap_or_else(|_| Err(late())).map_err(|error| Fault::of(&error));
+    let looked = look(session, aws, want, cluster.clone()).await.map_err(|error| Fault::of(&error));
     view(Lookup::Active(Box::new(cluster), looked))
 }
 
@@ -296,9 +298,18 @@ async fn agent(session: &Session, aws: &AwsFlags, cluster: &str) -> Result<Agent
 
 async fn look(session: &Session, aws: &AwsFlags, want: &Want, cluster: Cluster) -> Result<world::Kubernetes> {
     let client = session.eks_access(aws, cluster.clone()).await?.client(session).await?;
-    let mesh = async { if want.of_a_mesh() { live::look(&client, &cluster).await } else { Ok(None) } };
-    let (looked, mesh) = tokio::join!(kube::look(&client, &NAMESPACES), mesh);
-    Ok(world::Kubernetes { mesh, ..looked? })
+    let looked = async {
+        let late = || anyhow::anyhow!("its API server {} does not answer", cluster.endpoint);
+        timeout(PATIENCE, kube::look(&client, &NAMESPACES)).await.unwrap_or_else(|_| Err(late()))
+    };
+    let mesh = async {
+        let look = async { if want.of_a_mesh() { live::look(&client, &cluster).await } else { Ok(None) } };
+        let late = |_| Err(Fault { reason: format!("not within {MESH_PATIENCE:?}"), hint: None });
+        Ok(timeout(MESH_PATIENCE, look).await.unwrap_or_else(late))
+    };
+    // Where the API server does not answer, nobody waits for the mesh.
+    let (looked, mesh) = tokio::try_join!(looked, mesh)?;
+    Ok(world::Kubernetes { mesh, ..looked })
 }
 
 fn main() -> ExitCode {

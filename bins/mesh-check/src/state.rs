@@ -182,7 +182,7 @@ fn of_namespace(namespace: &Namespace, gone: &BTreeSet<String>) -> Vec<Finding> 
     for (arn, count) in clusters {
         let cluster = arn.rsplit_once('/').map_or(arn.as_str(), |(_, name)| name);
         let said = format!("{count} instances are of cluster {cluster}, which is no more");
-        let fix = format!("cloudmap-ns --forget-cluster {cluster} --name {}", namespace.name);
+        let fix = format!("cloudmap-ns -n --cluster CLUSTER --name {} --forget-cluster {cluster}", namespace.name);
         found.push(GONE.found(format!("Cloud Map namespace {}", namespace.name), said, fix));
     }
     found

@@ -4,15 +4,20 @@
 use crate::finding::{Check, Finding};
 use crate::scene::{Around, CloudMap, Identity, Namespace, Role, Rule, Sample, Scene, Side};
 use common::cluster::Cluster;
+use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::LazyLock;
 
 /// The VirtualService of cluster `b`.
 pub const ARN: &str = "arn:aws:appmesh:r:1:mesh/m/virtualService/color.web";
 /// The controllers' role.
 pub const ROLE: &str = "arn:aws:iam::1:role/mesh";
+
+/// A certificate that ends in two months.
+static VALID: LazyLock<Secret> = LazyLock::new(|| secret(60));
 
 /// A change that makes something wrong.
 pub type Change = fn(&mut Scene);
@@ -245,7 +250,7 @@ fn side(name: &str, node: &str, ip: &str) -> Side {
     side.around = Around {
         account: of(json!({"metadata": {"annotations": {"eks.amazonaws.com/role-arn": ROLE}}})),
         lease: of(json!({"spec": {"holderIdentity": "controller-1", "renewTime": "2026-11-29T11:59:59.000000Z"}})),
-        certificate: Some(Some(secret(60))),
+        certificate: Some(Some(VALID.clone())),
         slices: of(json!([slice("appmesh-controller-webhook-service"), slice("appmesh-controller-xds")])),
         release: Some(Some((1, "deployed".into()))),
         metrics: Some(BTreeMap::from([("controller-1".into(), samples)])),
@@ -279,8 +284,8 @@ fn side(name: &str, node: &str, ip: &str) -> Side {
 }
 
 /// The Secret of a certificate that ends after that many days.
-pub fn secret(days: i64) -> k8s_openapi::api::core::v1::Secret {
-    let mut secret: k8s_openapi::api::core::v1::Secret = of(json!({"data": {"ca.crt": "Y2E="}}));
+pub fn secret(days: i64) -> Secret {
+    let mut secret: Secret = of(json!({"data": {"ca.crt": "Y2E="}}));
     let pem = k8s_openapi::ByteString(certificate(days).into_bytes());
     secret.data.as_mut().unwrap().insert("tls.crt".into(), pem);
     secret

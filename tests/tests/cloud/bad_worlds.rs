@@ -126,6 +126,16 @@ impl World {
         commands.len()
     }
 
+    /// mesh-check has a code for such a world.
+    #[track_caller]
+    fn is_named(&self, before: &[&str], arguments: &str, code: &str) {
+        let output = self.run(before, &format!("mesh-check -n {arguments}"), "");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{before:?} {arguments}: {stderr}");
+        let found = stderr.lines().any(|line| line.split_whitespace().any(|word| word == code));
+        assert!(found, "{before:?} {arguments}: no {code}: {stderr}");
+    }
+
     /// An access key's variables in place of the operator's.
     fn keys(keys: &Value) -> Vec<String> {
         let names = [
@@ -184,6 +194,10 @@ impl World {
         for (before, says) in &worlds {
             let before: Vec<&str> = before.iter().map(String::as_str).collect();
             tried += self.fails(&before, &named("c2"), "", says);
+            // Without a profile nobody can be asked at all.
+            if !says.cause[0].starts_with("there is no AWS profile") {
+                self.is_named(&before, "--cluster c2", "XM0101");
+            }
             let commands = FROM_A_DOCUMENT.map(str::to_owned);
             let (aws, kubernetes) = commands.split_at(OF_KUBERNETES);
             tried += self.fails(&before, aws, &self.document, says);
@@ -211,6 +225,8 @@ impl World {
         let nowhere = ["cannot reach AWS in region us-west-9"];
         let nowhere = Says { exit: 5, cause: &nowhere, hint: "check that there is such a region" };
         let none = Says { exit: 3, cause: &["no AWS region"], hint: "give --region" };
+        self.is_named(&[], "--cluster c2 --region eu-west-1", "XM0102");
+        self.is_named(&[], "--cluster c2 --region us-west-9", "XM0101");
         self.fails(&[], &with("eu-west-1"), "", &elsewhere)
             + self.fails(&[], &with("us-west-9"), "", &nowhere)
             + self.fails(&["env", "-u", "AWS_REGION", "-u", "AWS_DEFAULT_REGION"], &named("c2"), "", &none)
@@ -228,12 +244,19 @@ impl World {
         let made = self.cloud.run([&python, "-c", script], b"").unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         let mut tried = 0;
-        for (name, exit, cause, hint) in [
-            ("nosuch", 1, "there is no cluster nosuch in region us-west-2", "aws eks list-clusters --region us-west-2"),
-            ("coming", 5, "cluster coming is CREATING", "aws eks wait cluster-active --name coming"),
-            ("broken", 1, "cluster broken is FAILED", "aws eks describe-cluster --name broken"),
-            ("going", 1, "cluster going is DELETING", "aws eks describe-cluster --name going"),
+        for (name, code, exit, cause, hint) in [
+            (
+                "nosuch",
+                "XM0102",
+                1,
+                "there is no cluster nosuch in region us-west-2",
+                "aws eks list-clusters --region us-west-2",
+            ),
+            ("coming", "XM0103", 5, "cluster coming is CREATING", "aws eks wait cluster-active --name coming"),
+            ("broken", "XM0103", 1, "cluster broken is FAILED", "aws eks describe-cluster --name broken"),
+            ("going", "XM0103", 1, "cluster going is DELETING", "aws eks describe-cluster --name going"),
         ] {
+            self.is_named(&[], &format!("--cluster {name}"), code);
             tried += self.fails(&[], &named(name), "", &Says { exit, cause: &[cause], hint });
         }
         tried

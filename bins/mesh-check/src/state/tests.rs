@@ -71,7 +71,7 @@ fn every_check_finds_what_it_is_for() {
                         .insert("i-3".into(), Attributes::from([(CLUSTER_ARN.into(), other.clone())]));
                     it.cloud_map.as_mut().unwrap().gone.insert(other);
                 },
-                "1 instances are of cluster old, which is no more: cloudmap-ns --forget-cluster old --name shared",
+                "1 instances are of cluster old, which is no more: cloudmap-ns -n --cluster CLUSTER --name shared --forget-cluster old",
             ),
             (
                 PUBLISHED,
