@@ -112,13 +112,13 @@ def scale(result: dict[str, Any]) -> str:
 
 
 def nothing_lost(result: dict[str, Any]) -> str:
-    """A row for each event; why requests may fail in one of them stands below."""
+    """A row for each event."""
     rows = []
     for found in result["rows"]:
         loads = [found["within"], found["across"]]
         rates = [amount(load["requests"] / found["seconds"], 0) for load in loads]
         cells = [cell for load, rate in zip(loads, rates) for cell in (amount(load["requests"], 0), rate, str(load["failed"]), str(load["slowest_ms"]))]
-        rows.append([found["event"] + (" (see below)" if found["known"] else ""), *cells])
+        rows.append([found["event"], *cells])
     columns = ["requests", "a second", "failed", "slowest, ms"]
     head = ["event", *(f"{load}: {column}" if column == "requests" else column for load in ("in the cluster", "to the other") for column in columns)]
     return f"{result['rate']} requests a second of each load, {result['cores']} cores, {result['date']}:\n\n" + table(head, rows)
