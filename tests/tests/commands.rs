@@ -49,6 +49,7 @@ const BLOCKS: &[(&str, &str, Tried)] = &[
     ("docs/upgrading.md", "git pull", Not("upgrades from one release to the next, and there is one")),
     ("docs/your-app.md", "make check", EXAMPLES),
     ("docs/your-app.md", "make all", EXAMPLES),
+    ("docs/your-app.md", "mesh-check -n", Not("reads the reader's manifests; mesh-check has a test for each check")),
     ("docs/your-app.md", "make plan", EXAMPLES),
     ("examples/README.md", "make all", EXAMPLES),
     ("examples/README.md", "make all", EXAMPLES),

@@ -181,7 +181,7 @@ fn certificate(side: &Side, scene: &Scene, controller: &str) -> Vec<Finding> {
     let part = |name: &str| data.and_then(|data| data.get(name));
     found.extend(webhooks(side, controller, part("ca.crt")));
     let fix = "delete the Secret: the controller makes it anew; or does cert-manager work?";
-    let Some(end) = part("tls.crt").and_then(|pem| end(pem)) else {
+    let Some(end) = part("tls.crt").and_then(end) else {
         // One that does not run yet makes none.
         if side.running().is_some() {
             found.push(CERTIFICATE.found(object, "it holds no certificate", fix));

@@ -287,7 +287,7 @@ async fn view(session: &Session, aws: &AwsFlags, want: &Want, name: &str, facts:
             });
         }
     };
-    let looked = look(session, aws, want, cluster.clone()).await.map_err(|error| Fault::of(&error));
+    let looked = look(session, aws, want, cluster.clone()).await.map(Box::new).map_err(|error| Fault::of(&error));
     view(Lookup::Active(Box::new(cluster), looked))
 }
 

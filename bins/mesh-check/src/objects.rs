@@ -221,18 +221,12 @@ impl Judge<'_> {
             let fix = "copy it from status.virtualServiceARN: kubectl get virtualservices -A";
             return self.note(ARN, of.to_owned(), format!("{text:?} is no ARN of App Mesh"), fix);
         };
-        let name = match (&arn.resource, kind.as_ref()) {
-            (MeshResource::VirtualService(name), "VirtualService")
-            | (MeshResource::VirtualNode(name), "VirtualNode")
-            | (MeshResource::VirtualRouter(name), "VirtualRouter") => name,
-            _ => {
-                return self.note(
-                    ARN,
-                    of.to_owned(),
-                    format!("{text} is not the ARN of a {kind}"),
-                    "name one of that kind",
-                );
-            }
+        let ((MeshResource::VirtualService(name), "VirtualService")
+        | (MeshResource::VirtualNode(name), "VirtualNode")
+        | (MeshResource::VirtualRouter(name), "VirtualRouter")) = (&arn.resource, kind.as_ref())
+        else {
+            let found = format!("{text} is not the ARN of a {kind}");
+            return self.note(ARN, of.to_owned(), found, "name one of that kind");
         };
         // Of one side alone nobody knows what the others have.
         if self.scene.sides.len() > 1 && !self.scene.sides.iter().any(|side| publishes(side, &kind, &arn, name)) {

@@ -146,7 +146,7 @@ fn active(view: &ClusterView) -> Option<&Cluster> {
 }
 
 fn kubernetes(view: &ClusterView) -> Option<&Kubernetes> {
-    if let Lookup::Active(_, Ok(kubernetes)) = &view.lookup { Some(kubernetes) } else { None }
+    if let Lookup::Active(_, Ok(kubernetes)) = &view.lookup { Some(kubernetes.as_ref()) } else { None }
 }
 
 impl Fault {
@@ -175,7 +175,10 @@ mod tests {
     fn view(name: &str, vpc: &str, kubernetes: Result<Kubernetes, Fault>) -> ClusterView {
         let (account, region) = ("1".to_owned(), "r".to_owned());
         let cluster = Cluster { name: name.into(), account, region, vpc: vpc.into(), ..Cluster::default() };
-        ClusterView { agent: Some(Ok(Agent::There)), ..look(name, Lookup::Active(Box::new(cluster), kubernetes)) }
+        ClusterView {
+            agent: Some(Ok(Agent::There)),
+            ..look(name, Lookup::Active(Box::new(cluster), kubernetes.map(Box::new)))
+        }
     }
 
     fn fault(reason: &str) -> Fault {

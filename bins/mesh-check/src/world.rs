@@ -38,7 +38,7 @@ pub enum Lookup {
     /// It is there and cannot be used.
     Inactive(Fault),
     /// It is there; and what its API server says.
-    Active(Box<Cluster>, Result<Kubernetes, Fault>),
+    Active(Box<Cluster>, Result<Box<Kubernetes>, Fault>),
 }
 
 /// What an API server says.

@@ -9,7 +9,9 @@ use serde_json::{Value, json};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Output;
+use std::time::Duration;
 use tests::cloud::Cloud;
+use tests::faults::until;
 use tests::policy::allowing;
 use tests::steps::make;
 use tests::{TOOLS, program, root, run};
@@ -228,9 +230,14 @@ impl Account {
              while c.get_operation(OperationId=o)['Operation']['Status'] != 'SUCCESS': pass",
         );
         let command = "mesh-check -n --cluster c1 --and-cluster c2 --namespace-type http";
-        let output = self.run_as(&Keys::new(), command, "");
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success() && !stderr.contains("not looked at"), "{stderr}");
+        // The controllers were made anew just now: for a moment nobody holds their lease.
+        let mut stderr = String::new();
+        let well = until(Duration::from_secs(60), || {
+            let output = self.run_as(&Keys::new(), command, "");
+            stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+            output.status.success()
+        });
+        assert!(well && !stderr.contains("not looked at"), "{stderr}");
         // Each hides the next: what is not listed cannot be asked for.
         for actions in [
             &[
