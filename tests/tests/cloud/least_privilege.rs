@@ -197,8 +197,9 @@ impl Account {
                 with_pods.extend(["c1", "c2"].into_iter().filter(by_association));
             }
             let by_admin = caller.contains(":assumed-role/c1-admin/") || caller.contains(":assumed-role/c2-admin/");
-            assert!(by_admin || denied_on_purpose || !caller.ends_with(":user/operator"), "{call}");
-            if !(by_admin || denied_on_purpose) || action == "ecr:Ping" {
+            let by_operator = caller.ends_with(":user/operator");
+            assert!(denied_on_purpose || !by_operator, "{call}");
+            if !(by_admin || by_operator) || action == "ecr:Ping" {
                 continue;
             }
             let tool = match agent.split_once("app/crossmesh-") {
