@@ -28,6 +28,11 @@ pub struct Endpoints {
     remote: HashMap<ServiceKey, Instances>,
 }
 
+/// The mesh and name of the VirtualNode that an instance is of.
+fn node(attributes: &Attributes) -> [Option<&String>; 2] {
+    [MESH, VIRTUAL_NODE].map(|key| attributes.get(key))
+}
+
 /// What a change has touched.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Touched {
@@ -108,7 +113,6 @@ impl Endpoints {
     pub fn beside(&self, pod: &PodKey) -> BTreeMap<&str, PodKey> {
         let Some((service, own)) = self.registration(pod) else { return BTreeMap::new() };
         let instances = self.local.get(service).into_iter().flatten();
-        let node = |attributes: &Attributes| [MESH, VIRTUAL_NODE].map(|key| attributes.get(key).cloned());
         let of_own = instances.clone().find(|(id, _)| *id == own).map(|(_, attributes)| node(attributes));
         let others = instances.filter(|(id, attributes)| *id != own && of_own == Some(node(attributes)));
         others.filter_map(|(id, attributes)| Some((id.as_str(), pod_of(attributes)?))).collect()

@@ -12,7 +12,7 @@ use tonic::Status as GrpcStatus;
 use super::endpoints::Endpoints;
 use crate::{
     cloudmap::{Leaving, Writer, describe, service_key},
-    cluster::{Pod, Pods, Snapshot},
+    cluster::{Pod, PodKey, Pods, Snapshot},
     model::{ObjectKey, ServiceKey, VirtualServiceKey, WorkloadName},
     status::{CloudMap, CloudMapResource, PodCounts, Registration, Removal},
     translate::{
@@ -156,11 +156,17 @@ impl CloudMap for Registrations {
         let (service, id) = known.endpoints.registration(&pod.key())?;
         let there = self.writer.registered(service);
         let registered = there.as_ref().and_then(|there| Some(there.instances.as_ref()?.contains(id)));
-        let mut beside = known.endpoints.beside(&pod.key());
+        Some(Registration { registered, error: there.and_then(|there| there.trouble.clone()) })
+    }
+
+    fn beside(&self, pod: &Pod) -> Vec<PodKey> {
+        let known = self.known.read();
+        let key = pod.key();
+        let there = known.endpoints.registration(&key).and_then(|(service, _)| self.writer.registered(service));
         let found = there.as_ref().and_then(|there| there.instances.as_ref());
+        let mut beside = known.endpoints.beside(&key);
         beside.retain(|id, _| found.is_some_and(|found| found.contains(*id)));
-        let beside = beside.into_values().collect();
-        Some(Registration { registered, error: there.as_ref().and_then(|there| there.trouble.clone()), beside })
+        beside.into_values().collect()
     }
 }
 

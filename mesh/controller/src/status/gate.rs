@@ -4,7 +4,7 @@
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::cluster::{GATE, Pod, PodKey};
+use crate::cluster::{GATE, Pod};
 
 /// Whether a pod whose containers are ready is registered in Cloud Map.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -13,8 +13,6 @@ pub struct Registration {
     pub registered: Option<bool>,
     /// Why not, if Cloud Map refuses it.
     pub error: Option<String>,
-    /// Other pods of the same VirtualNode that callers find beside it.
-    pub beside: Vec<PodKey>,
 }
 
 impl Registration {
@@ -81,7 +79,7 @@ mod tests {
     }
 
     fn registration(registered: Option<bool>, error: Option<&str>) -> Option<Registration> {
-        Some(Registration { registered, error: error.map(str::to_owned), beside: Vec::new() })
+        Some(Registration { registered, error: error.map(str::to_owned) })
     }
 
     #[test]

@@ -81,6 +81,9 @@ pub trait CloudMap: Send + Sync {
 
     /// Whether a pod is registered; `None` if it is not to be.
     fn registration(&self, pod: &Pod) -> Option<Registration>;
+
+    /// The other pods of its VirtualNode that callers find beside a pod.
+    fn beside(&self, pod: &Pod) -> Vec<PodKey>;
 }
 
 /// Counts the pods of a VirtualNode or VirtualGateway.
@@ -230,7 +233,7 @@ impl Status {
         let is_ready =
             |(namespace, name): &PodKey| self.pods.get(namespace, name).is_some_and(|pod| gate::serves(&pod));
         let admitted = pod.zip(registration).filter(|(pod, registration)| registration.admits(pod));
-        let replaces = admitted.is_some_and(|(_, registration)| registration.beside.iter().any(is_ready));
+        let replaces = admitted.is_some_and(|(pod, _)| self.cloud_map.beside(pod).iter().any(is_ready));
         let mut unheard = lock(&self.unheard);
         if !replaces {
             unheard.remove(&key);

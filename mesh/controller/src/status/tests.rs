@@ -82,7 +82,11 @@ impl CloudMap for FakeCloudMap {
 
     fn registration(&self, _: &Pod) -> Option<Registration> {
         let registered = self.registered.load(std::sync::atomic::Ordering::Relaxed);
-        Some(Registration { registered: Some(registered), error: None, beside: lock(&self.beside).clone() })
+        Some(Registration { registered: Some(registered), error: None })
+    }
+
+    fn beside(&self, _: &Pod) -> Vec<PodKey> {
+        lock(&self.beside).clone()
     }
 }
 
