@@ -14,39 +14,26 @@ mod objects;
 mod plan;
 mod preflight;
 mod scene;
+mod section;
 mod sidecars;
 mod state;
 #[cfg(test)]
 mod testing;
+mod view;
 mod world;
 
 use anyhow::Result;
 use checks::Report;
-use common::app_mesh::NAMESPACE;
 use common::aws::{AwsFlags, OtherClusters};
 use common::cluster::Cluster;
 use common::namespace::NamespaceType;
 use common::{Error, Session, Tool};
-use finding::Finding;
 use futures::future::join_all;
 use plan::{Change, Want};
-use pod_role::Agent;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use section::{Identity, Section};
 use std::process::ExitCode;
-use std::time::Duration;
-use tokio::time::timeout;
-use world::{ClusterView, Fault, Lookup, World};
-
-/// How long an API server may take to answer: one that cannot be reached does not refuse, it is silent.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// How long the objects and pods of a mesh may take, which can be thousands.
-const MESH_PATIENCE: Duration = Duration::from_secs(30);
-
-/// The namespaces of the flow, and the field managers that make them.
-const NAMESPACES: [(&str, &[&str]); 2] = [(NAMESPACE, &["appmesh-install", "helm"]), ("k8multi", &["manifest-apply"])];
+use view::{agent, view};
+use world::World;
 
 /// Reports all that is wrong with two clusters and their mesh, at once, and
 /// changes nothing.
@@ -66,8 +53,8 @@ const NAMESPACES: [(&str, &[&str]); 2] = [(NAMESPACE, &["appmesh-install", "helm
 ///
 /// Where there is no mesh, only XM01 is checked. What could not be looked at, for
 /// want of a permission, is said in a line for each cluster, and is no failure.
-/// With --file no cluster is asked: XM04 as far as manifests tell, before anything
-/// is applied.
+/// With --file no cluster is asked: XM04 as far as manifests tell, before
+/// anything is applied.
 ///
 ///   Reads   cluster
 ///   Owns    check {clusters, files, helm, identity, namespaceType, only, passed,
@@ -116,53 +103,6 @@ struct MeshCheck {
     programs: Vec<String>,
     #[command(flatten)]
     aws: AwsFlags,
-}
-
-/// How pods get their role.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-#[schemars(inline)]
-enum Identity {
-    /// By the cluster's OpenID Connect issuer.
-    Irsa,
-    /// By EKS Pod Identity.
-    PodIdentity,
-}
-
-/// The `check` key.
-#[derive(Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(rename = "Check")]
-struct Section {
-    /// The clusters to join with.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    clusters: Vec<String>,
-    /// Manifests that are checked in place of clusters.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    files: Vec<String>,
-    /// Whether Helm is checked.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    helm: bool,
-    /// How pods get their role; `irsa` if absent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    identity: Option<Identity>,
-    /// Where the names they share are found; `private-dns` if absent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    namespace_type: Option<NamespaceType>,
-    /// Beginnings of the codes that are checked; all if absent.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    only: Vec<String>,
-    /// Codes of the checks that found nothing; found, never wished for.
-    passed: BTreeSet<String>,
-    /// Programs that the nodes must be able to run.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    programs: Vec<String>,
-    /// What could not be looked at; found, never wished for.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    unseen: Vec<String>,
-    /// What may be wrong; found, never wished for.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    warnings: Vec<Finding>,
 }
 
 impl Tool for MeshCheck {
@@ -268,48 +208,6 @@ impl MeshCheck {
         }
         Ok(())
     }
-}
-
-/// A cluster, as far as it can be seen.
-async fn view(session: &Session, aws: &AwsFlags, want: &Want, name: &str, facts: Option<Cluster>) -> ClusterView {
-    let view = |lookup| ClusterView { name: name.to_owned(), lookup, agent: None };
-    let found = match facts {
-        Some(facts) => Ok(facts),
-        None => session.look_up_cluster(aws, name, None).await,
-    };
-    let cluster = match found {
-        Ok(cluster) => cluster,
-        Err(error) => {
-            return view(match session.has_cluster(aws, name).await {
-                Ok(true) => Lookup::Inactive(Fault::of(&error)),
-                Ok(false) => Lookup::Absent(Fault::of(&error)),
-                Err(error) => Lookup::Refused(Fault::of(&error)),
-            });
-        }
-    };
-    let looked = look(session, aws, want, cluster.clone()).await.map(Box::new).map_err(|error| Fault::of(&error));
-    view(Lookup::Active(Box::new(cluster), looked))
-}
-
-async fn agent(session: &Session, aws: &AwsFlags, cluster: &str) -> Result<Agent, Fault> {
-    let agent = async { pod_role::agent(&session.aws(aws).await?, cluster).await };
-    agent.await.map_err(|error| Fault::of(&error))
-}
-
-async fn look(session: &Session, aws: &AwsFlags, want: &Want, cluster: Cluster) -> Result<world::Kubernetes> {
-    let client = session.eks_access(aws, cluster.clone()).await?.client(session).await?;
-    let looked = async {
-        let late = || anyhow::anyhow!("its API server {} does not answer", cluster.endpoint);
-        timeout(PATIENCE, kube::look(&client, &NAMESPACES)).await.unwrap_or_else(|_| Err(late()))
-    };
-    let mesh = async {
-        let look = async { if want.of_a_mesh() { live::look(&client, &cluster).await } else { Ok(None) } };
-        let late = |_| Err(Fault { reason: format!("not within {MESH_PATIENCE:?}"), hint: None });
-        Ok(timeout(MESH_PATIENCE, look).await.unwrap_or_else(late))
-    };
-    // Where the API server does not answer, nobody waits for the mesh.
-    let (looked, mesh) = tokio::try_join!(looked, mesh)?;
-    Ok(world::Kubernetes { mesh, ..looked })
 }
 
 fn main() -> ExitCode {

@@ -1,8 +1,8 @@
 //! Says what follows from the findings. Pure.
 
-use crate::Identity;
 use crate::checks::{GROUPS, Report, wanted};
 use crate::finding::{Finding, Severity};
+use crate::section::Identity;
 use anyhow::Result;
 use common::Error;
 use common::cluster::Cluster;
