@@ -1,4 +1,4 @@
-//! What the tests run in pods: a server, a client, and a load that counts what it loses.
+//! Serves, asks, and keeps up a load and counts what it loses: the tests run it in pods.
 //!
 //!   workload serve WORD PORT…      answers each request with WORD, and logs its path; on 50051 and 50052 it is healthy by gRPC
 //!   workload ask URL               prints status and body of an answer, or why there is none
