@@ -406,7 +406,7 @@ INSTALLED = $(DESTDIR)$(PREFIX)
 PAGES := man/man1 bash-completion/completions fish/vendor_completions.d zsh/site-functions
 
 .PHONY: install
-install: build ## Install the tools, their manual pages and completions under PREFIX
+install: $(if $(filter target/%,$(BIN)),build) ## Install the tools, their manual pages and completions under PREFIX
 	mkdir -p $(INSTALLED)/bin $(PAGES:%=$(INSTALLED)/share/%)
 	install -m 755 $(TOOLS:%=$(BIN)/%) $(INSTALLED)/bin
 	for tool in $(TOOLS); do \

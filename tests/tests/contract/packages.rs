@@ -43,10 +43,11 @@ fn bash_completes() {
     assert_eq!(String::from_utf8_lossy(&output.stdout), "--from-cluster\n", "{output:?}");
 }
 
-/// Runs make with what has been built.
-fn make(folder: &Path, goal: &str, variables: &[String]) {
+/// Runs make, which takes these goals as done.
+fn make(folder: &Path, goal: &str, done: &[&str], variables: &[String]) {
     let mut make = Command::new("make");
-    make.current_dir(folder).args(["--no-print-directory", "-o", "build", goal]).args(variables);
+    make.current_dir(folder).args(["--no-print-directory", goal]).args(variables);
+    make.args(done.iter().flat_map(|goal| ["-o", goal]));
     let output = make.output().unwrap();
     assert!(output.status.success(), "{goal}: {output:?}");
 }
@@ -56,7 +57,7 @@ fn make_installs_programs_and_pages() {
     let folder = tempfile::tempdir().unwrap();
     let bin = program("sg-open").parent().unwrap().display().to_string();
     let variables = [format!("DESTDIR={}", folder.path().display()), format!("BIN={bin}"), "PREFIX=/usr".to_owned()];
-    make(&root(), "install", &variables);
+    make(&root(), "install", &[], &variables);
     for tool in TOOLS.iter().chain(VIEWS) {
         let version = Command::new(folder.path().join("usr/bin").join(tool)).arg("--version").output().unwrap();
         assert!(version.status.success(), "{tool}: {version:?}");
@@ -79,11 +80,11 @@ fn make_packs_a_release() {
     let bin = folder.path().join("programs");
     std::fs::create_dir(&bin).unwrap();
     for name in TOOLS.iter().chain(VIEWS).chain(&["appmesh-controller", "capture", "colorapp", "feapp"]) {
-        std::fs::write(bin.join(name), name).unwrap();
+        std::fs::write(bin.join(name), "#!/bin/sh\necho \"${0##*/} $*\"\n").unwrap();
     }
     let packed = ["one", "two"].map(|build| {
         let build = folder.path().join(build);
-        make(&root(), "dist", &[format!("BUILD={}", build.display()), format!("BIN={}", bin.display())]);
+        make(&root(), "dist", &["build"], &[format!("BUILD={}", build.display()), format!("BIN={}", bin.display())]);
         build.join("dist")
     });
     let sums = packed.each_ref().map(|dist| std::fs::read_to_string(dist.join("SHA256SUMS")).unwrap());
@@ -99,5 +100,10 @@ fn make_packs_a_release() {
     {
         assert!(release.join(file).is_file(), "{file}");
     }
-    make(&release, "help", &[]);
+    make(&release, "help", &[], &[]);
+    // There is nothing to build in it.
+    let installed = folder.path().join("installed");
+    make(&release, "install", &[], &[format!("DESTDIR={}", installed.display())]);
+    let page = std::fs::read_to_string(installed.join("usr/local/share/man/man1/sg-open.1")).unwrap();
+    assert_eq!(page, "sg-open --generate man\n");
 }
