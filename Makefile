@@ -417,23 +417,53 @@ install: $(if $(filter target/%,$(BIN)),build) ## Install the tools, their manua
 		$$generate complete-zsh > $$share/zsh/site-functions/_$$tool; \
 	done
 
+# --- a release
 DIST = $(BUILD)/dist
 RELEASE = crossmesh-$(call version,Cargo.toml)-$(HOST)
 RELEASED := CHANGELOG.md LICENSE Makefile README.md charts docs examples manifests policies schemas
+PROGRAMS := $(TOOLS) appmesh-controller capture colorapp feapp
 version = $(shell sed -nE 's/^version(:| =) "?([^"]*)"?/\2/p' $(1))
 # The same files give the same bytes.
 pack = tar --create --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX -C $(1) $(2) | gzip -n
 
+# Its programs are built apart from those of `make build`, which know the folders that they were built in.
+MADE := target/dist
+SBOMS = $(MADE)/sbom
+THIRD_PARTY = $(MADE)/THIRD-PARTY-LICENSES
+
+# What else a release needs of cargo, built once for each version.
+AUDITABLE := target/dist-tools/cargo-auditable@0.7.7/bin/cargo-auditable
+CYCLONEDX := target/dist-tools/cargo-cyclonedx@0.5.9/bin/cargo-cyclonedx
+ABOUT := target/dist-tools/cargo-about@0.9.3/bin/cargo-about
+$(AUDITABLE) $(CYCLONEDX) $(ABOUT):
+	cargo install --locked $(if $(filter $(ABOUT),$@),--features cli) --root $(@D:%/bin=%) $(notdir $(@D:%/bin=%))
+
 .PHONY: dist
-dist: build ## Pack a release into BUILD/dist: the programs and what the Makefile names, the chart, checksums
+dist: dist-programs dist-sbom dist-licenses ## Pack a release into BUILD/dist: programs, SBOMs, licences, chart, checksums (Linux)
 	rm -rf $(DIST)
 	mkdir -p $(DIST)/$(RELEASE)/bin
-	install -m 755 $(TOOLS:%=$(BIN)/%) $(IMAGES:%=$(STATIC)/%) $(DIST)/$(RELEASE)/bin
-	cp -r $(RELEASED) $(DIST)/$(RELEASE)
+	install -m 755 $(PROGRAMS:%=$(MADE)/$(HOST)/release/%) $(DIST)/$(RELEASE)/bin
+	cp -r $(RELEASED) $(SBOMS) $(THIRD_PARTY) $(DIST)/$(RELEASE)
 	$(call pack,$(DIST),$(RELEASE)) > $(DIST)/$(RELEASE).tar.gz
 	$(call pack,charts,appmesh-controller) > $(DIST)/appmesh-controller-$(call version,charts/appmesh-controller/Chart.yaml).tgz
 	rm -r $(DIST)/$(RELEASE)
 	cd $(DIST) && sha256sum -- *.tar.gz *.tgz > SHA256SUMS
+
+.PHONY: dist-programs dist-manifests dist-sbom dist-licenses
+dist-programs: | $(AUDITABLE)
+	release/build.sh $(AUDITABLE) $(MADE) $(PROGRAMS)
+
+dist-manifests:
+	release/manifests.sh $(MADE)/manifests $(HOST)
+
+dist-sbom: dist-manifests | $(CYCLONEDX)
+	release/sbom.sh $(CYCLONEDX) $(MADE)/manifests $(SBOMS) $(HOST) $(PROGRAMS)
+
+dist-licenses: dist-manifests | $(ABOUT)
+	$(ABOUT) about generate --manifest-path $(MADE)/manifests/Cargo.toml --config release/about.toml --workspace --target $(HOST) \
+		--frozen --fail --format json --output-file $(MADE)/about.json
+	python3 release/third_party.py $(MADE)/about.json > $(THIRD_PARTY).tmp
+	mv $(THIRD_PARTY).tmp $(THIRD_PARTY)
 
 .PHONY: clean
 clean: ## Remove what was built here (not what was made in AWS: see destroy)

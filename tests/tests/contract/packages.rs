@@ -1,5 +1,7 @@
 //! Tests the pages that packages have beside the programs, and what `make install` and `make dist` put where.
 
+use serde_json::Value;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use tests::{TOOLS, VIEWS, program, root, run};
@@ -77,14 +79,20 @@ fn make_installs_programs_and_pages() {
 #[test]
 fn make_packs_a_release() {
     let folder = tempfile::tempdir().unwrap();
-    let bin = folder.path().join("programs");
-    std::fs::create_dir(&bin).unwrap();
+    let bin = folder.path().join("made/here/release");
+    let sbom = folder.path().join("made/sbom");
+    std::fs::create_dir_all(&bin).unwrap();
+    std::fs::create_dir(&sbom).unwrap();
+    std::fs::write(folder.path().join("made/THIRD-PARTY-LICENSES"), "MIT").unwrap();
     for name in TOOLS.iter().chain(VIEWS).chain(&["appmesh-controller", "capture", "colorapp", "feapp"]) {
         std::fs::write(bin.join(name), "#!/bin/sh\necho \"${0##*/} $*\"\n").unwrap();
+        std::fs::write(sbom.join(format!("{name}.cdx.json")), "{}").unwrap();
     }
     let packed = ["one", "two"].map(|build| {
         let build = folder.path().join(build);
-        make(&root(), "dist", &["build"], &[format!("BUILD={}", build.display()), format!("BIN={}", bin.display())]);
+        let of = |variable, path: &Path| format!("{variable}={}", path.display());
+        let variables = [of("BUILD", &build), of("MADE", &folder.path().join("made")), "HOST=here".to_owned()];
+        make(&root(), "dist", &["dist-programs", "dist-sbom", "dist-licenses"], &variables);
         build.join("dist")
     });
     let sums = packed.each_ref().map(|dist| std::fs::read_to_string(dist.join("SHA256SUMS")).unwrap());
@@ -95,9 +103,15 @@ fn make_packs_a_release() {
     let output = Command::new("bash").args(["-c", script]).current_dir(&packed[0]).output().unwrap();
     assert!(output.status.success(), "{output:?}");
     let release = PathBuf::from(String::from_utf8(output.stdout).unwrap().trim());
-    for file in
-        ["bin/sg-open", "bin/capture", "charts/appmesh-controller/Chart.yaml", "manifests/feapp.yaml", "LICENSE"]
-    {
+    for file in [
+        "bin/sg-open",
+        "bin/capture",
+        "charts/appmesh-controller/Chart.yaml",
+        "manifests/feapp.yaml",
+        "sbom/capture.cdx.json",
+        "LICENSE",
+        "THIRD-PARTY-LICENSES",
+    ] {
         assert!(release.join(file).is_file(), "{file}");
     }
     make(&release, "help", &[], &[]);
@@ -106,4 +120,68 @@ fn make_packs_a_release() {
     make(&release, "install", &[], &[format!("DESTDIR={}", installed.display())]);
     let page = std::fs::read_to_string(installed.join("usr/local/share/man/man1/sg-open.1")).unwrap();
     assert_eq!(page, "sg-open --generate man\n");
+}
+
+/// What may be linked into a program, and what is said of it, is one list.
+#[test]
+fn licences_of_a_release_are_the_allowed_ones() {
+    let list = |file: &str, key: &str| {
+        let text = std::fs::read_to_string(root().join(file)).unwrap();
+        let begin = format!("\n{key} = [\n");
+        let (_, list) = text.split_once(&begin).unwrap_or_else(|| panic!("{file} has no {key}"));
+        list.split_once("\n]").unwrap().0.to_owned()
+    };
+    assert_eq!(list("release/about.toml", "accepted"), list("deny.toml", "allow"));
+}
+
+/// A release has the text of each licence, or is none.
+#[test]
+fn a_crate_without_its_licence_text_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let package = |name: &str, licence: &str| {
+        let manifest = folder.path().join(name).join("Cargo.toml");
+        std::fs::create_dir(folder.path().join(name)).unwrap();
+        serde_json::json!({
+            "name": name, "version": "1.0.0", "license": licence, "repository": null, "manifest_path": manifest,
+        })
+    };
+    let texts = |packages: &[(&str, &Value)]| {
+        let licenses = packages.iter().map(|(licence, package)| {
+            serde_json::json!({
+                "id": licence, "text": format!("{licence}, Copyright <holder>"), "source_path": null,
+                "used_by": [{"crate": package}],
+            })
+        });
+        let crates =
+            packages.iter().map(|(licence, package)| serde_json::json!({"package": package, "license": licence}));
+        let about = serde_json::json!({
+            "licenses": licenses.collect::<Vec<_>>(), "crates": crates.collect::<Vec<_>>(),
+        });
+        let file = folder.path().join("about.json");
+        std::fs::write(&file, about.to_string()).unwrap();
+        let script = root().join("release/third_party.py");
+        let output = Command::new("python3").arg(script).arg(file).current_dir(root()).output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (output.status.success(), text(output.stdout), text(output.stderr))
+    };
+    let (alike, own, bare) = (package("alike", "Apache-2.0"), package("own", "MIT"), package("bare", "MIT"));
+    std::fs::write(folder.path().join("own/LICENSE-MIT"), "MIT, Copyright Somebody").unwrap();
+    std::fs::create_dir(folder.path().join("own/vendor")).unwrap();
+    std::fs::write(folder.path().join("own/vendor/COPYING"), "BSD, Copyright Somebody Else").unwrap();
+    std::fs::write(folder.path().join("own/NOTICE"), "Somebody's notice").unwrap();
+    let (complete, written, said) = texts(&[("MIT", &own), ("MIT", &bare)]);
+    assert!(!complete && written.is_empty() && said.contains("bare 1.0.0 has no text of MIT"), "{said}");
+    // What goes with the C library, Debian and Ubuntu say.
+    if !Path::new("/usr/share/doc/libc6-dev/copyright").is_file() {
+        writeln!(std::io::stderr(), "not tested: this machine has no copyright file of the C library").unwrap();
+        return;
+    }
+    let (complete, written, said) = texts(&[("Apache-2.0", &alike), ("MIT", &own)]);
+    assert!(complete, "{said}");
+    for text in ["Apache-2.0, Copyright", "Copyright Somebody\n", "Somebody Else", "Somebody's notice"] {
+        assert!(written.contains(text), "no {text}");
+    }
+    for of in ["standard library", "GNU C Library"] {
+        assert!(written.contains(of), "nothing of the {of}");
+    }
 }
