@@ -465,6 +465,12 @@ dist-licenses: dist-manifests | $(ABOUT)
 	python3 release/third_party.py $(MADE)/about.json > $(THIRD_PARTY).tmp
 	mv $(THIRD_PARTY).tmp $(THIRD_PARTY)
 
+.PHONY: dist-check
+dist-check: ## Pack a release, build it once more in another folder: it must be the same, and say what is in it
+	git diff --quiet HEAD || { echo "commit first: the release is compared with one of a clone" >&2; exit 1; }
+	$(MAKE) --no-print-directory dist
+	python3 release/check.py $(DIST) $(HOST) $(PROGRAMS)
+
 .PHONY: clean
 clean: ## Remove what was built here (not what was made in AWS: see destroy)
 	rm -rf $(BUILD) target

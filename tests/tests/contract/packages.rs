@@ -1,4 +1,5 @@
-//! Tests the pages that packages have beside the programs, and what `make install` and `make dist` put where.
+//! Tests the pages that packages have beside the programs, and what `make install` and `make dist` put where. Whether a
+//! release is the same wherever it is built, and says truly what is in it, takes two builds: `make dist-check`.
 
 use serde_json::Value;
 use std::io::Write as _;
