@@ -249,7 +249,7 @@ $(ONE)/$(name1).json: $(documents1) $(call inputs,$(app1)) $(if $(app2),$(TWO)/$
 endif
 
 .PHONY: joined
-joined: $(applied) $(shared) ## The same without the check and the probe
+joined: $(applied) $(shared) ## Do what `make all` does, but for the check and the probe
 
 .PHONY: probe
 probe: $(applied) | $(shared) $(BIN)/color-probe ## Ask URL, or the front end, COUNT times: the answers must be as EXPECT says
