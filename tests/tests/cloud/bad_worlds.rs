@@ -54,17 +54,21 @@ const UNAUTHORIZED: Says<'_> = Says { exit: 1, cause: &["Unauthorized"], hint: "
 fn every_tool_says_what_is_wrong_with_the_world() {
     let world = World::new();
     let clock = world.clock();
-    for (bad, converged, told) in [
-        ("credentials that are wrong, over or not there", 0, world.credentials() + world.without_metadata()),
-        ("a region that is wrong", 0, world.regions()),
-        ("a cluster that is not there or not active", 0, world.clusters()),
-        ("a cluster out of reach", 0, world.out_of_reach()),
-        ("no room for the answer", 0, world.full_stdout()),
-        ("a clock that is off", clock.0, clock.1),
-        ("make keeps its last good files", 0, world.make_keeps_the_last_good_files()),
-        ("a call that AWS's models refuse", 0, world.invalid_call()),
+    for (bad, checks, converged, told) in [
+        ("credentials that are wrong, over or not there", "XM0101", 0, world.credentials() + world.without_metadata()),
+        ("a region that is wrong", "XM0101, XM0102", 0, world.regions()),
+        ("a cluster that is not there or not active", "XM0102, XM0103", 0, world.clusters()),
+        ("a cluster out of reach", "XM0107", 0, world.out_of_reach()),
+        ("a clock that is off", "XM0107", clock.0, clock.1),
     ] {
-        Row { converged, told, ..Row::new(format!("bad world: {bad}")) }.keep().unwrap();
+        Row { converged, told, ..Row::new(format!("bad world: {bad} ({checks})")) }.keep().unwrap();
+    }
+    for (bad, told) in [
+        ("no room for the answer", world.full_stdout()),
+        ("make keeps its last good files", world.make_keeps_the_last_good_files()),
+        ("a call that AWS's models refuse", world.invalid_call()),
+    ] {
+        Row { told, ..Row::new(format!("bad world: {bad}")) }.keep().unwrap();
     }
 }
 
@@ -129,7 +133,13 @@ impl World {
     /// mesh-check has a code for such a world.
     #[track_caller]
     fn is_named(&self, before: &[&str], arguments: &str, code: &str) {
-        let output = self.run(before, &format!("mesh-check -n {arguments}"), "");
+        self.is_named_of(before, &format!("-n {arguments}"), "", code);
+    }
+
+    /// The same of a document.
+    #[track_caller]
+    fn is_named_of(&self, before: &[&str], arguments: &str, document: &str, code: &str) {
+        let output = self.run(before, &format!("mesh-check {arguments}"), document);
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{before:?} {arguments}: {stderr}");
         let found = stderr.lines().any(|line| line.split_whitespace().any(|word| word == code));
@@ -270,9 +280,11 @@ impl World {
         let says = Says { exit: 5, cause: &["onnect"], hint: "a private endpoint answers only within its VPC" };
         document["cluster"]["endpoint"] = "https://127.0.0.1:1".into();
         let refused = self.fails(&[], &commands, &document.to_string(), &says);
+        self.is_named_of(&[], "--timeout 3s", &document.to_string(), "XM0107");
         document["cluster"]["endpoint"] = "https://10.99.0.9".into();
         let lost = lost("10.99.0.1/24", "10.99.0.9");
         let before: Vec<&str> = ["timeout", "60"].into_iter().chain(lost.iter().map(String::as_str)).collect();
+        self.is_named_of(&before, "--timeout 3s", &document.to_string(), "XM0107");
         refused + self.fails(&before, &commands, &document.to_string(), &says)
     }
 
@@ -303,6 +315,7 @@ impl World {
             }
             tried.0 += aws.len();
             tried.1 += self.fails(&[], kubernetes, &self.document, &UNAUTHORIZED);
+            self.is_named_of(&[], "", &self.document, "XM0107");
         }
         std::fs::remove_file(clock).unwrap();
         tried
