@@ -390,19 +390,21 @@ async fn come(
     world.make_pod(name, node).await?;
     let since = Instant::now();
     world.make_ready(name, address).await?;
-    last(name, since, users, |user| user.came(address)).await
+    last(name, since, since.elapsed(), users, |user| user.came(address)).await
 }
 
 /// Deletes a pod; returns how long it took until the last of its users had it no more.
 async fn go(world: &World, name: &str, address: &str, users: &[Arc<Sidecar>]) -> anyhow::Result<Duration> {
     let since = Instant::now();
     world.delete_pod(name).await?;
-    last(name, since, users, |user| user.went(address)).await
+    last(name, since, since.elapsed(), users, |user| user.went(address)).await
 }
 
+/// How long it took since then until the last of the users had a change, which the API server answered after a while.
 async fn last(
     name: &str,
     since: Instant,
+    answered: Duration,
     users: &[Arc<Sidecar>],
     time: impl Fn(&Sidecar) -> Option<Instant>,
 ) -> anyhow::Result<Duration> {
@@ -412,7 +414,8 @@ async fn last(
     let last = last.context("no users")?;
     if last > SLOW {
         report(&format!(
-            "{name} was slow: the first Envoy after {first:?}, the last of {} after {last:?}",
+            "{name} was slow: the API server answered after {answered:?}, the first Envoy had it after {first:?}, the last \
+             of {} after {last:?}",
             times.len()
         ));
     }
