@@ -216,7 +216,7 @@ impl Cluster {
         for pod in &self.pods {
             let memberships = translation.registrants.memberships(pod, &account.region, &cluster);
             for (key, id, attributes) in memberships.into_iter().filter_map(|membership| membership.instance) {
-                instances.entry(key).or_default().insert(id, attributes);
+                instances.entry((*key).clone()).or_default().insert(id, attributes);
             }
         }
         instances

@@ -345,7 +345,7 @@ impl CloudMap {
         id: &str,
         attributes: &Attributes,
     ) -> anyhow::Result<Option<String>> {
-        let attributes = attributes.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+        let attributes = attributes.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
         let call = self.client.register_instance().service_id(&service.id).instance_id(id);
         let answer = call.set_attributes(Some(attributes)).send().await;
         let error = answer.as_ref().err().and_then(SdkError::as_service_error);

@@ -2,13 +2,15 @@
 
 use std::{
     borrow::Cow,
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     sync::{Arc, PoisonError, RwLock},
 };
 
 use k8s_openapi::{api::core::v1 as core, apimachinery::pkg::apis::meta::v1::Time};
 use kube::{Resource, api::ObjectMeta};
 use serde::{Deserialize, Deserializer};
+
+use crate::model::PackedMap;
 
 /// The readiness gate of pods: the condition says whether the pod is registered in Cloud Map. Amazon's name.
 pub const GATE: &str = "conditions.appmesh.k8s.aws/aws-cloudmap-healthy";
@@ -23,8 +25,16 @@ pub type PodKey = (String, String);
 /// A pod, as far as the mesh needs it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Pod {
-    /// Namespace, name, uid, labels and whether it is being deleted; the rest of it is left out.
-    pub metadata: ObjectMeta,
+    /// `metadata.namespace`
+    pub namespace: String,
+    /// `metadata.name`
+    pub name: String,
+    /// `metadata.uid`
+    pub uid: String,
+    /// `metadata.labels`
+    pub labels: PackedMap,
+    /// Whether it is being deleted.
+    pub is_leaving: bool,
     /// `status.podIPs`; where it has two, one is of IPv4 and the other of IPv6.
     pub ips: Vec<String>,
     /// Whether all its containers are ready.
@@ -57,27 +67,21 @@ impl Pod {
     /// Where the pod is reached, if it is to be called: all its containers are ready, its node is there and it is to
     /// stay. Readiness gates are left out: they may wait for this very registration.
     pub fn addresses(&self) -> &[String] {
-        let is_to_stay = self.metadata.deletion_timestamp.is_none() && !self.lost;
-        if self.containers_ready && is_to_stay { &self.ips } else { &[] }
+        if self.containers_ready && !self.is_leaving && !self.lost { &self.ips } else { &[] }
     }
 
     /// Its namespace and name.
     pub fn key(&self) -> PodKey {
-        (self.metadata.namespace.clone().unwrap_or_default(), self.metadata.name.clone().unwrap_or_default())
-    }
-
-    /// Its labels.
-    pub fn labels(&self) -> &BTreeMap<String, String> {
-        static NONE: BTreeMap<String, String> = BTreeMap::new();
-        self.metadata.labels.as_ref().unwrap_or(&NONE)
+        (self.namespace.clone(), self.name.clone())
     }
 }
 
 impl From<core::Pod> for Pod {
     fn from(pod: core::Pod) -> Self {
-        let ObjectMeta { namespace, name, uid, labels, deletion_timestamp, resource_version, .. } = pod.metadata;
-        let metadata =
-            ObjectMeta { namespace, name, uid, labels, deletion_timestamp, resource_version, ..ObjectMeta::default() };
+        let ObjectMeta { namespace, name, uid, labels, deletion_timestamp, .. } = pod.metadata;
+        let [namespace, name, uid] = [namespace, name, uid].map(Option::unwrap_or_default);
+        let labels = labels.into_iter().flatten().collect();
+        let is_leaving = deletion_timestamp.is_some();
         let mut spec = pod.spec.unwrap_or_default();
         let injected_for = injected_for(&mut spec);
         let gates = spec.readiness_gates.unwrap_or_default();
@@ -100,7 +104,7 @@ impl From<core::Pod> for Pod {
             Some(ips) => ips.into_iter().map(|ip| ip.ip).collect(),
             None => status.pod_ip.into_iter().collect(),
         };
-        Self { metadata, ips, containers_ready, lost, gated, gate, injected_for }
+        Self { namespace, name, uid, labels, is_leaving, ips, containers_ready, lost, gated, gate, injected_for }
     }
 }
 
@@ -117,7 +121,24 @@ impl<'de> Deserialize<'de> for Pod {
     }
 }
 
-impl Resource for Pod {
+/// A pod as a watch reads it.
+#[derive(Clone, Debug)]
+pub struct WatchedPod {
+    /// What the watch itself needs.
+    metadata: ObjectMeta,
+    /// The pod.
+    pub pod: Pod,
+}
+
+impl<'de> Deserialize<'de> for WatchedPod {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let pod = core::Pod::deserialize(deserializer)?;
+        let metadata = ObjectMeta { resource_version: pod.metadata.resource_version.clone(), ..ObjectMeta::default() };
+        Ok(Self { metadata, pod: pod.into() })
+    }
+}
+
+impl Resource for WatchedPod {
     type DynamicType = ();
     type Scope = <core::Pod as Resource>::Scope;
 
@@ -176,14 +197,7 @@ impl Pods {
     pub fn apply(&self, pod: Pod) -> Option<PodChange> {
         let (key, pod) = (pod.key(), Arc::new(pod));
         let before = self.write().insert(key.clone(), pod.clone());
-        let same = |before: &Arc<Pod>| {
-            let versionless = |pod: &Pod| Pod {
-                metadata: ObjectMeta { resource_version: None, ..pod.metadata.clone() },
-                ..pod.clone()
-            };
-            versionless(before) == versionless(&pod)
-        };
-        if before.as_ref().is_some_and(same) {
+        if before.as_ref() == Some(&pod) {
             return None;
         }
         Some(PodChange { key, before, now: Some(pod) })
@@ -221,7 +235,8 @@ mod tests {
     fn pod(name: &str, ready: &str, more: Value) -> Pod {
         let mut pod = json!({
             "apiVersion": "v1", "kind": "Pod",
-            "metadata": {"name": name, "namespace": "ns", "resourceVersion": more["version"], "annotations": {"a": "b"}},
+            "metadata": {"name": name, "namespace": "ns", "resourceVersion": more["version"],
+                "labels": {"app": name}, "annotations": {"a": "b"}},
             "spec": {"containers": [], "readinessGates": [{"conditionType": GATE}]},
             "status": {"podIP": "10.0.0.1", "conditions": [{"type": "ContainersReady", "status": ready}]}
         });
@@ -238,7 +253,7 @@ mod tests {
         assert_eq!((ready.addresses(), ready.gated, &ready.gate), (&["10.0.0.1".to_owned()][..], true, &None));
         assert_eq!(pod("a", "False", json!({})).addresses(), [""; 0]);
         assert_eq!(pod("a", "True", json!({"deleted": "2026-11-22T00:00:00Z"})).addresses(), [""; 0]);
-        assert!(ready.metadata.annotations.is_none(), "the mesh needs none");
+        assert_eq!(ready.labels, PackedMap::from([("app", "a")]));
     }
 
     #[test]

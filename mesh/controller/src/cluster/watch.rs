@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     kinds::with_kinds,
-    pods::{Pod, PodChange, Pods},
+    pods::{PodChange, Pods, WatchedPod},
     services::Service,
     snapshot::{Copies, Snapshot},
 };
@@ -159,7 +159,8 @@ async fn watch_pods(
     changes: mpsc::UnboundedSender<PodChange>,
     listed: oneshot::Sender<()>,
 ) {
-    let mut events = std::pin::pin!(watcher(Api::<Pod>::all(client), watcher::Config::default()).default_backoff());
+    let mut events =
+        std::pin::pin!(watcher(Api::<WatchedPod>::all(client), watcher::Config::default()).default_backoff());
     let (mut listing, mut listed) = (Vec::new(), Some(listed));
     while let Some(event) = events.next().await {
         let changed = match event {
@@ -168,12 +169,12 @@ async fn watch_pods(
                 continue;
             }
             Ok(watcher::Event::InitApply(pod)) => {
-                listing.push(pod);
+                listing.push(pod.pod);
                 continue;
             }
             Ok(watcher::Event::InitDone) => pods.replace(std::mem::take(&mut listing)),
-            Ok(watcher::Event::Apply(pod)) => pods.apply(pod).into_iter().collect(),
-            Ok(watcher::Event::Delete(pod)) => pods.remove(pod.key()).into_iter().collect(),
+            Ok(watcher::Event::Apply(pod)) => pods.apply(pod.pod).into_iter().collect(),
+            Ok(watcher::Event::Delete(pod)) => pods.remove(pod.pod.key()).into_iter().collect(),
             Err(error) => {
                 report("Pod", &error);
                 continue;

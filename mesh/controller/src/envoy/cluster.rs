@@ -201,14 +201,14 @@ fn http_options(options: UpstreamProtocolOptions, idle: Option<Duration>) -> Pro
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::CloudMapDiscovery;
+    use crate::model::{CloudMapDiscovery, PackedMap};
 
     #[test]
     fn clusters_that_differ_have_names_that_differ() {
         let port = |port| Port { port, protocol: Protocol::Http };
         let instances = |service: &str| {
             let key = crate::model::ServiceKey { namespace: "shop.local".into(), service: service.into() };
-            Discovery::CloudMap(CloudMapDiscovery { key, attributes: BTreeMap::new() })
+            Discovery::CloudMap(CloudMapDiscovery { key, attributes: PackedMap::default() })
         };
         let (here, there) = (Upstream::new(port(8080), instances("a")), Upstream::new(port(8080), instances("b")));
         let other_port = Upstream::new(port(9090), instances("a"));

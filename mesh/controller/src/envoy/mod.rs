@@ -39,7 +39,7 @@ pub mod tracing;
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-pub use resource::{Resource, Resources};
+pub use resource::{Resource, Resources, Shared};
 
 use crate::model::{Backend, ConnectionPool, Proxy, Upstream, Workload};
 use cluster::Names;

@@ -6,10 +6,10 @@ use std::{
     sync::Arc,
 };
 
-use super::{ClusterId, IpPreference};
+use super::{ClusterId, IpPreference, PackedMap};
 
 /// Attributes of an instance: up to 30, keys up to 255 and values up to 1024 characters, 5000 in all.
-pub type Attributes = BTreeMap<String, String>;
+pub type Attributes = PackedMap;
 
 /// Instances of a Cloud Map service, by id. One instance is shared by all who know it.
 pub type Instances = BTreeMap<String, Arc<Attributes>>;
@@ -39,28 +39,27 @@ pub const CLUSTER_ARN: &str = "appmesh.k8s.aws/clusterARN";
 /// Where callers reach an instance.
 pub fn address(attributes: &Attributes, preference: Option<IpPreference>) -> Option<&str> {
     let (v4, v6) = (attributes.get(IPV4), attributes.get(IPV6));
-    let address = match preference {
+    match preference {
         None => v4.or(v6),
         Some(IpPreference::V4Only) => v4,
         Some(IpPreference::V6Only) => v6,
-    };
-    address.map(String::as_str)
+    }
 }
 
 /// The pod that an instance is, by namespace and name.
 pub fn pod_of(attributes: &Attributes) -> Option<(String, String)> {
-    Some((attributes.get(NAMESPACE)?.clone(), attributes.get(POD)?.clone()))
+    Some((attributes.get(NAMESPACE)?.to_owned(), attributes.get(POD)?.to_owned()))
 }
 
 /// Whether Amazon's controller has registered an instance of one of these VirtualNodes, by mesh and name. It names no
 /// cluster, and takes all such instances for its own.
 pub fn is_left(attributes: &Attributes, nodes: &BTreeSet<(String, String)>) -> bool {
-    let node = || Some((attributes.get(MESH)?.clone(), attributes.get(VIRTUAL_NODE)?.clone()));
+    let node = || Some((attributes.get(MESH)?.to_owned(), attributes.get(VIRTUAL_NODE)?.to_owned()));
     !attributes.contains_key(CLUSTER) && node().is_some_and(|node| nodes.contains(&node))
 }
 
 /// Whether an instance is of this cluster, or of one of the same ARN that is no more.
 pub fn is_of(attributes: &Attributes, cluster: &ClusterId) -> bool {
-    let same_arn = || cluster.arn.is_some() && attributes.get(CLUSTER_ARN) == cluster.arn.as_ref();
-    attributes.get(CLUSTER).is_some_and(|uid| *uid == cluster.uid || same_arn())
+    let same_arn = || cluster.arn.is_some() && attributes.get(CLUSTER_ARN) == cluster.arn.as_deref();
+    attributes.get(CLUSTER).is_some_and(|uid| uid == cluster.uid || same_arn())
 }

@@ -1,10 +1,8 @@
 //! Describes an upstream: pods that requests are sent to, as a caller sees them.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
-use super::{HealthCheck, Invalid, OutlierDetection, Port, ServiceKey};
+use super::{HealthCheck, Invalid, OutlierDetection, PackedMap, Port, ServiceKey};
 
 /// A VirtualNode as its callers see it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -76,8 +74,8 @@ pub struct CloudMapDiscovery {
     #[serde(flatten)]
     pub key: ServiceKey,
     /// An instance is of this upstream if it has all of them.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub attributes: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "PackedMap::is_empty")]
+    pub attributes: PackedMap,
 }
 
 /// A DNS name that leads to pods.

@@ -29,7 +29,7 @@ pub struct Endpoints {
 }
 
 /// The mesh and name of the VirtualNode that an instance is of.
-fn node(attributes: &Attributes) -> [Option<&String>; 2] {
+fn node(attributes: &Attributes) -> [Option<&str>; 2] {
     [MESH, VIRTUAL_NODE].map(|key| attributes.get(key))
 }
 
@@ -51,26 +51,26 @@ impl Endpoints {
             return;
         }
         for Membership { of, instance } in before.memberships {
-            let counts = self.counts.entry(of.clone()).or_default();
+            let counts = self.counts.entry((*of).clone()).or_default();
             counts.total -= 1;
             counts.ready -= usize::from(before.ready);
-            touched.owners.insert(of);
+            touched.owners.insert((*of).clone());
             let Some((service, id, _)) = instance else { continue };
-            let instances = self.local.entry(service.clone()).or_default();
+            let instances = self.local.entry((*service).clone()).or_default();
             // The address may be another pod's by now.
             if instances.get(&id).is_some_and(|attributes| pod_of(attributes).as_ref() == Some(key)) {
                 instances.remove(&id);
-                touched.services.insert(service);
+                touched.services.insert((*service).clone());
             }
         }
         for Membership { of, instance } in &memberships {
-            let counts = self.counts.entry(of.clone()).or_default();
+            let counts = self.counts.entry((**of).clone()).or_default();
             counts.total += 1;
             counts.ready += usize::from(ready);
-            touched.owners.insert(of.clone());
+            touched.owners.insert((**of).clone());
             if let Some((service, id, attributes)) = instance {
-                self.local.entry(service.clone()).or_default().insert(id.clone(), attributes.clone());
-                touched.services.insert(service.clone());
+                self.local.entry((**service).clone()).or_default().insert(id.clone(), attributes.clone());
+                touched.services.insert((**service).clone());
             }
         }
         if !memberships.is_empty() {
@@ -106,7 +106,10 @@ impl Endpoints {
     /// What a pod is registered as, if it is to be.
     pub fn registration(&self, pod: &PodKey) -> Option<(&ServiceKey, &str)> {
         let memberships = self.members.get(pod)?.memberships.iter();
-        memberships.filter_map(|membership| membership.instance.as_ref()).map(|(key, id, _)| (key, id.as_str())).next()
+        memberships
+            .filter_map(|membership| membership.instance.as_ref())
+            .map(|(key, id, _)| (&**key, id.as_str()))
+            .next()
     }
 
     /// The other pods of the same VirtualNode that are to be registered beside it, by id.
@@ -155,9 +158,9 @@ mod tests {
     }
 
     fn member(name: &str, address: Option<&str>) -> Vec<Membership> {
-        let attributes = [(NAMESPACE, "shop"), (POD, name)].map(|(key, value)| (key.to_owned(), value.to_owned()));
-        let instance = |address: &str| (service(), address.to_owned(), Arc::new(Attributes::from(attributes.clone())));
-        vec![Membership { of: stock(), instance: address.map(instance) }]
+        let attributes = Attributes::from([(NAMESPACE, "shop"), (POD, name)]);
+        let instance = |address: &str| (Arc::new(service()), address.to_owned(), Arc::new(attributes.clone()));
+        vec![Membership { of: Arc::new(stock()), instance: address.map(instance) }]
     }
 
     fn set(endpoints: &mut Endpoints, name: &str, address: Option<&str>) -> Touched {
@@ -192,7 +195,7 @@ mod tests {
         for (name, address, node) in [("a", "10.0.0.1", "red"), ("b", "10.0.0.2", "red"), ("c", "10.0.0.3", "blue")] {
             let mut members = member(name, Some(address));
             if let Some((.., attributes)) = &mut members[0].instance {
-                Arc::make_mut(attributes).insert(VIRTUAL_NODE.to_owned(), node.to_owned());
+                *attributes = Arc::new(attributes.with(VIRTUAL_NODE, node));
             }
             endpoints.set_pod(&pod(name), true, members, &mut Touched::default());
         }

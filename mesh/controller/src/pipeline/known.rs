@@ -75,11 +75,12 @@ pub struct Workloads {
 impl Identify for Workloads {
     fn workload(&self, caller: &Caller, claimed: &str) -> Result<WorkloadName, GrpcStatus> {
         let pod = self.pods.get(&caller.namespace, &caller.pod);
-        let pod = pod.filter(|pod| pod.metadata.uid.as_ref() == Some(&caller.uid));
+        let pod = pod.filter(|pod| pod.uid == caller.uid);
         // The copy of the cluster may be a moment behind.
         let pod = pod.ok_or_else(|| GrpcStatus::unavailable("this pod is not known yet"))?;
         let known = self.known.read();
-        let member = membership::of_pod(&known.snapshot, &caller.namespace, &caller.pod, pod.labels());
+        let labels = pod.labels.to_map();
+        let member = membership::of_pod(&known.snapshot, &caller.namespace, &caller.pod, &labels);
         let selected = selected(&known.translation, member, caller);
         if let Ok(own) = &selected
             && own.to_string() == claimed

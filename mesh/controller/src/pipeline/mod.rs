@@ -93,6 +93,7 @@ pub struct Passed {
     leads: bool,
     lookups: BTreeSet<Lookup>,
     configurations: HashMap<WorkloadName, (Arc<Proxy>, Arc<Configuration>)>,
+    shared: envoy::Shared,
     /// Encoded endpoints, by service: several workloads call the same upstream.
     endpoints: HashMap<ServiceKey, Vec<(String, Upstream, Arc<Resource>)>>,
 }
@@ -251,8 +252,9 @@ impl Pipeline {
     fn connections_changed(&mut self) {
         let new = self.cache.waiting();
         self.passed.connected = self.cache.connected();
-        let Passed { connected, configurations, .. } = &mut self.passed;
+        let Passed { connected, configurations, shared, .. } = &mut self.passed;
         configurations.retain(|name, _| connected.contains(name));
+        shared.forget();
         self.follow();
         self.configure(new, StdInstant::now());
     }
@@ -383,7 +385,10 @@ impl Passed {
         match self.configurations.get(name) {
             Some((before, configuration)) if before == workload => configuration.clone(),
             _ => {
-                let configuration = Arc::new(envoy::encode(workload, settings));
+                let mut configuration = envoy::encode(workload, settings);
+                let Configuration { secrets, clusters, .. } = &mut configuration;
+                [secrets, clusters].map(|resources| self.shared.share(resources));
+                let configuration = Arc::new(configuration);
                 self.configurations.insert(name.clone(), (workload.clone(), configuration.clone()));
                 configuration
             }

@@ -24,15 +24,13 @@ impl Registration {
 
 /// Whether a pod is ready, and is to stay as far as is known.
 pub fn serves(pod: &Pod) -> bool {
-    pod.containers_ready
-        && pod.gate.as_ref().is_some_and(|gate| gate.ready)
-        && pod.metadata.deletion_timestamp.is_none()
+    pod.containers_ready && pod.gate.as_ref().is_some_and(|gate| gate.ready) && !pod.is_leaving
 }
 
 /// A strategic merge patch of the pod's status that says whether it is registered; `None` if it says so already, or if
 /// the pod does not wait for it. `registration` is `None` for a pod that is not to be registered, or not yet.
 pub fn patch(pod: &Pod, registration: Option<&Registration>) -> Option<Value> {
-    if !pod.gated || pod.metadata.deletion_timestamp.is_some() {
+    if !pod.gated || pod.is_leaving {
         return None;
     }
     let present = pod.gate.as_ref();
@@ -128,7 +126,7 @@ mod tests {
         let registered = registration(Some(true), None);
         assert_eq!(patch(&pod("example.com/other", None), registered.as_ref()), None);
         let mut leaving = pod(GATE, None);
-        leaving.metadata.deletion_timestamp = from_value(json!(SINCE)).unwrap();
+        leaving.is_leaving = true;
         assert_eq!(patch(&leaving, registered.as_ref()), None);
     }
 }

@@ -81,9 +81,9 @@ impl Writer {
 
     /// Patches the conditions of a pod.
     pub async fn pod(&self, pod: &cluster::Pod, patch: Value) -> anyhow::Result<Written> {
-        let request = Request::new(Pod::url_path(&(), pod.metadata.namespace.as_deref()));
-        let request = request.patch_subresource("status", name(&pod.metadata), &params(), &Patch::Strategic(patch));
-        self.send(request).await.with_context(|| format!("patching the readiness gate of pod {}", name(&pod.metadata)))
+        let request = Request::new(Pod::url_path(&(), Some(&pod.namespace)));
+        let request = request.patch_subresource("status", &pod.name, &params(), &Patch::Strategic(patch));
+        self.send(request).await.with_context(|| format!("patching the readiness gate of pod {}", pod.name))
     }
 
     async fn send(

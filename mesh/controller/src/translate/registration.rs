@@ -13,7 +13,7 @@ use super::{object_key, virtual_node::cloud_map};
 use crate::{
     cluster::{Object, Pod, Snapshot},
     model::{
-        Attributes, CloudMapDiscovery, ClusterId, ObjectKey, ServiceKey,
+        Attributes, CloudMapDiscovery, ClusterId, ObjectKey, PackedMap, ServiceKey,
         endpoint::{CLUSTER, CLUSTER_ARN, IPV4, IPV6, MESH, NAMESPACE, POD, PORT, VIRTUAL_NODE, ZONE},
     },
 };
@@ -40,8 +40,10 @@ pub struct Registrants {
 #[derive(Clone, Debug)]
 pub struct Registrant {
     node: Arc<Object<VirtualNode>>,
+    key: Arc<ObjectKey>,
     mesh: String,
-    discovery: Option<CloudMapDiscovery>,
+    /// The Cloud Map service, and the attributes that its instances have besides.
+    discovery: Option<(Arc<ServiceKey>, PackedMap)>,
 }
 
 impl PartialEq for Registrant {
@@ -69,10 +71,13 @@ impl PartialEq for Registrants {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Membership {
     /// The VirtualNode or VirtualGateway.
-    pub of: ObjectKey,
+    pub of: Arc<ObjectKey>,
     /// What is registered of it, if it is ready: where, by which id and with which attributes.
-    pub instance: Option<(ServiceKey, String, Arc<Attributes>)>,
+    pub instance: Option<Instance>,
 }
+
+/// The service, the id and the attributes of an instance.
+pub type Instance = (Arc<ServiceKey>, String, Arc<Attributes>);
 
 /// Gathers the VirtualNodes and VirtualGateways that stay.
 pub fn registrants(snapshot: &Snapshot) -> Registrants {
@@ -89,7 +94,9 @@ pub fn registrants(snapshot: &Snapshot) -> Registrants {
             }
             None => registrants.others.entry(namespace).or_default().push(index),
         }
-        registrants.nodes.push(Registrant { node: node.clone(), mesh, discovery: cloud_map(node) });
+        let key = Arc::new(object_key::<VirtualNode>(node));
+        let discovery = cloud_map(node).map(|CloudMapDiscovery { key, attributes }| (Arc::new(key), attributes));
+        registrants.nodes.push(Registrant { node: node.clone(), key, mesh, discovery });
     }
     for gateway in snapshot.virtual_gateways.iter().filter(|gateway| gateway.metadata.deletion_timestamp.is_none()) {
         registrants.gateways.entry(gateway.namespace().unwrap_or_default()).or_default().push(gateway.clone());
@@ -101,68 +108,71 @@ impl Registrants {
     /// The Cloud Map services of all of them. A VirtualNode without ready pods has its service all the same, so that
     /// callers find it empty and not missing.
     pub fn services(&self) -> BTreeSet<ServiceKey> {
-        self.nodes.iter().filter_map(|node| node.discovery.as_ref()).map(|discovery| discovery.key.clone()).collect()
+        self.nodes.iter().filter_map(Registrant::service).cloned().collect()
     }
 
     /// The VirtualNodes whose pods are in a Cloud Map service, by mesh and name in AWS's terms.
     pub fn nodes_of(&self, service: &ServiceKey) -> BTreeSet<(String, String)> {
-        let here =
-            |registrant: &&Registrant| registrant.discovery.as_ref().is_some_and(|discovery| discovery.key == *service);
-        let nodes = self.nodes.iter().filter(here);
+        let nodes = self.nodes.iter().filter(|registrant| registrant.service() == Some(service));
         nodes.map(|registrant| (registrant.mesh.clone(), registrant.node.aws_name())).collect()
     }
 
     /// The VirtualNodes and VirtualGateways that a pod is of, and what is registered of it.
     pub fn memberships(&self, pod: &Pod, region: &str, cluster: &ClusterId) -> Vec<Membership> {
-        let namespace = pod.metadata.namespace.clone().unwrap_or_default();
-        let labels = pod.labels().iter();
+        let (namespace, labels) = (&pod.namespace, pod.labels.to_map());
         let demanded = labels
+            .iter()
             .filter_map(|(key, value)| self.by_label.get(&(namespace.clone(), key.clone(), value.clone())))
-            .chain(self.others.get(&namespace));
+            .chain(self.others.get(namespace));
         let mut candidates: Vec<_> = demanded.flatten().copied().collect();
         candidates.sort_unstable();
         candidates.dedup();
         let selecting = candidates.into_iter().filter_map(|index| self.nodes.get(index));
-        let selecting = selecting.filter(|registrant| registrant.node.selects(pod.labels()));
+        let selecting = selecting.filter(|registrant| registrant.node.selects(&labels));
         let membership = |registrant: &Registrant| Membership {
-            of: object_key::<VirtualNode>(&registrant.node),
+            of: registrant.key.clone(),
             instance: registrant.instance(pod, region, cluster),
         };
-        let gateways = self.gateways.get(&namespace).into_iter().flatten();
-        let gateways = gateways.filter(|gateway| gateway.selects(pod.labels()));
-        let gateways = gateways.map(|gateway| Membership { of: object_key::<VirtualGateway>(gateway), instance: None });
+        let gateways = self.gateways.get(namespace).into_iter().flatten();
+        let gateways = gateways.filter(|gateway| gateway.selects(&labels));
+        let of = |gateway: &Object<VirtualGateway>| Arc::new(object_key::<VirtualGateway>(gateway));
+        let gateways = gateways.map(|gateway| Membership { of: of(gateway), instance: None });
         selecting.map(membership).chain(gateways).collect()
     }
 }
 
 impl Registrant {
-    fn instance(&self, pod: &Pod, region: &str, cluster: &ClusterId) -> Option<(ServiceKey, String, Arc<Attributes>)> {
-        let discovery = self.discovery.as_ref()?;
+    fn service(&self) -> Option<&ServiceKey> {
+        self.discovery.as_ref().map(|(service, _)| &**service)
+    }
+
+    fn instance(&self, pod: &Pod, region: &str, cluster: &ClusterId) -> Option<Instance> {
+        let (service, own) = self.discovery.as_ref()?;
         let ips = pod.addresses();
         let first = ips.first()?;
-        let families = ips.iter().map(|ip| (if ip.contains(':') { IPV6 } else { IPV4 }.to_owned(), ip.clone()));
-        let (namespace, name) = pod.key();
-        let mut attributes = Attributes::from([
-            (POD.to_owned(), name),
-            (NAMESPACE.to_owned(), namespace),
-            ("REGION".to_owned(), region.to_owned()),
-            (MESH.to_owned(), self.mesh.clone()),
-            (VIRTUAL_NODE.to_owned(), self.node.aws_name()),
-            (CLUSTER.to_owned(), cluster.uid.clone()),
+        let families = ips.iter().map(|ip| (if ip.contains(':') { IPV6 } else { IPV4 }, ip.as_str()));
+        let listener = self.node.spec.listeners.iter().flatten().next();
+        let port = listener.map(|listener| listener.port_mapping.port.to_string());
+        let name = self.node.aws_name();
+        let mut attributes = BTreeMap::from([
+            (POD, pod.name.as_str()),
+            (NAMESPACE, &pod.namespace),
+            ("REGION", region),
+            (MESH, &self.mesh),
+            (VIRTUAL_NODE, &name),
+            (CLUSTER, &cluster.uid),
         ]);
         attributes.extend(families);
-        attributes.extend(pod.labels().get(ZONE_LABEL).map(|zone| (ZONE.to_owned(), zone.clone())));
-        attributes.extend(cluster.arn.clone().map(|arn| (CLUSTER_ARN.to_owned(), arn)));
-        if let Some(listener) = self.node.spec.listeners.iter().flatten().next() {
-            attributes.insert(PORT.to_owned(), listener.port_mapping.port.to_string());
-        }
-        for (key, value) in discovery.attributes.iter().chain(pod.labels()) {
+        attributes.extend(pod.labels.get(ZONE_LABEL).map(|zone| (ZONE, zone)));
+        attributes.extend(cluster.arn.as_deref().map(|arn| (CLUSTER_ARN, arn)));
+        attributes.extend(port.as_deref().map(|port| (PORT, port)));
+        for (key, value) in own.iter().chain(pod.labels.iter()) {
             let characters: usize = attributes.iter().map(|(key, value)| key.len() + value.len()).sum();
             if attributes.len() < MAX_ATTRIBUTES && characters + key.len() + value.len() <= MAX_CHARACTERS {
-                attributes.entry(key.clone()).or_insert_with(|| value.clone());
+                attributes.entry(key).or_insert(value);
             }
         }
-        Some((discovery.key.clone(), first.clone(), Arc::new(attributes)))
+        Some((service.clone(), first.clone(), Arc::new(attributes.into_iter().collect())))
     }
 }
 
@@ -212,7 +222,7 @@ mod tests {
         let [Membership { instance: Some((key, id, attributes)), .. }] = &memberships[..] else {
             panic!("{memberships:?}")
         };
-        assert_eq!((key, id.as_str()), (&service, "10.0.0.1"));
+        assert_eq!((&**key, id.as_str()), (&service, "10.0.0.1"));
         assert_eq!(
             json!(**attributes),
             json!({

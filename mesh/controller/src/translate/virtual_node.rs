@@ -194,7 +194,7 @@ pub fn cloud_map(node: &VirtualNode) -> Option<CloudMapDiscovery> {
     let attributes = discovery.attributes.iter().flatten();
     Some(CloudMapDiscovery {
         key: ServiceKey { namespace: discovery.namespace_name.clone(), service: discovery.service_name.clone() },
-        attributes: attributes.map(|attribute| (attribute.key.clone(), attribute.value.clone())).collect(),
+        attributes: attributes.map(|attribute| (&attribute.key, &attribute.value)).collect(),
     })
 }
 

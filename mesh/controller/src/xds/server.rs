@@ -13,7 +13,7 @@ use envoy_types::pb::envoy::service::discovery::v3::{
 };
 use futures::{Stream, stream};
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
@@ -98,7 +98,7 @@ impl<A: Authenticate, I: Identify> Ads<A, I> {
             tracing::warn!(pod, namespace, node, reason = status.message(), "refused an Envoy");
         })?;
         let subscription = self.cache.subscribe(workload.clone(), caller.clone(), S::PROTOCOL);
-        let (sender, responses) = mpsc::channel(RESPONSES);
+        let (sender, responses) = mpsc::channel::<Boxed<S::Response>>(RESPONSES);
         let connection = Connection {
             session: S::new(),
             subscription,
@@ -114,10 +114,12 @@ impl<A: Authenticate, I: Identify> Ads<A, I> {
                 () = stop.cancelled() => {}
             }
         });
-        Ok(Response::new(Box::pin(ReceiverStream::new(responses))))
+        Ok(Response::new(Box::pin(ReceiverStream::new(responses).map(|response| *response))))
     }
 }
 
+/// A channel has room for 32 of what it is of, whatever its capacity; so they are pointers.
+type Boxed<T> = Box<Result<T, Status>>;
 type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 #[async_trait]
@@ -180,7 +182,7 @@ struct Connection<S: Session> {
     since: Instant,
     /// When the oldest change was seen that Envoy has not accepted all of.
     unconfirmed: Option<Instant>,
-    sender: mpsc::Sender<Result<S::Response, Status>>,
+    sender: mpsc::Sender<Boxed<S::Response>>,
 }
 
 impl<S: Session> Connection<S> {
@@ -191,19 +193,19 @@ impl<S: Session> Connection<S> {
             if self.session.state().names() > NAMES {
                 let status = Status::resource_exhausted(format!("more than {NAMES} names"));
                 // Whoever has gone need not know.
-                let _ = self.sender.send(Err(status)).await;
+                let _ = self.sender.send(Box::new(Err(status))).await;
                 return;
             }
             for update in self.session.state().responses() {
                 self.sent(update.kind, &update.version);
-                if self.sender.send(Ok(S::encode(update))).await.is_err() {
+                if self.sender.send(Box::new(Ok(S::encode(update)))).await.is_err() {
                     return;
                 }
             }
             self.confirm();
             if let Some(refusal) = self.refusal() {
                 // Envoy writes the status to its log, keeps what it has, and comes back.
-                let _ = self.sender.send(Err(Status::failed_precondition(refusal))).await;
+                let _ = self.sender.send(Box::new(Err(Status::failed_precondition(refusal)))).await;
                 return;
             }
             tokio::select! {

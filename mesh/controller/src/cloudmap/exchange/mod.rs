@@ -86,7 +86,7 @@ pub fn service_key(VirtualServiceKey { namespace, arn }: &VirtualServiceKey) -> 
 pub fn publication(arn: &str, publisher: &ClusterId, routing: &Routing) -> Instances {
     let json = printable(&v1::encode(routing));
     let digest = digest(&json);
-    let mut common = Attributes::from([
+    let mut common = BTreeMap::from([
         (VIRTUAL_SERVICE.to_owned(), arn.to_owned()),
         (CLUSTER.to_owned(), publisher.uid.clone()),
         (VERSION.to_owned(), NEWEST.to_string()),
@@ -109,7 +109,7 @@ pub fn publication(arn: &str, publisher: &ClusterId, routing: &Routing) -> Insta
         attributes.insert(PART.to_owned(), format!("{index}/{count}"));
         let values = part.chunks(MAX_VALUE).map(String::from_utf8_lossy).enumerate();
         attributes.extend(values.map(|(index, value)| (value_key(index), value.into_owned())));
-        (format!("{}.{digest}.{index}", publisher.uid), Arc::new(attributes))
+        (format!("{}.{digest}.{index}", publisher.uid), Arc::new(attributes.into_iter().collect()))
     };
     parts.into_iter().enumerate().map(instance).collect()
 }
@@ -126,11 +126,8 @@ pub fn dated(wanted: &Instances, present: &Instances, now: SystemTime) -> Instan
     let later = || same(&[VIRTUAL_SERVICE, CLUSTER]).map_or(now, |last| now.max(last + Duration::from_millis(1)));
     let time = same(&[VIRTUAL_SERVICE, CLUSTER, DIGEST]).unwrap_or_else(later);
     let time = humantime::format_rfc3339_millis(time).to_string();
-    let dated = |(id, attributes): (&String, &Arc<Attributes>)| {
-        let mut attributes = Attributes::clone(attributes);
-        attributes.insert(PUBLISHED.to_owned(), time.clone());
-        (id.clone(), Arc::new(attributes))
-    };
+    let dated =
+        |(id, attributes): (&String, &Arc<Attributes>)| (id.clone(), Arc::new(attributes.with(PUBLISHED, &time)));
     wanted.iter().map(dated).collect()
 }
 
@@ -140,7 +137,7 @@ fn published(attributes: &Attributes) -> Option<SystemTime> {
 
 /// The ARN of the VirtualService that an instance is part of, if it is part of a publication.
 pub fn arn_of(attributes: &Attributes) -> Option<&str> {
-    attributes.get(VIRTUAL_SERVICE).map(String::as_str)
+    attributes.get(VIRTUAL_SERVICE)
 }
 
 /// What the parts of one document have in common. The order is that in which readers prefer documents: the last is heard.
@@ -160,7 +157,7 @@ struct Header<'a> {
 impl<'a> Header<'a> {
     /// The header and the index of a part.
     fn of(attributes: &'a Attributes) -> Option<(Self, usize)> {
-        let get = |key: &str| attributes.get(key).map(String::as_str);
+        let get = |key: &str| attributes.get(key);
         let (index, count) = get(PART)?.split_once('/')?;
         let header = Self {
             published: published(attributes),
@@ -226,7 +223,7 @@ fn join(header: &Header<'_>, parts: &BTreeMap<usize, &Attributes>) -> Option<Str
     if parts.len() != header.count || parts.keys().copied().ne(0..header.count) {
         return None;
     }
-    let values = |part: &&Attributes| (0..).map_while(|index| part.get(&value_key(index)).cloned()).collect::<String>();
+    let values = |part: &&Attributes| (0..).map_while(|index| part.get(&value_key(index))).collect::<String>();
     let json: String = parts.values().map(values).collect();
     (digest(&json) == header.digest).then_some(json)
 }

@@ -35,16 +35,19 @@ fn published_at(arn: &str, uid: &str, routing: &Routing, seconds: u64) -> Instan
 /// As the release before publishes.
 fn of_release_before(arn: &str, uid: &str, routing: &Routing) -> Instances {
     let parts = publication(arn, &cluster(uid), routing).into_values().enumerate();
-    let part = |(index, mut attributes): (usize, Arc<Attributes>)| {
-        Arc::make_mut(&mut attributes).remove(VERSION);
-        (format!("{uid}.{index}"), attributes)
+    let part = |(index, attributes): (usize, Arc<Attributes>)| {
+        (format!("{uid}.{index}"), Arc::new(without(&attributes, VERSION)))
     };
     parts.map(part).collect()
 }
 
+fn without(attributes: &Attributes, absent: &str) -> Attributes {
+    attributes.iter().filter(|(key, _)| *key != absent).collect()
+}
+
 fn with(mut instances: Instances, key: &str, value: &str) -> Instances {
     for attributes in instances.values_mut() {
-        Arc::make_mut(attributes).insert(key.to_owned(), value.to_owned());
+        *attributes = Arc::new(attributes.with(key, value));
     }
     instances
 }
@@ -103,6 +106,7 @@ fn outlier_detection() -> impl Strategy<Value = OutlierDetection> {
 fn upstream() -> impl Strategy<Value = Upstream> {
     let attributes = collection::btree_map(".{1,64}", ".{1,300}", 0..5);
     let cloud_map = (TEXT, TEXT, attributes).prop_map(|(namespace, service, attributes)| {
+        let attributes = attributes.into_iter().collect();
         Discovery::CloudMap(CloudMapDiscovery { key: ServiceKey { namespace, service }, attributes })
     });
     let dns =
@@ -215,7 +219,7 @@ prop_compose! {
 fn within_limits(instances: &Instances) {
     for (id, attributes) in instances {
         assert!(id.len() <= 64 && id.chars().all(|c| c.is_ascii_alphanumeric() || "_/:.@-".contains(c)), "{id}");
-        assert!(attributes.len() <= 30);
+        assert!(attributes.iter().count() <= 30);
         assert!(attributes.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() <= 5000);
         for (key, value) in attributes.iter() {
             assert!((1..=255).contains(&key.len()) && key.chars().all(|c| c.is_ascii_graphic()), "{key}");
@@ -268,7 +272,7 @@ proptest! {
 fn small(weight: u32) -> Routing {
     let port = Port { port: 8080, protocol: Protocol::Http };
     let service = ServiceKey { namespace: "svc2.svc.local".into(), service: "colorapp".into() };
-    let discovery = CloudMapDiscovery { key: service, attributes: [("color".into(), "blue".into())].into() };
+    let discovery = CloudMapDiscovery { key: service, attributes: [("color", "blue")].into() };
     let upstream = Upstream::new(port, Discovery::CloudMap(discovery));
     let target = Target { upstream: "colorapp-blue_k8multi".into(), weight };
     let routes = vec![Route::of_everything("color-route".into(), vec![target])];
@@ -295,7 +299,7 @@ fn a_small_document_is_one_instance_that_a_person_can_read() {
         ),
         ("version", "1"),
     ];
-    let found: Vec<_> = attributes.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+    let found: Vec<_> = attributes.iter().collect();
     assert_eq!(found, expected);
     assert_eq!(service_key(&key(&arn)).service, "appmesh.k8multi.colorapp.k8multi.svc.cluster.local");
 }
@@ -377,7 +381,7 @@ fn what_older_controllers_would_ignore_is_required() {
         let mut routing = small(1);
         routing.listeners[0].routes.iter_mut().for_each(change);
         let instances = publication(&arn, &cluster(UID), &routing);
-        instances.values().next().unwrap().get(REQUIRES).cloned().unwrap_or_default()
+        instances.values().next().unwrap().get(REQUIRES).unwrap_or_default().to_owned()
     };
     let regex = |text: &str| Regex::new(text.to_owned()).unwrap();
     let header = |value| HeaderMatch { name: HeaderName::new("h".to_owned()).unwrap(), value, invert: false };
@@ -390,12 +394,12 @@ fn what_older_controllers_would_ignore_is_required() {
     let mut routing = small(1);
     routing.listeners.push(RoutedListener { port: Port { port: 1, protocol: Protocol::Tcp }, routes: Vec::new() });
     let instances = publication(&arn, &cluster(UID), &routing);
-    assert_eq!(instances.values().next().unwrap()[REQUIRES], "listeners,tcp");
+    assert_eq!(instances.values().next().unwrap().get(REQUIRES), Some("listeners,tcp"));
     let upstreams = |change: &dyn Fn(&mut Upstream)| {
         let mut routing = small(1);
         routing.upstreams.values_mut().for_each(change);
         let instances = publication(&arn, &cluster(UID), &routing);
-        instances.values().next().unwrap().get(REQUIRES).cloned().unwrap_or_default()
+        instances.values().next().unwrap().get(REQUIRES).unwrap_or_default().to_owned()
     };
     assert_eq!(upstreams(&|upstream| upstream.tls = true), "tls");
     let check = |protocol| HealthCheck {
@@ -428,7 +432,8 @@ fn an_incomplete_document_is_not_understood() {
     parts.pop_first();
     assert_eq!(not_understood(&arn, &parts), "what cluster a publishes is not complete");
     let mut placeless = published_at(&arn, "a", &small(1), 0);
-    Arc::make_mut(placeless.values_mut().next().unwrap()).remove(PART);
+    let first = placeless.values_mut().next().unwrap();
+    *first = Arc::new(without(first, PART));
     assert_eq!(not_understood(&arn, &placeless), "what is published has no part, digest or cluster");
 }
 
@@ -436,9 +441,8 @@ fn an_incomplete_document_is_not_understood() {
 fn written(arn: &str, json: &str) -> Instances {
     let json = printable(json);
     let mut instances = published_at(arn, "a", &small(1), 0);
-    let attributes = Arc::make_mut(instances.values_mut().next().unwrap());
-    attributes.insert("routes.0".into(), json.clone());
-    attributes.insert(DIGEST.into(), digest(&json));
+    let attributes = instances.values_mut().next().unwrap();
+    *attributes = Arc::new(attributes.with("routes.0", &json).with(DIGEST, &digest(&json)));
     instances
 }
 
@@ -541,9 +545,11 @@ fn what_envoy_would_refuse_is_not_understood() {
         let mut instances = published_at(&arn, UID, &routing, 0);
         for (instance, attribute, word) in spoils {
             let instance = instance.index(instances.len());
-            let attributes = Arc::make_mut(instances.values_mut().nth(instance).unwrap());
-            let attribute = attribute.index(attributes.len());
-            *attributes.values_mut().nth(attribute).unwrap() = word.get(&words).clone();
+            let attributes = instances.values_mut().nth(instance).unwrap();
+            let attribute = attribute.index(attributes.iter().count());
+            let (key, _) = attributes.iter().nth(attribute).unwrap();
+            let word: &String = word.get(&words);
+            *attributes = Arc::new(attributes.with(key, word));
         }
         if let Some(read) = understood(&arn, &instances) {
             let again = published_at(&arn, UID, &read, 0);

@@ -10,8 +10,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    self, CloudMapDiscovery, DnsDiscovery, HeaderName, HealthCheckProtocol, Invalid, IpPreference, PathMatch,
-    QueryMatch, Regex, RetryOn, RouteMatch, RoutedListener, Routing, Scheme, ServiceKey, Timeouts, Upstream,
+    self, CloudMapDiscovery, DnsDiscovery, HeaderName, HealthCheckProtocol, Invalid, IpPreference, PackedMap,
+    PathMatch, QueryMatch, Regex, RetryOn, RouteMatch, RoutedListener, Routing, Scheme, ServiceKey, Timeouts, Upstream,
     ValueMatch,
 };
 
@@ -275,8 +275,8 @@ struct Node {
 struct Discovery {
     namespace: String,
     service: String,
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    attributes: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "PackedMap::is_empty")]
+    attributes: PackedMap,
 }
 
 #[derive(Serialize, Deserialize)]

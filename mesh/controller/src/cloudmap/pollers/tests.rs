@@ -20,7 +20,7 @@ fn virtual_service() -> VirtualServiceKey {
 }
 
 fn of(uid: &str) -> Attributes {
-    Attributes::from([(CLUSTER.to_owned(), uid.to_owned())])
+    Attributes::from([(CLUSTER, uid)])
 }
 
 fn routing(port: u16) -> Routing {
@@ -33,8 +33,7 @@ fn publish(fake: &Fake, routing: &Routing, attributes: &[(&str, &str)]) {
     let key = exchange::service_key(&virtual_service());
     let before = fake.ids(&key);
     for (id, part) in publication(ARN, &cluster("there"), routing) {
-        let more = attributes.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
-        fake.register(&key, &id, &part.iter().map(|(key, value)| (key.clone(), value.clone())).chain(more).collect());
+        fake.register(&key, &id, &part.iter().chain(attributes.iter().copied()).collect());
     }
     before.iter().for_each(|id| fake.deregister(&key, id));
 }
@@ -69,7 +68,7 @@ async fn instances_of_others_are_answered_whenever_they_change() {
     fake.register(&front(), "10.0.0.1", &of("there"));
     assert_eq!(ids(&mut answers).await, ["10.0.0.1"]);
     fake.register(&front(), "10.0.0.2", &of("here"));
-    fake.register(&front(), "10.0.0.3", &Attributes::new());
+    fake.register(&front(), "10.0.0.3", &Attributes::default());
     let mut last = ids(&mut answers).await;
     while last != ["10.0.0.1", "10.0.0.3"] {
         last = ids(&mut answers).await;

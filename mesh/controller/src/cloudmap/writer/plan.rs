@@ -65,7 +65,7 @@ pub fn plan(
 
 /// Whether an instance has the attributes that are wanted. Cloud Map adds some of its own, such as AWS_INIT_HEALTH_STATUS.
 pub fn same(wanted: &Attributes, present: &Attributes) -> bool {
-    let given = present.iter().filter(|(key, _)| wanted.contains_key(*key) || !key.starts_with("AWS_"));
+    let given = present.iter().filter(|(key, _)| wanted.contains_key(key) || !key.starts_with("AWS_"));
     wanted.iter().eq(given)
 }
 

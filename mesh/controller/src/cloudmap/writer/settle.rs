@@ -134,7 +134,7 @@ impl Writer {
             let wanted = Wanted { instances: &instances, nodes: &wanted.nodes, whole: wanted.api_only };
             let (moved, mut state) = (&mut present.moved, self.lock());
             let keep = |id: &str, attributes: &Attributes| {
-                attributes.get(endpoint::CLUSTER) == Some(&self.cluster.uid)
+                attributes.get(endpoint::CLUSTER) == Some(self.cluster.uid.as_str())
                     && keep(&mut state, key, id, attributes, moved)
             };
             plan(wanted, &seen.instances, &present.pending, &self.cluster, keep)
@@ -201,7 +201,7 @@ impl Writer {
             return false;
         };
         let own = |(_, attributes): &(&String, &Arc<Attributes>)| {
-            attributes.get(endpoint::CLUSTER) == Some(&self.cluster.uid)
+            attributes.get(endpoint::CLUSTER) == Some(self.cluster.uid.as_str())
         };
         let own = present.iter().filter(own).map(|(id, attributes)| (id.clone(), attributes.clone())).collect();
         let (Document::Understood(older), _) = exchange::decode(arn, &own) else { return false };

@@ -2,7 +2,7 @@ use super::*;
 use crate::{
     cloudmap::{exchange::publication, fake::Fake, service_key},
     model::{
-        CloudMapDiscovery, Discovery, Port, Protocol, Route, Routing, Target, Upstream, VirtualServiceKey,
+        CloudMapDiscovery, Discovery, PackedMap, Port, Protocol, Route, Routing, Target, Upstream, VirtualServiceKey,
         endpoint::{CLUSTER, CLUSTER_ARN, NAMESPACE, POD},
     },
 };
@@ -22,7 +22,7 @@ fn published_in(namespace: &str) -> ServiceKey {
 }
 
 fn attributes(of: &[(&str, &str)]) -> Attributes {
-    of.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    of.iter().copied().collect()
 }
 
 /// These pods, by address; each is named after its own.
@@ -37,7 +37,7 @@ fn pods(ids: &[&str]) -> Want {
 /// A publication that leads to one service.
 fn document(to: &ServiceKey, weight: u32) -> Want {
     let port = Port { port: 8080, protocol: Protocol::Http };
-    let discovery = Discovery::CloudMap(CloudMapDiscovery { key: to.clone(), attributes: BTreeMap::new() });
+    let discovery = Discovery::CloudMap(CloudMapDiscovery { key: to.clone(), attributes: PackedMap::default() });
     let routes = vec![Route::of_everything("r".into(), vec![Target { upstream: "n".into(), weight }])];
     let upstreams = BTreeMap::from([("n".into(), Upstream::new(port, discovery))]);
     let routing = Routing::of_port(port, routes, upstreams);
