@@ -73,8 +73,8 @@ fn overlay<'a>(
             "env" => list(container, field)?.extend(value.as_array().cloned().unwrap_or_default()),
             "volumeMounts" => {
                 let mounts = list(container, field)?;
-                let taken: Vec<_> = mounts.iter().map(|mount| mount["mountPath"].clone()).collect();
-                let free = |mount: &&Value| !taken.contains(&mount["mountPath"]);
+                let used: Vec<_> = mounts.iter().map(|mount| mount["mountPath"].clone()).collect();
+                let free = |mount: &&Value| !used.contains(&mount["mountPath"]);
                 mounts.extend(value.as_array().into_iter().flatten().filter(free).cloned());
             }
             _ => drop(container.entry(field).or_insert_with(|| value.clone())),

@@ -134,12 +134,12 @@ impl Mounts {
 
     /// A secret's name, if a volume may have it and none does; a secret's may be longer and have dots.
     fn free_name(&self, secret: &str) -> String {
-        let taken = |name: &str| self.volumes.iter().any(|volume| volume["name"] == name);
-        if secret.len() <= LONGEST_NAME && !secret.contains('.') && !taken(secret) {
+        let is_used = |name: &str| self.volumes.iter().any(|volume| volume["name"] == name);
+        if secret.len() <= LONGEST_NAME && !secret.contains('.') && !is_used(secret) {
             return secret.to_owned();
         }
         let numbered = (0..=self.volumes.len()).map(|number| format!("appmesh-secret-{number}"));
-        numbered.into_iter().find(|name| !taken(name)).unwrap_or_default()
+        numbered.into_iter().find(|name| !is_used(name)).unwrap_or_default()
     }
 }
 

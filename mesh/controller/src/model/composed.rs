@@ -116,8 +116,8 @@ fn both(one: &PathMatch, other: &PathMatch) -> Option<Paths> {
     }
 }
 
-fn takes(taken: &PathMatch, path: &str) -> Result<bool, Invalid> {
-    Ok(match taken {
+fn takes(wanted: &PathMatch, path: &str) -> Result<bool, Invalid> {
+    Ok(match wanted {
         PathMatch::Prefix(prefix) => path.starts_with(prefix),
         PathMatch::Exact(exact) => path == exact,
         PathMatch::Regex(expression) => Derivative::of(expression, &expression.parsed()?).after(path)?.matches_end(),
@@ -333,11 +333,11 @@ mod tests {
             };
             for rest in rests {
                 let path = format!("{prefix}{rest}");
-                let taken = composed.iter().any(|(pattern, too)| {
+                let is_matched = composed.iter().any(|(pattern, too)| {
                     is_taken(pattern, &path) && too.as_ref().is_none_or(|pattern| is_taken(pattern, &path))
                 });
                 let rewritten = part.replace(&path, regex::NoExpand(&value));
-                prop_assert_eq!(taken, target.is_match(&rewritten), "{:?} takes {}", composed, path);
+                prop_assert_eq!(is_matched, target.is_match(&rewritten), "{:?} takes {}", composed, path);
             }
         }
     }

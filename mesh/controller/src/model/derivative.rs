@@ -208,14 +208,14 @@ fn takes(part: Part<'_>, c: char) -> Result<bool, Invalid> {
 /// Takes one character off.
 struct Step<'a> {
     before: Option<char>,
-    taken: char,
+    consumed: char,
     steps: usize,
     found: Vec<Sequence<'a>>,
 }
 
 impl<'a> Step<'a> {
     fn is_nullable(&self, part: Part<'_>) -> bool {
-        part.is_nullable(&|assertion, flags| holds(assertion, flags, self.before, Some(self.taken)))
+        part.is_nullable(&|assertion, flags| holds(assertion, flags, self.before, Some(self.consumed)))
     }
 
     /// Takes it off each of some parts that can come to match it first. The last `kept` of them are none of these.
@@ -239,7 +239,7 @@ impl<'a> Step<'a> {
         match part.ast {
             Ast::Empty(_) | Ast::Flags(_) | Ast::Assertion(_) => {}
             Ast::Literal(_) | Ast::Dot(_) | Ast::ClassUnicode(_) | Ast::ClassPerl(_) | Ast::ClassBracketed(_) => {
-                if takes(part, self.taken)? && !self.found.contains(rest) {
+                if takes(part, self.consumed)? && !self.found.contains(rest) {
                     self.found.push(rest.clone());
                 }
             }
@@ -302,15 +302,15 @@ impl<'a> Derivative<'a> {
             return Err(Invalid::new("is compared with a path of ASCII only"));
         }
         let (mut before, mut sequences, mut steps) = (self.before, self.sequences.clone(), 0);
-        for taken in text.chars() {
-            let mut step = Step { before, taken, steps, found: Vec::new() };
+        for consumed in text.chars() {
+            let mut step = Step { before, consumed, steps, found: Vec::new() };
             for sequence in sequences {
                 step.sequence(sequence, 0)?;
                 if step.found.len() > MAX_SEQUENCES {
                     return Err(too_large());
                 }
             }
-            (before, steps, sequences) = (Some(taken), step.steps, step.found);
+            (before, steps, sequences) = (Some(consumed), step.steps, step.found);
         }
         Ok(Self { expression: self.expression, names: self.names.clone(), before, sequences })
     }

@@ -328,8 +328,8 @@ impl Subscription {
     /// Whether Envoy must be told what it refuses. That ends the stream: so it is told once, also if it then comes back.
     pub fn must_tell(&mut self, refusal: Option<&str>) -> bool {
         let mut state = self.cache.state();
-        let told = state.refusals.get(&self.caller).map(String::as_str);
-        let Some(refusal) = refusal.filter(|refusal| told != Some(refusal)) else {
+        let last = state.refusals.get(&self.caller).map(String::as_str);
+        let Some(refusal) = refusal.filter(|refusal| last != Some(refusal)) else {
             if refusal.is_none() {
                 state.refusals.remove(&self.caller);
             }
