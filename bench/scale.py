@@ -56,12 +56,12 @@ def main() -> None:
     host = subprocess.run(["rustc", "-vV"], capture_output=True, text=True, check=True).stdout.split("host: ")[1].split()[0]
     binaries = (args.bin or ROOT / "target" / host / "release").resolve()
     result = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"meshes": {}}
-    result |= {"date": datetime.date.today().isoformat(), "machine": machine()}
+    here = {"date": datetime.date.today().isoformat(), "machine": machine()}
     for mesh in args.mesh or ["100:100", "1000:100,500"]:
         rounds = []
         for number in range(args.rounds):
             tell(f"{mesh}, round {number + 1} of {args.rounds}")
-            rounds.append(measure(binaries, mesh, args.seconds))
+            rounds.append(here | measure(binaries, mesh, args.seconds))
         result["meshes"][mesh] = rounds
         RESULTS.write_text(json.dumps(result, indent=2) + "\n")
 

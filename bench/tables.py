@@ -105,10 +105,13 @@ def scale(result: dict[str, Any]) -> str:
         ),
         every("load average of the machine meanwhile", "", loads),
     ]
-    machine = result["machine"]
-    facts = f"{machine['cores']} cores ({machine['cpu']}), {machine['memory_gb']:.0f} GB, Linux {machine['kernel']}, {result['date']}"
-    rounds = ", ".join(f"{len(found)} of {mesh.split(':')[0]} nodes" for mesh, found in result["meshes"].items())
-    return f"Medians of the rounds ({rounds}); {facts}:\n\n" + table(["", "to reach", *(name for name, *_ in columns)], rows)
+    def machine(_: list[dict[str, Any]], rounds: list[dict[str, Any]]) -> str:
+        found = rounds[-1]["machine"]
+        return f"{found['cores']} cores ({found['cpu']}), {found['memory_gb']:.0f} GB, Linux {found['kernel'].split('-')[0]}, {rounds[-1]['date']}"
+
+    rows.append(every("rounds, of which these are the medians", "", lambda _, rounds: str(len(rounds))))
+    rows.append(every("machine", "", machine))
+    return table(["", "to reach", *(name for name, *_ in columns)], rows)
 
 
 def nothing_lost(result: dict[str, Any]) -> str:
