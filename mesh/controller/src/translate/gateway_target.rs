@@ -11,12 +11,12 @@ use mesh_api::{Arn, GatewayRoute, GatewayRouteTarget, MeshObject as _, VirtualSe
 use super::{
     Context, Report, object_key,
     problems::Problems,
-    published, references, virtual_node,
+    published, references,
     virtual_service::{Service, Services},
 };
 use crate::{
-    cluster::{Object, Snapshot},
-    model::{Backend, ObjectKey, Published, Reason, Routing, VirtualServiceKey},
+    cluster::Object,
+    model::{Backend, ObjectKey, Reason, Routing, VirtualServiceKey},
 };
 
 /// The VirtualService that a route's requests go to. One that does not exist answers for nothing.
@@ -47,8 +47,8 @@ pub fn translate(
     if let Some(service) = services.by_arn(&arn) {
         return Some(of_port(service.backend()));
     }
-    let keys = published_keys(route, &arn, context.snapshot);
-    let routing = keys.iter().filter_map(|key| context.published.get(key)).find_map(Published::routing).cloned();
+    let keys = published::keys(route.spec.mesh_ref.as_ref(), &arn, context.snapshot);
+    let routing = published::routing(&keys, context.published);
     published.extend(keys);
     Some(of_port(Backend::new(arn.mesh.clone(), host.clone(), routing)))
 }
@@ -60,19 +60,6 @@ fn on_one_port(routing: &Arc<Routing>, asked: Option<u16>) -> Option<Arc<Routing
         [_] => routing.clone(),
         _ => Arc::new(Routing { listeners: vec![listener.clone()], upstreams: routing.upstreams.clone() }),
     })
-}
-
-/// Where a VirtualService of another cluster is looked for: in the Cloud Map namespaces that this cluster's VirtualNodes of
-/// the same Mesh are registered in.
-fn published_keys(route: &GatewayRoute, arn: &Arn, snapshot: &Snapshot) -> Vec<VirtualServiceKey> {
-    let mesh = route.spec.mesh_ref.as_ref().map(|reference| &reference.name);
-    let of_mesh = snapshot
-        .virtual_nodes
-        .iter()
-        .filter(|node| node.spec.mesh_ref.as_ref().map(|reference| &reference.name) == mesh);
-    let namespaces: BTreeSet<_> =
-        of_mesh.filter_map(|node| virtual_node::cloud_map(node)).map(|discovery| discovery.key.namespace).collect();
-    namespaces.into_iter().map(|namespace| VirtualServiceKey { namespace, arn: arn.to_string() }).collect()
 }
 
 /// Notes a target that does not exist, has a problem or is not published.
@@ -103,17 +90,8 @@ pub fn report(
         }
     } else if let Some(arn) = arn.filter(|arn| services.by_arn(arn).is_none()) {
         let path = format!("{service_path}.virtualServiceARN");
-        let keys = published_keys(route, &arn, context.snapshot);
-        if keys.is_empty() {
-            let message = format!(
-                "{arn} cannot be looked for: no VirtualNode of mesh {} in this cluster is in a Cloud Map namespace",
-                arn.mesh
-            );
-            problems.add(Reason::BackendNotPublished, path, message);
-        } else if let Some(known) = keys.iter().map(|key| context.published.get(key)).collect::<Option<Vec<_>>>()
-            && known.iter().all(|published| published.routing().is_none())
-            && let Some((reason, message)) = known.iter().filter_map(|one| published::problem(&arn, one)).max()
-        {
+        let keys = published::keys(route.spec.mesh_ref.as_ref(), &arn, context.snapshot);
+        if let Some((reason, message)) = published::problem(&arn, &keys, context.published) {
             problems.add(reason, path, message);
         }
         return;

@@ -18,7 +18,7 @@ use crate::{
     cluster::{Object, Snapshot},
     model::{
         self, CloudMapDiscovery, Discovery, DnsDiscovery, Egress, HealthCheck, HealthCheckProtocol, Port, Proxy,
-        Published, Reason, ServiceKey, TcpBackend, Upstream, VirtualServiceKey, Workload, WorkloadKind, WorkloadName,
+        Reason, ServiceKey, TcpBackend, Upstream, VirtualServiceKey, Workload, WorkloadKind, WorkloadName,
     },
 };
 
@@ -98,11 +98,11 @@ fn backends(node: &Object<VirtualNode>, services: &Services, context: Context<'_
                 backends.by_path.push(called(service.backend()));
                 continue;
             }
-            let key = published_key(node, &arn);
-            let routing = key.as_ref().and_then(|key| context.published.get(key)).and_then(Published::routing).cloned();
+            let keys = published_keys(node, &arn, context.snapshot);
+            let routing = published::routing(&keys, context.published);
             let backend = virtual_service::backend(arn.mesh.clone(), host.clone(), routing, context.snapshot);
             backends.by_path.push(called(backend));
-            backends.published.extend(key);
+            backends.published.extend(keys);
         }
     }
     for (index, namespace, name) in backend_group::members(node, context.snapshot) {
@@ -198,9 +198,13 @@ pub fn cloud_map(node: &VirtualNode) -> Option<CloudMapDiscovery> {
     })
 }
 
-/// Where a node looks for a VirtualService of another cluster: in the Cloud Map namespace that it is registered in itself.
-fn published_key(node: &VirtualNode, arn: &Arn) -> Option<VirtualServiceKey> {
-    Some(VirtualServiceKey { namespace: cloud_map(node)?.key.namespace, arn: arn.to_string() })
+/// Where a node looks for a VirtualService of another cluster: in the Cloud Map namespace that it is registered in itself, if
+/// it is in one.
+fn published_keys(node: &VirtualNode, arn: &Arn, snapshot: &Snapshot) -> Vec<VirtualServiceKey> {
+    match cloud_map(node) {
+        Some(discovery) => vec![VirtualServiceKey { namespace: discovery.key.namespace, arn: arn.to_string() }],
+        None => published::keys(node.spec.mesh_ref.as_ref(), arn, snapshot),
+    }
 }
 
 /// What is reported of a VirtualNode.
@@ -230,8 +234,8 @@ pub fn report(node: &Object<VirtualNode>, services: &Services, context: Context<
             continue;
         }
         let path = format!("{path}.virtualServiceARN");
-        let found = published_key(node, &arn).and_then(|key| context.published.get(&key));
-        if let Some((reason, message)) = found.and_then(|found| published::problem(&arn, found)) {
+        let keys = published_keys(node, &arn, snapshot);
+        if let Some((reason, message)) = published::problem(&arn, &keys, context.published) {
             problems.add(reason, path, message);
         }
     }
