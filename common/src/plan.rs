@@ -43,6 +43,9 @@ pub trait Want {
     /// Where the changes happen: what is planned for two clusters in one place counts once.
     const PLACE: Place = Place::Region;
 
+    /// Whether it only looks, so that there is never anything to do.
+    const LOOKS: bool = false;
+
     /// What to change, in order.
     ///
     /// # Errors

@@ -131,7 +131,7 @@ async fn steps<T: Tool>(tool: &T, session: &mut Session) -> Result<()> {
     let mut have = tool.observe(session, &want).await?;
     let change = |have: &Have<T>| if flags.delete { want.plan_delete(have) } else { want.plan(have) };
     let changes = change(&have)?;
-    if changes.is_empty() {
+    if changes.is_empty() && !T::Want::LOOKS {
         session.stderr.line(format_args!("nothing to do for {}", key.join(".")));
     }
     if flags.delete {
@@ -144,7 +144,10 @@ async fn steps<T: Tool>(tool: &T, session: &mut Session) -> Result<()> {
         }
     }
     if flags.plan {
-        for change in &changes {
+        // That it would then be waited for goes without saying, unless that is all.
+        let waits = |change: &Change<T>| change.effect() == Effect::Wait;
+        let only_waits = changes.iter().all(waits);
+        for change in changes.iter().filter(|change| only_waits || !waits(change)) {
             session.stderr.line(format_args!("would {change}"));
         }
         return planned::<T>(session, &key, want, have, &changes);

@@ -60,6 +60,8 @@ impl common::plan::Want for Want {
     type Have = Report;
     type Change = Change;
 
+    const LOOKS: bool = true;
+
     fn plan(&self, have: &Report) -> Result<Vec<Change>> {
         let wrong: Vec<&Finding> = have.findings.iter().filter(|finding| finding.severity == Severity::Error).collect();
         let Some((last, others)) = wrong.split_last() else { return Ok(Vec::new()) };
