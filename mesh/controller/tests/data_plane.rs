@@ -25,8 +25,8 @@ use std::{
 use appmesh_controller::{
     envoy::{self, Settings},
     model::{
-        Backend, CloudMapDiscovery, Discovery, Egress, Listener, Port, Protocol, Proxy, Route, RoutedListener, Routing,
-        ServiceKey, Target, Upstream, Workload,
+        Backend, CloudMapDiscovery, Discovery, Egress, Listener, PackedMap, Port, Protocol, Proxy, Route,
+        RoutedListener, Routing, ServiceKey, Target, Upstream, Workload,
     },
     xds::{self, Snapshot},
 };
@@ -736,7 +736,7 @@ fn snapshot(addresses: &[&str]) -> Snapshot {
 
 fn snapshot_of(addresses: &[&str], egress: Egress) -> Snapshot {
     let key = ServiceKey { namespace: "shop".to_owned(), service: "back".to_owned() };
-    let discovery = Discovery::CloudMap(CloudMapDiscovery { key, attributes: BTreeMap::new() });
+    let discovery = Discovery::CloudMap(CloudMapDiscovery { key, attributes: PackedMap::default() });
     let (mut listeners, mut upstreams) = (Vec::new(), BTreeMap::new());
     for (name, port) in [("back", LISTENER), ("back:50051", HTTP2)] {
         upstreams.insert(name.to_owned(), Upstream::new(port, discovery.clone()));
@@ -755,7 +755,7 @@ fn snapshot_of(addresses: &[&str], egress: Egress) -> Snapshot {
     let settings = Settings { ipv6: true, ..Settings::default() };
     let configuration = envoy::encode(&Proxy::Sidecar(workload), settings);
     let instance = |address: &&str| {
-        let attributes = BTreeMap::from([("AWS_INSTANCE_IPV4".to_owned(), (*address).to_owned())]);
+        let attributes = PackedMap::from([("AWS_INSTANCE_IPV4", *address)]);
         ((*address).to_owned(), Arc::new(attributes))
     };
     let instances = addresses.iter().map(instance).collect();

@@ -18,9 +18,9 @@ use appmesh_controller::{
     envoy::{self, EGRESS_PORT},
     model::{
         AccessLog, Backend, CloudMapDiscovery, Discovery, DnsDiscovery, Egress, HeaderMatch, HeaderName, HealthCheck,
-        HealthCheckProtocol, Listener, PathMatch, Port, Protocol, Proxy, QueryMatch, Regex, RetryOn, RetryPolicy,
-        Route, RouteMatch, RoutedListener, Routing, Scheme, ServiceKey, Target, Timeouts, Upstream, ValueMatch,
-        Workload,
+        HealthCheckProtocol, Listener, PackedMap, PathMatch, Port, Protocol, Proxy, QueryMatch, Regex, RetryOn,
+        RetryPolicy, Route, RouteMatch, RoutedListener, Routing, Scheme, ServiceKey, Target, Timeouts, Upstream,
+        ValueMatch, Workload,
     },
     xds::{self, Snapshot},
 };
@@ -118,7 +118,7 @@ async fn tally(host: &str, count: usize) -> BTreeMap<String, usize> {
 /// An upstream whose pods are the instances of one service, or those behind a name.
 fn upstream(name: &str, port: u16) -> (String, Upstream) {
     let key = ServiceKey { namespace: "svc2.svc.local".to_owned(), service: "colorapp".to_owned() };
-    let attributes = BTreeMap::from([("color".to_owned(), name.to_owned())]);
+    let attributes = PackedMap::from([("color", name)]);
     let instances = Discovery::CloudMap(CloudMapDiscovery { key, attributes });
     let health_check = HealthCheck {
         protocol: HealthCheckProtocol::http("/ping".to_owned()).unwrap(),
@@ -164,9 +164,9 @@ fn snapshot(backends: Vec<Backend>, egress: Egress, instances: &[(&str, u8)]) ->
 fn snapshot_of(proxy: &Proxy, instances: &[(&str, u8)]) -> Snapshot {
     let configuration = envoy::encode(proxy, Some(IpAddr::V4(Ipv4Addr::new(172, 20, 0, 1))));
     let instance = |name: &str, n: u8| {
-        let attributes =
-            [("AWS_INSTANCE_IPV4".to_owned(), format!("127.0.0.{n}")), ("color".to_owned(), name.to_owned())];
-        (format!("{name}-{n}"), Arc::new(BTreeMap::from(attributes)))
+        let address = format!("127.0.0.{n}");
+        let attributes = PackedMap::from([("AWS_INSTANCE_IPV4", address.as_str()), ("color", name)]);
+        (format!("{name}-{n}"), Arc::new(attributes))
     };
     let instances = instances.iter().flat_map(|(name, count)| (1..=*count).map(|n| instance(name, n))).collect();
     let endpoints = configuration.upstreams.iter();

@@ -76,7 +76,7 @@ fn everything() -> Routing {
     };
     let cloud_map = CloudMapDiscovery {
         key: ServiceKey { namespace: "n".into(), service: "s".into() },
-        attributes: BTreeMap::from([("color".into(), "blue".into())]),
+        attributes: [("color", "blue")].into(),
     };
     let upstream = |discovery, health_check| Upstream { health_check, ..Upstream::new(port, discovery) };
     let dns = |endpoints| Discovery::Dns(DnsDiscovery::new("front.shop".into(), endpoints).unwrap());
@@ -136,7 +136,7 @@ fn the_release_before_understands_what_is_published() {
     let values = (0..4).map(|index| format!("routes.{index}"));
     let parts: Vec<_> = instances.values().collect();
     assert_eq!(parts.len(), 1, "one part is enough for this");
-    let json: String = values.filter_map(|key| parts[0].get(&key).cloned()).collect();
+    let json: String = values.filter_map(|key| parts[0].get(&key).map(str::to_owned)).collect();
     let written: Value = serde_json::from_str(&json).unwrap();
     let understood: Routes = serde_json::from_value(written.clone()).unwrap();
     assert_eq!(serde_json::to_value(&understood).unwrap(), written);

@@ -387,7 +387,9 @@ impl Passed {
             _ => {
                 let mut configuration = envoy::encode(workload, settings);
                 let Configuration { secrets, clusters, .. } = &mut configuration;
-                [secrets, clusters].map(|resources| self.shared.share(resources));
+                for resources in [secrets, clusters] {
+                    self.shared.share(resources);
+                }
                 let configuration = Arc::new(configuration);
                 self.configurations.insert(name.clone(), (workload.clone(), configuration.clone()));
                 configuration

@@ -59,11 +59,9 @@ pub fn snapshot_of(workload: &Workload, application: u16, addresses: &[&str]) ->
         *resource = Resource::new(&cluster.name, &cluster).1;
     }
     let endpoints = upstreams.iter().map(|(name, upstream)| {
-        let color = upstream.discovery.cloud_map().unwrap().attributes["color"].clone();
-        let instance = |ip: &&str| {
-            let attributes = [("AWS_INSTANCE_IPV4".to_owned(), (*ip).to_owned()), ("color".to_owned(), color.clone())];
-            ((*ip).to_owned(), Arc::new(BTreeMap::from(attributes)))
-        };
+        let color = upstream.discovery.cloud_map().unwrap().attributes.get("color").unwrap();
+        let instance =
+            |ip: &&str| ((*ip).to_owned(), Arc::new(PackedMap::from([("AWS_INSTANCE_IPV4", *ip), ("color", color)])));
         (name.clone(), envoy::endpoint::encode(name, upstream, &addresses.iter().map(instance).collect()))
     });
     Snapshot {
