@@ -87,12 +87,12 @@ pub struct Flags {
     pub json: bool,
 }
 
-/// One tool: its own flags, the key it owns, and the steps from a wish to an outcome. The flags of every tool are added to
+/// One tool: its own flags, the key it owns, and the steps from what is asked for to an outcome. The flags of every tool are added to
 /// its own, and are in the session.
 #[allow(async_fn_in_trait, reason = "the futures run on one thread, in `run`")]
 pub trait Tool: clap::Parser {
-    /// What stands under the key, both as wish (every field optional) and as outcome. Fed back in, an outcome is a
-    /// wish that is already met.
+    /// What stands under the key, both as input (every field optional) and as outcome. Fed back in, an outcome is
+    /// input that is already met.
     type Section: Serialize + DeserializeOwned + JsonSchema;
     /// How the world must be, and what follows from that.
     type Want: Want;

@@ -109,10 +109,10 @@ impl<P: Provider> FromArgMatches for PodRole<P> {
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(rename = "Role")]
 pub struct Section {
-    /// ARN of the role; found, never wished for.
+    /// ARN of the role; read-only.
     #[serde(skip_serializing_if = "Option::is_none")]
     arn: Option<String>,
-    /// Ids of the EKS Pod Identity associations, by service account; found, never wished for.
+    /// Ids of the EKS Pod Identity associations, by service account; read-only.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     associations: BTreeMap<String, String>,
     /// Name of the role.
@@ -124,7 +124,7 @@ pub struct Section {
     /// ARN of the policy that bounds the role.
     #[serde(skip_serializing_if = "Option::is_none")]
     permissions_boundary: Option<String>,
-    /// Managed policies: ARNs, or names in a wish.
+    /// Managed policies: ARNs; names will do in input.
     policies: Vec<String>,
     /// Inline policies by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -233,7 +233,7 @@ impl<P: Provider> Tool for PodRole<P> {
             Change::Tag { role, tags } => iam.tag(&role, tags).await,
             Change::Attach { role, policy, record } => iam.attach(session, &role, policy, record).await,
             Change::PutInline { role, policy, record, .. } => {
-                let document = want.documents.get(&policy).context("an inline policy nobody wished for")?;
+                let document = want.documents.get(&policy).context("an inline policy that nobody asked for")?;
                 iam.put_inline(session, &role, &policy, document, record).await
             }
             Change::Detach { role, policy } => iam.detach(&role, &policy).await,

@@ -314,7 +314,7 @@ fn remarks(want: &Want, have: Option<&Role>) -> Vec<String> {
     others
         .map(|policy| format!("role {} also has {policy}, which others attached", want.name))
         .chain(others_inline.map(|policy| format!("role {} also has the inline policy {policy} of others", want.name)))
-        .chain(bound.map(|policy| format!("role {} is bounded by {policy}, which is not wished for", want.name)))
+        .chain(bound.map(|policy| format!("role {} is bounded by {policy}, which is not asked for", want.name)))
         .collect()
 }
 
@@ -744,7 +744,7 @@ mod tests {
         let have = with(made(), |role| drop(role.inline.insert("theirs".into(), json!({}))));
         assert_eq!(remarks(&want(), Some(&have)), ["role mesh also has the inline policy theirs of others"]);
         let have = with(made(), |role| role.boundary = Some("arn:b".into()));
-        assert_eq!(remarks(&want(), Some(&have)), ["role mesh is bounded by arn:b, which is not wished for"]);
+        assert_eq!(remarks(&want(), Some(&have)), ["role mesh is bounded by arn:b, which is not asked for"]);
         assert_eq!(remarks(&want(), Some(&made())), [""; 0]);
     }
 

@@ -87,13 +87,13 @@ struct CloudmapNs {
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(rename = "Namespace")]
 struct Section {
-    /// ARN of the namespace; found, never wished for.
+    /// ARN of the namespace; read-only.
     #[serde(skip_serializing_if = "Option::is_none")]
     arn: Option<String>,
-    /// Route 53's id of its hosted zone; found, never wished for.
+    /// Route 53's id of its hosted zone; read-only.
     #[serde(skip_serializing_if = "Option::is_none")]
     hosted_zone: Option<String>,
-    /// `ns-…`; found, never wished for.
+    /// `ns-…`; read-only.
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<String>,
     /// Its domain name.

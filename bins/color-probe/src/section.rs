@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Probe {
-    /// How well the tallies fit the weights; found, never wished for.
+    /// How well the tallies fit the weights; read-only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chi_squared: Option<ChiSquared>,
     /// Requests at a time.
@@ -26,7 +26,7 @@ pub struct Probe {
     /// How long it is asked, `1m 30s`, instead of how often.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub duration: Option<Span>,
-    /// Requests that brought no expected colour; found, never wished for, and 0, or else there is no document.
+    /// Requests that brought no expected colour; read-only, and 0, or else there is no document.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub errors: Option<u64>,
     /// Weights by colour.
@@ -35,7 +35,7 @@ pub struct Probe {
     /// Whether connections were used again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keep_alive: Option<bool>,
-    /// How long the answers took; found, never wished for.
+    /// How long the answers took; read-only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub latency_millis: Option<Latency>,
     /// Requests a second at most.
@@ -45,7 +45,7 @@ pub struct Probe {
     /// How long one answer may take, `20s`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request_timeout: Option<Span>,
-    /// How often each expected colour answered; found, never wished for.
+    /// How often each expected colour answered; read-only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tallies: Option<BTreeMap<String, u64>>,
     /// What is asked.

@@ -13,10 +13,10 @@ pub struct Pushed {
     /// `sha256:…` of the image, or of the index of its platforms. Without a source it must be there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
-    /// Digests of the images that an index names; found, never wished for. --delete takes them with it.
+    /// Digests of the images that an index names; read-only. --delete takes them with it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub platforms: Vec<String>,
-    /// `ACCOUNT.dkr.ecr.REGION.amazonaws.com/NAME`. As a wish, `NAME` is enough.
+    /// `ACCOUNT.dkr.ecr.REGION.amazonaws.com/NAME`. In input, `NAME` is enough.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repository: Option<String>,
     /// Of the repository, decided when it is made.
@@ -25,7 +25,7 @@ pub struct Pushed {
     /// A tag that names the image, too.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tag: Option<String>,
-    /// `REPOSITORY@DIGEST`, what a pod names; found, never wished for.
+    /// `REPOSITORY@DIGEST`, what a pod names; read-only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub uri: Option<String>,
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct App {
-    /// Where the first service of type LoadBalancer answers, `http://HOST:PORT`; found, never wished for.
+    /// Where the first service of type LoadBalancer answers, `http://HOST:PORT`; read-only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
     /// Manifests, or folders of manifests.
@@ -30,7 +30,7 @@ pub struct App {
     /// All files are templates, whatever their names.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub template: bool,
-    /// ARNs of the App Mesh virtual services, by name; found, never wished for.
+    /// ARNs of the App Mesh virtual services, by name; read-only.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub virtual_services: BTreeMap<String, String>,
 }

@@ -40,15 +40,15 @@ pub struct Section {
     /// Beginnings of the codes that are checked; all if absent.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub only: Vec<String>,
-    /// Codes of the checks that found nothing; found, never wished for.
+    /// Codes of the checks that found nothing; read-only.
     pub passed: BTreeSet<String>,
     /// Programs that the nodes must be able to run.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub programs: Vec<String>,
-    /// What could not be looked at; found, never wished for.
+    /// What could not be looked at; read-only.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unseen: Vec<String>,
-    /// What may be wrong; found, never wished for.
+    /// What may be wrong; read-only.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<Finding>,
 }

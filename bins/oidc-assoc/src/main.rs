@@ -50,13 +50,13 @@ struct OidcAssoc {
 #[derive(Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Oidc {
-    /// ARN of the provider; found, never wished for.
+    /// ARN of the provider; read-only.
     #[serde(skip_serializing_if = "Option::is_none")]
     arn: Option<String>,
     /// Audiences (client ids) that must be allowed. Others that are allowed already stay.
     #[serde(default)]
     audiences: Vec<String>,
-    /// The issuer; found, never wished for.
+    /// The issuer; read-only.
     #[serde(skip_serializing_if = "Option::is_none")]
     url: Option<String>,
 }

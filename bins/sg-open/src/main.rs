@@ -77,7 +77,7 @@ struct Section {
     from: Option<Peer>,
     /// TCP ports.
     ports: Vec<NonZeroU16>,
-    /// The rules that let it in; found, never wished for.
+    /// The rules that let it in; read-only.
     rules: Vec<Rule>,
 }
 
@@ -87,7 +87,7 @@ struct Section {
 struct Peer {
     /// Name of the EKS cluster.
     cluster: String,
-    /// The groups that stand for its nodes; found, never wished for.
+    /// The groups that stand for its nodes; read-only.
     #[serde(default)]
     security_groups: Vec<String>,
 }

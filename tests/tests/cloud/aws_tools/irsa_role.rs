@@ -178,7 +178,7 @@ pub fn of_others(region: &Region, one: &str, two: &str) {
     let named = region.steady("irsa-role", &adopted.document);
     named.tells(&format!("role theirs also has {READ_ONLY}, which others attached"));
     named.tells("role theirs also has the inline policy extra of others");
-    named.tells(&format!("role theirs is bounded by {POWER_USER}, which is not wished for"));
+    named.tells(&format!("role theirs is bounded by {POWER_USER}, which is not asked for"));
 
     // One that is wished for too stays theirs, so it is not taken off with the wish.
     let both = format!("irsa-role --policy {READ_ONLY} --policy {CLOUD_MAP}");
