@@ -71,7 +71,7 @@ pub struct Args {
     /// Tag of the role
     #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = plan::tag)]
     tags: Vec<(String, String)>,
-    /// Take over a role that others made, and what belongs to it of what is wished for
+    /// Take over a role that others made, and what belongs to it of what is asked for
     #[arg(long)]
     adopt: bool,
     #[command(flatten)]

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 /// eks.amazonaws.com/role-arn, and its pods get the role's permissions. Trust and
 /// policies that have drifted are repaired; policies that others attached are
 /// left and named. A role that others made is a conflict, and so is an inline
-/// policy of theirs that differs from one wished for by the same name. A role
+/// policy of theirs that differs from one asked for by the same name. A role
 /// that pod-identity made becomes one of this tool, without its associations.
 ///
 ///   Reads   cluster

@@ -18,7 +18,7 @@ pub struct Want {
     pub ports: Vec<u16>,
     /// Ids of the rules the document names.
     pub known_rules: Vec<String>,
-    /// Take over the rules that others made, where they open just what is wished for.
+    /// Take over the rules that others made, where they open just what is asked for.
     pub adopt: bool,
     /// The two clusters, if they are in two VPCs.
     pub apart: Option<Apart>,
@@ -224,7 +224,7 @@ pub fn rules(want: &Want, have: &Have) -> impl Iterator<Item = (Opening, Option<
     })
 }
 
-/// The rules that admit what is wished for, each with what it admits.
+/// The rules that admit what is asked for, each with what it admits.
 pub fn admitted(want: &Want, have: &Have) -> Vec<(Opening, String)> {
     rules(want, have).filter_map(|(opening, rule)| Some((opening, rule?))).collect()
 }
