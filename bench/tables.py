@@ -27,6 +27,10 @@ def amount(value: float, digits: int) -> str:
     return f"{value:,.{digits}f}"
 
 
+def machine_words(machine: dict[str, Any]) -> str:
+    return f"{machine['cores']} cores ({machine['cpu']}), {machine['memory_gb']:.0f} GB, Linux {machine['kernel']}"
+
+
 def flow(result: dict[str, Any]) -> str:
     rounds = len(result["rounds"]["tutorial"])
     ratios = result["ratios"]
@@ -106,8 +110,7 @@ def scale(result: dict[str, Any]) -> str:
         every("load average of the machine meanwhile", "", loads),
     ]
     def machine(_: list[dict[str, Any]], rounds: list[dict[str, Any]]) -> str:
-        found = rounds[-1]["machine"]
-        return f"{found['cores']} cores ({found['cpu']}), {found['memory_gb']:.0f} GB, Linux {found['kernel'].split('-')[0]}, {rounds[-1]['date']}"
+        return f"{machine_words(rounds[-1]['machine'])}, {rounds[-1]['date']}"
 
     rows.append(every("rounds, of which these are the medians", "", lambda _, rounds: str(len(rounds))))
     rows.append(every("machine", "", machine))
@@ -127,9 +130,27 @@ def nothing_lost(result: dict[str, Any]) -> str:
     return f"{result['rate']} requests a second of each load, {result['cores']} cores, {result['date']}:\n\n" + table(head, rows)
 
 
+def probe(result: dict[str, Any]) -> str:
+    """A row for each server and client, each figure with the least and the most of the rounds."""
+
+    def cell(found: list[dict[str, Any]], what: str, digits: int) -> str:
+        values = [one[what] for one in found]
+        return f"{amount(median(values), digits)} ({amount(min(values), digits)} to {amount(max(values), digits)})"
+
+    rows = []
+    for server, at in result["servers"].items():
+        for who, found in at["rounds"].items():
+            ratio = f"{at['ratio']:.2f}" if who == "color-probe" else "1.00"
+            figures = [cell(found, *figure) for figure in (("cpu_micros", 1), ("user_micros", 1), ("server_percent", 0))]
+            rows.append([server, who, cell(found, "per_second", 0), ratio, *figures])
+    head = ["server", "client", "requests a second", "ratio", "CPU µs a request", "of it outside the kernel", "CPU of the server, %"]
+    facts = f"{result['connections']} connections, {result['seconds']} s each, {machine_words(result['machine'])}, {result['date']}"
+    return f"Medians of {len(found)} rounds, with the least and the most; {facts}:\n\n" + table(head, rows)
+
+
 def written(readme: str) -> str:
     """README with its tables as the results say: between `<!-- NAME -->` and `<!-- end -->`."""
-    for name, make in {"flow": flow, "nothing-lost": nothing_lost, "scale": scale}.items():
+    for name, make in {"flow": flow, "nothing-lost": nothing_lost, "probe": probe, "scale": scale}.items():
         text = make(json.loads((BENCH / "results" / f"{name}.json").read_text()))
         part = re.compile(f"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
         readme, count = part.subn(lambda match: match[1] + text + "\n" + match[2], readme)  # noqa: B023

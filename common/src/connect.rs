@@ -105,6 +105,30 @@ impl Connector {
     }
 }
 
+/// Connects whoever speaks HTTP/1.1 on its connections itself: as the environment says through a proxy, and with TLS to servers
+/// whose certificate is by an authority that is trusted.
+pub struct Dialer(HttpsConnector<Connector>);
+
+impl Dialer {
+    /// # Errors
+    /// TLS cannot be set up.
+    pub fn new(proxies: Proxies) -> Result<Self> {
+        let mut tls = roots::tls(roots::trusted())?;
+        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Self((Connector::new(proxies, &[])?, tls).into()))
+    }
+
+    /// A connection to the URL's server, and whether it leads to a proxy, which wants to be sent the whole URL.
+    ///
+    /// # Errors
+    /// Whatever stands in the way.
+    pub async fn dial(&self, url: Uri) -> Result<(impl Read + Write + Send + Unpin + use<>, bool), BoxError> {
+        let connection = self.0.clone().call(url).await?;
+        let forwards = connection.connected().is_proxied();
+        Ok((connection, forwards))
+    }
+}
+
 impl Service<Uri> for Connector {
     type Response = Stream;
     type Error = BoxError;

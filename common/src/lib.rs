@@ -38,6 +38,8 @@ pub mod tags;
 mod view;
 mod wait;
 
+#[cfg(feature = "client")]
+pub use connect::Dialer;
 pub use doc::Document;
 pub use error::{Error, Kind, classify};
 pub use run::{Io, main, report, run};

@@ -196,7 +196,7 @@ impl Proxies {
     }
 
     /// Adds the login of a proxy that forwards the request as it is. One that opens a tunnel gets it with CONNECT.
-    pub(crate) fn authorize<B>(&self, request: &mut Request<B>) {
+    pub fn authorize<B>(&self, request: &mut Request<B>) {
         if request.uri().scheme_str() != Some("http") {
             return;
         }

@@ -10,18 +10,23 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::fmt;
 use std::time::Duration;
 
 /// Microseconds that latencies are told apart up to: a minute, longer than any answer is waited for.
 const SLOWEST: u64 = 60_000_000;
+
+/// Wrong answers, and reasons for silence, that are told apart.
+const KINDS: usize = 1000;
 
 /// Tallies, failures and latencies.
 #[derive(Debug, Clone)]
 pub struct Answers {
     /// How often each expected colour answered; those that never did are there with 0.
     pub tallies: BTreeMap<String, u64>,
-    wrong: BTreeMap<Wrong, u64>,
-    silence: BTreeMap<String, u64>,
+    wrong: Counts<Wrong>,
+    silence: Counts<String>,
     /// Microseconds of the requests that brought a colour.
     took: Histogram<u64>,
     /// When what came.
@@ -47,8 +52,8 @@ impl Answers {
     pub fn new(expect: &Expect) -> anyhow::Result<Self> {
         Ok(Self {
             tallies: expect.colors().map(|color| (color.clone(), 0)).collect(),
-            wrong: BTreeMap::new(),
-            silence: BTreeMap::new(),
+            wrong: Counts::new(),
+            silence: Counts::new(),
             // Three digits: a latency of 12.3 ms is told from one of 12.4 ms.
             took: Histogram::new_with_max(SLOWEST, 3)?,
             timeline: Timeline::new(),
@@ -57,16 +62,28 @@ impl Answers {
 
     /// One more, which came so long after the first request was sent.
     pub fn add(&mut self, answer: Answer, at: Duration, took: Duration) {
-        self.timeline.add(Series::of(&answer), at);
-        match answer {
+        let series = match answer {
             Answer::Color(color) => {
-                *self.tallies.entry(color).or_default() += 1;
+                match self.tallies.get_mut(&color) {
+                    Some(count) => *count += 1,
+                    None => {
+                        self.tallies.insert(color.clone(), 1);
+                    }
+                }
                 let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
                 self.took.saturating_record(micros);
+                Series::Color(color)
             }
-            Answer::Wrong(wrong) => *self.wrong.entry(wrong).or_default() += 1,
-            Answer::Silence(reason) => *self.silence.entry(reason).or_default() += 1,
-        }
+            Answer::Wrong(wrong) => {
+                self.wrong.add(wrong);
+                Series::Wrong
+            }
+            Answer::Silence(reason) => {
+                self.silence.add(reason);
+                Series::Silence
+            }
+        };
+        self.timeline.add(series, at);
     }
 
     /// How many brought no colour.
@@ -76,20 +93,21 @@ impl Answers {
 
     /// How many brought another answer.
     pub fn wrong(&self) -> u64 {
-        self.wrong.values().sum()
+        self.wrong.total()
     }
 
     /// How many brought no answer.
     pub fn silence(&self) -> u64 {
-        self.silence.values().sum()
+        self.silence.total()
     }
 
-    /// Why there was no colour, and how often, the most frequent first.
+    /// Why there was no colour, and how often, the most frequent first; last, what is not told apart.
     pub fn reasons(&self) -> Vec<(String, u64)> {
-        let wrong = self.wrong.iter().map(|(wrong, count)| (wrong.to_string(), *count));
-        let silence = self.silence.iter().map(|(reason, count)| (reason.clone(), *count));
-        let mut reasons: Vec<_> = wrong.chain(silence).collect();
+        let mut reasons: Vec<_> = self.wrong.named().chain(self.silence.named()).collect();
         reasons.sort_by_key(|(_, count)| Reverse(*count));
+        let others = [("other answers", self.wrong.others), ("other reasons", self.silence.others)];
+        reasons
+            .extend(others.into_iter().filter(|(_, count)| *count > 0).map(|(what, count)| (what.to_owned(), count)));
         reasons
     }
 
@@ -123,10 +141,10 @@ impl Answers {
     /// with the tallies; [`common::Kind::Retry`] if answers never came, and none was wrong.
     pub fn judge(&self, url: &str, expect: &Expect) -> Result<(), Error> {
         let of = |count: u64| format!("{count} of {} requests", self.total());
-        if let Some((wrong, count)) = most(&self.wrong) {
+        if let Some((wrong, count)) = self.wrong.most() {
             return Err(misled(url, wrong, Some(&of(count))));
         }
-        if let Some((reason, count)) = most(&self.silence) {
+        if let Some((reason, count)) = self.silence.most() {
             let hint = "a load balancer needs minutes until it knows all targets: run it again";
             return Err(Error::retry(format!("{url} did not answer {}: {reason}", of(count))).hint(hint));
         }
@@ -157,8 +175,41 @@ pub fn misled(url: &str, wrong: &Wrong, of: Option<&str>) -> Error {
     Error::failed(format!("{url} {wrong}, which is none of the expected colours{of}"))
 }
 
-fn most<K>(counts: &BTreeMap<K, u64>) -> Option<(&K, u64)> {
-    counts.iter().map(|(what, count)| (what, *count)).max_by_key(|(_, count)| *count)
+/// How often what came. Only the first kinds are told apart: answers may all differ, and a run must not need the more memory
+/// the longer it asks.
+#[derive(Debug, Clone)]
+struct Counts<K> {
+    kinds: BTreeMap<K, u64>,
+    others: u64,
+}
+
+impl<K: Ord + fmt::Display> Counts<K> {
+    fn new() -> Self {
+        Self { kinds: BTreeMap::new(), others: 0 }
+    }
+
+    fn add(&mut self, kind: K) {
+        let full = self.kinds.len() >= KINDS;
+        match self.kinds.entry(kind) {
+            Entry::Occupied(mut count) => *count.get_mut() += 1,
+            Entry::Vacant(_) if full => self.others += 1,
+            Entry::Vacant(none) => {
+                none.insert(1);
+            }
+        }
+    }
+
+    fn total(&self) -> u64 {
+        self.kinds.values().sum::<u64>() + self.others
+    }
+
+    fn most(&self) -> Option<(&K, u64)> {
+        self.kinds.iter().map(|(kind, count)| (kind, *count)).max_by_key(|(_, count)| *count)
+    }
+
+    fn named(&self) -> impl Iterator<Item = (String, u64)> {
+        self.kinds.iter().map(|(kind, count)| (kind.to_string(), *count))
+    }
 }
 
 #[cfg(test)]
@@ -220,6 +271,19 @@ mod tests {
         ] {
             assert_eq!(judged(&answers(of)), judgement);
         }
+    }
+
+    #[test]
+    fn what_never_comes_twice_takes_no_more_memory() {
+        let mut answers = answers(&[("red", 200, 1)]);
+        for number in 0..=KINDS {
+            let body = format!("<html>request {number}</html>");
+            let wrong = Answer::of(&Expect::red_and_blue(), 500, &body);
+            answers.add(wrong, Duration::ZERO, Duration::ZERO);
+        }
+        assert_eq!((answers.wrong.kinds.len(), answers.wrong(), answers.total()), (KINDS, 1001, 1002));
+        assert_eq!(answers.reasons().last(), Some(&("other answers".to_owned(), 1)));
+        assert!(judged(&answers).is_err_and(|error| error.contains("<html>request ")));
     }
 
     #[test]

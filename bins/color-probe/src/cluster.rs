@@ -7,19 +7,19 @@ use common::kube::KubeFlags;
 use common::kube::object::refused;
 use common::kube::reference::ObjectRef;
 use common::{Document, Error, Kind, Session, classify};
+use http::header::{AUTHORIZATION, HeaderMap};
 use http_body::Body as _;
 use k8s_openapi::api::core::v1 as core;
 use kube::client::{Body, Client};
 use kube::core::{Status, TypeMeta};
 use kube::{Api, Error as KubeError};
-use reqwest::Url;
-use reqwest::header::{AUTHORIZATION, HeaderMap};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::poll_fn;
 use std::path::PathBuf;
 use std::pin::Pin;
+use url::Url;
 
 /// What the names of headers begin with that tell the API server on whose behalf it is asked.
 const IMPERSONATE: &str = "impersonate-";

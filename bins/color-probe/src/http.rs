@@ -2,14 +2,16 @@
 
 use crate::answer::Answer;
 use crate::cluster::Cluster;
+use crate::direct::{Direct, Idle};
 use crate::expect::Expect;
 use crate::service::Service;
-use anyhow::{Chain, Context as _, Result};
-use common::proxy::{Proxies, Proxy};
+use anyhow::{Chain, Result};
 use common::{Kind, classify, roots};
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Certificate, Client, Url};
-use std::time::{Duration, Instant};
+pub use http::header::{HeaderMap, HeaderName, HeaderValue};
+use std::error::Error as StdError;
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
+use url::Url;
 
 /// Longest body that is read: no colour is longer, and an endless answer must end.
 pub const LONGEST: usize = 4096;
@@ -22,9 +24,16 @@ pub struct Http {
     patience: Duration,
 }
 
+/// What one request brought, and when.
+pub struct Asked {
+    pub answer: Answer,
+    pub began: Instant,
+    pub ended: Instant,
+}
+
 enum Way {
     /// To the URL itself, through a proxy where the environment says so.
-    Direct(Client),
+    Direct(Box<Direct>),
     /// Through a cluster's API server to a Service.
     Cluster(Box<(Cluster, Service, HeaderMap)>),
 }
@@ -39,20 +48,7 @@ impl Http {
     /// Without `keep_alive` every request makes a connection of its own, so that a load balancer that spreads
     /// connections and not requests is seen to spread, too.
     pub fn new(url: Url, headers: HeaderMap, keep_alive: bool, patience: Duration) -> Result<Self> {
-        let proxies = Proxies::from_environment()?;
-        let client = Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .proxy(reqwest::Proxy::custom(move |url| proxies.of_url(url.as_str()).map(Proxy::url)))
-            .default_headers(headers)
-            // One connection of HTTP/2 would carry all requests, and name the URL's host whatever `Host` says.
-            .http1_only()
-            // The resolver of the machine has no memory of its own for names that were not there yet.
-            .no_hickory_dns();
-        let trusted = roots::trusted().into_iter().map(|authority| Certificate::from_der(&authority));
-        let client =
-            client.tls_certs_only(trusted.collect::<reqwest::Result<Vec<_>>>().context("read the machine's CAs")?);
-        let client = if keep_alive { client } else { client.pool_max_idle_per_host(0) };
-        Ok(Self { way: Way::Direct(client.build().context("set up the HTTP client")?), url, patience })
+        Ok(Self { way: Way::Direct(Box::new(Direct::new(&url, headers, keep_alive)?)), url, patience })
     }
 
     pub fn url(&self) -> &Url {
@@ -63,52 +59,45 @@ impl Http {
         self.patience
     }
 
-    /// Asks once, and says how long it took; `left` may be shorter than the patience.
+    /// Asks once, on an idle connection if there is one; `left` may be shorter than the patience.
     ///
     /// # Errors
     /// What another try can't mend: an authority that is not trusted, an API server that refuses.
-    pub async fn ask(&self, expect: &Expect, left: Duration) -> Result<(Answer, Duration)> {
-        let (started, patience) = (Instant::now(), self.patience.min(left));
-        let answer = match tokio::time::timeout(patience, self.read()).await {
-            Ok(Ok((status, body))) => Answer::of(expect, status, &String::from_utf8_lossy(&body)),
-            Ok(Err(error)) if classify(&error).0 == Kind::Retry => Answer::Silence(error.root_cause().to_string()),
-            Ok(Err(error)) => return Err(error),
-            Err(_) => Answer::Silence(format!("no answer within {:.1} s", patience.as_secs_f64())),
+    pub async fn ask(&self, idle: &Idle, expect: &Expect, left: Duration) -> Result<Asked> {
+        let (began, patience) = (Instant::now(), self.patience.min(left));
+        let answer = match self.read(idle, after(began, patience)).await {
+            Ok(Some((status, body))) => Answer::of(expect, status, &String::from_utf8_lossy(&body)),
+            Ok(None) => Answer::Silence(format!("no answer within {:.1} s", patience.as_secs_f64())),
+            Err(error) if classify(&error).0 == Kind::Retry => Answer::Silence(error.root_cause().to_string()),
+            Err(error) => return Err(error),
         };
-        Ok((answer, started.elapsed()))
+        Ok(Asked { answer, began, ended: Instant::now() })
     }
 
-    async fn read(&self) -> Result<(u16, Vec<u8>)> {
+    /// Status and body of one answer; `None` if there is none by then.
+    async fn read(&self, idle: &Idle, end: Instant) -> Result<Option<(u16, Vec<u8>)>> {
         match &self.way {
-            Way::Direct(client) => read(client, &self.url).await.map_err(|error| self.failed(error)),
+            Way::Direct(direct) => direct.get(idle, end).await.map_err(|error| self.failed(error)),
             Way::Cluster(way) => {
                 let (cluster, service, headers) = &**way;
-                cluster.get(service, &self.url, headers).await
+                timeout_at(end, cluster.get(service, &self.url, headers)).await.ok().transpose()
             }
         }
     }
 
-    fn failed(&self, error: reqwest::Error) -> anyhow::Error {
-        let issuer = Chain::new(&error).any(roots::is_unknown_issuer);
-        let error = anyhow::Error::new(error);
-        let reason = error.root_cause();
-        if issuer {
+    fn failed(&self, error: Box<dyn StdError + Send + Sync>) -> anyhow::Error {
+        let chain = || Chain::new(&*error);
+        let reason = chain().last().map(ToString::to_string).unwrap_or_default();
+        if chain().any(roots::is_unknown_issuer) {
             return common::Error::failed(format!("{}: {reason}", self.url)).hint(roots::hint()).into();
         }
         common::Error::retry(reason).into()
     }
 }
 
-async fn read(client: &Client, url: &Url) -> reqwest::Result<(u16, Vec<u8>)> {
-    let mut response = client.get(url.clone()).send().await?;
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await? {
-        body.extend_from_slice(&chunk);
-        if body.len() > LONGEST {
-            break;
-        }
-    }
-    Ok((response.status().as_u16(), body))
+/// When so much time has passed; a year will do for whoever waits for longer.
+pub fn after(begin: Instant, time: Duration) -> Instant {
+    begin + time.min(Duration::from_secs(365 * 24 * 60 * 60))
 }
 
 /// `NAME: VALUE`, as curl takes it. The value is marked as a secret, so that nothing prints it.

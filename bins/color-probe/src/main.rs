@@ -4,6 +4,7 @@ mod answer;
 mod answers;
 mod chart;
 mod cluster;
+mod direct;
 mod expect;
 mod http;
 mod paint;
@@ -24,12 +25,10 @@ use cluster::Cluster;
 use common::plan::UNKNOWN;
 use common::{Error, Session, Tool};
 use expect::Expect;
-use http::Http;
+use http::{HeaderMap, HeaderName, HeaderValue, Http};
 use plan::{Ask, Until, Want};
 use probe::Run;
 use report::Report;
-use reqwest::Url;
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use section::Probe;
 use service::Service;
 use span::Span;
@@ -37,6 +36,7 @@ use std::cell::RefCell;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
+use url::Url;
 
 /// Requests, unless told otherwise: enough to tell 60:40 from even nearly always.
 const COUNT: u32 = 200;
@@ -177,7 +177,7 @@ impl Tool for ColorProbe {
         }
         let mut run = Run::new(&want.expect)?;
         let asked = async {
-            run.ask(session, &http, &ask, want).await?;
+            run.ask(session, http, &ask, want).await?;
             session.stderr.block(chart::chart(&run.answers, &want.expect));
             run.answers.judge(ask.url.as_str(), &want.expect).map_err(anyhow::Error::from)
         };

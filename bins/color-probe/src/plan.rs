@@ -8,9 +8,9 @@ use crate::spread;
 use anyhow::Result;
 use common::Error;
 use common::plan::Effect;
-use reqwest::Url;
 use std::fmt;
 use std::time::Duration;
+use url::Url;
 
 /// The answers that are wanted.
 #[derive(Debug, Clone)]

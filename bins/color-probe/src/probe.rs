@@ -2,16 +2,19 @@
 
 use crate::answer::Answer;
 use crate::answers::{Answers, misled};
+use crate::direct::Idle;
 use crate::expect::Expect;
-use crate::http::Http;
+use crate::http::{Asked, Http, after};
 use crate::plan::{Ask, Until, Want};
 use crate::target;
 use anyhow::Result;
 use common::{Error, Found, Kind, Session, classify};
-use futures::stream::LocalBoxStream;
-use futures::{StreamExt as _, stream};
-use std::time::{Duration, Instant, SystemTime};
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+use tokio::select;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout, timeout_at};
 
 /// How long wrong answers are taken for a beginning. Behind a front end that answers, only the way to the back end can
 /// still be missing, and Cloud Map and Envoy need seconds for that.
@@ -20,6 +23,9 @@ const SETTLING: Duration = Duration::from_secs(60);
 /// How many good answers in a row count as a beginning: a load balancer's name has several addresses, and not every one
 /// knows every target yet.
 const IN_A_ROW: usize = 5;
+
+/// How often the progress bar is told how far the requests are.
+const GLANCE: Duration = Duration::from_millis(100);
 
 const COUNTED: &str = "{pos}/{len} {wide_bar} {eta}";
 const TIMED: &str = "{pos} {elapsed}";
@@ -46,13 +52,14 @@ impl Run {
     ///
     /// # Errors
     /// As those of its two parts.
-    pub async fn ask(&mut self, session: &Session, http: &Http, what: &Ask, want: &Want) -> Result<()> {
+    pub async fn ask(&mut self, session: &Session, http: Http, what: &Ask, want: &Want) -> Result<()> {
         let since = Instant::now();
-        let good = first_answers(session, http, &want.expect).await;
+        let idle = Idle::default();
+        let good = first_answers(session, &http, &idle, &want.expect).await;
         self.waited = since.elapsed();
         good?;
         let since = Instant::now();
-        let asked = ask(session, http, what, want, &mut self.answers).await;
+        let asked = ask(session, (http, idle), what, want, &mut self.answers).await;
         self.asked = since.elapsed();
         asked
     }
@@ -63,14 +70,14 @@ impl Run {
 /// # Errors
 /// [`common::Kind::Failed`] with the answer when it was wrong in the end, [`common::Kind::Retry`] when nobody answered
 /// within `--timeout`.
-async fn first_answers(session: &Session, http: &Http, expect: &Expect) -> Result<()> {
+async fn first_answers(session: &Session, http: &Http, idle: &Idle, expect: &Expect) -> Result<()> {
     let url = http.url();
     let (mut wrong, mut since) = (None, None);
     let waited = session
         .wait(format_args!("{url} to answer"), async || {
             for _ in 0..IN_A_ROW {
                 let left = session.remaining();
-                match http.ask(expect, left).await?.0 {
+                match http.ask(idle, expect, left).await?.answer {
                     Answer::Color(_) => {}
                     Answer::Silence(reason) => {
                         // Whoever had no time to answer has not fallen silent.
@@ -110,24 +117,46 @@ async fn first_answers(session: &Session, http: &Http, expect: &Expect) -> Resul
 ///
 /// # Errors
 /// [`common::Kind::Retry`] when `--timeout` passes before the last answer.
-async fn ask(session: &Session, http: &Http, ask: &Ask, want: &Want, answers: &mut Answers) -> Result<()> {
+async fn ask(
+    session: &Session,
+    (http, idle): (Http, Idle),
+    ask: &Ask,
+    want: &Want,
+    answers: &mut Answers,
+) -> Result<()> {
     let bar = match ask.until {
         Until::Count(count) => session.stderr.bar(count.into(), COUNTED),
         Until::Time(_) => session.stderr.bar(0, TIMED),
     };
-    let (at_a_time, since) = (usize::try_from(want.concurrency)?, Instant::now());
+    let asking = Arc::new(Asking {
+        http,
+        expect: want.expect.clone(),
+        since: Instant::now(),
+        starts: Starts::new(ask.until, want.rate),
+        answers: Mutex::new(answers.clone()),
+    });
+    let idle = Arc::new(idle);
+    // Each in a task of its own: an answer then concerns no other's.
+    let mut askers = JoinSet::new();
+    for _ in 0..ask.until.count().unwrap_or(u32::MAX).min(want.concurrency) {
+        let (asking, idle) = (asking.clone(), idle.clone());
+        askers.spawn(async move { asking.ask(&idle).await });
+    }
     let asked = async {
-        let requests = starts(ask.until, want.rate).map(|()| http.ask(&want.expect, Duration::MAX));
-        let mut asking = requests.buffer_unordered(at_a_time);
-        while let Some(asked) = asking.next().await {
-            let (answer, took) = asked?;
-            answers.add(answer, since.elapsed(), took);
-            bar.inc(1);
+        let mut glance = interval(GLANCE);
+        loop {
+            select! {
+                asked = askers.join_next() => match asked {
+                    Some(asked) => asked??,
+                    None => return anyhow::Ok(()),
+                },
+                _ = glance.tick() => bar.set_position(asking.answers().total()),
+            }
         }
-        anyhow::Ok(())
     };
     let in_time = timeout(session.remaining(), asked).await;
     bar.finish_and_clear();
+    answers.clone_from(&asking.answers());
     match in_time {
         Ok(asked) => asked,
         Err(_) => {
@@ -138,23 +167,75 @@ async fn ask(session: &Session, http: &Http, ask: &Ask, want: &Want, answers: &m
     }
 }
 
+/// What those who ask at a time share.
+struct Asking {
+    http: Http,
+    expect: Expect,
+    since: Instant,
+    starts: Starts,
+    answers: Mutex<Answers>,
+}
+
+impl Asking {
+    /// Asks again and again, as long as a request is to start.
+    async fn ask(&self, idle: &Idle) -> Result<()> {
+        while self.starts.next().await {
+            let Asked { answer, began, ended } = self.http.ask(idle, &self.expect, Duration::MAX).await?;
+            self.answers().add(answer, ended - self.since, ended - began);
+        }
+        Ok(())
+    }
+
+    fn answers(&self) -> MutexGuard<'_, Answers> {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// When requests start: at once, unless there is a rate.
-fn starts(until: Until, rate: Option<u32>) -> LocalBoxStream<'static, ()> {
-    let starts = match rate {
-        None => stream::repeat(()).boxed_local(),
-        Some(rate) => {
+struct Starts {
+    until: Limit,
+    clock: Option<tokio::sync::Mutex<Interval>>,
+}
+
+/// When no more of them do.
+enum Limit {
+    /// After so many more.
+    Count(AtomicU32),
+    Time(Instant),
+}
+
+impl Starts {
+    /// From now on.
+    fn new(until: Until, rate: Option<u32>) -> Self {
+        let clock = |rate| {
             let mut clock = interval(Duration::from_secs(1) / rate);
             // Slow answers are not made up for: a rate is an upper limit.
             clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            stream::unfold(clock, async |mut clock| {
-                clock.tick().await;
-                Some(((), clock))
-            })
-            .boxed_local()
+            clock.into()
+        };
+        let until = match until {
+            Until::Count(count) => Limit::Count(count.into()),
+            Until::Time(time) => Limit::Time(after(Instant::now(), time.0)),
+        };
+        Self { until, clock: rate.map(clock) }
+    }
+
+    /// Waits until the next may start; false if none is to.
+    async fn next(&self) -> bool {
+        let tick = async |clock: &tokio::sync::Mutex<Interval>| {
+            clock.lock().await.tick().await;
+        };
+        match (&self.until, &self.clock) {
+            (Limit::Count(left), clock) => {
+                let one_less = |left: u32| left.checked_sub(1);
+                let any = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok();
+                if let Some(clock) = clock.as_ref().filter(|_| any) {
+                    tick(clock).await;
+                }
+                any
+            }
+            (Limit::Time(end), Some(clock)) => timeout_at(*end, tick(clock)).await.is_ok(),
+            (Limit::Time(end), None) => Instant::now() < *end,
         }
-    };
-    match until {
-        Until::Count(count) => starts.take(count as usize).boxed_local(),
-        Until::Time(time) => starts.take_until(sleep(time.0)).boxed_local(),
     }
 }

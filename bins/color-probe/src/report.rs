@@ -203,7 +203,7 @@ mod tests {
                 Duration::from_micros(900) + Duration::from_micros(130) * at,
             );
         }
-        let url = reqwest::Url::parse("http://front.k8multi.svc:8080/color?a=1&b=2").unwrap();
+        let url = url::Url::parse("http://front.k8multi.svc:8080/color?a=1&b=2").unwrap();
         let until = Until::Count(u32::try_from(answers.total()).unwrap());
         let ask = Ask { url, until, context: Some("shop".to_owned()) };
         let want = plan::tests::want(until);

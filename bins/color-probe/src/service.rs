@@ -2,8 +2,8 @@
 
 use crate::target;
 use k8s_openapi::api::core::v1 as core;
-use reqwest::Url;
 use std::fmt;
+use url::Url;
 
 /// A port of a Service.
 #[derive(Debug, Clone, PartialEq)]

@@ -3,11 +3,11 @@
 use anyhow::Result;
 use common::plan::UNKNOWN;
 use common::{Document, Error};
-use reqwest::Url;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use tokio::net::lookup_host;
+use url::Url;
 
 /// What the sample's front end serves its colour on.
 const PATH: &str = "/color";

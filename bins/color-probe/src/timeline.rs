@@ -1,6 +1,5 @@
 //! Counts what came when, in bins that grow with the run. Pure.
 
-use crate::answer::Answer;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -19,17 +18,6 @@ pub enum Series {
     Wrong,
     /// No answer.
     Silence,
-}
-
-impl Series {
-    /// What this answer is counted as.
-    pub fn of(answer: &Answer) -> Self {
-        match answer {
-            Answer::Color(color) => Self::Color(color.clone()),
-            Answer::Wrong(_) => Self::Wrong,
-            Answer::Silence(_) => Self::Silence,
-        }
-    }
 }
 
 /// How many answers of each series came within one bin's time.

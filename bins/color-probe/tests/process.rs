@@ -18,6 +18,9 @@ use std::time::{Duration, Instant};
 /// Status and body, by the first line and headers of a request and its number, from 0.
 type Answer = fn(&str, usize) -> (u16, &'static str);
 
+/// A whole answer with this colour.
+type Words = fn(&str) -> String;
+
 /// A server whose answers depend on how many it has given.
 struct Server {
     scheme: &'static str,
@@ -44,6 +47,17 @@ impl Server {
         Self::speak("http", answer, |stream, heads, answer| {
             let _closed = serve(stream, heads, answer);
         })
+    }
+
+    /// Answers with a colour in these words, and closes a connection after so many.
+    fn worded(most: usize, words: Words) -> Self {
+        Self::speak(
+            "http",
+            |_, request| even(request),
+            move |stream, heads, answer| {
+                let _closed = serve_some(stream, heads, most, &|head| words(answer(head).1));
+            },
+        )
     }
 
     /// Over TLS, as whom the certificate names.
@@ -92,8 +106,21 @@ fn serve(
     heads: &Mutex<Vec<String>>,
     answer: &dyn Fn(&str) -> (u16, &'static str),
 ) -> Option<()> {
+    serve_some(stream, heads, usize::MAX, &|head| {
+        let (status, body) = answer(head);
+        format!("HTTP/1.1 {status} Whatever\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+    })
+}
+
+/// Serves one connection until its client closes it or has so many answers, in these words.
+fn serve_some(
+    stream: impl Read + Write,
+    heads: &Mutex<Vec<String>>,
+    most: usize,
+    words: &dyn Fn(&str) -> String,
+) -> Option<()> {
     let mut stream = BufReader::new(stream);
-    loop {
+    for _ in 0..most {
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
             if stream.read_line(&mut head).ok()? == 0 {
@@ -101,11 +128,10 @@ fn serve(
             }
         }
         heads.lock().unwrap().push(head.to_lowercase());
-        let (status, body) = answer(&head);
-        let length = body.len();
-        write!(stream.get_mut(), "HTTP/1.1 {status} Whatever\r\ncontent-length: {length}\r\n\r\n{body}").ok()?;
+        stream.get_mut().write_all(words(&head).as_bytes()).ok()?;
         stream.get_mut().flush().ok()?;
     }
+    Some(())
 }
 
 fn even(request: usize) -> (u16, &'static str) {
@@ -184,6 +210,63 @@ fn connections_are_used_again_only_if_told_to() {
 }
 
 #[test]
+fn a_connection_that_the_server_closes_is_not_used_again() {
+    let forms: [Words; 2] = [
+        |color| whole(color).replace("content-length", "connection: close\r\ncontent-length"),
+        |color| format!("HTTP/1.0 200 OK\r\n\r\n{color}"),
+    ];
+    for form in forms {
+        let server = Server::worded(1, form);
+        let run = Run::new("", &["-n", &server.url(), "--count=20", "--concurrency=1", "--keep-alive"]);
+        assert_eq!(run.probe()["tallies"], json!({"blue": 10, "red": 10}));
+        assert_eq!(server.connections.load(Ordering::Relaxed), 25);
+    }
+}
+
+fn whole(body: &str) -> String {
+    format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+}
+
+#[test]
+fn answers_are_read_in_all_their_forms() {
+    let forms: [Words; 4] = [
+        |color| {
+            let (first, rest) = color.split_at(1);
+            let chunks = format!("1\r\n{first}\r\n{}\r\n{rest}\r\n0\r\n\r\n", rest.len());
+            format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{chunks}")
+        },
+        |color| format!("HTTP/1.1 103 Early Hints\r\nlink: </>\r\n\r\n{}", whole(color)),
+        |color| whole(&format!("\n{color}\r\n")),
+        |color| whole(&format!("{color}{}", " ".repeat(3000))),
+    ];
+    for form in forms {
+        let server = Server::worded(usize::MAX, form);
+        let run = Run::new("", &["-n", &server.url(), "--count=20", "--concurrency=1", "--keep-alive"]);
+        assert_eq!(run.probe()["tallies"], json!({"blue": 10, "red": 10}));
+        assert_eq!(server.connections.load(Ordering::Relaxed), 1);
+    }
+}
+
+#[test]
+fn what_is_no_answer_is_told_with_its_reason() {
+    let cases: [(Words, &str); 5] = [
+        (|_| String::new(), "connection closed before message completed"),
+        (|_| "HTTP/1.1 200 OK".into(), "connection closed before message completed"),
+        (|_| "SSH-2.0-server\r\n".into(), "invalid HTTP version parsed"),
+        (|color| whole(&format!("{color} and more"))[..45].into(), "end of file before message length reached"),
+        (|color| whole(color).replace("content-length: ", "content-length: x"), "invalid content-length parsed"),
+    ];
+    for (words, reason) in cases {
+        for keep_alive in [&[][..], &["--keep-alive"]] {
+            let server = Server::worded(1, words);
+            let args = ["-n", &server.url(), "--timeout=300ms"];
+            let error = Run::new("", &[&args[..], keep_alive].concat()).error(5);
+            assert!(error["message"].as_str().unwrap().ends_with(reason), "{error}");
+        }
+    }
+}
+
+#[test]
 fn headers_are_sent_and_kept_out_of_the_document() {
     let server = Server::start(even);
     let run = Run::new("", &["-n", &server.url(), "--count=10", "-H", "Host: shop.example", "--header=X-Key: s3cret"]);
@@ -193,6 +276,18 @@ fn headers_are_sent_and_kept_out_of_the_document() {
     assert_eq!(heads.len(), 15);
     for head in &*heads {
         assert!(head.contains("\r\nhost: shop.example\r\n") && head.contains("\r\nx-key: s3cret\r\n"), "{head}");
+    }
+}
+
+#[test]
+fn the_login_of_a_url_is_sent_with_every_request() {
+    let server = Server::start(even);
+    let url = format!("http://user:pass%20word@{}/color?a=b#c", server.address);
+    Run::new("", &["-n", &url, "--count=10"]).probe();
+    for head in &*server.heads.lock().unwrap() {
+        let host = format!("\r\nhost: {}\r\n", server.address);
+        assert!(head.starts_with("get /color?a=b http/1.1\r\n") && head.contains(&host), "{head}");
+        assert!(head.contains("\r\nauthorization: basic dxnlcjpwyxnzihdvcmq=\r\n"), "{head}");
     }
 }
 
@@ -721,7 +816,7 @@ fn no_aws_sdk_is_linked() {
     let args = ["tree", "--offline", "--package=color-probe", "--edges=normal", "--prefix=none", "--format={p}"];
     let tree = Command::new(cargo).args(args).current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
     let packages = String::from_utf8(tree.stdout).unwrap();
-    assert!(packages.contains("\nreqwest v"), "{}", String::from_utf8_lossy(&tree.stderr));
+    assert!(packages.contains("\nhyper v"), "{}", String::from_utf8_lossy(&tree.stderr));
     let foreign: Vec<&str> = packages
         .lines()
         .filter(|line| ["aws-sdk", "aws-config", "aws-smithy", "aws-sigv4"].iter().any(|name| line.starts_with(name)))

@@ -1,0 +1,309 @@
+//! Asks one URL without anybody between, with HTTP/1.1 on connections of its own.
+
+use crate::http::LONGEST;
+use anyhow::Result;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use common::proxy::Proxies;
+use common::{Dialer, Error};
+use http::header::{ACCEPT, AUTHORIZATION, HOST, HeaderMap, HeaderValue};
+use http::{Request, Uri};
+use http_body::Body as _;
+use hyper::client::conn::http1::{Builder, SendRequest};
+use percent_encoding::percent_decode_str;
+use std::error::Error as StdError;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+use tokio::task::coop::unconstrained;
+use tokio::time::{Instant, Sleep, sleep, timeout_at};
+use url::Url;
+
+type BoxError = Box<dyn StdError + Send + Sync>;
+
+/// Asks one URL; through a proxy where the environment says so.
+pub struct Direct {
+    dialer: Dialer,
+    url: Uri,
+    /// What the server is sent. It has no body.
+    request: Request<String>,
+    /// What a proxy is sent that forwards it.
+    forwarded: Request<String>,
+    keep_alive: bool,
+}
+
+/// Connections that nobody asks on; the last used is the last. They are of the runtime in which they were made.
+#[derive(Default)]
+pub struct Idle(Mutex<Vec<Line>>);
+
+impl Idle {
+    fn pop(&self) -> Option<Line> {
+        self.lock().pop()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Line>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Direct {
+    /// Without `keep_alive` every request makes a connection of its own.
+    ///
+    /// # Errors
+    /// The environment names a proxy that is none, or the URL is none of HTTP.
+    pub fn new(url: &Url, headers: HeaderMap, keep_alive: bool) -> Result<Self> {
+        let proxies = Proxies::from_environment()?;
+        let (url, login) = whole(url)?;
+        let mut request = Request::new(String::new());
+        request.headers_mut().insert(ACCEPT, HeaderValue::from_static("*/*"));
+        let host = url.authority().map(|host| host.as_str()).unwrap_or_default();
+        request.headers_mut().insert(HOST, HeaderValue::from_str(host)?);
+        request.headers_mut().extend(headers);
+        if let Some(login) = login {
+            request.headers_mut().insert(AUTHORIZATION, login);
+        }
+        let mut forwarded = request.clone();
+        *request.uri_mut() = url.path_and_query().cloned().map(Uri::from).unwrap_or_default();
+        *forwarded.uri_mut() = url.clone();
+        proxies.authorize(&mut forwarded);
+        let dialer = Dialer::new(proxies)?;
+        Ok(Self { dialer, url, request, forwarded, keep_alive })
+    }
+
+    /// Status and body of one answer; of a body that is too long, only the beginning. `None` if there is none by then.
+    ///
+    /// # Errors
+    /// There is no connection, or no answer on it.
+    pub async fn get(&self, idle: &Idle, end: Instant) -> Result<Option<(u16, Vec<u8>)>, BoxError> {
+        while let Some(line) = idle.pop() {
+            // One that the server has closed meanwhile is found out by asking.
+            match self.ask(line, idle, end).await? {
+                Outcome::Unsent => {}
+                Outcome::Answered(status, body) => return Ok(Some((status, body))),
+                Outcome::Late => return Ok(None),
+            }
+        }
+        let Ok(line) = timeout_at(end, self.dial()).await else { return Ok(None) };
+        match self.ask(line?, idle, end).await? {
+            Outcome::Unsent => Err("the connection was closed before anything was sent".into()),
+            Outcome::Answered(status, body) => Ok(Some((status, body))),
+            Outcome::Late => Ok(None),
+        }
+    }
+
+    /// Asks on this connection, and keeps it if it can be asked on again.
+    async fn ask(&self, mut line: Line, idle: &Idle, end: Instant) -> hyper::Result<Outcome> {
+        let asked = line.ask(end).await?;
+        if !self.keep_alive {
+            line.close();
+        } else if matches!(asked, Outcome::Answered(..)) && line.is_open() {
+            idle.lock().push(line);
+        }
+        Ok(asked)
+    }
+
+    async fn dial(&self) -> Result<Line, BoxError> {
+        let (connection, forwards) = self.dialer.dial(self.url.clone()).await?;
+        let request = if forwards { &self.forwarded } else { &self.request };
+        let (sender, carrier) = Builder::new().writev(false).handshake(connection).await?;
+        let (carrier, alarm) = (Carrier(Some(Box::pin(carrier))), Alarm(Box::pin(sleep(Duration::MAX))));
+        Ok(Line { sender, carrier, alarm, request: request.clone(), complete: true })
+    }
+}
+
+/// A URL without what is not sent as a part of it, and the login that it holds.
+fn whole(url: &Url) -> Result<(Uri, Option<HeaderValue>)> {
+    let decoded = |text| percent_decode_str(text).decode_utf8_lossy();
+    let (user, password) = (decoded(url.username()), url.password().map(decoded));
+    let login = (!user.is_empty() || password.is_some()).then(|| {
+        let login = BASE64_STANDARD.encode(format!("{user}:{}", password.unwrap_or_default()));
+        HeaderValue::try_from(format!("Basic {login}")).map(|mut login| {
+            login.set_sensitive(true);
+            login
+        })
+    });
+    let mut whole = url.clone();
+    // An http URL has a host, so that both can be taken away.
+    let _ = (whole.set_username(""), whole.set_password(None));
+    whole.set_fragment(None);
+    let parsed = whole.as_str().parse();
+    Ok((parsed.map_err(|error| Error::input(format!("{whole} is no URL of HTTP: {error}")))?, login.transpose()?))
+}
+
+/// What came of asking on a connection.
+enum Outcome {
+    /// The connection was closed before anything was sent.
+    Unsent,
+    /// Status and body.
+    Answered(u16, Vec<u8>),
+    /// No answer in time.
+    Late,
+}
+
+/// A connection, and what is asked on it.
+struct Line {
+    sender: SendRequest<String>,
+    carrier: Carrier,
+    alarm: Alarm,
+    request: Request<String>,
+    /// Whether the last answer was read to its end.
+    complete: bool,
+}
+
+impl Line {
+    async fn ask(&mut self, end: Instant) -> hyper::Result<Outcome> {
+        let Self { sender, carrier, alarm, request, complete } = self;
+        let asked = async {
+            if !sender.is_ready() && carrier.carry(sender.ready()).await.is_err() {
+                return Ok(Outcome::Unsent);
+            }
+            let sent = sender.try_send_request(request.clone());
+            others_first().await;
+            let response = match carrier.carry(sent).await {
+                Ok(response) => response,
+                Err(mut error) => {
+                    return error.take_message().map_or_else(|| Err(error.into_error()), |_| Ok(Outcome::Unsent));
+                }
+            };
+            let status = response.status().as_u16();
+            let (mut text, mut body) = (Vec::new(), response.into_body());
+            while let Some(frame) = carrier.carry(poll_fn(|cx| Pin::new(&mut body).poll_frame(cx))).await {
+                text.extend_from_slice(frame?.data_ref().map_or(&[], |data| data));
+                if text.len() > LONGEST {
+                    *complete = false;
+                    break;
+                }
+            }
+            Ok(Outcome::Answered(status, text))
+        };
+        alarm.limit(asked, end).await.unwrap_or(Ok(Outcome::Late))
+    }
+
+    /// Whether it may be asked on again.
+    fn is_open(&self) -> bool {
+        self.complete && !self.sender.is_closed()
+    }
+
+    /// Tells the server, without waiting for it.
+    fn close(self) {
+        let Self { sender, mut carrier, .. } = self;
+        drop(sender);
+        carrier.poll(&mut Context::from_waker(Waker::noop()));
+    }
+}
+
+/// Lets the other tasks go on that can. They then have read all answers before the first of them writes its next request: a
+/// server that is woken for several at once serves more of them.
+async fn others_first() {
+    let mut first = true;
+    poll_fn(|cx| {
+        if std::mem::take(&mut first) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(())
+    })
+    .await;
+}
+
+/// What reads and writes a connection whenever it is polled; nothing once that has ended.
+struct Carrier(Option<Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>>);
+
+impl Carrier {
+    /// Waits for what only this connection can bring. It is polled here and by no task of its own, so that neither has to
+    /// wake the other.
+    async fn carry<T>(&mut self, brought: impl Future<Output = T>) -> T {
+        // That the task has done enough for now must not be found out where nobody is woken for it.
+        let mut brought = pin!(unconstrained(brought));
+        poll_fn(|cx| {
+            let mut silent = Context::from_waker(Waker::noop());
+            if let Poll::Ready(brought) = brought.as_mut().poll(&mut silent) {
+                return Poll::Ready(brought);
+            }
+            self.poll(cx);
+            brought.as_mut().poll(&mut silent)
+        })
+        .await
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) {
+        // What goes wrong is told whoever waits for an answer.
+        if self.0.as_mut().is_some_and(|carrier| carrier.as_mut().poll(cx).is_ready()) {
+            self.0 = None;
+        }
+    }
+}
+
+/// A timer for one request after the other. It is set anew only when it rings, or would ring too late: most answers come long
+/// before.
+struct Alarm(Pin<Box<Sleep>>);
+
+impl Alarm {
+    /// What the future brings; `None` if it has not by then.
+    async fn limit<T>(&mut self, future: impl Future<Output = T>, end: Instant) -> Option<T> {
+        let mut future = pin!(future);
+        if self.0.deadline() > end {
+            self.0.as_mut().reset(end);
+        }
+        poll_fn(|cx| {
+            if let Poll::Ready(brought) = future.as_mut().poll(cx) {
+                return Poll::Ready(Some(brought));
+            }
+            while self.0.as_mut().poll(cx).is_ready() {
+                if self.0.deadline() >= end {
+                    return Poll::Ready(None);
+                }
+                self.0.as_mut().reset(end);
+            }
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+    use tokio::task::yield_now;
+
+    #[tokio::test]
+    async fn a_connection_that_was_closed_meanwhile_is_replaced() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
+        let direct = Direct::new(&url, HeaderMap::new(), true).unwrap();
+        let idle = Idle::default();
+        for _ in 0..3 {
+            let serve = async {
+                let mut stream = listener.accept().await.unwrap().0;
+                assert!(stream.read(&mut [0; 1024]).await.unwrap() > 0);
+                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nred").await.unwrap();
+                stream
+            };
+            let (stream, answer) = tokio::join!(serve, direct.get(&idle, Instant::now() + Duration::from_secs(60)));
+            assert_eq!(answer.unwrap(), Some((200, b"red".to_vec())));
+            assert_eq!(idle.lock().len(), 1);
+            drop(stream);
+            // Then the runtime looks at its sockets.
+            yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn an_alarm_rings_when_it_was_last_set_for() {
+        let mut alarm = Alarm(Box::pin(sleep(Duration::MAX)));
+        let silence = || std::future::pending::<()>();
+        let begin = Instant::now();
+        let end = |millis| begin + Duration::from_millis(millis);
+        assert_eq!(alarm.limit(silence(), end(20)).await, None);
+        assert!(Instant::now() >= end(20));
+        assert_eq!(alarm.limit(async { 1 }, end(20)).await, Some(1), "what is there is not late");
+        assert_eq!(alarm.limit(yield_now(), begin + Duration::from_secs(60)).await, Some(()));
+        assert_eq!(alarm.limit(silence(), end(40)).await, None, "earlier than set before");
+        assert!(Instant::now() >= end(40));
+    }
+}
