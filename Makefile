@@ -342,7 +342,9 @@ cloud: build ## Start the two clusters of `make demo` and leave them up, to try 
 .PHONY: test
 test: lint ## Run the tests, the whole flow in the local cloud included
 	cargo build --release --workspace --all-targets
-	bin=$$($(BIN)/localcloud parts); ENVOY=$$bin/envoy HELM=$$bin/helm KUBECTL=$$bin/kubectl cargo test --release --workspace --all-targets
+	command -v chromium > /dev/null || apt-get install --yes --no-install-recommends chromium > /dev/null || true
+	bin=$$($(BIN)/localcloud parts); ENVOY=$$bin/envoy HELM=$$bin/helm KUBECTL=$$bin/kubectl CHROMIUM=$$(command -v chromium || true) \
+		cargo test --release --workspace --all-targets
 
 .PHONY: test-migration
 test-migration: build ## Move from Amazon's controller and back under load, and replay what Flagger and Argo Rollouts ask for

@@ -766,6 +766,51 @@ fn a_report_has_the_figures_of_the_document() {
 }
 
 /// It is wanted most when something is wrong.
+/// What a browser makes of a page in a window of this width, measured from a page around it.
+fn shown(chromium: &std::ffi::OsStr, folder: &Path, page: &str, width: u32) -> Value {
+    let escaped = page.replace('&', "&amp;").replace('"', "&quot;");
+    let around = format!(
+        r#"<!doctype html><title>-</title><iframe id="page" width="{width}" height="4000" srcdoc="{escaped}"></iframe>
+        <script>onload = () => {{
+            const inside = page.contentDocument;
+            const charts = [...inside.querySelectorAll("svg")].map((chart) => chart.getBoundingClientRect().height);
+            document.title = JSON.stringify({{
+                width: inside.documentElement.scrollWidth,
+                charts: charts.filter((height) => height > 100).length,
+                text: inside.body.innerText.split("\n")[2],
+                fetched: page.contentWindow.performance.getEntriesByType("resource").length,
+            }});
+        }};</script>"#
+    );
+    let file = folder.join("around.html");
+    std::fs::write(&file, around).unwrap();
+    let mut browser = Command::new(chromium);
+    browser.args(["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]);
+    browser.args(["--disable-component-update", "--disable-sync", "--disable-quic", "--dump-dom"]);
+    browser.arg(format!("--user-data-dir={}", folder.join("profile").display()));
+    let output = browser.arg(format!("file://{}", file.display())).output().unwrap();
+    let dom = String::from_utf8(output.stdout).unwrap();
+    let title = dom.split("<title>").nth(1).and_then(|rest| rest.split("</title>").next()).unwrap();
+    serde_json::from_str(title).unwrap_or_else(|error| panic!("{error}: {title}"))
+}
+
+#[test]
+fn a_report_fits_a_screen_and_a_phone() {
+    let Some(chromium) = std::env::var_os("CHROMIUM").filter(|program| !program.is_empty()) else {
+        writeln!(std::io::stderr(), "not tested: CHROMIUM names no browser").unwrap();
+        return;
+    };
+    let server = Server::start(even);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("run.html");
+    Run::new("", &["-n", &server.url(), "--count=50", "--report", file.to_str().unwrap()]).probe();
+    let page = std::fs::read_to_string(&file).unwrap();
+    for width in [1200, 400] {
+        let expected = json!({"width": width, "charts": 2, "text": "Even: 25 blue, 25 red", "fetched": 0});
+        assert_eq!(shown(&chromium, folder.path(), &page, width), expected);
+    }
+}
+
 #[test]
 fn a_run_that_fails_is_reported_too() {
     let folder = tempfile::tempdir().unwrap();
