@@ -10,6 +10,7 @@ pub mod http;
 pub mod log;
 pub mod metrics;
 pub mod model;
+pub mod packed;
 pub mod pipeline;
 pub mod run;
 pub mod status;

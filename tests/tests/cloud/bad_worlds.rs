@@ -280,11 +280,16 @@ impl World {
         let says = Says { exit: 5, cause: &["onnect"], hint: "a private endpoint answers only within its VPC" };
         document["cluster"]["endpoint"] = "https://127.0.0.1:1".into();
         let refused = self.fails(&[], &commands, &document.to_string(), &says);
-        self.is_named_of(&[], "--timeout 3s", &document.to_string(), "XM0107");
         document["cluster"]["endpoint"] = "https://10.99.0.9".into();
         let lost = lost("10.99.0.1/24", "10.99.0.9");
         let before: Vec<&str> = ["timeout", "60"].into_iter().chain(lost.iter().map(String::as_str)).collect();
-        self.is_named_of(&before, "--timeout 3s", &document.to_string(), "XM0107");
+        // mesh-check asks AWS where the API server is: this one takes calls, and does not answer.
+        let programs: Value =
+            serde_json::from_slice(&std::fs::read(self.cloud.state.join("programs.json")).unwrap()).unwrap();
+        let signal = |name| self.cloud.stdout(&format!("kill -{name} {}", programs["c2-apiserver"]["pid"])).unwrap();
+        signal("STOP");
+        self.is_named(&[], "--cluster c2 --timeout 3s", "XM0107");
+        signal("CONT");
         refused + self.fails(&before, &commands, &document.to_string(), &says)
     }
 

@@ -10,7 +10,7 @@ use k8s_openapi::{api::core::v1 as core, apimachinery::pkg::apis::meta::v1::Time
 use kube::{Resource, api::ObjectMeta};
 use serde::{Deserialize, Deserializer};
 
-use crate::model::PackedMap;
+use crate::packed::PackedMap;
 
 /// The readiness gate of pods: the condition says whether the pod is registered in Cloud Map. Amazon's name.
 pub const GATE: &str = "conditions.appmesh.k8s.aws/aws-cloudmap-healthy";

@@ -120,7 +120,7 @@ pub fn publication(arn: &str, publisher: &ClusterId, routing: &Routing) -> Insta
 pub fn dated(wanted: &Instances, present: &Instances, now: SystemTime) -> Instances {
     let Some(first) = wanted.values().find(|attributes| attributes.contains_key(DIGEST)) else { return wanted.clone() };
     let same = |keys: &'static [&str]| {
-        let same = move |attributes: &&Arc<Attributes>| keys.iter().all(|key| attributes.get(*key) == first.get(*key));
+        let same = move |attributes: &&Arc<Attributes>| keys.iter().all(|key| attributes.get(key) == first.get(key));
         present.values().filter(same).filter_map(|attributes| published(attributes)).max()
     };
     let later = || same(&[VIRTUAL_SERVICE, CLUSTER]).map_or(now, |last| now.max(last + Duration::from_millis(1)));
