@@ -194,8 +194,8 @@ impl Line {
     }
 }
 
-/// Lets the other tasks go on that can. They then have read all answers before the first of them writes its next request: a
-/// server that is woken for several at once serves more of them.
+/// Lets the other tasks go on that can. They then have read all answers before the first of them writes its next
+/// request: a server that is woken for several at once serves more of them.
 async fn others_first() {
     let mut first = true;
     poll_fn(|cx| {
@@ -212,8 +212,8 @@ async fn others_first() {
 struct Carrier(Option<Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>>);
 
 impl Carrier {
-    /// Waits for what only this connection can bring. It is polled here and by no task of its own, so that neither has to
-    /// wake the other.
+    /// Waits for what only this connection can bring. It is polled here and by no task of its own, so that neither has
+    /// to wake the other.
     async fn carry<T>(&mut self, brought: impl Future<Output = T>) -> T {
         // That the task has done enough for now must not be found out where nobody is woken for it.
         let mut brought = pin!(unconstrained(brought));
@@ -236,8 +236,8 @@ impl Carrier {
     }
 }
 
-/// A timer for one request after the other. It is set anew only when it rings, or would ring too late: most answers come long
-/// before.
+/// A timer for one request after the other. It is set anew only when it rings, or would ring too late: most answers
+/// come long before.
 struct Alarm(Pin<Box<Sleep>>);
 
 impl Alarm {
