@@ -44,6 +44,12 @@ def tools() -> Path:
     return environment / "bin"
 
 
+def release(given: Path | None) -> Path:
+    """The folder of the programs: the given one, or where cargo leaves them."""
+    host = subprocess.run(["rustc", "-vV"], capture_output=True, text=True, check=True).stdout.split("host: ")[1].split()[0]
+    return (given or ROOT / "target" / host / "release").resolve()
+
+
 def context(program: Path, folder: Path) -> None:
     """Makes a folder that builds to an image of one finished program."""
     folder.mkdir()
@@ -106,8 +112,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--bin", type=Path)
     args = parser.parse_args()
-    host = subprocess.run(["rustc", "-vV"], capture_output=True, text=True, check=True).stdout.split("host: ")[1].split()[0]
-    binaries = (args.bin or ROOT / "target" / host / "release").resolve()
+    binaries = release(args.bin)
     aws = tools()
     rounds: dict[str, list[dict[str, float]]] = {"tutorial": [], "crossmesh": [], "crossmesh, nothing to do": []}
     for number in range(args.rounds):

@@ -19,7 +19,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from flow import ROOT, Cloud, tell
+from flow import ROOT, Cloud, release, tell
 
 RESULTS = ROOT / "bench" / "results" / "scale.json"
 
@@ -53,8 +53,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=120, help="how long the controller is looked at at rest, and with pods that come and go")
     parser.add_argument("--bin", type=Path)
     args = parser.parse_args()
-    host = subprocess.run(["rustc", "-vV"], capture_output=True, text=True, check=True).stdout.split("host: ")[1].split()[0]
-    binaries = (args.bin or ROOT / "target" / host / "release").resolve()
+    binaries = release(args.bin)
     result = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"meshes": {}}
     here = {"date": datetime.date.today().isoformat(), "machine": machine()}
     for mesh in args.mesh or ["100:100", "1000:100,500"]:

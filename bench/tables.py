@@ -1,4 +1,4 @@
-"""Writes the tables of `bench/README.md` from the files in `bench/results`, so that they cannot disagree.
+"""Writes the tables of `bench/README.md` and `docs/cost.md` from the files in `bench/results`, so that they cannot disagree.
 
     python3 bench/tables.py [--check]
 
@@ -11,12 +11,17 @@ import argparse
 import json
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 BENCH = Path(__file__).resolve().parent
 README = BENCH / "README.md"
+COST = BENCH.parent / "docs" / "cost.md"
+# What AWS asks in us-west-2 for a million look-ups in Cloud Map (https://aws.amazon.com/cloud-map/pricing).
+DOLLARS_A_MILLION = 1.0
+MONTH = 30 * 24 * 3600
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
@@ -148,27 +153,67 @@ def probe(result: dict[str, Any]) -> str:
     return f"Medians of {len(found)} rounds, with the least and the most; {facts}:\n\n" + table(head, rows)
 
 
-def written(readme: str) -> str:
-    """README with its tables as the results say: between `<!-- NAME -->` and `<!-- end -->`."""
-    for name, make in {"flow": flow, "nothing-lost": nothing_lost, "probe": probe, "scale": scale}.items():
-        text = make(json.loads((BENCH / "results" / f"{name}.json").read_text()))
+def sidecar(result: dict[str, Any]) -> str:
+    """Latencies at each number of requests at a time, then what an Envoy takes."""
+    rows = []
+    for concurrency, found in result["requests"].items():
+        for what in ("p50", "p99"):
+            mesh, static = (median(one[what] for one in found[who]) for who in ("mesh", "static"))
+            rows.append([concurrency, what, amount(mesh, 3), amount(static, 3), amount(mesh / static, 3)])
+    taken = [[amount(at["services"], 0), amount(at["memory_mb"], 1), amount(at["cpu_percent"], 2)] for at in result["sidecar"]]
+    rounds = len(next(iter(result["requests"].values()))["mesh"])
+    return "\n\n".join(
+        [
+            f"Medians of {rounds} rounds of {result['count']:,} requests, {result['cores']} cores, {result['date']}:",
+            table(["at a time", "ms", "mesh", "static", "ratio"], rows),
+            table(["services of the mesh that the pod does not call", "resident memory of its Envoy, MB", "CPU, % of a core"], taken),
+        ]
+    )
+
+
+def cost(result: dict[str, Any]) -> str:
+    """Look-ups of services of another cluster, and what they cost."""
+    remote = list(result["meshes"].values())[-1][-1]["remote"]
+    calls = remote["calls"]
+    looked = sum(calls.get(name, 0) for name in ("DiscoverInstances", "DiscoverInstancesRevision"))
+    each = looked / remote["seconds"] / remote["services"]
+    rows = []
+    for services in (10, 100, 1000):
+        month = each * services * MONTH
+        rows.append([amount(services, 0), amount(each * services * 3600, 0), amount(month / 1e6, 1), amount(month / 1e6 * DOLLARS_A_MILLION, 0)])
+    head = ["backends in the other cluster and Cloud Map services they lead to", "look-ups an hour", "a month, millions", "dollars a month"]
+    return table(head, rows)
+
+
+# The tables of each file, by name.
+TABLES: dict[Path, dict[str, tuple[str, Callable[[dict[str, Any]], str]]]] = {
+    README: {"flow": ("flow", flow), "nothing-lost": ("nothing-lost", nothing_lost), "probe": ("probe", probe), "scale": ("scale", scale), "sidecar": ("sidecar", sidecar)},
+    COST: {"cost": ("scale", cost)},
+}
+
+
+def written(file: Path) -> str:
+    """A file with its tables as the results say: between `<!-- NAME -->` and `<!-- end -->`."""
+    text = file.read_text()
+    for name, (result, make) in TABLES[file].items():
+        made = make(json.loads((BENCH / "results" / f"{result}.json").read_text()))
         part = re.compile(f"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-        readme, count = part.subn(lambda match: match[1] + text + "\n" + match[2], readme)  # noqa: B023
+        text, count = part.subn(lambda match: match[1] + made + "\n" + match[2], text)  # noqa: B023
         if count != 1:
-            raise SystemExit(f"bench: README.md has {count} places for the tables of {name}, not one")
-    return readme
+            raise SystemExit(f"bench: {file.name} has {count} places for the tables of {name}, not one")
+    return text
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--check", action="store_true")
     args = parser.parse_args()
-    before = README.read_text()
-    after = written(before)
-    if args.check and before != after:
-        sys.exit("bench: README.md and results/ disagree: run python3 bench/tables.py")
-    if not args.check:
-        README.write_text(after)
+    for file in TABLES:
+        text = written(file)
+        if args.check and file.read_text() != text:
+            sys.exit(f"bench: {file.name} and results/ disagree: run python3 bench/tables.py")
+        if not args.check:
+            file.write_text(text)
 
 
 if __name__ == "__main__":
