@@ -784,8 +784,14 @@ fn shown(chromium: &std::ffi::OsStr, folder: &Path, page: &str, width: u32) -> V
     );
     let file = folder.join("around.html");
     std::fs::write(&file, around).unwrap();
-    let mut browser = Command::new(chromium);
-    browser.args(["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]);
+    let mut browser = Command::new("timeout");
+    browser.arg("60").arg(chromium).args([
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--no-first-run",
+        "--disable-background-networking",
+    ]);
     browser.args(["--disable-component-update", "--disable-sync", "--disable-quic", "--dump-dom"]);
     browser.arg(format!("--user-data-dir={}", folder.join("profile").display()));
     let output = browser.arg(format!("file://{}", file.display())).output().unwrap();
