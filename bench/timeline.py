@@ -28,12 +28,12 @@ from flow import ROOT, Cloud, release, tell
 CLUSTERS = ("c1", "c2")
 # Namespaces of the flow's own pods.
 NAMESPACES = ("appmesh-system", "k8multi")
-COLORS = {"step": "#4269d0", "sandbox": "#9c9c9c", "pull": "#efb118", "start": "#6cc5b0", "ready": "#97bbf5", "register": "#a463f2", "gate": "#ff8ab7"}
+COLORS = {"step": "#4269d0", "sandbox": "#9c9c9c", "pull": "#efb118", "start": "#6cc5b0", "register": "#a463f2", "gate": "#ff8ab7"}
 KINDS = {
     "step": "a step of the flow",
     "sandbox": "scheduled, sandbox",
     "pull": "image pulled",
-    "start": "container started, until the next one or its first answer",
+    "start": "container started, until the next or its answer",
     "register": "registered in Cloud Map",
     "gate": "until Kubernetes counts it as ready",
 }
