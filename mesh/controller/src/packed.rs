@@ -53,12 +53,9 @@ impl PackedMap {
     }
 }
 
-/// The last value of a key counts.
-impl<K: AsRef<str>, V: AsRef<str>> FromIterator<(K, V)> for PackedMap {
-    fn from_iter<I: IntoIterator<Item = (K, V)>>(entries: I) -> Self {
-        let entries: Vec<_> = entries.into_iter().collect();
-        let sorted: BTreeMap<&str, &str> = entries.iter().map(|(key, value)| (key.as_ref(), value.as_ref())).collect();
-        let texts = || sorted.iter().flat_map(|(key, value)| [*key, *value]);
+impl<K: AsRef<str>, V: AsRef<str>> From<BTreeMap<K, V>> for PackedMap {
+    fn from(map: BTreeMap<K, V>) -> Self {
+        let texts = || map.iter().flat_map(|(key, value)| [key.as_ref(), value.as_ref()]);
         let mut end = 0;
         let ends = texts().map(|text| {
             end += text.len();
@@ -69,7 +66,14 @@ impl<K: AsRef<str>, V: AsRef<str>> FromIterator<(K, V)> for PackedMap {
     }
 }
 
-impl<K: AsRef<str>, V: AsRef<str>, const N: usize> From<[(K, V); N]> for PackedMap {
+/// The last value of a key counts.
+impl<K: AsRef<str> + Ord, V: AsRef<str>> FromIterator<(K, V)> for PackedMap {
+    fn from_iter<I: IntoIterator<Item = (K, V)>>(entries: I) -> Self {
+        entries.into_iter().collect::<BTreeMap<K, V>>().into()
+    }
+}
+
+impl<K: AsRef<str> + Ord, V: AsRef<str>, const N: usize> From<[(K, V); N]> for PackedMap {
     fn from(entries: [(K, V); N]) -> Self {
         entries.into_iter().collect()
     }
@@ -89,7 +93,7 @@ impl Serialize for PackedMap {
 
 impl<'de> Deserialize<'de> for PackedMap {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(BTreeMap::<String, String>::deserialize(deserializer)?.into_iter().collect())
+        Ok(BTreeMap::<String, String>::deserialize(deserializer)?.into())
     }
 }
 

@@ -80,7 +80,7 @@ impl From<core::Pod> for Pod {
     fn from(pod: core::Pod) -> Self {
         let ObjectMeta { namespace, name, uid, labels, deletion_timestamp, .. } = pod.metadata;
         let [namespace, name, uid] = [namespace, name, uid].map(Option::unwrap_or_default);
-        let labels = labels.into_iter().flatten().collect();
+        let labels = labels.unwrap_or_default().into();
         let is_leaving = deletion_timestamp.is_some();
         let mut spec = pod.spec.unwrap_or_default();
         let injected_for = injected_for(&mut spec);

@@ -182,6 +182,7 @@ impl Pipeline {
         self.status.objects_changed(snapshot, translation);
         self.follow();
         self.configure(self.passed.connected.clone(), changed);
+        self.passed.shared.forget();
     }
 
     /// Passes on the pods that have come, changed or gone.

@@ -47,7 +47,7 @@ pub fn translate(
     if let Some(service) = services.by_arn(&arn) {
         return Some(of_port(service.backend()));
     }
-    let keys = published::keys(route.spec.mesh_ref.as_ref(), &arn, context.snapshot);
+    let keys = published::keys(route.spec.mesh_ref.as_ref(), &arn, context.namespaces);
     let routing = published::routing(&keys, context.published);
     published.extend(keys);
     Some(of_port(Backend::new(arn.mesh.clone(), host.clone(), routing)))
@@ -90,7 +90,7 @@ pub fn report(
         }
     } else if let Some(arn) = arn.filter(|arn| services.by_arn(arn).is_none()) {
         let path = format!("{service_path}.virtualServiceARN");
-        let keys = published::keys(route.spec.mesh_ref.as_ref(), &arn, context.snapshot);
+        let keys = published::keys(route.spec.mesh_ref.as_ref(), &arn, context.namespaces);
         if let Some((reason, message)) = published::problem(&arn, &keys, context.published) {
             problems.add(reason, path, message);
         }

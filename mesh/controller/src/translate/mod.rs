@@ -132,11 +132,13 @@ struct Context<'a> {
     snapshot: &'a Snapshot,
     account: &'a Account,
     published: &'a AllPublished,
+    namespaces: &'a published::Namespaces<'a>,
 }
 
 /// Translates the cluster.
 pub fn translate(snapshot: &Snapshot, account: &Account, published: &AllPublished) -> Translation {
-    let context = Context { snapshot, account, published };
+    let namespaces = &published::namespaces(snapshot);
+    let context = Context { snapshot, account, published, namespaces };
     let mut translation = Translation::default();
     for mesh in snapshot.meshes.iter() {
         translation.reports.insert(object_key::<Mesh>(mesh), mesh::report(mesh, context));

@@ -1,24 +1,42 @@
 //! Finds what other clusters publish, and says what is wrong with it.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use mesh_api::{Arn, MeshReference};
 
-use super::{AllPublished, virtual_node::cloud_map};
+use super::AllPublished;
 use crate::{
     cluster::Snapshot,
     model::{Published, Reason, Routing, VirtualServiceKey},
 };
 
+/// The Cloud Map namespaces that a cluster's VirtualNodes are registered in, by the name of their Mesh.
+pub type Namespaces<'a> = HashMap<Option<&'a str>, BTreeSet<&'a str>>;
+
+/// Gathers them, once for all who look for something.
+pub fn namespaces(snapshot: &Snapshot) -> Namespaces<'_> {
+    let mut namespaces = Namespaces::new();
+    for spec in snapshot.virtual_nodes.iter().map(|node| &node.spec) {
+        let discovery = spec.service_discovery.as_ref().and_then(|discovery| discovery.aws_cloud_map.as_ref());
+        if let Some(discovery) = discovery {
+            namespaces.entry(name(spec.mesh_ref.as_ref())).or_default().insert(discovery.namespace_name.as_str());
+        }
+    }
+    namespaces
+}
+
 /// Where a VirtualService of another cluster is looked for by who is in no Cloud Map namespace itself: in those that this
 /// cluster's VirtualNodes of the same Mesh are registered in.
-pub fn keys(mesh: Option<&MeshReference>, arn: &Arn, snapshot: &Snapshot) -> Vec<VirtualServiceKey> {
-    let mesh = mesh.map(|reference| &reference.name);
-    let nodes = snapshot.virtual_nodes.iter();
-    let of_mesh = nodes.filter(|node| node.spec.mesh_ref.as_ref().map(|reference| &reference.name) == mesh);
-    let namespaces: BTreeSet<_> =
-        of_mesh.filter_map(|node| cloud_map(node)).map(|discovery| discovery.key.namespace).collect();
-    namespaces.into_iter().map(|namespace| VirtualServiceKey { namespace, arn: arn.to_string() }).collect()
+pub fn keys(mesh: Option<&MeshReference>, arn: &Arn, namespaces: &Namespaces<'_>) -> Vec<VirtualServiceKey> {
+    let of_mesh = namespaces.get(&name(mesh)).into_iter().flatten();
+    of_mesh.map(|namespace| VirtualServiceKey { namespace: (*namespace).to_owned(), arn: arn.to_string() }).collect()
+}
+
+fn name(mesh: Option<&MeshReference>) -> Option<&str> {
+    mesh.map(|reference| reference.name.as_str())
 }
 
 /// Where the requests go, by the first that says so.

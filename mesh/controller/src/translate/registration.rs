@@ -172,7 +172,7 @@ impl Registrant {
                 attributes.entry(key).or_insert(value);
             }
         }
-        Some((service.clone(), first.clone(), Arc::new(attributes.into_iter().collect())))
+        Some((service.clone(), first.clone(), Arc::new(attributes.into())))
     }
 }
 

@@ -98,7 +98,7 @@ fn backends(node: &Object<VirtualNode>, services: &Services, context: Context<'_
                 backends.by_path.push(called(service.backend()));
                 continue;
             }
-            let keys = published_keys(node, &arn, context.snapshot);
+            let keys = published_keys(node, &arn, context);
             let routing = published::routing(&keys, context.published);
             let backend = virtual_service::backend(arn.mesh.clone(), host.clone(), routing, context.snapshot);
             backends.by_path.push(called(backend));
@@ -198,12 +198,12 @@ pub fn cloud_map(node: &VirtualNode) -> Option<CloudMapDiscovery> {
     })
 }
 
-/// Where a node looks for a VirtualService of another cluster: in the Cloud Map namespace that it is registered in itself, if
-/// it is in one.
-fn published_keys(node: &VirtualNode, arn: &Arn, snapshot: &Snapshot) -> Vec<VirtualServiceKey> {
+/// Where a node looks for a VirtualService of another cluster: in the Cloud Map namespace that it is registered in itself,
+/// if it is in one.
+fn published_keys(node: &VirtualNode, arn: &Arn, context: Context<'_>) -> Vec<VirtualServiceKey> {
     match cloud_map(node) {
         Some(discovery) => vec![VirtualServiceKey { namespace: discovery.key.namespace, arn: arn.to_string() }],
-        None => published::keys(node.spec.mesh_ref.as_ref(), arn, snapshot),
+        None => published::keys(node.spec.mesh_ref.as_ref(), arn, context.namespaces),
     }
 }
 
@@ -234,7 +234,7 @@ pub fn report(node: &Object<VirtualNode>, services: &Services, context: Context<
             continue;
         }
         let path = format!("{path}.virtualServiceARN");
-        let keys = published_keys(node, &arn, snapshot);
+        let keys = published_keys(node, &arn, context);
         if let Some((reason, message)) = published::problem(&arn, &keys, context.published) {
             problems.add(reason, path, message);
         }

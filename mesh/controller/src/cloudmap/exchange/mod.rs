@@ -109,7 +109,7 @@ pub fn publication(arn: &str, publisher: &ClusterId, routing: &Routing) -> Insta
         attributes.insert(PART.to_owned(), format!("{index}/{count}"));
         let values = part.chunks(MAX_VALUE).map(String::from_utf8_lossy).enumerate();
         attributes.extend(values.map(|(index, value)| (value_key(index), value.into_owned())));
-        (format!("{}.{digest}.{index}", publisher.uid), Arc::new(attributes.into_iter().collect()))
+        (format!("{}.{digest}.{index}", publisher.uid), Arc::new(attributes.into()))
     };
     parts.into_iter().enumerate().map(instance).collect()
 }
