@@ -89,8 +89,8 @@ pub struct Flags {
     pub json: bool,
 }
 
-/// One tool: its own flags, the key it owns, and the steps from what is asked for to an outcome. The flags of every tool are added to
-/// its own, and are in the session.
+/// One tool: its own flags, the key it owns, and the steps from what is asked for to an outcome. The flags of every tool
+/// are added to its own, and are in the session.
 #[allow(async_fn_in_trait, reason = "the futures run on one thread, in `run`")]
 pub trait Tool: clap::Parser {
     /// What stands under the key, both as input (every field optional) and as outcome. Fed back in, an outcome is

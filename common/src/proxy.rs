@@ -104,11 +104,16 @@ impl Proxy {
     /// User and password as the value of `Proxy-Authorization`.
     pub(crate) fn authorization(&self) -> Option<HeaderValue> {
         let (user, password) = self.login()?;
-        let basic = BASE64_STANDARD.encode(format!("{user}:{password}"));
-        let mut value = HeaderValue::try_from(format!("Basic {basic}")).ok()?;
-        value.set_sensitive(true);
-        Some(value)
+        basic(&user, &password)
     }
+}
+
+/// User and password as the value of a header, marked as a secret.
+pub fn basic(user: &str, password: &str) -> Option<HeaderValue> {
+    let login = BASE64_STANDARD.encode(format!("{user}:{password}"));
+    let mut value = HeaderValue::try_from(format!("Basic {login}")).ok()?;
+    value.set_sensitive(true);
+    Some(value)
 }
 
 impl fmt::Display for Proxy {

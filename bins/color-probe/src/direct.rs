@@ -2,9 +2,7 @@
 
 use crate::http::LONGEST;
 use anyhow::Result;
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
-use common::proxy::Proxies;
+use common::proxy::{Proxies, basic};
 use common::{Dialer, Error};
 use http::header::{ACCEPT, AUTHORIZATION, HOST, HeaderMap, HeaderValue};
 use http::{Request, Uri};
@@ -117,19 +115,14 @@ impl Direct {
 fn whole(url: &Url) -> Result<(Uri, Option<HeaderValue>)> {
     let decoded = |text| percent_decode_str(text).decode_utf8_lossy();
     let (user, password) = (decoded(url.username()), url.password().map(decoded));
-    let login = (!user.is_empty() || password.is_some()).then(|| {
-        let login = BASE64_STANDARD.encode(format!("{user}:{}", password.unwrap_or_default()));
-        HeaderValue::try_from(format!("Basic {login}")).map(|mut login| {
-            login.set_sensitive(true);
-            login
-        })
-    });
+    let has_login = !user.is_empty() || password.is_some();
+    let login = has_login.then(|| basic(&user, &password.unwrap_or_default())).flatten();
     let mut whole = url.clone();
     // An http URL has a host, so that both can be taken away.
     let _ = (whole.set_username(""), whole.set_password(None));
     whole.set_fragment(None);
     let parsed = whole.as_str().parse();
-    Ok((parsed.map_err(|error| Error::input(format!("{whole} is no URL of HTTP: {error}")))?, login.transpose()?))
+    Ok((parsed.map_err(|error| Error::input(format!("{whole} is no URL of HTTP: {error}")))?, login))
 }
 
 /// What came of asking on a connection.
