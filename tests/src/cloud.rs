@@ -117,6 +117,15 @@ impl Cloud {
         Ok(Path::new(folder).join("python"))
     }
 
+    /// The process of one of its programs, such as `c1-kubelet`.
+    ///
+    /// # Errors
+    /// The cloud left no note of it.
+    pub fn pid(&self, program: &str) -> Result<u64> {
+        let programs: Value = serde_json::from_slice(&std::fs::read(self.state.join("programs.json"))?)?;
+        programs[program]["pid"].as_u64().ok_or_else(|| Error::other(format!("programs.json has no {program}")))
+    }
+
     /// The AWS calls the gateway has logged, in the order they ended; what ended just now may be missing.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! Kubernetes misbehaves: the tool's error says which object and why, in words from the cluster, within its timeout; and
 //! once the trouble is over, the same command ends well.
 
-use serde_json::{Value, json};
+use serde_json::json;
 use std::collections::BTreeSet;
 use tests::cloud::Cloud;
 use tests::error;
@@ -185,9 +185,7 @@ fn api_server_restarted(cloud: &Cloud) -> Row {
         let words: Vec<String> = step.words().iter().map(|word| word.to_string_lossy().into_owned()).collect();
         let mut running = cloud.start(["bash", "-c", &format!("exec {} 2>&1", words.join(" "))], b"").unwrap();
         let reached = running.reads(line);
-        let programs: Value =
-            serde_json::from_slice(&std::fs::read(cloud.state.join("programs.json")).unwrap()).unwrap();
-        cloud.stdout(&format!("kill -KILL {}", programs["c1-apiserver"]["pid"])).unwrap();
+        cloud.stdout(&format!("kill -KILL {}", cloud.pid("c1-apiserver").unwrap())).unwrap();
         let output = running.finish().unwrap();
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         let well = reached && (output.status.success() || output.status.code() == Some(5));
@@ -201,8 +199,7 @@ fn api_server_restarted(cloud: &Cloud) -> Row {
 
 fn node_not_ready(cloud: &Cloud) -> Row {
     let mut row = Row::new("Kubernetes: a node that is not ready");
-    let programs: Value = serde_json::from_slice(&std::fs::read(cloud.state.join("programs.json")).unwrap()).unwrap();
-    let kubelet = &programs["c1-kubelet"]["pid"];
+    let kubelet = cloud.pid("c1-kubelet").unwrap();
     let apply = format!("manifest-apply shop -n --cluster c1 --file {}", cloud.state.join("shop.yaml").display());
     let ready = |condition| format!("kubectl --context c1 wait node --all --for condition={condition} --timeout 180s");
     cloud.stdout(&format!("kill -STOP {kubelet}; {}", ready("Ready=Unknown"))).unwrap();

@@ -231,13 +231,18 @@ impl Account {
              while c.get_operation(OperationId=o)['Operation']['Status'] != 'SUCCESS': pass",
         );
         let command = "mesh-check -n --cluster c1 --and-cluster c2 --namespace-type http";
-        // The controllers were made anew just now: for a moment nobody holds their lease.
-        let mut stderr = String::new();
-        let well = until(Duration::from_secs(60), || {
-            let output = self.run_as(&Keys::new(), command, "");
-            stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-            output.status.success()
-        });
+        // The controllers were made anew just now, and on a busy machine the leader may be another: for a moment nobody
+        // holds their lease.
+        let passes = || {
+            let mut stderr = String::new();
+            let well = until(Duration::from_secs(60), || {
+                let output = self.run_as(&Keys::new(), command, "");
+                stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+                output.status.success()
+            });
+            (well, stderr)
+        };
+        let (well, stderr) = passes();
         assert!(well && !stderr.contains("not looked at"), "{stderr}");
         // Each hides the next: what is not listed cannot be asked for.
         for actions in [
@@ -264,13 +269,7 @@ impl Account {
             self.boto3(&format!(
                 "boto3.client('iam').put_user_policy(UserName='operator', PolicyName='deny', PolicyDocument='{deny}')"
             ));
-            // The leader of a controller may be another for a moment, on a machine that is busy.
-            let mut stderr = String::new();
-            let well = until(Duration::from_secs(60), || {
-                let output = self.run_as(&Keys::new(), command, "");
-                stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-                output.status.success()
-            });
+            let (well, stderr) = passes();
             assert!(well, "{actions:?}: {stderr}");
             for action in actions {
                 let said = format!("a policy forbids the caller {action}");

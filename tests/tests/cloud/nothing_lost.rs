@@ -171,14 +171,8 @@ impl Mesh {
         }
     }
 
-    /// The process of a program of the cloud.
-    fn pid(&self, program: &str) -> String {
-        let programs = std::fs::read(self.cloud.state.join("programs.json")).unwrap();
-        serde_json::from_slice::<Value>(&programs).unwrap()[program]["pid"].to_string()
-    }
-
     fn api_servers_killed(&self) {
-        let pids = CLUSTERS.map(|cluster| self.pid(&format!("{cluster}-apiserver")));
+        let pids = CLUSTERS.map(|cluster| self.cloud.pid(&format!("{cluster}-apiserver")).unwrap().to_string());
         self.sh(&format!("kill -KILL {}", pids.join(" ")));
         for cluster in CLUSTERS {
             self.sh(&format!("until kubectl --context {cluster} get --raw /readyz > /dev/null 2>&1; do :; done"));
@@ -214,7 +208,7 @@ impl Mesh {
     /// All APIs of AWS hang, as those of a region that cannot be reached, while something is done and until a load has then
     /// made so many requests.
     fn aws_out_of_reach(&self, requests: u64, act: impl FnOnce(&Self)) {
-        let aws = self.pid("aws");
+        let aws = self.cloud.pid("aws").unwrap();
         self.sh(&format!("kill -STOP {aws}"));
         act(self);
         let before = self.counts("c1", Some(0)).requests;
