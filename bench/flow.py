@@ -50,6 +50,12 @@ def release(given: Path | None) -> Path:
     return (given or ROOT / "target" / host / "release").resolve()
 
 
+def cpu_seconds(proc: Path) -> float:
+    """What a process has taken so far, in its own code and in the kernel, by its folder in /proc."""
+    fields = (proc / "stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def context(program: Path, folder: Path) -> None:
     """Makes a folder that builds to an image of one finished program."""
     folder.mkdir()

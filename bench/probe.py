@@ -23,11 +23,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from flow import ROOT, tell
+from flow import ROOT, cpu_seconds, release, tell
 from scale import machine
 
 RESULTS = ROOT / "bench" / "results" / "probe.json"
-TICKS = os.sysconf("SC_CLK_TCK")
 COLOR = "red"
 
 
@@ -66,8 +65,7 @@ class Server:
 
     def cpu(self) -> float:
         """Seconds that it has taken so far."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / TICKS
+        return cpu_seconds(Path(f"/proc/{self.process.pid}"))
 
     def __enter__(self) -> Server:
         return self
@@ -120,8 +118,7 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--bin", type=Path)
     args = parser.parse_args()
-    host = subprocess.run(["rustc", "-vV"], capture_output=True, text=True, check=True).stdout.split("host: ")[1].split()[0]
-    binaries = (args.bin or ROOT / "target" / host / "release").resolve()
+    binaries = release(args.bin)
     tools()
     connections, seconds = str(args.connections), args.seconds
     servers: dict[str, Any] = {}

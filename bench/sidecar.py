@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from flow import ROOT, Cloud, release, tell
+from flow import ROOT, Cloud, cpu_seconds, release, tell
 
 RESULTS = ROOT / "bench" / "results" / "sidecar.json"
 ENVOY = "docker.io/envoyproxy/envoy:v1.40.0"
@@ -159,8 +159,7 @@ def taken(proc: Path) -> tuple[float, float]:
     """Resident megabytes, of a million bytes, and seconds of CPU time so far."""
     lines = (proc / "status").read_text().splitlines()
     kibibytes = next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
-    fields = (proc / "stat").read_text().rpartition(")")[2].split()
-    return kibibytes * 1.024e-3, (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return kibibytes * 1.024e-3, cpu_seconds(proc)
 
 
 def main() -> None:

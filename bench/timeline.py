@@ -13,7 +13,6 @@ import argparse
 import json
 import re
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -21,7 +20,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from html import escape
 from pathlib import Path
-from typing import Any
 
 from flow import ROOT, Cloud, release, tell
 
