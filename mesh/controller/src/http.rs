@@ -1,4 +1,5 @@
-//! Serves metrics to Prometheus, and on the loopback interface what helps to find faults.
+//! Serves metrics to Prometheus, an answer to whoever asks whether this program lives, and on the loopback interface what
+//! helps to find faults.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -21,7 +22,7 @@ const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=
 /// Where metrics and debugging information are served.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Options {
-    /// Where Prometheus finds /metrics
+    /// Where Prometheus finds /metrics, and the kubelet /healthz
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "0.0.0.0:8080")]
     pub metrics_listen: SocketAddr,
     /// Where /debug answers; a loopback address, so that only kubectl port-forward and the pod itself reach it
@@ -38,13 +39,13 @@ fn loopback(text: &str) -> anyhow::Result<SocketAddr> {
 /// Answers as JSON, made when somebody asks.
 pub type Answer = Arc<dyn Fn() -> Value + Send + Sync>;
 
-/// Serves `/metrics`.
+/// Serves `/metrics`, and `/healthz`.
 pub fn metrics(metrics: Metrics) -> Router {
     let text = async move || match metrics.text() {
         Ok(text) => ([(CONTENT_TYPE, OPENMETRICS)], text).into_response(),
         Err(error) => internal_error(&error),
     };
-    Router::new().route("/metrics", get(text))
+    Router::new().route("/metrics", get(text)).route("/healthz", get(async || "ok"))
 }
 
 /// Serves each answer at `/debug/NAME`, and their names at `/debug`.
@@ -117,6 +118,7 @@ mod tests {
         let (head, body) = get(metrics(all), "/metrics").await;
         assert!(head.starts_with("HTTP/1.1 200") && head.contains(OPENMETRICS), "{head}");
         assert!(body.contains("\nappmesh_controller_leader 1\n") && body.ends_with("# EOF\n"), "{body}");
+        assert_eq!(get(metrics(Metrics::new()), "/healthz").await.1, "ok");
     }
 
     #[tokio::test]

@@ -131,7 +131,13 @@ async fn run(options: Options) -> anyhow::Result<()> {
     // Refused only where somebody has installed one already, which is as good.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let service = std::env::var("KUBERNETES_SERVICE_HOST").ok().and_then(|host| host.parse::<IpAddr>().ok());
-    let stop = CancellationToken::new();
+    let (stop, mut work, metrics) = (CancellationToken::new(), JoinSet::new(), Metrics::new());
+    work.spawn(signals(stop.clone())?);
+    // First of all, for it also says that this program lives, whatever it has to wait for.
+    let ipv6 = options.sidecar.ipv6();
+    let listener = http::bind(of_both_families(options.http.metrics_listen, ipv6)).await?;
+    work.spawn(http::serve(listener, http::metrics(metrics.clone()), stop.clone()));
+
     let mut config = Config::infer().await.context("finding the API server")?;
     // Every loop here looks again by itself, and sooner: kube's own retries of one request go on for three minutes.
     config.default_retry = false;
@@ -144,15 +150,12 @@ async fn run(options: Options) -> anyhow::Result<()> {
     };
     tracing::info!(region = account.region, account = account.account, "supporting the meshes of this account");
 
-    let mut work = JoinSet::new();
-    work.spawn(signals(stop.clone())?);
     let (cluster, pods) = tokio::select! {
         started = Cluster::start(&client, &stop) => started?,
         Some(_) = work.join_next() => return Ok(()),
     };
     let id = cluster_id(&client, &account, options.cluster_name.as_deref()).await?;
 
-    let metrics = Metrics::new();
     let families = [options.sidecar.ipv4(), options.sidecar.ipv6()];
     let creation = Creation { families, ..options.creation.clone() };
     let cloudmap = CloudMap::new(&aws, creation, options.namespaces.clone(), metrics.clone());
@@ -177,16 +180,12 @@ async fn run(options: Options) -> anyhow::Result<()> {
     let ads = Ads::new(tokens, Arc::new(workloads), cache.clone(), metrics.clone(), stop.clone());
     let keeper = tls::Keeper::new(&client, &options.namespace, options.certificate, metrics.clone());
     let served = keeper.served();
-    let ipv6 = options.sidecar.ipv6();
     let webhook_listen = of_both_families(options.webhook_listen, ipv6);
     let xds_listen = of_both_families(options.xds_listen, ipv6);
     let webhook = TlsListener::bind(webhook_listen, served.clone(), "http/1.1", &options.tls).await?;
     let xds = TlsListener::bind(xds_listen, served.clone(), "h2", &options.tls).await?;
+    let debug_listener = http::bind(options.http.debug_listen).await?;
     let debug = debug(&known, &cache);
-    let (metrics_listener, debug_listener) = tokio::try_join!(
-        http::bind(of_both_families(options.http.metrics_listen, ipv6)),
-        http::bind(options.http.debug_listen)
-    )?;
     let tracing = options.sidecar.observability.tracing().is_some();
     let admission = Admission {
         cluster: cluster.clone(),
@@ -223,7 +222,6 @@ async fn run(options: Options) -> anyhow::Result<()> {
     work.spawn(ended(candidate.run(leads, stop.clone())));
     work.spawn(ads.serve(xds));
     work.spawn(admission.serve(webhook, stop.clone()));
-    work.spawn(http::serve(metrics_listener, http::metrics(metrics), stop.clone()));
     work.spawn(http::serve(debug_listener, debug, stop.clone()));
     tracing::info!(webhook = %webhook_listen, xds = %xds_listen, "ready");
 
