@@ -106,7 +106,7 @@ manifests = $(1:%=--file %) $(template)
 IMAGES := $(sort appmesh-controller capture $(images1) $(images2))
 probed := $(strip $(SAMPLE)$(URL)$(EXPECT))
 # What steps are called: no application may have such a name.
-STEPS := check diagnosis gone image-% ingress mesh namespace oidc probe role
+STEPS := check diagnosis gone image-% ingress mesh namespace namespace-id oidc probe role
 
 ONE := $(BUILD)/$(CLUSTER1)
 TWO := $(BUILD)/$(CLUSTER2)
@@ -198,7 +198,7 @@ $(BUILD)/%/image-$(1).json: $(BUILD)/%/$(FACTS).json $(STATIC)/$(1) | $(BIN)/ecr
 endef
 $(foreach image,$(IMAGES),$(eval $(call push,$(image))))
 
-$(BUILD)/%/mesh.json: $(BUILD)/%/role.json $(BUILD)/%/namespace.json $(MESH_IMAGES:%=$(BUILD)/\%/image-%.json) | $(BIN)/appmesh-install
+$(BUILD)/%/mesh.json: $(BUILD)/%/role.json $(BUILD)/%/namespace-id.json $(MESH_IMAGES:%=$(BUILD)/\%/image-%.json) | $(BIN)/appmesh-install
 	cat $^ | $(BIN)/appmesh-install --chart $(CHART) $(MESH_FLAGS) $(VALUES:%=--set %) $(if $(strip $(ADOPT)),--adopt) $(as) $(plan) $(to)
 
 # What the documents were made for. A step that was run for something else is not done.
@@ -214,29 +214,39 @@ $(BUILD)/%/settings:
 
 # --- what the clusters share
 applied := $(if $(app1),$(ONE)/$(name1).json) $(if $(app2),$(TWO)/$(name2).json)
-shared := $(ONE)/mesh.json $(if $(two),$(TWO)/mesh.json $(TWO)/ingress.json)
+# A plan has told of the namespace before.
+namespace-made := $(if $(PLANNING),,$(if $(two),$(TWO),$(ONE))/namespace.json)
+shared := $(namespace-made) $(ONE)/mesh.json $(if $(two),$(TWO)/mesh.json $(TWO)/ingress.json)
 
+# Cloud Map takes its time: the controllers need no more than the id of what it makes, which it knows at once.
+namespace-id = $(BIN)/cloudmap-ns --name $(NAMESPACE) --type $(NAMESPACE_TYPE) --no-wait
 ifeq ($(two),)
-$(ONE)/namespace.json: $(ONE)/$(FACTS).json $(ONE)/settings | $(BIN)/cloudmap-ns
-	$(BIN)/cloudmap-ns --name $(NAMESPACE) --type $(NAMESPACE_TYPE) $(as) $(plan) < $< $(to)
+$(ONE)/namespace-id.json: $(ONE)/$(FACTS).json $(ONE)/settings | $(BIN)/cloudmap-ns
+	$(namespace-id) $(as) $(plan) < $< $(to)
 else
-$(TWO)/namespace.json: $(TWO)/$(FACTS).json $(ONE)/$(FACTS).json $(TWO)/settings | $(BIN)/cloudmap-ns
-	$(BIN)/cloudmap-ns --name $(NAMESPACE) --type $(NAMESPACE_TYPE) --from $(ONE)/$(FACTS).json $(as) $(plan) < $< $(to)
+$(TWO)/namespace-id.json: $(TWO)/$(FACTS).json $(ONE)/$(FACTS).json $(TWO)/settings | $(BIN)/cloudmap-ns
+	$(namespace-id) --from $(ONE)/$(FACTS).json $(as) $(plan) < $< $(to)
 
-$(ONE)/namespace.json: $(ONE)/$(FACTS).json $(TWO)/namespace.json $(ONE)/settings | $(BIN)/cloudmap-ns
-	$(BIN)/cloudmap-ns --name $(NAMESPACE) --type $(NAMESPACE_TYPE) --from $(TWO)/namespace.json $(as) $(plan) < $< $(to)
+$(ONE)/namespace-id.json: $(ONE)/$(FACTS).json $(TWO)/namespace-id.json $(ONE)/settings | $(BIN)/cloudmap-ns
+	$(namespace-id) --from $(TWO)/namespace-id.json $(as) $(plan) < $< $(to)
 
 # Once the applications run: their pods may have security groups of their own.
 $(TWO)/ingress.json: $(TWO)/$(FACTS).json $(ONE)/$(FACTS).json $(TWO)/settings | $(if $(PLANNING),,$(applied)) $(BIN)/sg-open
 	$(BIN)/sg-open --from $(ONE)/$(FACTS).json $(PORTS:%=--port %) $(as) $(plan) < $< $(to)
 endif
 
+# Only what is still being made is waited for. What Cloud Map could not make is begun anew the next time.
+$(BUILD)/%/namespace.json: $(BUILD)/%/namespace-id.json | $(BIN)/cloudmap-ns
+	wait=cat; if grep -q '"operation"' $<; then wait="$(BIN)/cloudmap-ns $(as)"; fi; \
+	$$wait < $< > $@.tmp || { code=$$?; rm $<; exit $$code; }
+	mv $@.tmp $@
+
 # --- the applications: that of cluster 1 may name VirtualServices of cluster 2, so it starts when those have their ARNs
 documents1 := $(ONE)/mesh.json $(images1:%=$(ONE)/image-%.json)
 documents2 := $(TWO)/mesh.json $(images2:%=$(TWO)/image-%.json)
 
 ifneq ($(app2),)
-$(TWO)/$(name2)-arn.json: $(documents2) $(call inputs,$(app2)) | $(BIN)/manifest-apply
+$(TWO)/$(name2)-arn.json: $(documents2) $(call inputs,$(app2)) | $(namespace-made) $(BIN)/manifest-apply
 	cat $(documents2) | $(BIN)/manifest-apply $(name2) $(call manifests,$(app2)) --no-wait $(as) $(plan) $(to)
 
 $(TWO)/$(name2).json: $(TWO)/$(name2)-arn.json | $(BIN)/manifest-apply
@@ -244,7 +254,7 @@ $(TWO)/$(name2).json: $(TWO)/$(name2)-arn.json | $(BIN)/manifest-apply
 endif
 
 ifneq ($(app1),)
-$(ONE)/$(name1).json: $(documents1) $(call inputs,$(app1)) $(if $(app2),$(TWO)/$(name2)-arn.json) | $(BIN)/manifest-apply
+$(ONE)/$(name1).json: $(documents1) $(call inputs,$(app1)) $(if $(app2),$(TWO)/$(name2)-arn.json) | $(namespace-made) $(BIN)/manifest-apply
 	cat $(documents1) | $(BIN)/manifest-apply $(name1) $(call manifests,$(app1)) $(set1) $(if $(app2),--from $(TWO)/$(name2)-arn.json) $(as) $(plan) $(to)
 endif
 

@@ -183,10 +183,11 @@ impl CloudMap {
         Ok(answer.call("servicediscovery:DeleteNamespace", id)?.operation_id)
     }
 
-    pub async fn operation(&self, id: &str) -> Result<Operation> {
+    /// An operation; `None` when it was so long ago that Cloud Map has forgotten it.
+    pub async fn operation(&self, id: &str) -> Result<Option<Operation>> {
         let answer = self.cloud_map.get_operation().operation_id(id).send().await;
-        let operation = answer.call("servicediscovery:GetOperation", id)?.operation;
-        operation.context("servicediscovery:GetOperation answered without an operation")
+        let answer = answer.or_absent(|error| error.is_operation_not_found());
+        Ok(answer.call("servicediscovery:GetOperation", id)?.and_then(|answer| answer.operation))
     }
 }
 

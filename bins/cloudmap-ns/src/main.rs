@@ -7,18 +7,20 @@ mod plan;
 
 use anyhow::Result;
 use aws::CloudMap;
+use aws_sdk_servicediscovery::types::OperationStatus;
 use common::aws::AwsFlags;
 use common::aws::network::Apart;
 use common::namespace::NamespaceType;
 use common::plan::UNKNOWN;
 use common::{Error, Kind, Session, Tool, classify};
 use forget::Gone;
-use operation::finish;
-use plan::{Change, Namespace, Place, Want};
+use operation::{begin, finish};
+use plan::{Begun, Change, Namespace, Place, Want};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
 /// The name the tutorial gives it.
 const DEFAULT_NAME: &str = "svc2.svc.local";
@@ -34,11 +36,14 @@ const DEFAULT_NAME: &str = "svc2.svc.local";
 /// clusters in two VPCs can share it; its names are found through Cloud Map only.
 /// What joins the two VPCs is looked for.
 ///
+/// Cloud Map takes about a minute to make one, and knows its id at once: --no-wait
+/// ends then, and the same tool given that document waits for the rest.
+///
 /// A cluster that was deleted as a whole leaves its pods and what it published in
 /// the namespace. --forget-cluster removes them, and changes nothing else.
 ///
 ///   Reads   cluster; with --from the other cluster's document
-///   Owns    namespace {arn, hostedZone, id, name, type, vpc}
+///   Owns    namespace {arn, hostedZone, id, name, operation, type, vpc}
 ///   Calls   eks:DescribeCluster servicediscovery:ListNamespaces
 ///           servicediscovery:ListTagsForResource
 ///           servicediscovery:CreatePrivateDnsNamespace
@@ -59,6 +64,8 @@ const DEFAULT_NAME: &str = "svc2.svc.local";
 ///   cloudmap-ns -n --cluster prod --name prod.internal --type http
 ///   oidc-assoc -n --cluster c2 | cloudmap-ns --from c1.json |
 ///     jq -r .namespace.id
+///   cloudmap-ns --no-wait < c2.json | tee begun.json | jq -r .namespace.id
+///   cloudmap-ns < begun.json
 ///   cloudmap-ns -n --cluster c2 --forget-cluster c1 --plan
 #[derive(Debug, clap::Parser)]
 #[command(name = "cloudmap-ns", version, verbatim_doc_comment)]
@@ -72,6 +79,9 @@ struct CloudmapNs {
     /// Document of another cluster that shall share the namespace: a private DNS one if it is in the same VPC
     #[arg(long, value_name = "FILE")]
     from: Option<PathBuf>,
+    /// Do not wait until Cloud Map has made it, only until its id is known
+    #[arg(long, conflicts_with = "delete")]
+    no_wait: bool,
     /// Take over a namespace that others made, so that --delete removes it
     #[arg(long)]
     adopt: bool,
@@ -99,12 +109,23 @@ struct Section {
     /// Its domain name.
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
+    /// Id of the operation that makes it, while that lasts; read-only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    operation: Option<String>,
     /// Where its names are found; `private-dns` if absent.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     kind: Option<NamespaceType>,
     /// `vpc-…`, the cluster's; of a private DNS namespace.
     #[serde(skip_serializing_if = "Option::is_none")]
     vpc: Option<String>,
+}
+
+impl Section {
+    /// The namespace that Cloud Map had not made yet when this was written.
+    fn begun(&self) -> Option<Begun> {
+        let (id, operation) = self.id.clone().zip(self.operation.clone())?;
+        Some(Begun { id, operation })
+    }
 }
 
 impl Tool for CloudmapNs {
@@ -116,30 +137,50 @@ impl Tool for CloudmapNs {
     }
 
     async fn want(&self, session: &mut Session, section: Option<Section>) -> Result<Want> {
-        let section = section.unwrap_or_default();
+        let mut section = section.unwrap_or_default();
         let cluster = session.cluster(&self.aws).await?;
         let kind = self.kind.or(section.kind).unwrap_or(NamespaceType::PrivateDns);
         let place = Place::of(kind, &cluster.vpc);
+        let name = self.name.clone().or(section.name.take()).unwrap_or_else(|| DEFAULT_NAME.to_owned());
+        let mut begun = section.begun();
         if let Some(vpc) = section.vpc.filter(|vpc| kind == NamespaceType::PrivateDns && *vpc != cluster.vpc) {
             let (name, place) = (&cluster.name, &cluster.vpc);
             return Err(Error::conflict(format!("namespace.vpc is {vpc}, but cluster {name} is in {place}")).into());
         }
         let mut apart = None;
         if let Some(file) = self.from.as_ref().filter(|_| !session.flags.delete) {
-            let peer = session.peer_cluster(&self.aws, &session.peer(file)?).await?;
+            let document = session.peer(file)?;
+            let peer = session.peer_cluster(&self.aws, &document).await?;
             plan::one_region(&cluster, &peer)?;
+            let shared = document.read::<Section>(&["namespace"])?.filter(|shared| shared.name.as_ref() == Some(&name));
+            begun = begun.or(shared.and_then(|shared| shared.begun()));
             let found = session.apart(&session.aws(&self.aws).await?, &cluster, &peer).await?;
             apart = found.map(Apart::joined).transpose()?;
             if kind == NamespaceType::PrivateDns {
                 plan::one_vpc(apart.as_ref())?;
             }
         }
+        if let Some(Begun { operation, .. }) = &begun {
+            // What has been made is listed, unless it is gone again.
+            let status =
+                CloudMap::new(&session.aws(&self.aws).await?).operation(operation).await?.and_then(|it| it.status);
+            begun = begun.filter(|_| status.is_some_and(|status| status != OperationStatus::Success));
+        }
         let gone = match &self.forget_cluster {
             Some(given) => Some(Gone::look_for(session, &self.aws, given, &cluster).await?),
             None => None,
         };
-        let name = self.name.clone().or(section.name).unwrap_or_else(|| DEFAULT_NAME.to_owned());
-        Ok(Want { name, place, adopt: self.adopt, gone, account: cluster.account, apart })
+        let (adopt, no_wait, account) = (self.adopt, self.no_wait, cluster.account);
+        Ok(Want {
+            name,
+            place,
+            adopt,
+            no_wait,
+            begun: begun.map(OnceLock::from).unwrap_or_default(),
+            gone,
+            account,
+            apart,
+        })
     }
 
     async fn observe(&self, session: &Session, want: &Want) -> Result<Vec<Namespace>> {
@@ -166,7 +207,11 @@ impl Tool for CloudmapNs {
                 let done = match cloud_map.create(&name, &place).await? {
                     Some(operation) => {
                         session.made(format!("namespace {name} in {place}"));
-                        finish(session, &cloud_map, &what, &operation).await
+                        if want.no_wait {
+                            begin(session, &cloud_map, &what, operation).await.map(|begun| drop(want.begun.set(begun)))
+                        } else {
+                            finish(session, &cloud_map, &what, &operation).await
+                        }
                     }
                     None => Err(Error::conflict(format!("{what}: Cloud Map has one of that name")).into()),
                 };
@@ -178,6 +223,9 @@ impl Tool for CloudmapNs {
                     }
                     _ => done,
                 }
+            }
+            Change::Await { name, operation } => {
+                finish(session, &cloud_map, &format!("namespace {name}"), &operation).await
             }
             Change::Adopt { arn, .. } => cloud_map.adopt(&arn, &want.place).await,
             Change::Delete { id, .. } => match cloud_map.delete(&id).await? {
@@ -200,12 +248,15 @@ impl Tool for CloudmapNs {
 
     fn outcome(want: Want, have: Vec<Namespace>) -> Section {
         let found = plan::in_place(&want, &have).cloned();
-        let (arn, id, hosted_zone) = found.map_or((None, None, None), |it| (Some(it.arn), Some(it.id), it.hosted_zone));
+        let begun = if found.is_none() { want.begun.into_inner() } else { None };
+        let (begun, operation) = begun.map(|begun| (begun.id, begun.operation)).unzip();
+        let (arn, id, hosted_zone) =
+            found.map_or((None, begun, None), |it| (Some(it.arn), Some(it.id), it.hosted_zone));
         let (kind, vpc) = match want.place {
             Place::Api => (Some(NamespaceType::Http), None),
             Place::Vpc(vpc) => (None, Some(vpc)),
         };
-        Section { arn, hosted_zone, id, name: Some(want.name), kind, vpc }
+        Section { arn, hosted_zone, id, name: Some(want.name), operation, kind, vpc }
     }
 
     fn planned(want: Want, have: Vec<Namespace>) -> Section {

@@ -11,6 +11,7 @@ use common::cluster::Cluster;
 use common::namespace::NamespaceType;
 use common::plan::Effect;
 use std::fmt;
+use std::sync::OnceLock;
 
 /// Where the names in a namespace are looked up, by which it is told from its namesakes.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,12 +50,25 @@ pub struct Want {
     pub place: Place,
     /// Take over a namespace that others made.
     pub adopt: bool,
+    /// Do not wait until it is made.
+    pub no_wait: bool,
+    /// What this run or one before it had Cloud Map begin.
+    pub begun: OnceLock<Begun>,
     /// Change nothing but what this cluster has left in it.
     pub gone: Option<Gone>,
     /// The account that owns it.
     pub account: String,
     /// The clusters' VPCs, if they are two.
     pub apart: Option<Apart>,
+}
+
+/// A namespace that Cloud Map makes, and does not list before it has.
+#[derive(Debug, Clone)]
+pub struct Begun {
+    /// `ns-…`
+    pub id: String,
+    /// Id of the operation.
+    pub operation: String,
 }
 
 /// A namespace of that name, in whatever VPC or in none.
@@ -92,6 +106,7 @@ pub struct Service {
 #[allow(missing_docs, reason = "its text says it")]
 pub enum Change {
     Create { name: String, place: Place },
+    Await { name: String, operation: String },
     Adopt { id: String, arn: String },
     Delete { name: String, id: String },
     Deregister { cluster: String, service: String, id: String, instances: Vec<String> },
@@ -102,6 +117,7 @@ impl common::plan::Change for Change {
     fn effect(&self) -> Effect {
         match self {
             Change::Create { .. } => Effect::Add,
+            Change::Await { .. } => Effect::Wait,
             Change::Adopt { .. } => Effect::Change,
             Change::Delete { .. } | Change::Deregister { .. } | Change::DeleteService { .. } => Effect::Remove,
         }
@@ -113,6 +129,7 @@ impl fmt::Display for Change {
         match self {
             Change::Create { name, place: Place::Api } => write!(f, "create HTTP namespace {name}"),
             Change::Create { name, place } => write!(f, "create namespace {name} in {place}"),
+            Change::Await { name, .. } => write!(f, "wait for namespace {name}"),
             Change::Adopt { id, .. } => write!(f, "take over namespace {id}"),
             Change::Delete { name, id } => write!(f, "delete namespace {name} ({id})"),
             Change::Deregister { cluster, service, instances, .. } => {
@@ -143,6 +160,10 @@ impl common::plan::Want for Want {
             return Ok(left.map(deregister).collect());
         }
         Ok(match in_place(self, have) {
+            None if let Some(Begun { operation, .. }) = self.begun.get() => {
+                let (name, operation) = (self.name.clone(), operation.clone());
+                if self.no_wait { Vec::new() } else { vec![Change::Await { name, operation }] }
+            }
             None => vec![Change::Create { name: self.name.clone(), place: self.place.clone() }],
             Some(found) if self.adopt && found.foreign.is_some() => {
                 vec![Change::Adopt { id: found.id.clone(), arn: found.arn.clone() }]
@@ -262,6 +283,8 @@ mod tests {
             name: "n".into(),
             place: Place::Vpc("vpc-1".into()),
             adopt,
+            no_wait: false,
+            begun: OnceLock::new(),
             gone: None,
             account: "1".into(),
             apart: None,
@@ -270,6 +293,18 @@ mod tests {
 
     fn words(changes: Vec<Change>) -> Vec<String> {
         changes.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn what_was_begun_is_waited_for_and_not_begun_again() {
+        let begun = Begun { id: "ns-1".into(), operation: "operation-1".into() };
+        let waits = Want { begun: OnceLock::from(begun), ..want(false) };
+        let not_now = Want { no_wait: true, ..waits.clone() };
+        assert_eq!(words(waits.plan(&vec![]).unwrap()), ["wait for namespace n"]);
+        assert_eq!(words(not_now.plan(&vec![]).unwrap()), [] as [&str; 0]);
+        for want in [waits, not_now] {
+            assert_eq!(words(want.plan(&vec![namespace("ns-1", "vpc-1", true, &[])]).unwrap()), [] as [&str; 0]);
+        }
     }
 
     #[test]

@@ -62,6 +62,36 @@ pub fn drift(region: &Region, two: &str) {
     assert_eq!(ids(region, "svc2.svc.local"), [Value::Null; 0]);
 }
 
+/// Its id is known before it is made, and who has that waits for the rest.
+pub fn begun(region: &Region, one: &str, two: &str) {
+    let create = format!("create namespace begun.local in {}", vpc(two));
+    let tool = "cloudmap-ns --name begun.local";
+    let run = |command: &str, document: &str| region.writes(|| region.done(command, document));
+    let (begun, written) = run(&format!("{tool} --no-wait"), two);
+    assert_eq!((begun.lines("create "), written), (vec![&create[7..]], vec![CREATE.to_owned()]));
+    let id = begun.json()["namespace"]["id"].clone();
+    assert!(begun.json()["namespace"]["operation"].is_string() && id.is_string(), "{}", begun.document);
+
+    let file = region.file("begun.json", &begun.document);
+    let from = format!("{tool} --no-wait --from {}", file.display());
+    let (shared, written) = run(&from, one);
+    assert_eq!((&shared.json()["namespace"]["id"], written), (&id, vec![]));
+    let (made, written) = run("cloudmap-ns", &begun.document);
+    region.steady("cloudmap-ns", &made.document);
+    let made = made.json();
+    let namespace = &made["namespace"];
+    assert_eq!(written, Vec::<String>::new());
+    assert_eq!((&namespace["id"], namespace.get("operation")), (&id, None));
+    assert!(text(namespace, "/arn").ends_with(text(namespace, "/id")), "{made}");
+    assert_eq!(ids(region, "begun.local"), std::slice::from_ref(&id));
+
+    // What was begun has come and gone: it is made anew.
+    operation(region, "delete_namespace", json!({"Id": id}));
+    let remade = region.repairs("cloudmap-ns", &begun.document, &[&create], &[CREATE]);
+    assert_ne!(remade.json()["namespace"]["id"], id);
+    region.deletes("cloudmap-ns", &remade.document, &[], &[DELETE]);
+}
+
 pub fn of_others(region: &Region, two: &str) {
     create(region, "theirs.local", &vpc(two));
     let used = region.done("cloudmap-ns --name theirs.local", two);

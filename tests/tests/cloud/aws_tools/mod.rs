@@ -29,6 +29,7 @@ fn drift_conflicts_and_deletion() {
     pod_identity::there_and_back(&region, &one);
     pod_identity::of_others(&region, &one);
     cloudmap_ns::drift(&region, &two);
+    cloudmap_ns::begun(&region, &one, &two);
     cloudmap_ns::of_others(&region, &two);
     cloudmap_ns::elsewhere(&region, &one, &two, &apart);
     cloudmap_ns::deletion(&region, &two);

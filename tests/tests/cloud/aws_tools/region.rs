@@ -185,7 +185,7 @@ impl Region {
 
     /// What is written in AWS meanwhile, in order, as `iam:CreateRole`.
     #[track_caller]
-    fn writes<T>(&self, act: impl FnOnce() -> T) -> (T, Vec<String>) {
+    pub fn writes<T>(&self, act: impl FnOnce() -> T) -> (T, Vec<String>) {
         let (done, calls) = self.calls(act);
         (done, writes(&calls))
     }
