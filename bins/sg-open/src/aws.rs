@@ -13,6 +13,7 @@ use aws_sdk_ec2::types::{
 use common::Error;
 use common::aws::{Call, OrAbsent};
 use common::tags::{FROM_TAG, MANAGED_BY, TO_TAG, foreign};
+use futures::future::try_join_all;
 use std::collections::BTreeSet;
 
 /// The most values that a filter takes. Source: DescribeSecurityGroups, `Filters`.
@@ -27,8 +28,8 @@ impl Ec2 {
 
     /// The groups that stand for the nodes and pods of a cluster.
     pub async fn groups(&self, cluster: &Side) -> Result<Vec<String>> {
-        let mut interfaces = self.node_groups(cluster).await?;
-        interfaces.extend(self.pod_groups(cluster).await?);
+        let (nodes, pods) = tokio::try_join!(self.node_groups(cluster), self.pod_groups(cluster))?;
+        let interfaces = [nodes, pods].concat();
         let all = interfaces.iter().flatten().cloned().collect();
         let tagged = self.tagged(&all, &cluster.name).await?;
         let chosen = groups::covering(&interfaces, &cluster.security_group, &tagged);
@@ -50,21 +51,19 @@ impl Ec2 {
             ("tag:eks:eks-cluster-name".to_owned(), name),
             (format!("tag:{}", cluster_tag(name)), "owned"),
         ];
-        let mut groups = Vec::new();
-        for (tag, value) in tags {
+        let tagged = tags.map(async |(tag, value)| {
             let alive = Filter::builder().name("instance-state-name").values("pending").values("running").build();
             // A cluster of another account may have the name of one of ours, but not its VPC.
             let filters = [filter(tag, value), filter("vpc-id", vpc), alive];
             // Auto Mode's nodes are EC2 managed instances, which an account may have hidden.
             let call = self.0.describe_instances().include_managed_resources(true).set_filters(Some(filters.into()));
-            let mut pages = call.into_paginator().send();
-            while let Some(page) = pages.next().await {
-                let page = page.call("ec2:DescribeInstances", format!("nodes of {name}"))?;
-                let instances = page.reservations().iter().flat_map(|reservation| reservation.instances());
-                groups.extend(instances.flat_map(interfaces));
-            }
-        }
-        Ok(groups)
+            let pages = call.into_paginator().send().collect::<Result<Vec<_>, _>>().await;
+            let pages = pages.call("ec2:DescribeInstances", format!("nodes of {name}"))?;
+            let reservations = pages.iter().flat_map(|page| page.reservations());
+            let instances = reservations.flat_map(|reservation| reservation.instances());
+            Ok::<_, anyhow::Error>(instances.flat_map(interfaces).collect::<Vec<_>>())
+        });
+        Ok(try_join_all(tagged).await?.concat())
     }
 
     /// The security groups of every network interface that EKS made for a pod with security groups of its own. It is
