@@ -44,6 +44,7 @@ IDENTITY ?= irsa# or pod-identity, for accounts that may not make an OIDC provid
 BUILD ?= build# where the documents are
 PREFIX ?= /usr/local# where `make install` puts the tools
 DESTDIR ?= # a folder that stands for /, for whoever makes a package
+TARGETS ?= # what `make dist` packs for; default: those of Linux that rustup has installed
 # A Mac builds the tools; what runs in pods is built for Linux, elsewhere.
 MAC := $(filter Darwin,$(shell uname -s))
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
@@ -431,16 +432,17 @@ install: $(if $(filter target/%,$(BIN)),build) ## Install the tools, their manua
 
 # --- a release
 DIST = $(BUILD)/dist
-RELEASE = crossmesh-$(call version,Cargo.toml)-$(HOST)
 RELEASED := CHANGELOG.md LICENSE Makefile README.md charts docs examples manifests policies schemas
 PROGRAMS := $(TOOLS) appmesh-controller capture colorapp feapp
 version = $(shell sed -nE 's/^version(:| =) "?([^"]*)"?/\2/p' $(1))
+# What nodes of EKS are, as far as rustup has a standard library for it here.
+libraries = $(wildcard $(addprefix $(shell rustc --print sysroot)/lib/rustlib/,aarch64-unknown-linux-gnu x86_64-unknown-linux-gnu))
+targets = $(or $(strip $(TARGETS)),$(notdir $(libraries)))
 # The same files give the same bytes.
 pack = tar --create --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX -C $(1) $(2) | gzip -n
 
 # Its programs are built apart from those of `make build`, which know the folders that they were built in.
 MADE := target/dist
-SBOMS = $(MADE)/sbom
 THIRD_PARTY = $(MADE)/THIRD-PARTY-LICENSES
 
 # What else a release needs of cargo, built once for each version.
@@ -451,29 +453,34 @@ $(AUDITABLE) $(CYCLONEDX) $(ABOUT):
 	cargo install --locked $(if $(filter $(ABOUT),$@),--features cli) --root $(@D:%/bin=%) $(notdir $(@D:%/bin=%))
 
 .PHONY: dist
-dist: dist-programs dist-sbom dist-licenses ## Pack a release into BUILD/dist: programs, SBOMs, licences, chart, checksums (Linux)
+dist: dist-programs dist-sbom dist-licenses ## Pack a release into BUILD/dist, an archive for each of TARGETS (Linux)
 	rm -rf $(DIST)
-	mkdir -p $(DIST)/$(RELEASE)/bin
-	install -m 755 $(PROGRAMS:%=$(MADE)/$(HOST)/release/%) $(DIST)/$(RELEASE)/bin
-	cp -r $(RELEASED) $(SBOMS) $(THIRD_PARTY) $(DIST)/$(RELEASE)
-	$(call pack,$(DIST),$(RELEASE)) > $(DIST)/$(RELEASE).tar.gz
+	for target in $(targets); do \
+		release=crossmesh-$(call version,Cargo.toml)-$$target; \
+		mkdir -p $(DIST)/$$release/bin; \
+		install -m 755 $(PROGRAMS:%=$(MADE)/$$target/release/%) $(DIST)/$$release/bin; \
+		cp -r $(RELEASED) $(MADE)/$$target/sbom $(THIRD_PARTY) $(DIST)/$$release; \
+		$(call pack,$(DIST),$$release) > $(DIST)/$$release.tar.gz; \
+		rm -r $(DIST)/$$release; \
+	done
 	$(call pack,charts,appmesh-controller) > $(DIST)/appmesh-controller-$(call version,charts/appmesh-controller/Chart.yaml).tgz
-	rm -r $(DIST)/$(RELEASE)
 	cd $(DIST) && sha256sum -- *.tar.gz *.tgz > SHA256SUMS
 
 .PHONY: dist-programs dist-manifests dist-sbom dist-licenses
 dist-programs: | $(AUDITABLE)
-	release/build.sh $(AUDITABLE) $(MADE) $(PROGRAMS)
+	release/build.sh $(AUDITABLE) $(MADE) "$(targets)" $(PROGRAMS)
 
 dist-manifests:
-	release/manifests.sh $(MADE)/manifests $(HOST)
+	release/manifests.sh $(MADE)/manifests $(targets)
 
 dist-sbom: dist-manifests | $(CYCLONEDX)
-	release/sbom.sh $(CYCLONEDX) $(MADE)/manifests $(SBOMS) $(HOST) $(PROGRAMS)
+	for target in $(targets); do \
+		release/sbom.sh $(CYCLONEDX) $(MADE)/manifests $(MADE)/$$target/sbom $$target $(PROGRAMS); \
+	done
 
 dist-licenses: dist-manifests | $(ABOUT)
-	$(ABOUT) about generate --manifest-path $(MADE)/manifests/Cargo.toml --config release/about.toml --workspace --target $(HOST) \
-		--frozen --fail --format json --output-file $(MADE)/about.json
+	$(ABOUT) about generate --manifest-path $(MADE)/manifests/Cargo.toml --config release/about.toml --workspace \
+		$(targets:%=--target %) --frozen --fail --format json --output-file $(MADE)/about.json
 	python3 release/third_party.py $(MADE)/about.json > $(THIRD_PARTY).tmp
 	mv $(THIRD_PARTY).tmp $(THIRD_PARTY)
 
@@ -481,7 +488,7 @@ dist-licenses: dist-manifests | $(ABOUT)
 dist-check: ## Pack a release, build it once more in another folder: it must be the same, and say what is in it
 	git diff --quiet HEAD || { echo "commit first: the release is compared with one of a clone" >&2; exit 1; }
 	$(MAKE) --no-print-directory dist
-	python3 release/check.py $(DIST) $(HOST) $(PROGRAMS)
+	python3 release/check.py $(DIST) "$(targets)" $(PROGRAMS)
 
 .PHONY: clean
 clean: ## Remove what was built here (not what was made in AWS: see destroy)

@@ -1,6 +1,6 @@
 """Checks the release that `make dist` packed: built in another folder it is the same, and it says truly what is in it.
 
-    python3 release/check.py build/dist TARGET PROGRAM...
+    python3 release/check.py build/dist "TARGET..." PROGRAM...
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def read(archive: Path) -> dict[str, bytes]:
         return {path: file.read() for path, file in files.items() if file}
 
 
-def build_elsewhere(folder: Path) -> Path:
+def build_elsewhere(folder: Path, targets: list[str]) -> Path:
     """Packs the same commit in a clone, with another home of cargo. Shared are downloads and cargo's tools."""
     clone, cargo = folder / "elsewhere/clone", folder / "cargo"
     subprocess.run(["git", "clone", "--quiet", HERE, clone], check=True)
@@ -41,7 +41,7 @@ def build_elsewhere(folder: Path) -> Path:
     (clone / "target").mkdir()
     (clone / "target/dist-tools").symlink_to(HERE / "target/dist-tools")
     environment = {**os.environ, "CARGO_HOME": str(cargo)}
-    subprocess.run(["make", "-C", clone, "BUILD=build", "dist"], check=True, env=environment)
+    subprocess.run(["make", "-C", clone, "BUILD=build", f"TARGETS={' '.join(targets)}", "dist"], check=True, env=environment)
     return clone / "build/dist"
 
 
@@ -50,10 +50,12 @@ def compare(one: Path, two: Path) -> list[str]:
     print(sums[0], end="")
     if sums[0] == sums[1]:
         return []
-    archive = next(one.glob("*.tar.gz")).name
-    files = [read(dist / archive) for dist in (one, two)]
-    differ = sorted(path for path in files[0] | files[1] if files[0].get(path) != files[1].get(path))
-    return [f"built elsewhere, the digests are others:\n{sums[1]}", *(f"{path} differs" for path in differ)]
+    wrong = [f"built elsewhere, the digests are others:\n{sums[1]}"]
+    for archive in sorted(one.glob("*.tar.gz")):
+        files = [read(dist / archive.name) for dist in (one, two)]
+        differ = sorted(path for path in files[0] | files[1] if files[0].get(path) != files[1].get(path))
+        wrong += [f"{archive.name}: {path} differs" for path in differ]
+    return wrong
 
 
 def tree(target: str, programs: list[str]) -> Crates:
@@ -108,19 +110,28 @@ def look(name: str, files: dict[str, bytes], linked: Crates) -> list[str]:
     return wrong
 
 
-def main(dist: Path, target: str, programs: list[str]) -> None:
-    with tempfile.TemporaryDirectory(prefix="crossmesh-") as folder:
-        wrong = compare(dist, build_elsewhere(Path(folder)))
-    files = read(next(dist.glob("*.tar.gz")))
+def look_into(archive: Path, target: str, programs: list[str]) -> list[str]:
+    """What is wrong in the archive of one target."""
+    print(archive.name)
+    files, wrong = read(archive), []
     for name in programs:
         wrong += look(name, files, tree(target, [name]))
     licences, linked = files["THIRD-PARTY-LICENSES"].decode(), tree(target, programs)
     listed = {" ".join(line.split()[:2]) for line in licences.splitlines()}
     wrong += [f"THIRD-PARTY-LICENSES does not list {crate}" for crate in sorted(linked - listed)]
     print(f"{len(linked)} crates linked, {len(licences):,} characters of licences")
+    return [f"{archive.name}: {what}" for what in wrong]
+
+
+def main(dist: Path, targets: list[str], programs: list[str]) -> None:
+    with tempfile.TemporaryDirectory(prefix="crossmesh-") as folder:
+        wrong = compare(dist, build_elsewhere(Path(folder), targets))
+    for target in targets:
+        (archive,) = dist.glob(f"crossmesh-*-{target}.tar.gz")
+        wrong += look_into(archive, target, programs)
     if wrong:
         sys.exit("\n".join(wrong))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3:])
+    main(Path(sys.argv[1]), sys.argv[2].split(), sys.argv[3:])

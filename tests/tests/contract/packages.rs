@@ -80,27 +80,27 @@ fn make_installs_programs_and_pages() {
 #[test]
 fn make_packs_a_release() {
     let folder = tempfile::tempdir().unwrap();
-    let bin = folder.path().join("made/here/release");
-    let sbom = folder.path().join("made/sbom");
-    std::fs::create_dir_all(&bin).unwrap();
-    std::fs::create_dir(&sbom).unwrap();
-    std::fs::write(folder.path().join("made/THIRD-PARTY-LICENSES"), "MIT").unwrap();
-    for name in TOOLS.iter().chain(VIEWS).chain(&["appmesh-controller", "capture", "colorapp", "feapp"]) {
-        std::fs::write(bin.join(name), "#!/bin/sh\necho \"${0##*/} $*\"\n").unwrap();
-        std::fs::write(sbom.join(format!("{name}.cdx.json")), "{}").unwrap();
+    for target in ["here", "there"] {
+        let [bin, sbom] = ["release", "sbom"].map(|part| folder.path().join("made").join(target).join(part));
+        std::fs::create_dir_all(&bin).unwrap();
+        std::fs::create_dir(&sbom).unwrap();
+        for name in TOOLS.iter().chain(VIEWS).chain(&["appmesh-controller", "capture", "colorapp", "feapp"]) {
+            std::fs::write(bin.join(name), format!("#!/bin/sh\necho \"{target}: ${{0##*/}} $*\"\n")).unwrap();
+            std::fs::write(sbom.join(format!("{name}.cdx.json")), "{}").unwrap();
+        }
     }
+    std::fs::write(folder.path().join("made/THIRD-PARTY-LICENSES"), "MIT").unwrap();
     let packed = ["one", "two"].map(|build| {
         let build = folder.path().join(build);
         let of = |variable, path: &Path| format!("{variable}={}", path.display());
-        let variables = [of("BUILD", &build), of("MADE", &folder.path().join("made")), "HOST=here".to_owned()];
+        let variables = [of("BUILD", &build), of("MADE", &folder.path().join("made")), "TARGETS=here there".to_owned()];
         make(&root(), "dist", &["dist-programs", "dist-sbom", "dist-licenses"], &variables);
         build.join("dist")
     });
     let sums = packed.each_ref().map(|dist| std::fs::read_to_string(dist.join("SHA256SUMS")).unwrap());
-    assert_eq!(sums[0].lines().count(), 2, "{sums:?}");
+    assert_eq!(sums[0].lines().count(), 3, "{sums:?}");
     assert_eq!(sums[0], sums[1]);
-    let script =
-        "sha256sum --check --quiet SHA256SUMS && tar --extract --file crossmesh-*.tar.gz && cd crossmesh-*/ && pwd";
+    let script = "sha256sum --check --quiet SHA256SUMS && tar --extract --file crossmesh-*-there.tar.gz && cd crossmesh-*/ && pwd";
     let output = Command::new("bash").args(["-c", script]).current_dir(&packed[0]).output().unwrap();
     assert!(output.status.success(), "{output:?}");
     let release = PathBuf::from(String::from_utf8(output.stdout).unwrap().trim());
@@ -120,7 +120,7 @@ fn make_packs_a_release() {
     let installed = folder.path().join("installed");
     make(&release, "install", &[], &[format!("DESTDIR={}", installed.display())]);
     let page = std::fs::read_to_string(installed.join("usr/local/share/man/man1/sg-open.1")).unwrap();
-    assert_eq!(page, "sg-open --generate man\n");
+    assert_eq!(page, "there: sg-open --generate man\n");
 }
 
 /// What may be linked into a program, and what is said of it, is one list.
