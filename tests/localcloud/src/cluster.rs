@@ -221,6 +221,8 @@ impl Cluster {
             "--authentication-token-webhook-cache-ttl=7m".to_owned(),
             "--authorization-mode=Node,RBAC".to_owned(),
             "--enable-admission-plugins=NodeRestriction".to_owned(),
+            // EKS runs no kube-proxy beside its API servers: they call webhooks at the addresses of their pods.
+            "--enable-aggregator-routing=true".to_owned(),
             format!("--service-cluster-ip-range={SERVICES}"),
             "--allow-privileged".to_owned(),
             "--profiling=false".to_owned(),
