@@ -121,9 +121,10 @@ struct Section {
 }
 
 impl Section {
-    /// The namespace that Cloud Map had not made yet when this was written.
-    fn begun(&self) -> Option<Begun> {
-        let (id, operation) = self.id.clone().zip(self.operation.clone())?;
+    /// The namespace of this name and type that Cloud Map had not made yet when this was written.
+    fn begun(&self, name: &str, kind: NamespaceType) -> Option<Begun> {
+        let meant = self.name.as_deref() == Some(name) && self.kind.unwrap_or(NamespaceType::PrivateDns) == kind;
+        let (id, operation) = self.id.clone().zip(self.operation.clone()).filter(|_| meant)?;
         Some(Begun { id, operation })
     }
 }
@@ -137,12 +138,12 @@ impl Tool for CloudmapNs {
     }
 
     async fn want(&self, session: &mut Session, section: Option<Section>) -> Result<Want> {
-        let mut section = section.unwrap_or_default();
+        let section = section.unwrap_or_default();
         let cluster = session.cluster(&self.aws).await?;
         let kind = self.kind.or(section.kind).unwrap_or(NamespaceType::PrivateDns);
         let place = Place::of(kind, &cluster.vpc);
-        let name = self.name.clone().or(section.name.take()).unwrap_or_else(|| DEFAULT_NAME.to_owned());
-        let mut begun = section.begun();
+        let name = self.name.clone().or(section.name.clone()).unwrap_or_else(|| DEFAULT_NAME.to_owned());
+        let mut begun = section.begun(&name, kind);
         if let Some(vpc) = section.vpc.filter(|vpc| kind == NamespaceType::PrivateDns && *vpc != cluster.vpc) {
             let (name, place) = (&cluster.name, &cluster.vpc);
             return Err(Error::conflict(format!("namespace.vpc is {vpc}, but cluster {name} is in {place}")).into());
@@ -152,8 +153,8 @@ impl Tool for CloudmapNs {
             let document = session.peer(file)?;
             let peer = session.peer_cluster(&self.aws, &document).await?;
             plan::one_region(&cluster, &peer)?;
-            let shared = document.read::<Section>(&["namespace"])?.filter(|shared| shared.name.as_ref() == Some(&name));
-            begun = begun.or(shared.and_then(|shared| shared.begun()));
+            let shared: Option<Section> = document.read(&["namespace"])?;
+            begun = begun.or(shared.and_then(|shared| shared.begun(&name, kind)));
             let found = session.apart(&session.aws(&self.aws).await?, &cluster, &peer).await?;
             apart = found.map(Apart::joined).transpose()?;
             if kind == NamespaceType::PrivateDns {
@@ -161,26 +162,17 @@ impl Tool for CloudmapNs {
             }
         }
         if let Some(Begun { operation, .. }) = &begun {
+            let operation = CloudMap::new(&session.aws(&self.aws).await?).operation(operation).await?;
             // What has been made is listed, unless it is gone again.
-            let status =
-                CloudMap::new(&session.aws(&self.aws).await?).operation(operation).await?.and_then(|it| it.status);
-            begun = begun.filter(|_| status.is_some_and(|status| status != OperationStatus::Success));
+            begun = begun.filter(|_| operation.is_some_and(|it| it.status != Some(OperationStatus::Success)));
         }
         let gone = match &self.forget_cluster {
             Some(given) => Some(Gone::look_for(session, &self.aws, given, &cluster).await?),
             None => None,
         };
         let (adopt, no_wait, account) = (self.adopt, self.no_wait, cluster.account);
-        Ok(Want {
-            name,
-            place,
-            adopt,
-            no_wait,
-            begun: begun.map(OnceLock::from).unwrap_or_default(),
-            gone,
-            account,
-            apart,
-        })
+        let begun = begun.map(OnceLock::from).unwrap_or_default();
+        Ok(Want { name, place, adopt, no_wait, begun, gone, account, apart })
     }
 
     async fn observe(&self, session: &Session, want: &Want) -> Result<Vec<Namespace>> {

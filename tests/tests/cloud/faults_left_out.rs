@@ -56,7 +56,7 @@ const CASES: [Case; 10] = [
     Case {
         missing: "namespace",
         made: "$J/c2/oidc.json $J/c1/oidc.json",
-        undone: r#"cp $J/c2/oidc.json $J/c2/namespace.json"#,
+        undone: r#"cp $J/c2/oidc.json $J/c2/namespace-id.json"#,
         goal: "$J/c2/colorapp.json",
         reason: &["manifest-apply", "cloudMap namespace not found: svc2.svc.local"],
     },
