@@ -78,8 +78,8 @@ impl Helm {
     /// 15 minutes and that nobody else can read.
     ///
     /// # Errors
-    /// There is no Helm in PATH, it is too old, or the cluster's token cannot be made.
-    pub async fn new(session: &Session, access: &Access) -> Result<Self> {
+    /// The cluster's token cannot be made.
+    pub fn new(session: &Session, access: &Access) -> Result<Self> {
         let folder =
             tempfile::Builder::new().prefix("appmesh-install-").tempdir().context("make a temporary folder")?;
         let mut cluster: Vec<OsString> = Vec::new();
@@ -98,20 +98,34 @@ impl Helm {
                 cluster.extend(["--kubeconfig".into(), file.into()]);
             }
         }
-        let until = Instant::now() + session.remaining();
-        let helm = Self { cluster, folder, until, version: OLDEST };
-        let version = helm.run("version", ["version", "--template", "{{.Version}}"], &[]).await?;
-        match parse(&version) {
-            Some(found) if found >= OLDEST => Ok(Self { version: found, ..helm }),
-            _ => Err(Error::failed(format!("helm {} is too old", version.trim())).hint(hint()).into()),
-        }
+        Ok(Self { cluster, folder, until: Instant::now() + session.remaining(), version: OLDEST })
+    }
+
+    /// Learns which Helm it is, and meanwhile fetches the chart, if there is one to fetch.
+    ///
+    /// # Errors
+    /// There is no Helm in PATH, it is too old, or as those of [`Helm::fetch`].
+    pub async fn begin(&mut self, source: Option<&Source>) -> Result<Option<(PathBuf, Chart)>> {
+        let fetch = async {
+            match source {
+                Some(source) => self.fetch(source).await.map(Some),
+                None => Ok(None),
+            }
+        };
+        let version = self.run("version", ["version", "--template", "{{.Version}}"], &[]);
+        let (version, fetched) = tokio::join!(version, fetch);
+        let version = version?;
+        self.version = parse(&version)
+            .filter(|found| *found >= OLDEST)
+            .ok_or_else(|| Error::failed(format!("helm {} is too old", version.trim())).hint(hint()))?;
+        fetched
     }
 
     /// The chart as one archive, and its content. Folders are packaged, so that `.helmignore` counts.
     ///
     /// # Errors
     /// There is no such chart, or it is not one.
-    pub async fn fetch(&self, source: &Source) -> Result<(PathBuf, Chart)> {
+    async fn fetch(&self, source: &Source) -> Result<(PathBuf, Chart)> {
         let folder = self.folder.path().join("chart");
         // helm pull, unlike helm package, does not make it.
         std::fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;

@@ -106,11 +106,11 @@ impl Tool for AppmeshInstall {
         };
         let access = session.access(&self.kube, &self.aws).await?;
         let objects = Objects::new(access.client(session).await?, MANAGER);
-        let helm = Helm::new(session, &access).await?;
+        let mut helm = Helm::new(session, &access)?;
+        let fetched = helm.begin(source.as_ref()).await?;
         let role = Role::of(&session.doc, &format!("{}/{}", target.namespace, target.service_account))?;
         let (mut chart, mut definitions) = (None, Vec::new());
-        if let Some(source) = &source {
-            let (archive, content) = helm.fetch(source).await?;
+        if let Some((archive, content)) = fetched {
             definitions.clone_from(&content.definitions);
             let region = self.aws.region.clone().or(session.doc.read(&["cluster", "region"])?);
             let cluster = session.doc.read(&["cluster", "name"])?;
