@@ -30,6 +30,8 @@ const DIFFERENCES: &str = "
 - `awsName` is unique in a mesh. With Amazon's controller two objects of the same `awsName` change each other's routes.
 - Envoy is a native sidecar: it starts before the pod's containers and ends after them, and after its callers have gone,
   without `preStopDelay` and `waitUntilProxyReady`.
+- An Envoy is asked every 5 seconds whether it is still ready, not every 10, unless `readinessProbePeriod` says so: a kubelet that
+  has just started waits up to one period before it asks first, which would hold up the pods of new nodes.
 - Instances in Cloud Map carry `appmesh.k8s.aws/cluster`, so that the same VirtualNode of two clusters has the pods of both.
   Instances without it count as left by Amazon's controller: those of a VirtualNode that exists in this cluster are
   replaced or removed, as Amazon's controller itself does.

@@ -69,7 +69,7 @@ pub struct Sidecar {
     #[arg(long, value_name = "SECONDS", default_value_t = 1)]
     pub readiness_probe_initial_delay: u16,
     /// Seconds between looks whether an Envoy is still ready
-    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 5)]
     pub readiness_probe_period: u16,
     /// Seconds after which an Envoy that got no configuration is started again
     #[arg(long, value_name = "SECONDS", default_value_t = 180)]
