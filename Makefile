@@ -198,6 +198,10 @@ $(BUILD)/%/image-$(1).json: $(BUILD)/%/$(FACTS).json $(STATIC)/$(1) | $(BIN)/ecr
 	$(BIN)/ecr-push $(1) --repository $(PROJECT)/$(1) --binary $(STATIC)/$(1) --plain $$(as) $(plan) < $$< $$(to)
 endef
 $(foreach image,$(IMAGES),$(eval $(call push,$(image))))
+# The clusters' images are in one registry: what is pushed for one need not be sent for the other.
+ifneq ($(filter-out $(CLUSTER1),$(CLUSTER2)),)
+$(foreach image,$(MESH_IMAGES),$(eval $(ONE)/image-$(image).json: | $(TWO)/image-$(image).json))
+endif
 
 $(BUILD)/%/mesh.json: $(BUILD)/%/role.json $(BUILD)/%/namespace-id.json $(MESH_IMAGES:%=$(BUILD)/\%/image-%.json) | $(BIN)/appmesh-install
 	cat $^ | $(BIN)/appmesh-install --chart $(CHART) $(MESH_FLAGS) $(VALUES:%=--set %) $(if $(strip $(ADOPT)),--adopt) $(as) $(plan) $(to)
