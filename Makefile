@@ -391,6 +391,11 @@ fuzz: ## Let libFuzzer look for input that breaks a property of the tests, SECON
 # The headers of the tools are help texts, read in a terminal: a URL or a <name> in them is no mark-up.
 RUSTDOC_FLAGS := -D warnings -A rustdoc::bare_urls -A rustdoc::invalid_html_tags
 
+.PHONY: bench
+bench: build ## Measure everything beside what you would run in its place: bench/README.md (hours, 4 GB)
+	for bench in flow timeline push sidecar probe scale; do python3 bench/$$bench.py; done
+	python3 bench/tables.py
+
 .PHONY: bench-scale
 bench-scale: build ## Measure the controller with up to 1,000 VirtualNodes and 500 sidecars (half an hour, 2 GB)
 	python3 bench/scale.py

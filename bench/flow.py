@@ -1,19 +1,21 @@
-"""Measures the whole flow against the tutorial's own commands, each in a fresh local cloud, in one run.
+"""Measures the whole flow against the tutorial's own commands and against the floor, each in a fresh local cloud, in one run.
 
-    python3 bench/flow.py [--rounds 3] [--bin target/…/release]
+    python3 bench/flow.py [--rounds 5] [--bin target/…/release]
 
 Wall time is from the first command to the last answer, with the cloud up already; CPU time is what the commands
-themselves and their children took, not the clouds. What takes but a moment is measured by `moments.py` in the last of the
-clouds. Prints tables and leaves `bench/results/flow.json`. Needs what `make demo` needs, and gets buildah (Debian) and the
-AWS CLI (PyPI) itself.
+themselves and their children took, not the clouds. The floor is what `floor.py` says. What takes but a moment is measured by
+`moments.py` in the last of the clouds, and calls of AWS are counted in the log of the same. Prints tables and leaves
+`bench/results/flow.json`. Needs what `make demo` needs, and gets buildah (Debian) and the AWS CLI (PyPI) itself.
 """
 
 from __future__ import annotations
 
 import argparse
+import collections
 import datetime
 import json
 import os
+import re
 import shutil
 import statistics
 import subprocess
@@ -21,6 +23,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+import floor
 
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "crossmesh" / "bench"
@@ -31,11 +35,15 @@ def tell(text: str) -> None:
     print(f"bench: {text}", file=sys.stderr, flush=True)
 
 
-def tools() -> Path:
-    """The folder of the AWS CLI; buildah comes onto the path."""
-    if not shutil.which("buildah"):
-        tell("installing buildah")
-        subprocess.run(["apt-get", "install", "--yes", "--no-install-recommends", "buildah"], check=True, stdout=subprocess.DEVNULL)
+def debian(program: str) -> None:
+    """Has a program on the path."""
+    if not shutil.which(program):
+        tell(f"installing {program}")
+        subprocess.run(["apt-get", "install", "--yes", "--no-install-recommends", program], check=True, stdout=subprocess.DEVNULL)
+
+
+def aws_cli() -> Path:
+    """The folder of the AWS CLI."""
     environment = CACHE / AWS_CLI
     if not (environment / "bin" / "aws").exists():
         tell(f"installing {AWS_CLI}")
@@ -79,6 +87,10 @@ class Cloud:
     def inside(self, *command: object) -> list[str]:
         return [*self.command, "run", "--", *map(str, command)]
 
+    def output(self, *command: object, given: bytes = b"") -> bytes:
+        """What a command inside writes."""
+        return subprocess.run(self.inside(*command), cwd=ROOT, check=True, input=given, stdout=subprocess.PIPE).stdout
+
     def run(self, *command: object, **environment: str) -> dict[str, float]:
         """Seconds of wall and CPU time of a command inside, with all that it starts and waits for."""
         start = time.monotonic()
@@ -101,58 +113,81 @@ def tutorial(cloud: Cloud, binaries: Path, aws: Path, work: Path) -> dict[str, f
     return cloud.run("bash", "-c", "PATH=$0:$PATH exec bench/tutorial.sh", aws, WORK=str(work))
 
 
-def crossmesh(cloud: Cloud, binaries: Path, work: Path) -> tuple[dict[str, float], dict[str, float]]:
-    make = ["make", "--no-print-directory", "-j8", "all", "CLUSTER1=c1", "CLUSTER2=c2", f"BIN={binaries}", f"BUILD={work}"]
-    return cloud.run(*make), cloud.run(*make, "-B")
+def command(binaries: Path, documents: Path) -> list[str]:
+    """make, but for what to make."""
+    return ["make", "--no-print-directory", "-j8", "CLUSTER1=c1", "CLUSTER2=c2", f"BIN={binaries}", f"BUILD={documents}"]
+
+
+class Calls:
+    """Calls of AWS in the log of a local cloud, by who made them and what they were."""
+
+    def __init__(self, state: Path) -> None:
+        self.log = state / "log" / "aws-api.log"
+        self.read = 0
+
+    def since_last(self) -> dict[str, dict[str, int]]:
+        """Those since this was asked last. Pulls by nodes and what a client of a registry only looks for are left out."""
+        calls: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
+        lines = self.log.read_text().splitlines()
+        for call in map(json.loads, lines[self.read :]):
+            tool = re.search(r"crossmesh-([a-z-]+)|Go-http-client|/(c\d-appmesh-controller)/", f"{call['agent']} {call['caller']}")
+            if tool and call["action"] != "ecr:Ping":
+                who = tool[1] or ("controllers" if tool[2] else "API servers, who calls")
+                calls[who][call["action"]] += 1
+        self.read = len(lines)
+        return {who: dict(sorted(found.items())) for who, found in sorted(calls.items())}
 
 
 def moments(cloud: Cloud, binaries: Path, aws: Path, work: Path) -> dict[str, dict[str, float]]:
     """What `moments.py` finds."""
     (work / "moments").mkdir()
-    command = cloud.inside(sys.executable, "bench/moments.py", binaries, aws, work / "json", work / "moments")
-    return json.loads(subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout)
+    return json.loads(cloud.output(sys.executable, "bench/moments.py", binaries, aws, work / "json", work / "moments"))
+
+
+def spread(found: list[float]) -> dict[str, float]:
+    return {"median": round(statistics.median(found), 3), "min": min(found), "max": max(found)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--bin", type=Path)
     args = parser.parse_args()
     binaries = release(args.bin)
-    aws = tools()
-    rounds: dict[str, list[dict[str, float]]] = {"tutorial": [], "crossmesh": [], "crossmesh, nothing to do": []}
+    debian("buildah")
+    aws = aws_cli()
+    state = ROOT / "build" / "bench"
+    rounds: dict[str, list[dict[str, float]]] = {name: [] for name in ("tutorial", "crossmesh", "crossmesh, nothing to do", "floor")}
     for number in range(args.rounds):
         tell(f"round {number + 1} of {args.rounds}")
         with tempfile.TemporaryDirectory() as folder:
             work = Path(folder)
-            with Cloud(binaries, ROOT / "build" / "bench") as cloud:
+            with Cloud(binaries, state) as cloud:
                 rounds["tutorial"].append(tutorial(cloud, binaries, aws, work))
-            with Cloud(binaries, ROOT / "build" / "bench") as cloud:
-                first, again = crossmesh(cloud, binaries, work / "json")
-                brief = moments(cloud, binaries, aws, work)
-            rounds["crossmesh"].append(first)
-            rounds["crossmesh, nothing to do"].append(again)
-    medians = {who: {what: statistics.median(r[what] for r in found) for what in ("wall", "cpu")} for who, found in rounds.items()}
-    base = medians["tutorial"]
-    ratios = {who: {what: round(value / base[what], 3) for what, value in found.items()} for who, found in medians.items()}
+            with Cloud(binaries, state) as cloud:
+                calls, make = Calls(state), command(binaries, work / "json")
+                rounds["crossmesh"].append(cloud.run(*make, "all"))
+                counted = {"crossmesh": calls.since_last()}
+                rounds["crossmesh, nothing to do"].append(cloud.run(*make, "-B", "all"))
+                counted["crossmesh, nothing to do"] = calls.since_last()
+                floor.keep(cloud, work / "json", work / "floor")
+                if number == args.rounds - 1:
+                    brief = moments(cloud, binaries, aws, work)
+            with Cloud(binaries, state) as cloud:
+                floor.prepare(cloud, binaries, command(binaries, work / "prepared"), work / "prepared", work / "floor")
+                rounds["floor"].append(floor.apply(cloud, binaries, work / "floor"))
+    found = {who: {what: spread([one[what] for one in all_]) for what in ("wall", "cpu")} for who, all_ in rounds.items()}
     result = {
         "date": datetime.date.today().isoformat(),
         "cores": os.cpu_count(),
-        "rounds": rounds,
-        "medians": medians,
-        "ratios": ratios,
+        "rounds": args.rounds,
+        "found": found,
         "moments": brief,
+        "calls": counted,
     }
     out = ROOT / "bench" / "results" / "flow.json"
-    out.parent.mkdir(exist_ok=True)
     out.write_text(json.dumps(result, indent=2) + "\n")
-    print(f"{'':26} {'wall s':>8} {'ratio':>6} {'CPU s':>8} {'ratio':>6}")
-    for who, found in medians.items():
-        print(f"{who:26} {found['wall']:8.2f} {ratios[who]['wall']:6.2f} {found['cpu']:8.2f} {ratios[who]['cpu']:6.2f}")
-    for what, found in brief.items():
-        print(f"\n{what:38} {'s':>8} {'ratio':>6}")
-        for who, value in found.items():
-            print(f"  {who:36} {value:8.3f} {value / found['crossmesh']:6.1f}")
+    tell(f"see {out}, and python3 bench/tables.py")
 
 
 if __name__ == "__main__":

@@ -36,12 +36,17 @@ def machine_words(machine: dict[str, Any]) -> str:
     return f"{machine['cores']} cores ({machine['cpu']}), {machine['memory_gb']:.0f} GB, Linux {machine['kernel']}"
 
 
+def spread(found: dict[str, float], digits: int) -> str:
+    """A median, with the least and the most."""
+    return f"{amount(found['median'], digits)} ({amount(found['min'], digits)} to {amount(found['max'], digits)})"
+
+
 def flow(result: dict[str, Any]) -> str:
-    rounds = len(result["rounds"]["tutorial"])
-    ratios = result["ratios"]
+    """A row for each side, then what takes but a moment."""
+    base = result["found"]["tutorial"]
     rows = [
-        [who, f"{found['wall']:.2f}", f"{ratios[who]['wall']:.2f}", f"{found['cpu']:.2f}", f"{ratios[who]['cpu']:.2f}"]
-        for who, found in result["medians"].items()
+        [who, *(cell for what in ("wall", "cpu") for cell in (spread(found[what], 2), f"{found[what]['median'] / base[what]['median']:.2f}"))]
+        for who, found in result["found"].items()
     ]
     moments = [
         [f"{what}: {who}" if who == "crossmesh" else who, f"{value:.3f}", f"{value / found['crossmesh']:.1f}"]
@@ -50,11 +55,35 @@ def flow(result: dict[str, Any]) -> str:
     ]
     return "\n\n".join(
         [
-            f"Medians of {rounds} rounds, {result['cores']} cores, {result['date']}:",
+            f"Medians of {result['rounds']} rounds, with the least and the most; {result['cores']} cores, {result['date']}:",
             table(["", "wall s", "ratio", "CPU s", "ratio"], rows),
             table(["", "s", "ratio"], moments),
         ]
     )
+
+
+def push(result: dict[str, Any]) -> str:
+    """A row for each size and program."""
+    rows = []
+    for size, sides in result["sizes"].items():
+        base = median(one["wall"] for one in sides["skopeo"])
+        for who, found in sides.items():
+            figures = [[one[what] for one in found] for what in ("wall", "cpu", "memory_mb")]
+            wall, cpu, memory = ({"median": median(values), "min": min(values), "max": max(values)} for values in figures)
+            rows.append([size, who, spread(wall, 2), f"{wall['median'] / base:.2f}", spread(cpu, 2), amount(memory["max"], 0)])
+    head = ["MB", "", "s", "ratio", "CPU s", "memory at most, MB"]
+    return f"Medians of {result['rounds']} rounds, with the least and the most; {result['cores']} cores, {result['date']}:\n\n" + table(head, rows)
+
+
+def calls(result: dict[str, Any]) -> str:
+    """Calls of AWS, by who makes them."""
+    sides = list(result["calls"].values())
+    rows = []
+    for who in sorted({who for side in sides for who in side}):
+        called = [f"`{name}` {count}" for name, count in sides[0].get(who, {}).items()]
+        rows.append([who, *(str(sum(side.get(who, {}).values())) for side in sides), ", ".join(called)])
+    rows.append(["all", *(str(sum(sum(found.values()) for found in side.values())) for side in sides), ""])
+    return table(["", "calls of `make all`", "again, with nothing to do", "of the first, each"], rows)
 
 
 def scale(result: dict[str, Any]) -> str:
@@ -185,18 +214,57 @@ def cost(result: dict[str, Any]) -> str:
     return table(head, rows)
 
 
-# The tables of each file, by name.
-TABLES: dict[Path, dict[str, tuple[str, Callable[[dict[str, Any]], str]]]] = {
-    README: {"flow": ("flow", flow), "nothing-lost": ("nothing-lost", nothing_lost), "probe": ("probe", probe), "scale": ("scale", scale), "sidecar": ("sidecar", sidecar)},
-    COST: {"cost": ("scale", cost)},
+def summary(flow: dict[str, Any], push: dict[str, Any], probe: dict[str, Any], sidecar: dict[str, Any]) -> str:
+    """Each thing that is measured beside what a user would run in its place."""
+
+    def ratio(ours: dict[str, Any], theirs: dict[str, Any], what: str) -> str:
+        return f"{ours[what]['median'] / theirs[what]['median']:.2f}"
+
+    flows = flow["found"]
+    again, change = flows["crossmesh, nothing to do"], flow["moments"]["weights change in the other cluster"]
+    pushed = [
+        f"{median(one['wall'] for one in sides['crossmesh']) / median(one['wall'] for one in sides['skopeo']):.2f}" for sides in push["sizes"].values()
+    ]
+    asked = [
+        f"{median(one[what] for one in found['mesh']) / median(one[what] for one in found['static']):.2f}"
+        for found in sidecar["requests"].values()
+        for what in ("p50", "p99")
+    ]
+    memory = [amount(at["memory_mb"], 0) for at in sidecar["sidecar"]]
+    rows = [
+        ["the whole flow from nothing / the tutorial's own commands, wall", "≤ 0.4", ratio(flows["crossmesh"], flows["tutorial"], "wall")],
+        ["the same, CPU of the client side", "≤ 0.1", ratio(flows["crossmesh"], flows["tutorial"], "cpu")],
+        ["the whole flow / the floor, wall", "≤ 1.25", ratio(flows["crossmesh"], flows["floor"], "wall")],
+        ["nothing to do: `make -B all`", "≤ 0.6 s", f"{again['wall']['median']:.2f} s"],
+        [f"an image pushed, {', '.join(push['sizes'])} MB / skopeo", "≤ 0.6", ", ".join(pushed)],
+        ["color-probe, keep-alive, requests a second / wrk, one thread", "≥ 0.9", ", ".join(f"{at['ratio']:.2f} ({name})" for name, at in probe["servers"].items())],
+        ["a weight changes in cluster 2 → Envoys in cluster 1, p50 and the slowest", "≤ 0.4 s, ≤ 1.0 s", f"{change['crossmesh']:.2f} s, {change['crossmesh, slowest']:.2f} s"],
+        [f"a request through the mesh / a static Envoy pair, p50 and p99, {' and '.join(sidecar['requests'])} at a time", "≤ 1.02", ", ".join(asked)],
+        [f"memory of a sidecar at {', '.join(str(at['services']) for at in sidecar['sidecar'])} services known, MB", "flat", ", ".join(memory)],
+    ]
+    return table(["", "to reach", "seen"], rows)
+
+
+# The tables of each file, by name, and the results that they are made from.
+TABLES: dict[Path, dict[str, tuple[list[str], Callable[..., str]]]] = {
+    README: {
+        "summary": (["flow", "push", "probe", "sidecar"], summary),
+        "flow": (["flow"], flow),
+        "push": (["push"], push),
+        "nothing-lost": (["nothing-lost"], nothing_lost),
+        "probe": (["probe"], probe),
+        "scale": (["scale"], scale),
+        "sidecar": (["sidecar"], sidecar),
+    },
+    COST: {"calls": (["flow"], calls), "cost": (["scale"], cost)},
 }
 
 
 def written(file: Path) -> str:
     """A file with its tables as the results say: between `<!-- NAME -->` and `<!-- end -->`."""
     text = file.read_text()
-    for name, (result, make) in TABLES[file].items():
-        made = make(json.loads((BENCH / "results" / f"{result}.json").read_text()))
+    for name, (results, make) in TABLES[file].items():
+        made = make(*(json.loads((BENCH / "results" / f"{result}.json").read_text()) for result in results))
         part = re.compile(f"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
         text, count = part.subn(lambda match: match[1] + made + "\n" + match[2], text)  # noqa: B023
         if count != 1:

@@ -21,7 +21,7 @@ from datetime import datetime
 from html import escape
 from pathlib import Path
 
-from flow import ROOT, Cloud, release, tell
+from flow import ROOT, Cloud, command, release, tell
 
 CLUSTERS = ("c1", "c2")
 # Namespaces of the flow's own pods.
@@ -193,8 +193,7 @@ def main() -> None:
             watches = {cluster: Watch(cloud, cluster) for cluster in CLUSTERS}
             for watch in watches.values():
                 watch.start()
-            make = ["make", "--no-print-directory", "-j8", "all", "CLUSTER1=c1", "CLUSTER2=c2", f"BIN={binaries}", f"BUILD={documents}"]
-            wall = cloud.run(*make)["wall"]
+            wall = cloud.run(*command(binaries, documents), "all")["wall"]
             for watch in watches.values():
                 watch.end()
             rows = steps(documents)
