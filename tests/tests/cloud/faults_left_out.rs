@@ -55,7 +55,7 @@ const CASES: [Case; 10] = [
     },
     Case {
         missing: "namespace",
-        made: "$J/c2/oidc.json $J/c1/oidc.json",
+        made: "$J/c2/oidc.json $J/c1/oidc.json $J/c2/settings",
         undone: r#"cp $J/c2/oidc.json $J/c2/namespace-id.json"#,
         goal: "$J/c2/colorapp.json",
         reason: &["manifest-apply", "cloudMap namespace not found: svc2.svc.local"],
@@ -76,7 +76,7 @@ const CASES: [Case; 10] = [
     },
     Case {
         missing: "controller",
-        made: "$J/c2/role.json $J/c2/image-appmesh-controller.json $J/c2/image-capture.json",
+        made: "$J/c2/role.json $J/c2/namespace.json $J/c2/image-appmesh-controller.json $J/c2/image-capture.json",
         undone: r#"jq -s 'reduce .[] as $x ({}; . * $x)' $J/c2/role.json $J/c2/image-*.json > $J/c2/mesh.json"#,
         goal: "$J/c2/colorapp.json",
         reason: &["manifest-apply", "the cluster has no kind Mesh"],

@@ -49,7 +49,8 @@ fn bash_completes() {
 /// Runs make, which takes these goals as done.
 fn make(folder: &Path, goal: &str, done: &[&str], variables: &[String]) {
     let mut make = Command::new("make");
-    make.current_dir(folder).args(["--no-print-directory", goal]).args(variables);
+    // Whoever has exported it means a Makefile of another folder.
+    make.env_remove("BIN").current_dir(folder).args(["--no-print-directory", goal]).args(variables);
     make.args(done.iter().flat_map(|goal| ["-o", goal]));
     let output = make.output().unwrap();
     assert!(output.status.success(), "{goal}: {output:?}");
