@@ -392,7 +392,7 @@ fuzz: ## Let libFuzzer look for input that breaks a property of the tests, SECON
 RUSTDOC_FLAGS := -D warnings -A rustdoc::bare_urls -A rustdoc::invalid_html_tags
 
 .PHONY: bench
-bench: build ## Measure everything beside what you would run in its place: bench/README.md (hours, 4 GB)
+bench: build ## Measure everything beside what you would run in its place: bench/README.md (longer than bench-scale)
 	for bench in flow timeline push sidecar probe scale; do python3 bench/$$bench.py; done
 	python3 bench/tables.py
 
