@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from flow import Cloud
 
 CLUSTERS = ("c1", "c2")
+# What the flow puts pods into.
 NAMESPACES = ("appmesh-system", "k8multi")
 # What the controller's chart and the applications consist of, but for webhooks and what Kubernetes makes of them.
 NAMESPACED = ("serviceaccounts", "secrets", "configmaps", "roles", "rolebindings", "services", "deployments", "poddisruptionbudgets")

@@ -4,7 +4,7 @@
 
 Wall time is from the first command to the last answer, with the cloud up already; CPU time is what the commands
 themselves and their children took, not the clouds. The floor is what `floor.py` says. What takes but a moment is measured by
-`moments.py` in the last of the clouds, and calls of AWS are counted in the log of the same. Prints tables and leaves
+`moments.py` in the last of the clouds, and calls of AWS are counted in the log of the same. Leaves
 `bench/results/flow.json`. Needs what `make demo` needs, and gets buildah (Debian) and the AWS CLI (PyPI) itself.
 """
 
@@ -35,11 +35,20 @@ def tell(text: str) -> None:
     print(f"bench: {text}", file=sys.stderr, flush=True)
 
 
-def debian(program: str) -> None:
-    """Has a program on the path."""
+def options(documentation: str, rounds: int = 5) -> argparse.ArgumentParser:
+    """The options of every measurement of several rounds."""
+    parser = argparse.ArgumentParser(description=documentation.split("\n", 1)[0])
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--bin", type=Path)
+    return parser
+
+
+def debian(program: str, package: str = "") -> None:
+    """Has a program on the path, from the package of its name unless another is given."""
     if not shutil.which(program):
-        tell(f"installing {program}")
-        subprocess.run(["apt-get", "install", "--yes", "--no-install-recommends", program], check=True, stdout=subprocess.DEVNULL)
+        package = package or program
+        tell(f"installing {package}")
+        subprocess.run(["apt-get", "install", "--yes", "--no-install-recommends", package], check=True, stdout=subprocess.DEVNULL)
 
 
 def aws_cli() -> Path:
@@ -145,14 +154,12 @@ def moments(cloud: Cloud, binaries: Path, aws: Path, work: Path) -> dict[str, di
 
 
 def spread(found: list[float]) -> dict[str, float]:
+    """The median of some figures, the least and the most."""
     return {"median": round(statistics.median(found), 3), "min": min(found), "max": max(found)}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--bin", type=Path)
-    args = parser.parse_args()
+    args = options(__doc__).parse_args()
     binaries = release(args.bin)
     debian("buildah")
     aws = aws_cli()

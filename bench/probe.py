@@ -9,12 +9,10 @@ nothing, and leaves `bench/results/probe.json`. Gets nginx and wrk (both Debian)
 
 from __future__ import annotations
 
-import argparse
 import datetime
 import json
 import os
 import re
-import shutil
 import socket
 import statistics
 import subprocess
@@ -23,18 +21,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from flow import ROOT, cpu_seconds, release, tell
+from flow import ROOT, cpu_seconds, debian, options, release, tell
 from scale import machine
 
 RESULTS = ROOT / "bench" / "results" / "probe.json"
 COLOR = "red"
-
-
-def tools() -> None:
-    for program, package in (("wrk", "wrk"), ("nginx", "nginx-light")):
-        if not shutil.which(program):
-            tell(f"installing {package}")
-            subprocess.run(["apt-get", "install", "--yes", "--no-install-recommends", package], check=True, stdout=subprocess.DEVNULL)
 
 
 def nginx(folder: Path, port: int) -> list[object]:
@@ -112,14 +103,13 @@ def by_probe(printed: str) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = options(__doc__)
     parser.add_argument("--seconds", type=int, default=5)
     parser.add_argument("--connections", type=int, default=64)
-    parser.add_argument("--bin", type=Path)
     args = parser.parse_args()
     binaries = release(args.bin)
-    tools()
+    debian("wrk")
+    debian("nginx", "nginx-light")
     connections, seconds = str(args.connections), args.seconds
     servers: dict[str, Any] = {}
     for name in ("nginx", "colorapp"):

@@ -8,7 +8,6 @@ which holds programs and is not compressed, another each time. Leaves `bench/res
 
 from __future__ import annotations
 
-import argparse
 import datetime
 import hashlib
 import io
@@ -19,7 +18,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from flow import ROOT, Cloud, aws_cli, debian, release, tell
+from flow import ROOT, Cloud, aws_cli, debian, options, release, tell
 
 SIZES = (10, 100, 400)
 
@@ -57,10 +56,7 @@ def measured(cloud: Cloud, work: Path, *command: object) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--bin", type=Path)
-    args = parser.parse_args()
+    args = options(__doc__).parse_args()
     binaries = release(args.bin)
     debian("skopeo")
     debian("time")

@@ -9,7 +9,6 @@ needs. Other work on the machine shows in the figures, so each comes with the lo
 
 from __future__ import annotations
 
-import argparse
 import datetime
 import json
 import os
@@ -19,7 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from flow import ROOT, Cloud, release, tell
+from flow import ROOT, Cloud, options, release, tell
 
 RESULTS = ROOT / "bench" / "results" / "scale.json"
 
@@ -47,11 +46,9 @@ def measure(binaries: Path, mesh: str, seconds: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser = options(__doc__, rounds=1)
     parser.add_argument("--mesh", action="append", metavar="NODES:SIDECARS,…")
-    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--seconds", type=int, default=120, help="how long the controller is looked at at rest, and with pods that come and go")
-    parser.add_argument("--bin", type=Path)
     args = parser.parse_args()
     binaries = release(args.bin)
     result = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"meshes": {}}

@@ -10,17 +10,15 @@ pod does not call. Leaves `bench/results/sidecar.json`. Needs what `make demo` n
 
 from __future__ import annotations
 
-import argparse
 import datetime
 import json
 import os
-import subprocess
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from flow import ROOT, Cloud, cpu_seconds, release, tell
+from flow import ROOT, Cloud, command, cpu_seconds, options, release, tell
 
 RESULTS = ROOT / "bench" / "results" / "sidecar.json"
 ENVOY = "docker.io/envoyproxy/envoy:v1.40.0"
@@ -83,12 +81,8 @@ class Clusters:
     def __init__(self, cloud: Cloud, binaries: Path, documents: Path) -> None:
         self.cloud, self.binaries, self.documents = cloud, binaries, documents
 
-    def output(self, *command: object, given: str = "") -> str:
-        inside = self.cloud.inside(*command)
-        return subprocess.run(inside, cwd=ROOT, input=given, stdout=subprocess.PIPE, text=True, check=True).stdout
-
     def kubectl(self, cluster: str, *words: str, given: str = "") -> str:
-        return self.output("kubectl", "--context", cluster, *words, given=given)
+        return self.cloud.output("kubectl", "--context", cluster, *words, given=given.encode()).decode()
 
     def apply(self, cluster: str, *objects: dict[str, Any]) -> None:
         self.kubectl(cluster, "apply", "--filename", "-", given="\n---\n".join(map(json.dumps, objects)))
@@ -102,7 +96,7 @@ class Clusters:
     def start(self) -> None:
         """Starts the two callers, and what the static one calls."""
         push = ["ecr-push", "probe", "-n", "--cluster", "c1", "--repository", "k8multi/probe", "--binary", self.binaries / "color-probe"]
-        probe = json.loads(self.output(self.binaries / push[0], *push[1:]))["images"]["probe"]["uri"]
+        probe = json.loads(self.cloud.output(self.binaries / push[0], *push[1:]))["images"]["probe"]["uri"]
         # Asks once a second, so that it stays.
         idle = {"name": "probe", "image": probe, "args": ["-n", URL, "--duration", "10h", "--rate", "1", "--timeout", "11h"]}
         for cluster in ("c1", "c2"):
@@ -127,8 +121,8 @@ class Clusters:
 
     def ask(self, namespace: str, count: int, concurrency: int) -> dict[str, float]:
         """The latencies as a pod sees them."""
-        command = ["/color-probe", "-n", URL, "--keep-alive", "--count", str(count), "--concurrency", str(concurrency), "--plain", "--quiet"]
-        answer = self.kubectl("c1", "-n", namespace, "exec", "client", "--container=probe", "--", *command)
+        probe = ["/color-probe", "-n", URL, "--keep-alive", "--count", str(count), "--concurrency", str(concurrency), "--plain", "--quiet"]
+        answer = self.kubectl("c1", "-n", namespace, "exec", "client", "--container=probe", "--", *probe)
         return json.loads(answer)["probe"]["latencyMillis"]
 
     def known(self, services: int) -> None:
@@ -148,10 +142,10 @@ class Clusters:
 
 def process() -> Path:
     """The caller's Envoy, in this machine's /proc."""
-    for command in Path("/proc").glob("[0-9]*/cmdline"):
-        words = command.read_bytes().split(b"\0")
+    for line in Path("/proc").glob("[0-9]*/cmdline"):
+        words = line.read_bytes().split(b"\0")
         if words[0] == b"envoy" and b"virtualNode/client_k8multi" in b" ".join(words):
-            return command.parent
+            return line.parent
     raise SystemExit("bench: the caller's Envoy does not run")
 
 
@@ -163,18 +157,16 @@ def taken(proc: Path) -> tuple[float, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = options(__doc__)
     parser.add_argument("--requests", type=int, default=20_000)
     parser.add_argument("--services", type=int, nargs="*", default=[100, 1000])
-    parser.add_argument("--bin", type=Path)
     args = parser.parse_args()
     binaries = release(args.bin)
     requests: dict[str, dict[str, list[dict[str, float]]]] = {str(it): {"mesh": [], "static": []} for it in CONCURRENCY}
     sidecar = []
     with tempfile.TemporaryDirectory() as work, Cloud(binaries, ROOT / "build" / "sidecar") as cloud:
         documents = Path(work) / "json"
-        cloud.run("make", "--no-print-directory", "-j8", "all", "CLUSTER1=c1", "CLUSTER2=c2", f"BIN={binaries}", f"BUILD={documents}")
+        cloud.run(*command(binaries, documents), "all")
         clusters = Clusters(cloud, binaries, documents)
         clusters.start()
         for number in range(args.rounds):

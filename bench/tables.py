@@ -16,6 +16,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from flow import spread
+
 BENCH = Path(__file__).resolve().parent
 README = BENCH / "README.md"
 COST = BENCH.parent / "docs" / "cost.md"
@@ -36,7 +38,7 @@ def machine_words(machine: dict[str, Any]) -> str:
     return f"{machine['cores']} cores ({machine['cpu']}), {machine['memory_gb']:.0f} GB, Linux {machine['kernel']}"
 
 
-def spread(found: dict[str, float], digits: int) -> str:
+def spread_words(found: dict[str, float], digits: int) -> str:
     """A median, with the least and the most."""
     return f"{amount(found['median'], digits)} ({amount(found['min'], digits)} to {amount(found['max'], digits)})"
 
@@ -45,7 +47,7 @@ def flow(result: dict[str, Any]) -> str:
     """A row for each side, then what takes but a moment."""
     base = result["found"]["tutorial"]
     rows = [
-        [who, *(cell for what in ("wall", "cpu") for cell in (spread(found[what], 2), f"{found[what]['median'] / base[what]['median']:.2f}"))]
+        [who, *(cell for what in ("wall", "cpu") for cell in (spread_words(found[what], 2), f"{found[what]['median'] / base[what]['median']:.2f}"))]
         for who, found in result["found"].items()
     ]
     moments = [
@@ -68,9 +70,8 @@ def push(result: dict[str, Any]) -> str:
     for size, sides in result["sizes"].items():
         base = median(one["wall"] for one in sides["skopeo"])
         for who, found in sides.items():
-            figures = [[one[what] for one in found] for what in ("wall", "cpu", "memory_mb")]
-            wall, cpu, memory = ({"median": median(values), "min": min(values), "max": max(values)} for values in figures)
-            rows.append([size, who, spread(wall, 2), f"{wall['median'] / base:.2f}", spread(cpu, 2), amount(memory["max"], 0)])
+            wall, cpu, memory = (spread([one[what] for one in found]) for what in ("wall", "cpu", "memory_mb"))
+            rows.append([size, who, spread_words(wall, 2), f"{wall['median'] / base:.2f}", spread_words(cpu, 2), amount(memory["max"], 0)])
     head = ["MB", "", "s", "ratio", "CPU s", "memory at most, MB"]
     return f"Medians of {result['rounds']} rounds, with the least and the most; {result['cores']} cores, {result['date']}:\n\n" + table(head, rows)
 
@@ -168,8 +169,7 @@ def probe(result: dict[str, Any]) -> str:
     """A row for each server and client, each figure with the least and the most of the rounds."""
 
     def cell(found: list[dict[str, Any]], what: str, digits: int) -> str:
-        values = [one[what] for one in found]
-        return f"{amount(median(values), digits)} ({amount(min(values), digits)} to {amount(max(values), digits)})"
+        return spread_words(spread([one[what] for one in found]), digits)
 
     rows = []
     for server, at in result["servers"].items():

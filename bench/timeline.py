@@ -21,11 +21,9 @@ from datetime import datetime
 from html import escape
 from pathlib import Path
 
+from floor import CLUSTERS, NAMESPACES
 from flow import ROOT, Cloud, command, release, tell
 
-CLUSTERS = ("c1", "c2")
-# Namespaces of the flow's own pods.
-NAMESPACES = ("appmesh-system", "k8multi")
 COLORS = {"step": "#4269d0", "sandbox": "#9c9c9c", "pull": "#efb118", "start": "#6cc5b0", "register": "#a463f2", "gate": "#ff8ab7"}
 KINDS = {
     "step": "a step of the flow",
@@ -67,8 +65,8 @@ class Watch(threading.Thread):
 
     def __init__(self, cloud: Cloud, cluster: str) -> None:
         super().__init__(daemon=True)
-        command = cloud.inside("kubectl", "--context", cluster, "get", "--raw", "/api/v1/pods?watch=1")
-        self.child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        watch = cloud.inside("kubectl", "--context", cluster, "get", "--raw", "/api/v1/pods?watch=1")
+        self.child = subprocess.Popen(watch, stdout=subprocess.PIPE, text=True)
         self.since: dict[str, dict[str, float]] = {}
 
     def run(self) -> None:
