@@ -4,6 +4,7 @@ mod aws;
 mod forget;
 mod operation;
 mod plan;
+mod section;
 
 use anyhow::Result;
 use aws::CloudMap;
@@ -16,8 +17,7 @@ use common::{Error, Kind, Session, Tool, classify};
 use forget::Gone;
 use operation::{begin, finish};
 use plan::{Begun, Change, Namespace, Place, Want};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use section::Section;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::OnceLock;
@@ -36,8 +36,8 @@ const DEFAULT_NAME: &str = "svc2.svc.local";
 /// clusters in two VPCs can share it; its names are found through Cloud Map only.
 /// What joins the two VPCs is looked for.
 ///
-/// Cloud Map takes about a minute to make one, and knows its id at once: --no-wait
-/// ends then, and the same tool given that document waits for the rest.
+/// Cloud Map takes about a minute to make one, and knows its id at once:
+/// --no-wait ends then, and the same tool given that document waits for the rest.
 ///
 /// A cluster that was deleted as a whole leaves its pods and what it published in
 /// the namespace. --forget-cluster removes them, and changes nothing else.
@@ -90,43 +90,6 @@ struct CloudmapNs {
     forget_cluster: Option<String>,
     #[command(flatten)]
     aws: AwsFlags,
-}
-
-/// The `namespace` key.
-#[derive(Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(rename = "Namespace")]
-struct Section {
-    /// ARN of the namespace; read-only.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    arn: Option<String>,
-    /// Route 53's id of its hosted zone; read-only.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    hosted_zone: Option<String>,
-    /// `ns-…`; read-only.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    id: Option<String>,
-    /// Its domain name.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<String>,
-    /// Id of the operation that makes it, while that lasts; read-only.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    operation: Option<String>,
-    /// Where its names are found; `private-dns` if absent.
-    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
-    kind: Option<NamespaceType>,
-    /// `vpc-…`, the cluster's; of a private DNS namespace.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    vpc: Option<String>,
-}
-
-impl Section {
-    /// The namespace of this name and type that Cloud Map had not made yet when this was written.
-    fn begun(&self, name: &str, kind: NamespaceType) -> Option<Begun> {
-        let meant = self.name.as_deref() == Some(name) && self.kind.unwrap_or(NamespaceType::PrivateDns) == kind;
-        let (id, operation) = self.id.clone().zip(self.operation.clone()).filter(|_| meant)?;
-        Some(Begun { id, operation })
-    }
 }
 
 impl Tool for CloudmapNs {
