@@ -14,6 +14,7 @@ use common::Error;
 use common::aws::{Call, OrAbsent};
 use common::tags::{FROM_TAG, MANAGED_BY, TO_TAG, foreign};
 use futures::future::try_join_all;
+use futures::try_join;
 use std::collections::BTreeSet;
 
 /// The most values that a filter takes. Source: DescribeSecurityGroups, `Filters`.
@@ -28,7 +29,7 @@ impl Ec2 {
 
     /// The groups that stand for the nodes and pods of a cluster.
     pub async fn groups(&self, cluster: &Side) -> Result<Vec<String>> {
-        let (nodes, pods) = tokio::try_join!(self.node_groups(cluster), self.pod_groups(cluster))?;
+        let (nodes, pods) = try_join!(self.node_groups(cluster), self.pod_groups(cluster))?;
         let interfaces = [nodes, pods].concat();
         let all = interfaces.iter().flatten().cloned().collect();
         let tagged = self.tagged(&all, &cluster.name).await?;

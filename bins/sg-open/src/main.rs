@@ -156,7 +156,7 @@ impl Tool for SgOpen {
             have.rules = ec2.our_rules(want).await?;
         } else {
             let from = want.from.as_ref().context("nobody to let in")?;
-            (have.targets, have.sources) = tokio::try_join!(ec2.groups(&want.to), ec2.groups(from))?;
+            (have.targets, have.sources) = futures::try_join!(ec2.groups(&want.to), ec2.groups(from))?;
             have.rules = ec2.rules(&have.targets, want).await?;
         }
         let found = |id: &String| have.rules.iter().any(|rule| rule.id == *id);
