@@ -75,11 +75,15 @@ pub struct Helm {
 
 impl Helm {
     /// Finds Helm and points it at the cluster: at the user's kubeconfig, or at one of its own that holds a token of
-    /// 15 minutes and that nobody else can read.
+    /// 15 minutes and that nobody else can read. Meanwhile it fetches the chart, if there is one to fetch.
     ///
     /// # Errors
-    /// The cluster's token cannot be made.
-    pub fn new(session: &Session, access: &Access) -> Result<Self> {
+    /// There is no Helm in PATH, it is too old, the cluster's token cannot be made, or as those of [`Helm::fetch`].
+    pub async fn new(
+        session: &Session,
+        access: &Access,
+        source: Option<&Source>,
+    ) -> Result<(Self, Option<(PathBuf, Chart)>)> {
         let folder =
             tempfile::Builder::new().prefix("appmesh-install-").tempdir().context("make a temporary folder")?;
         let mut cluster: Vec<OsString> = Vec::new();
@@ -98,27 +102,21 @@ impl Helm {
                 cluster.extend(["--kubeconfig".into(), file.into()]);
             }
         }
-        Ok(Self { cluster, folder, until: Instant::now() + session.remaining(), version: OLDEST })
-    }
-
-    /// Learns which Helm it is, and meanwhile fetches the chart, if there is one to fetch.
-    ///
-    /// # Errors
-    /// There is no Helm in PATH, it is too old, or as those of [`Helm::fetch`].
-    pub async fn begin(&mut self, source: Option<&Source>) -> Result<Option<(PathBuf, Chart)>> {
+        let until = Instant::now() + session.remaining();
+        let helm = Self { cluster, folder, until, version: OLDEST };
         let fetch = async {
             match source {
-                Some(source) => self.fetch(source).await.map(Some),
+                Some(source) => helm.fetch(source).await.map(Some),
                 None => Ok(None),
             }
         };
-        let version = self.run("version", ["version", "--template", "{{.Version}}"], &[]);
+        let version = helm.run("version", ["version", "--template", "{{.Version}}"], &[]);
         let (version, fetched) = tokio::join!(version, fetch);
         let version = version?;
-        self.version = parse(&version)
-            .filter(|found| *found >= OLDEST)
-            .ok_or_else(|| Error::failed(format!("helm {} is too old", version.trim())).hint(hint()))?;
-        fetched
+        match parse(&version) {
+            Some(found) if found >= OLDEST => Ok((Self { version: found, ..helm }, fetched?)),
+            _ => Err(Error::failed(format!("helm {} is too old", version.trim())).hint(hint()).into()),
+        }
     }
 
     /// The chart as one archive, and its content. Folders are packaged, so that `.helmignore` counts.

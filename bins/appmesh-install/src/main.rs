@@ -106,8 +106,7 @@ impl Tool for AppmeshInstall {
         };
         let access = session.access(&self.kube, &self.aws).await?;
         let objects = Objects::new(access.client(session).await?, MANAGER);
-        let mut helm = Helm::new(session, &access)?;
-        let fetched = helm.begin(source.as_ref()).await?;
+        let (helm, fetched) = Helm::new(session, &access, source.as_ref()).await?;
         let role = Role::of(&session.doc, &format!("{}/{}", target.namespace, target.service_account))?;
         let (mut chart, mut definitions) = (None, Vec::new());
         if let Some((archive, content)) = fetched {
