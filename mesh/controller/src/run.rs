@@ -40,6 +40,8 @@ use crate::{
 
 /// How long another cluster takes from its look at Cloud Map until its Envoys have what is new there.
 const HEARD: Duration = Duration::from_secs(1);
+/// What is said of a part that ends by a failure.
+const BROKE: &str = "a part of the controller broke";
 
 /// Options of the controller.
 #[derive(Args, Debug)]
@@ -152,7 +154,7 @@ async fn run(options: Options) -> anyhow::Result<()> {
 
     let (cluster, pods) = tokio::select! {
         started = Cluster::start(&client, &stop) => started?,
-        Some(_) = work.join_next() => return Ok(()),
+        Some(ended) = work.join_next() => return ended.context(BROKE).flatten(),
     };
     let id = cluster_id(&client, &account, options.cluster_name.as_deref()).await?;
 
@@ -229,7 +231,7 @@ async fn run(options: Options) -> anyhow::Result<()> {
     let mut outcome = Ok(());
     while let Some(ended) = work.join_next().await {
         stop.cancel();
-        outcome = outcome.and(ended.context("a part of the controller broke").flatten());
+        outcome = outcome.and(ended.context(BROKE).flatten());
     }
     outcome
 }
