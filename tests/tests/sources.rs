@@ -143,10 +143,11 @@ fn the_containerfile_builds_what_is_here() {
     let rust = value(&toolchain, "channel = ");
     assert!(file.contains(&format!("\nFROM docker.io/library/rust:{rust}-")), "{rust}");
     assert_eq!(value(&file, "ENV RUSTUP_TOOLCHAIN="), rust);
-    let module = read_to_string(root().join("tests/localcloud/parts-go/helm/go.mod")).unwrap();
+    let module = read_to_string(root().join("tests/localcloud/parts-go/tools/go.mod")).unwrap();
     let go = value(&module, "go ").rsplit_once('.').unwrap().0;
     assert!(file.contains(&format!("\nFROM docker.io/library/golang:{go}-")), "{go}");
-    assert!(file.contains(value(&module, "tool ")));
+    let helm = module.lines().map(str::trim).find(|line| line.ends_with("/cmd/helm")).unwrap();
+    assert!(file.contains(helm), "{helm}");
 
     let mut copied = 0;
     for line in file.lines().filter_map(|line| line.strip_prefix("COPY ")) {

@@ -137,17 +137,20 @@ fn main() -> ExitCode {
 
 fn dispatch(state: &Path, command: Command) -> Result<ExitCode> {
     match command {
-        Command::Up { two_vpcs, command } => {
-            return Builder::new_current_thread().enable_all().build()?.block_on(up::up(state, two_vpcs, &command));
-        }
+        Command::Up { two_vpcs, command } => return alone(up::up(state, two_vpcs, &command)),
         Command::Run { command } => return run::run(state, &command),
         Command::Down => down::down(state)?,
-        Command::Parts => writeln!(std::io::stdout(), "{}", up::parts()?.bin.display())?,
+        Command::Parts => writeln!(std::io::stdout(), "{}", alone(up::parts())?.bin.display())?,
         Command::Status => return show::status(state),
         Command::Logs { name } => show::logs(state, name.as_deref())?,
         Command::Stage { stage } => self::stage(state, stage)?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// With no other thread: what comes next may change namespaces.
+fn alone<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    Builder::new_current_thread().enable_all().build()?.block_on(work)
 }
 
 /// All but the region have a single thread, as namespaces are changed.

@@ -32,7 +32,7 @@ pub async fn up(state: &Path, two_vpcs: bool, command: &[OsString]) -> Result<Ex
         }
         bail!("a cloud runs in {} already: use `localcloud run` to run a command in it", state.display());
     }
-    let parts = parts()?;
+    let parts = parts().await?;
     host::check_programs()?;
     let cloud = Cloud { state, bin: parts.bin, python: parts.python, images: parts.images, two_vpcs };
 
@@ -55,8 +55,8 @@ pub async fn up(state: &Path, two_vpcs: bool, command: &[OsString]) -> Result<Ex
 }
 
 /// What a cloud is made of, got where it is missing.
-pub fn parts() -> Result<Parts> {
-    parts::ensure(&cache()?, &tell)
+pub async fn parts() -> Result<Parts> {
+    parts::ensure(&cache()?, &tell).await
 }
 
 /// One line for whoever waits.

@@ -1,9 +1,10 @@
 //! The real programs a local cloud is made of: pinned, got once, and kept in a cache.
 //!
 //! A machine needs only the toolchains (Rust, Python 3, Go or a Python that can install it) and Debian's packages, which are
-//! installed when this runs as root. Every part lies in a folder named after a hash of its pins, so a bumped version
-//! rebuilds that part alone, and what is there is found without looking inside. Registries and mirrors are whatever `go`,
-//! `pip` and `apt-get` are configured for.
+//! installed when this runs as root. Kubernetes is downloaded as it is released; where that cannot be had it is built, as the
+//! other programs are. Every part lies in a folder named after a hash of its pins, so a bumped version rebuilds that part
+//! alone, and what is there is found without looking inside. Registries, mirrors and proxies are whatever `go`, `pip`,
+//! `apt-get` and the environment are configured for.
 
 mod cache;
 mod command;
@@ -12,9 +13,10 @@ mod golang;
 mod image;
 mod pins;
 mod python;
+mod released;
 
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::{fs, ptr};
 
 use anyhow::{Context, Result};
 
@@ -36,13 +38,13 @@ pub struct Parts {
 ///
 /// Safe to run twice at once: the second waits for the first. An error quotes the end of the failing tool's output and
 /// names its log.
-pub fn ensure(cache: &Path, tell: &dyn Fn(&str)) -> Result<Parts> {
+pub async fn ensure(cache: &Path, tell: &dyn Fn(&str)) -> Result<Parts> {
     debian::ensure(tell)?;
     let cache = Cache::open(&cache.join("parts"))?;
     let plan = Plan::new(&cache);
     if !plan.is_done() {
         let _lock = cache.lock(tell)?;
-        plan.run(&cache, tell)?;
+        plan.run(&cache, tell).await?;
     }
     Ok(plan.parts())
 }
@@ -72,12 +74,13 @@ impl Plan {
         self.images.exists() && self.bin.exists() && python::is_done(&self.python)
     }
 
-    fn run(&self, cache: &Cache, tell: &dyn Fn(&str)) -> Result<()> {
+    async fn run(&self, cache: &Cache, tell: &dyn Fn(&str)) -> Result<()> {
         if !python::is_done(&self.python) {
             tell("installing the Python environment of the AWS side");
             python::install(cache, &self.python, tell)?;
         }
-        let missing: Vec<_> = self.programs.iter().filter(|(_, place)| !place.exists()).collect();
+        self.download(cache, tell).await;
+        let missing = self.missing();
         if !missing.is_empty() {
             let go = golang::find(cache, &self.python, tell)?;
             for (number, (program, place)) in missing.iter().enumerate() {
@@ -91,6 +94,27 @@ impl Plan {
             tell("packing the images pause and envoy");
         }
         cache.publish(&self.images, |folder| image::pack_all(&self.bin, &self.python, folder))
+    }
+
+    fn missing(&self) -> Vec<(&'static pins::Program, &PathBuf)> {
+        let programs = self.programs.iter().map(|(program, place)| (*program, place));
+        programs.filter(|(_, place)| !place.exists()).collect()
+    }
+
+    /// Gets what is released for this machine. What cannot be had is told, and built later.
+    async fn download(&self, cache: &Cache, tell: &dyn Fn(&str)) {
+        let missing = self.missing();
+        for programs in missing.chunk_by(|(one, _), (other, _)| ptr::eq(one.module, other.module)) {
+            let Some((first, archive)) =
+                programs.first().and_then(|(first, _)| Some((first, first.module.released_here()?)))
+            else {
+                continue;
+            };
+            tell(&format!("downloading {} {}", first.of, first.version().unwrap_or_default()));
+            if let Err(error) = released::get(cache, archive, programs).await {
+                tell(&format!("it cannot be downloaded, so it is built: {}", error.root_cause()));
+            }
+        }
     }
 
     /// One folder with every program, as hard links: kubelet looks for its credential provider in a folder.

@@ -22,16 +22,29 @@ pub const PAUSE_IMAGE: &str = "registry.k8s.io/pause:3.10";
 /// A module below `parts-go`, which gives one or several programs.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Module {
-    /// The module it is there for, whose version is told; empty for programs of our own.
-    pub of: &'static str,
     /// Its `go.mod`.
     pub manifest: &'static str,
     /// Its `go.sum`.
     pub sums: &'static str,
-    /// The source of a program that is put together here, as `main.go`.
+    /// The source of the program that is put together here, as `main.go`.
     pub source: Option<&'static str>,
     /// Variables set at link time.
     pub link: &'static str,
+    /// Its programs as the project releases them.
+    pub released: &'static [Archive],
+}
+
+/// A gzipped tar archive of programs for one architecture.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Archive {
+    /// The architecture, as [`std::env::consts::ARCH`] names it.
+    pub machine: &'static str,
+    /// Where it is.
+    pub url: &'static str,
+    /// Where in it the programs are.
+    pub folder: &'static str,
+    /// Digest of the archive.
+    pub sha512: &'static str,
 }
 
 /// One program built from a Go module.
@@ -39,6 +52,8 @@ pub struct Module {
 pub struct Program {
     /// Of the binary.
     pub name: &'static str,
+    /// The module it is of, whose version is told; empty for programs of our own.
+    pub of: &'static str,
     /// What is built.
     pub package: &'static str,
     /// The module that says which version of it.
@@ -46,64 +61,88 @@ pub struct Program {
 }
 
 macro_rules! module {
-    ($folder:literal, $of:literal, $source:expr, $link:expr) => {
+    ($folder:literal, $source:expr, $link:expr, $released:expr) => {
         Module {
-            of: $of,
             manifest: include_str!(concat!("../../parts-go/", $folder, "/go.mod")),
             sums: include_str!(concat!("../../parts-go/", $folder, "/go.sum")),
             source: $source,
             link: $link,
+            released: $released,
         }
     };
-    ($folder:literal, $of:literal) => {
-        module!($folder, $of, None, "")
+    ($folder:literal, $source:expr) => {
+        module!($folder, $source, "", &[])
     };
 }
+
+/// Digests are those of CHANGELOG-1.35.md in the Kubernetes repository.
+const KUBERNETES_RELEASED: &[Archive] = &[
+    Archive {
+        machine: "x86_64",
+        url: "https://dl.k8s.io/v1.35.4/kubernetes-server-linux-amd64.tar.gz",
+        folder: "kubernetes/server/bin",
+        sha512: "7454c2d9023de3230972e965e1e2a587a291e2a1abee703bb0737057e1646b23ebac538b93dd778e93579e3c293dc1fa8d002e6848ad5ebc01598bc47358fe44",
+    },
+    Archive {
+        machine: "aarch64",
+        url: "https://dl.k8s.io/v1.35.4/kubernetes-server-linux-arm64.tar.gz",
+        folder: "kubernetes/server/bin",
+        sha512: "67187a2fe780be7816f9d10e082ed02cbba306bab379980280d00ba4c4017ff53c50cd2ff81d248c91ddcc064276b8760e17c73a1a7da1d35067a6fc0ffbdc88",
+    },
+];
 
 /// A Kubernetes program tells the version it was linked with, and others act on it.
 static KUBERNETES: Module = module!(
     "kubernetes",
-    "k8s.io/kubernetes",
     None,
-    "-X k8s.io/component-base/version.gitVersion=v1.35.4 -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=35"
+    "-X k8s.io/component-base/version.gitVersion=v1.35.4 -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=35",
+    KUBERNETES_RELEASED
 );
-static ETCD: Module = module!("etcd", "go.etcd.io/etcd/server/v3");
-static HELM: Module = module!("helm", "helm.sh/helm/v4");
-static COREDNS: Module =
-    module!("coredns", "github.com/coredns/coredns", Some(include_str!("../../parts-go/coredns/main.go")), "");
-static AUTHENTICATOR: Module = module!("aws-iam-authenticator", "sigs.k8s.io/aws-iam-authenticator");
-static CREDENTIALS: Module = module!("ecr-credential-provider", "k8s.io/cloud-provider-aws");
-static PAUSE_SOURCE: Module = module!("pause", "", Some(include_str!("../../parts-go/pause/main.go")), "");
+static ETCD: Module = module!("etcd", None);
+/// What has much in common, above all Kubernetes' client: in one module it is compiled once. `main.go` is CoreDNS.
+static TOOLS: Module = module!("tools", Some(include_str!("../../parts-go/tools/main.go")));
+static PAUSE_SOURCE: Module = module!("pause", Some(include_str!("../../parts-go/pause/main.go")));
 /// What holds a pod's namespaces; it is in an image, too.
-pub const PAUSE: Program = Program { name: "pause", package: "localcloud/parts/pause", module: &PAUSE_SOURCE };
+pub const PAUSE: Program = Program { name: "pause", of: "", package: "localcloud/parts/pause", module: &PAUSE_SOURCE };
+
+const fn kubernetes(name: &'static str, package: &'static str) -> Program {
+    Program { name, of: "k8s.io/kubernetes", package, module: &KUBERNETES }
+}
+
+const fn tool(name: &'static str, of: &'static str, package: &'static str) -> Program {
+    Program { name, of, package, module: &TOOLS }
+}
 
 /// All of them, the longest builds first: what they compile, the others find compiled.
 pub const PROGRAMS: &[Program] = &[
-    Program { name: "kube-apiserver", package: "k8s.io/kubernetes/cmd/kube-apiserver", module: &KUBERNETES },
-    Program {
-        name: "kube-controller-manager",
-        package: "k8s.io/kubernetes/cmd/kube-controller-manager",
-        module: &KUBERNETES,
-    },
-    Program { name: "kube-scheduler", package: "k8s.io/kubernetes/cmd/kube-scheduler", module: &KUBERNETES },
-    Program { name: "kube-proxy", package: "k8s.io/kubernetes/cmd/kube-proxy", module: &KUBERNETES },
-    Program { name: "kubelet", package: "k8s.io/kubernetes/cmd/kubelet", module: &KUBERNETES },
-    Program { name: "kubectl", package: "k8s.io/kubernetes/cmd/kubectl", module: &KUBERNETES },
-    Program { name: "etcd", package: "go.etcd.io/etcd/server/v3", module: &ETCD },
-    Program { name: "helm", package: "helm.sh/helm/v4/cmd/helm", module: &HELM },
-    Program { name: "coredns", package: "localcloud/parts/coredns", module: &COREDNS },
-    Program {
-        name: "aws-iam-authenticator",
-        package: "sigs.k8s.io/aws-iam-authenticator/cmd/aws-iam-authenticator",
-        module: &AUTHENTICATOR,
-    },
-    Program {
-        name: "ecr-credential-provider",
-        package: "k8s.io/cloud-provider-aws/cmd/ecr-credential-provider",
-        module: &CREDENTIALS,
-    },
+    kubernetes("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
+    kubernetes("kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager"),
+    kubernetes("kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler"),
+    kubernetes("kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy"),
+    kubernetes("kubelet", "k8s.io/kubernetes/cmd/kubelet"),
+    kubernetes("kubectl", "k8s.io/kubernetes/cmd/kubectl"),
+    Program { name: "etcd", of: "go.etcd.io/etcd/server/v3", package: "go.etcd.io/etcd/server/v3", module: &ETCD },
+    tool("helm", "helm.sh/helm/v4", "helm.sh/helm/v4/cmd/helm"),
+    tool("coredns", "github.com/coredns/coredns", "localcloud/parts/tools"),
+    tool(
+        "aws-iam-authenticator",
+        "sigs.k8s.io/aws-iam-authenticator",
+        "sigs.k8s.io/aws-iam-authenticator/cmd/aws-iam-authenticator",
+    ),
+    tool(
+        "ecr-credential-provider",
+        "k8s.io/cloud-provider-aws",
+        "k8s.io/cloud-provider-aws/cmd/ecr-credential-provider",
+    ),
     PAUSE,
 ];
+
+impl Module {
+    /// Its programs as the project releases them for this machine.
+    pub fn released_here(&self) -> Option<&'static Archive> {
+        self.released.iter().find(|archive| archive.machine == std::env::consts::ARCH)
+    }
+}
 
 impl Program {
     /// What makes this binary this binary.
@@ -112,11 +151,10 @@ impl Program {
         [self.package, manifest, sums, source.unwrap_or_default(), link]
     }
 
-    /// Of the module it comes from, as the manifest says; none for our own.
+    /// Of the module it is of, as the manifest says; none for our own.
     pub fn version(&self) -> Option<&'static str> {
-        let required = |line: &'static str| {
-            line.trim().trim_start_matches("require ").strip_prefix(self.module.of)?.strip_prefix(' ')
-        };
+        let required =
+            |line: &'static str| line.trim().trim_start_matches("require ").strip_prefix(self.of)?.strip_prefix(' ');
         let versions = self.module.manifest.lines().filter_map(required);
         versions.filter_map(|rest| rest.split_whitespace().next()).find(|version| version.starts_with('v'))
     }
@@ -161,9 +199,15 @@ mod tests {
     }
 
     #[test]
-    fn the_linked_version_is_the_pinned_one() {
+    fn the_linked_and_the_released_version_is_the_pinned_one() {
         let kubelet = PROGRAMS.iter().find(|program| program.name == "kubelet").and_then(Program::version);
-        assert!(KUBERNETES.link.contains(&format!("gitVersion={} ", kubelet.unwrap_or_default())));
+        let kubelet = kubelet.unwrap_or_default();
+        assert!(KUBERNETES.link.contains(&format!("gitVersion={kubelet} ")));
+        assert_eq!(KUBERNETES.released.len(), 2);
+        for archive in KUBERNETES.released {
+            assert!(archive.url.contains(&format!("/{kubelet}/")), "{}", archive.url);
+            assert_eq!(hex::decode(archive.sha512).map(|digest| digest.len()), Ok(64), "{}", archive.url);
+        }
     }
 
     #[test]
