@@ -13,7 +13,6 @@ use aws_sdk_ec2::types::{
 use common::Error;
 use common::aws::{Call, OrAbsent};
 use common::tags::{FROM_TAG, MANAGED_BY, TO_TAG, foreign};
-use futures::future::try_join_all;
 use futures::try_join;
 use std::collections::BTreeSet;
 
@@ -45,26 +44,21 @@ impl Ec2 {
     /// The security groups of every network interface of a cluster's nodes; none if it is another account's.
     async fn node_groups(&self, cluster: &Side) -> Result<Vec<Vec<String>>> {
         let Side { name, vpc, .. } = cluster;
-        // Managed node groups, Auto Mode, self-managed nodes and Karpenter each tag in their own way.
-        let tags = [
-            ("tag:eks:cluster-name".to_owned(), name.as_str()),
-            ("tag:aws:eks:cluster-name".to_owned(), name),
-            ("tag:eks:eks-cluster-name".to_owned(), name),
-            (format!("tag:{}", cluster_tag(name)), "owned"),
-        ];
-        let tagged = tags.map(async |(tag, value)| {
-            let alive = Filter::builder().name("instance-state-name").values("pending").values("running").build();
+        let signs = signs(name);
+        let keys = signs.iter().map(|(key, _)| key.clone()).collect();
+        let filters = vec![
+            Filter::builder().name("tag-key").set_values(Some(keys)).build(),
             // A cluster of another account may have the name of one of ours, but not its VPC.
-            let filters = [filter(tag, value), filter("vpc-id", vpc), alive];
-            // Auto Mode's nodes are EC2 managed instances, which an account may have hidden.
-            let call = self.0.describe_instances().include_managed_resources(true).set_filters(Some(filters.into()));
-            let pages = call.into_paginator().send().collect::<Result<Vec<_>, _>>().await;
-            let pages = pages.call("ec2:DescribeInstances", format!("nodes of {name}"))?;
-            let reservations = pages.iter().flat_map(|page| page.reservations());
-            let instances = reservations.flat_map(|reservation| reservation.instances());
-            Ok::<_, anyhow::Error>(instances.flat_map(interfaces).collect::<Vec<_>>())
-        });
-        Ok(try_join_all(tagged).await?.concat())
+            filter("vpc-id", vpc),
+            Filter::builder().name("instance-state-name").values("pending").values("running").build(),
+        ];
+        // Auto Mode's nodes are EC2 managed instances, which an account may have hidden.
+        let call = self.0.describe_instances().include_managed_resources(true).set_filters(Some(filters));
+        let pages = call.into_paginator().send().collect::<Result<Vec<_>, _>>().await;
+        let pages = pages.call("ec2:DescribeInstances", format!("nodes of {name}"))?;
+        let reservations = pages.iter().flat_map(|page| page.reservations());
+        let instances = reservations.flat_map(|reservation| reservation.instances());
+        Ok(instances.filter(|instance| is_node(instance, &signs)).flat_map(interfaces).collect())
     }
 
     /// The security groups of every network interface that EKS made for a pod with security groups of its own. It is
@@ -157,6 +151,21 @@ impl Ec2 {
         let answer = call.send().await.or_absent(|error| error.code().is_some_and(|code| gone.contains(&code)));
         answer.call("ec2:RevokeSecurityGroupIngress", rule).map(drop)
     }
+}
+
+/// Tags of a cluster's nodes. Managed node groups, Auto Mode, self-managed nodes and Karpenter each tag in their own way.
+fn signs(cluster: &str) -> [(String, &str); 4] {
+    [
+        ("eks:cluster-name".to_owned(), cluster),
+        ("aws:eks:cluster-name".to_owned(), cluster),
+        ("eks:eks-cluster-name".to_owned(), cluster),
+        (cluster_tag(cluster), "owned"),
+    ]
+}
+
+fn is_node(instance: &Instance, signs: &[(String, &str)]) -> bool {
+    let mut tags = instance.tags().iter().filter_map(|tag| tag.key().zip(tag.value()));
+    tags.any(|(key, value)| signs.iter().any(|(sign, of)| (sign.as_str(), *of) == (key, value)))
 }
 
 /// Key of the tag of what belongs to a cluster.
@@ -259,6 +268,24 @@ mod tests {
             assert_eq!((read.protocol.as_str(), read.ports), ("tcp", (8080, 8081)), "{case}");
         }
         assert_eq!(rule(SecurityGroupRule::builder().ip_protocol("-1").build(), &want(None)).ports, (-1, -1));
+    }
+
+    #[test]
+    fn a_node_is_tagged_with_its_clusters_name() {
+        for (key, value, expected) in [
+            ("eks:cluster-name", "c1", true),
+            ("aws:eks:cluster-name", "c1", true),
+            ("eks:eks-cluster-name", "c1", true),
+            ("kubernetes.io/cluster/c1", "owned", true),
+            ("eks:cluster-name", "c2", false),
+            ("kubernetes.io/cluster/c2", "owned", false),
+            ("kubernetes.io/cluster/c1", "shared", false),
+            ("Name", "c1", false),
+        ] {
+            let instance = Instance::builder().tags(Tag::builder().key(key).value(value).build()).build();
+            assert_eq!(is_node(&instance, &signs("c1")), expected, "{key}={value}");
+        }
+        assert!(!is_node(&Instance::builder().build(), &signs("c1")));
     }
 
     #[test]
