@@ -59,7 +59,7 @@ pub struct Options {
     #[arg(long, value_name = "NAME")]
     cluster_name: Option<String>,
     /// How often what other clusters have in Cloud Map is looked up while it changes
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "200ms", value_parser = humantime::parse_duration)]
     cloudmap_poll_interval: Duration,
     /// How often it is looked up while nothing changes
     #[arg(long, value_name = "TIME", default_value = "3s", value_parser = humantime::parse_duration)]

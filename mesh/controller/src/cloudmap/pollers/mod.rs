@@ -30,7 +30,7 @@ const LAST_RETRY: Duration = Duration::from_secs(10);
 /// A lookup that hangs is a failed one.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// By how much the interval grows with each lookup that finds nothing new.
-const GROWTH: f64 = 1.5;
+const GROWTH: f64 = 1.25;
 /// Answers that may wait to be received.
 const CAPACITY: usize = 64;
 

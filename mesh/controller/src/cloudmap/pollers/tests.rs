@@ -144,8 +144,8 @@ fn the_interval_grows_up_to_the_longest() {
         longest: Duration::from_secs(longest),
     };
     let after = |intervals: Intervals, interval| intervals.after(Duration::from_millis(interval)).as_millis();
-    assert_eq!(after(seconds(1, 3), 1000), 1500);
-    assert_eq!(after(seconds(1, 3), 2250), 3000);
+    assert_eq!(after(seconds(1, 3), 1000), 1250);
+    assert_eq!(after(seconds(1, 3), 2500), 3000);
     assert_eq!(after(seconds(1, 3), 3000), 3000);
     assert_eq!(after(seconds(5, 3), 5000), 5000, "never shorter than the shortest");
 }

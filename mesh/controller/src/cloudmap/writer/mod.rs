@@ -35,7 +35,7 @@ use super::{
 use crate::model::{Attributes, ClusterId, Instances, ServiceKey, endpoint};
 
 /// A burst of changes is one look.
-const DEBOUNCE: Duration = Duration::from_millis(100);
+const DEBOUNCE: Duration = Duration::from_millis(20);
 /// How often a service is compared though nothing has changed here.
 const COMPARE: Duration = Duration::from_secs(60);
 /// Services that are settled at once.

@@ -31,7 +31,7 @@ const RELIST: u32 = 15;
 /// How long an instance stays where it was after it is found in its new service: until callers have noticed.
 const LINGER: Duration = Duration::from_secs(10);
 /// Waits while an operation goes on: AWS takes seconds, and a minute or more where DNS records are made.
-const FIRST_POLL: Duration = Duration::from_millis(250);
+const FIRST_POLL: Duration = Duration::from_millis(100);
 const LAST_POLL: Duration = Duration::from_secs(10);
 
 /// How far a service is.
