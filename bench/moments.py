@@ -21,6 +21,8 @@ from flow import context
 RUNS = 20
 # How long a change of weights is waited for, and how often the front end is asked meanwhile.
 PATIENCE, PAUSE = 15.0, 0.02
+# After so long nothing is looked up more often than at rest.
+REST = 12.0
 
 
 def seconds(command: list[str], stdin: Path | None = None) -> float:
@@ -53,15 +55,17 @@ def image(tools: Path, aws: Path, documents: Path, work: Path) -> dict[str, floa
     }
 
 
-def weights(documents: Path) -> dict[str, float]:
-    """From a change of weights in cluster 2 to the last answer of the colour that is out, as cluster 1's front end gives it."""
+def weights(documents: Path, rest: float = 0.0) -> dict[str, float]:
+    """From a change of weights in cluster 2 to the last answer of the colour that is out, as cluster 1's front end gives it.
+    Each comes so long after the one before, and none is as one before."""
     endpoint = json.loads((documents / "c1" / "feapp.json").read_text())["apps"]["feapp"]["endpoint"]
     found = []
     for turn in range(RUNS // 2):
+        time.sleep(rest)
         out = ("red", "blue")[turn % 2]
         path = "/spec/routes/0/httpRoute/action/weightedTargets/{}/weight"
         change = [
-            {"op": "replace", "path": path.format(number), "value": 0 if color == out else 1}
+            {"op": "replace", "path": path.format(number), "value": 0 if color == out else turn + 1}
             for number, color in enumerate(("red", "blue"))
         ]
         patch = ["kubectl", "--context", "c2", "-n", "k8multi", "patch", "virtualrouters.appmesh.k8s.aws", "colorapp-router"]
@@ -92,6 +96,7 @@ def main() -> None:
         },
         "an image is there already": image(tools, aws, documents, work),
         "weights change in the other cluster": weights(documents),
+        "weights change there after a rest": weights(documents, REST),
     }
     print(json.dumps(moments))
 
