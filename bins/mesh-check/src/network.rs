@@ -2,7 +2,7 @@
 
 use crate::finding::{Finding, checks};
 use crate::scene::{Rule, Scene, Side, alive};
-use common::aws::network::Apart;
+use common::aws::network::{Apart, is_about_tcp};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 use mesh_api::{MeshObject as _, VirtualNode};
@@ -110,7 +110,9 @@ fn rules(caller: &Side, callee: &Side) -> Vec<Finding> {
                 for calling in &callers {
                     let Some(theirs) = groups(caller, calling, from) else { continue };
                     let admits = |rule: &&Rule| {
-                        own.contains(&rule.group) && covers(rule, port) && lets_in(rule, theirs, &ips(calling))
+                        own.contains(&rule.group)
+                            && is_about_tcp(port, &rule.protocol, rule.ports)
+                            && lets_in(rule, theirs, &ips(calling))
                     };
                     let admitting: Vec<&Rule> = rules.iter().filter(admits).collect();
                     let (object, pair) = (format!("port {port} of {}", callee.label()), (port, own, theirs));
@@ -175,15 +177,6 @@ fn in_network_of_node(pod: &Pod) -> bool {
 fn ips(pod: &Pod) -> Vec<IpAddr> {
     let ips = pod.status.iter().flat_map(|status| status.pod_ips.iter().flatten());
     ips.filter_map(|ip| ip.ip.parse().ok()).collect()
-}
-
-fn covers(rule: &Rule, port: u16) -> bool {
-    let port = i32::from(port);
-    match rule.protocol.as_str() {
-        "-1" => true,
-        "tcp" | "6" => rule.ports.0 == -1 || (rule.ports.0..=rule.ports.1).contains(&port),
-        _ => false,
-    }
 }
 
 fn lets_in(rule: &Rule, groups: &BTreeSet<String>, ips: &[IpAddr]) -> bool {

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use common::Error;
-use common::aws::network::Apart;
+use common::aws::network::{Apart, is_about_tcp};
 use common::cluster::Cluster;
 use common::plan::Effect;
 use std::fmt;
@@ -83,14 +83,9 @@ impl Rule {
     }
 
     fn admits(&self, opening: &Opening) -> bool {
-        let (first, last) = self.ports;
-        let port = i32::from(opening.port);
-        let fits = match self.protocol.as_str() {
-            "-1" => true,
-            "tcp" | "6" => first == -1 || (first..=last).contains(&port),
-            _ => false,
-        };
-        fits && self.group == opening.group && self.source.as_ref() == Some(&opening.source)
+        is_about_tcp(opening.port, &self.protocol, self.ports)
+            && self.group == opening.group
+            && self.source.as_ref() == Some(&opening.source)
     }
 }
 
