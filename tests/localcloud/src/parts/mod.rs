@@ -110,9 +110,10 @@ impl Plan {
             else {
                 continue;
             };
-            tell(&format!("downloading {} {}", first.of, first.version().unwrap_or_default()));
-            if let Err(error) = released::get(cache, archive, programs).await {
-                tell(&format!("it cannot be downloaded, so it is built: {}", error.root_cause()));
+            if let Err(error) = released::get(cache, archive, programs, tell).await {
+                let version = first.version().unwrap_or_default();
+                let why = error.root_cause();
+                tell(&format!("{} {version} cannot be downloaded, so it is built: {why}", first.of));
             }
         }
     }

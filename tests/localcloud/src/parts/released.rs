@@ -17,18 +17,25 @@ use super::pins::{Archive, Program};
 const CONNECT: Duration = Duration::from_secs(10);
 const SILENCE: Duration = Duration::from_secs(30);
 
-/// Puts each program into its place. Those that are there stay.
-pub async fn get(cache: &Cache, archive: &Archive, programs: &[(&Program, &PathBuf)]) -> Result<()> {
+/// Puts each program into its place; `tell` hears how much there is to download.
+pub async fn get(
+    cache: &Cache,
+    archive: &Archive,
+    programs: &[(&Program, &PathBuf)],
+    tell: &dyn Fn(&str),
+) -> Result<()> {
     let scratch = cache.scratch()?;
-    let file = download(archive.url, archive.sha512, scratch.path()).await?;
+    let file = download(archive.url, archive.sha512, scratch.path(), tell).await?;
     let programs = programs.iter().map(|(program, place)| (program.name, place.as_path()));
     take(file.path(), archive.folder, programs.collect(), cache).with_context(|| format!("unpacking {}", archive.url))
 }
 
 /// A file of this content in `folder`, or nothing.
-async fn download(url: &str, sha512: &str, folder: &Path) -> Result<NamedTempFile> {
+async fn download(url: &str, sha512: &str, folder: &Path, tell: &dyn Fn(&str)) -> Result<NamedTempFile> {
     let client = reqwest::Client::builder().connect_timeout(CONNECT).read_timeout(SILENCE).build()?;
     let mut answer = client.get(url).send().await.and_then(reqwest::Response::error_for_status)?;
+    let size = answer.content_length().map(|bytes| format!(", {} MB", bytes.div_ceil(1_000_000)));
+    tell(&format!("downloading {url}{}", size.unwrap_or_default()));
     let mut file = NamedTempFile::new_in(folder)?;
     let mut hash = Sha512::new();
     while let Some(chunk) = answer.chunk().await.with_context(|| format!("reading {url}"))? {
@@ -95,7 +102,7 @@ mod tests {
         let programs: Vec<_> = programs.map(|program| (program, folder.path().join(program.name))).collect();
         let programs: Vec<_> = programs.iter().map(|(program, place)| (*program, place)).collect();
         let archive = Archive { machine: "any", url, folder: "server/bin", sha512: sha512.unwrap_or(digest) };
-        let got = get(&cache, &archive, &programs).await;
+        let got = get(&cache, &archive, &programs, &|_| {}).await;
         server.abort();
         (folder, got)
     }
