@@ -183,12 +183,10 @@ def main() -> None:
             with Cloud(binaries, state) as cloud:
                 floor.prepare(cloud, binaries, command(binaries, work / "prepared"), work / "prepared", work / "floor")
                 rounds["floor"].append(floor.apply(cloud, binaries, work / "floor"))
-    found = {who: {what: spread([one[what] for one in all_]) for what in ("wall", "cpu")} for who, all_ in rounds.items()}
     result = {
         "date": datetime.date.today().isoformat(),
         "cores": os.cpu_count(),
-        "rounds": args.rounds,
-        "found": found,
+        "rounds": rounds,
         "moments": brief,
         "calls": counted,
     }

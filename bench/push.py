@@ -64,9 +64,9 @@ def main() -> None:
     sizes: dict[int, dict[str, list[dict[str, float]]]] = {size: {"crossmesh": [], "skopeo": []} for size in SIZES}
     with tempfile.TemporaryDirectory() as folder, Cloud(binaries, ROOT / "build" / "bench") as cloud:
         work = Path(folder)
-        # skopeo makes no repositories.
-        for size, number in itertools.product(SIZES, range(args.rounds)):
-            made = cloud.output(aws, "ecr", "create-repository", "--repository-name", f"skopeo/{size}-{number}")
+        # skopeo makes no repositories, so that none is made while it counts.
+        for size, number, who in itertools.product(SIZES, range(args.rounds), ("crossmesh", "skopeo")):
+            made = cloud.output(aws, "ecr", "create-repository", "--repository-name", f"{who}/{size}-{number}")
         registry = json.loads(made)["repository"]["repositoryUri"].split("/")[0]
         login = ["skopeo", "login", "--authfile", work / "auth.json", "--username", "AWS", "--password-stdin", registry]
         cloud.output(*login, given=cloud.output(aws, "ecr", "get-login-password"))
@@ -74,7 +74,7 @@ def main() -> None:
             tell(f"round {number + 1} of {args.rounds}")
             for size in SIZES:
                 source = archive(work, binaries / "appmesh-controller", size, number)
-                push = [binaries / "ecr-push", "bench", "-n", "--repository", f"crossmesh/{size}-{number}", "--archive", source]
+                push = [binaries / "ecr-push", "bench", "-n", "--use", "--repository", f"crossmesh/{size}-{number}", "--archive", source]
                 sizes[size]["crossmesh"].append(measured(cloud, work, *push))
                 copy = ["skopeo", "copy", "--quiet", "--authfile", work / "auth.json", f"docker-archive:{source}"]
                 sizes[size]["skopeo"].append(measured(cloud, work, *copy, f"docker://{registry}/skopeo/{size}-{number}:bench"))
