@@ -1,5 +1,7 @@
 //! AWS: one configuration for each identity, and errors that say which call failed on which thing.
 
+#[cfg(feature = "network")]
+pub mod ec2;
 mod http;
 #[cfg(feature = "network")]
 pub mod network;

@@ -11,14 +11,12 @@ use aws_sdk_servicediscovery::types::{
     NamespaceSummary, NamespaceType, ServiceFilter, ServiceFilterName, ServiceSummary,
 };
 use common::arn::Arn;
+use common::aws::ec2::{self, MOST_VALUES};
 use common::aws::{Call, OrAbsent};
 use common::tags::VPC_TAG;
 use futures::future::try_join_all;
 use kube::ResourceExt as _;
 use std::collections::{BTreeMap, BTreeSet};
-
-/// The most values that a filter takes. Source: DescribeSecurityGroupRules, `Filters`.
-const MOST_VALUES: usize = 200;
 
 /// How the controller's pods get their role.
 pub async fn identity(config: &SdkConfig, side: &mut Side) {
@@ -91,11 +89,7 @@ async fn groups(
     let mut groups: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for some in instances.chunks(MOST_VALUES) {
         let filter = Filter::builder().name("instance-id").set_values(Some(some.to_vec())).build();
-        let call = client.describe_instances().include_managed_resources(true).filters(filter);
-        let pages = call.into_paginator().send().collect::<Result<Vec<_>, _>>().await;
-        let pages = pages.call("ec2:DescribeInstances", format!("nodes of {cluster}"))?;
-        let reservations = pages.iter().flat_map(|page| page.reservations());
-        for instance in reservations.flat_map(|reservation| reservation.instances()) {
+        for instance in ec2::instances(client, vec![filter], cluster).await? {
             let of = groups.entry(instance.instance_id().unwrap_or_default().to_owned()).or_default();
             let interfaces = instance.network_interfaces().iter().flat_map(|interface| interface.groups());
             let ids = instance.security_groups().iter().chain(interfaces).filter_map(|group| group.group_id());

@@ -2,7 +2,8 @@
 
 use crate::finding::{Finding, checks};
 use crate::scene::{Rule, Scene, Side, alive};
-use common::aws::network::{Apart, is_about_tcp};
+use common::aws::ec2::is_about_tcp;
+use common::aws::network::Apart;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 use mesh_api::{MeshObject as _, VirtualNode};

@@ -11,13 +11,11 @@ use aws_sdk_ec2::types::{
     UserIdGroupPair,
 };
 use common::Error;
+use common::aws::ec2::{MOST_VALUES, instances};
 use common::aws::{Call, OrAbsent};
 use common::tags::{FROM_TAG, MANAGED_BY, TO_TAG, foreign};
 use futures::try_join;
 use std::collections::BTreeSet;
-
-/// The most values that a filter takes. Source: DescribeSecurityGroups, `Filters`.
-const MOST_VALUES: usize = 200;
 
 pub struct Ec2(Client);
 
@@ -52,13 +50,8 @@ impl Ec2 {
             filter("vpc-id", vpc),
             Filter::builder().name("instance-state-name").values("pending").values("running").build(),
         ];
-        // Auto Mode's nodes are EC2 managed instances, which an account may have hidden.
-        let call = self.0.describe_instances().include_managed_resources(true).set_filters(Some(filters));
-        let pages = call.into_paginator().send().collect::<Result<Vec<_>, _>>().await;
-        let pages = pages.call("ec2:DescribeInstances", format!("nodes of {name}"))?;
-        let reservations = pages.iter().flat_map(|page| page.reservations());
-        let instances = reservations.flat_map(|reservation| reservation.instances());
-        Ok(instances.filter(|instance| is_node(instance, &signs)).flat_map(interfaces).collect())
+        let found = instances(&self.0, filters, name).await?;
+        Ok(found.iter().filter(|instance| is_node(instance, &signs)).flat_map(interfaces).collect())
     }
 
     /// The security groups of every network interface that EKS made for a pod with security groups of its own. It is

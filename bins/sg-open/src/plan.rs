@@ -2,7 +2,8 @@
 
 use anyhow::Result;
 use common::Error;
-use common::aws::network::{Apart, is_about_tcp};
+use common::aws::ec2::is_about_tcp;
+use common::aws::network::Apart;
 use common::cluster::Cluster;
 use common::plan::Effect;
 use std::fmt;

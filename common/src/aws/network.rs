@@ -111,35 +111,3 @@ fn filter(name: &str, values: &[&str]) -> Filter {
     let values = values.iter().map(|value| (*value).to_owned()).collect();
     Filter::builder().name(name).set_values(Some(values)).build()
 }
-
-/// Whether a security group rule is about a TCP port, whoever it lets in: its protocol as EC2 names it, where `-1` is any, and
-/// its first and last port, where -1 is any.
-pub fn is_about_tcp(port: u16, protocol: &str, (first, last): (i32, i32)) -> bool {
-    match protocol {
-        "-1" => true,
-        "tcp" | "6" => first == -1 || (first..=last).contains(&i32::from(port)),
-        _ => false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_about_tcp;
-
-    #[test]
-    fn a_rule_is_about_the_ports_of_its_range() {
-        for (protocol, ports, expected) in [
-            ("-1", (-1, -1), true),
-            ("tcp", (8080, 8080), true),
-            ("tcp", (8000, 8080), true),
-            ("6", (8080, 8081), true),
-            ("tcp", (-1, -1), true),
-            ("tcp", (8081, 9000), false),
-            ("tcp", (0, 8079), false),
-            ("udp", (8080, 8080), false),
-            ("icmp", (-1, -1), false),
-        ] {
-            assert_eq!(is_about_tcp(8080, protocol, ports), expected, "{protocol} {ports:?}");
-        }
-    }
-}

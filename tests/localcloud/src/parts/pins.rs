@@ -31,20 +31,20 @@ pub struct Module {
     /// Variables set at link time.
     pub link: &'static str,
     /// Its programs as the project releases them.
-    pub released: &'static [Archive],
+    pub released: &'static [Archive<'static>],
 }
 
 /// A gzipped tar archive of programs for one architecture.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Archive {
+pub struct Archive<'a> {
     /// The architecture, as [`std::env::consts::ARCH`] names it.
-    pub machine: &'static str,
+    pub machine: &'a str,
     /// Where it is.
-    pub url: &'static str,
+    pub url: &'a str,
     /// Where in it the programs are.
-    pub folder: &'static str,
+    pub folder: &'a str,
     /// Digest of the archive.
-    pub sha512: &'static str,
+    pub sha512: &'a str,
 }
 
 /// One program built from a Go module.
@@ -76,7 +76,7 @@ macro_rules! module {
 }
 
 /// Digests are those of CHANGELOG-1.35.md in the Kubernetes repository.
-const KUBERNETES_RELEASED: &[Archive] = &[
+const KUBERNETES_RELEASED: &[Archive<'_>] = &[
     Archive {
         machine: "x86_64",
         url: "https://dl.k8s.io/v1.35.4/kubernetes-server-linux-amd64.tar.gz",
@@ -139,7 +139,7 @@ pub const PROGRAMS: &[Program] = &[
 
 impl Module {
     /// Its programs as the project releases them for this machine.
-    pub fn released_here(&self) -> Option<&'static Archive> {
+    pub fn released_here(&self) -> Option<&'static Archive<'static>> {
         self.released.iter().find(|archive| archive.machine == std::env::consts::ARCH)
     }
 }

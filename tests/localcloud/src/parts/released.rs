@@ -20,7 +20,7 @@ const SILENCE: Duration = Duration::from_secs(30);
 /// Puts each program into its place; `tell` hears how much there is to download.
 pub async fn get(
     cache: &Cache,
-    archive: &Archive,
+    archive: &Archive<'_>,
     programs: &[(&Program, &PathBuf)],
     tell: &dyn Fn(&str),
 ) -> Result<()> {
@@ -90,18 +90,18 @@ mod tests {
     }
 
     /// Gets programs from a server that has this archive.
-    async fn got(names: &[&str], sha512: Option<&'static str>) -> (tempfile::TempDir, Result<()>) {
+    async fn got(names: &[&str], sha512: Option<&str>) -> (tempfile::TempDir, Result<()>) {
         let (content, folder) = (archive(), tempfile::tempdir().unwrap());
-        let digest: &'static str = Box::leak(hex::encode(Sha512::digest(&content)).into_boxed_str());
+        let digest = hex::encode(Sha512::digest(&content));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url: &'static str = Box::leak(format!("http://{}/", listener.local_addr().unwrap()).into_boxed_str());
+        let url = format!("http://{}/", listener.local_addr().unwrap());
         let router = Router::new().route("/", axum::routing::get(async || content));
         let server = tokio::spawn(async move { axum::serve(listener, router).await });
         let cache = Cache::open(folder.path()).unwrap();
         let programs = pins::PROGRAMS.iter().filter(|program| names.contains(&program.name));
-        let programs: Vec<_> = programs.map(|program| (program, folder.path().join(program.name))).collect();
-        let programs: Vec<_> = programs.iter().map(|(program, place)| (*program, place)).collect();
-        let archive = Archive { machine: "any", url, folder: "server/bin", sha512: sha512.unwrap_or(digest) };
+        let places: Vec<_> = programs.map(|program| (program, folder.path().join(program.name))).collect();
+        let programs: Vec<_> = places.iter().map(|(program, place)| (*program, place)).collect();
+        let archive = Archive { machine: "any", url: &url, folder: "server/bin", sha512: sha512.unwrap_or(&digest) };
         let got = get(&cache, &archive, &programs, &|_| {}).await;
         server.abort();
         (folder, got)
