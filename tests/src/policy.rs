@@ -37,7 +37,6 @@ fn place(action: &str) -> (&'static str, &'static [&'static str]) {
             | "DeleteService"
             | "DeregisterInstance"
             | "DiscoverInstances"
-            | "DiscoverInstancesRevision"
             | "GetInstancesHealthStatus"
             | "ListInstances"
             | "RegisterInstance",

@@ -38,8 +38,11 @@ use crate::{
     xds::{Ads, Cache, auth::Tokens},
 };
 
-/// How long another cluster takes from its look at Cloud Map until its Envoys have what is new there.
-const HEARD: Duration = Duration::from_secs(1);
+/// How long it takes, besides the wait of another cluster until its next look, from a registration until that cluster's
+/// Envoys have it: Cloud Map takes it into the journal first.
+const HEARD: Duration = Duration::from_millis(2500);
+/// How often what other clusters have in Cloud Map is looked up though they tell of no change.
+const RAREST: Duration = Duration::from_secs(60);
 /// What is said of a part that ends by a failure.
 const BROKE: &str = "a part of the controller broke";
 
@@ -59,10 +62,10 @@ pub struct Options {
     #[arg(long, value_name = "NAME")]
     cluster_name: Option<String>,
     /// How often what other clusters have in Cloud Map is looked up while it changes
-    #[arg(long, value_name = "TIME", default_value = "200ms", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "50ms", value_parser = humantime::parse_duration)]
     cloudmap_poll_interval: Duration,
     /// How often it is looked up while nothing changes
-    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "1500ms", value_parser = humantime::parse_duration)]
     cloudmap_max_poll_interval: Duration,
     /// Where the API server finds the webhook
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "0.0.0.0:9443")]
@@ -163,7 +166,7 @@ async fn run(options: Options) -> anyhow::Result<()> {
     let cloudmap = CloudMap::new(&aws, creation, options.namespaces.clone(), metrics.clone());
     let writer = Writer::new(cloudmap.clone(), id.clone());
     let registered = writer.changes();
-    let intervals = Intervals { shortest: options.cloudmap_poll_interval, longest: options.cloudmap_max_poll_interval };
+    let intervals = Intervals::new(options.cloudmap_poll_interval, options.cloudmap_max_poll_interval, RAREST);
     let (pollers, answers) = Pollers::new(cloudmap, id.clone(), intervals);
     let (known, cache) = (Known::default(), Arc::new(Cache::default()));
     let registrations = Registrations { known: known.clone(), writer: writer.clone() };

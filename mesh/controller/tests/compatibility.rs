@@ -35,6 +35,8 @@ const DIFFERENCES: &str = "
 - Instances in Cloud Map carry `appmesh.k8s.aws/cluster`, so that the same VirtualNode of two clusters has the pods of both.
   Instances without it count as left by Amazon's controller: those of a VirtualNode that exists in this cluster are
   replaced or removed, as Amazon's controller itself does.
+- The Cloud Map service `appmesh.journal` of a namespace has an instance of each cluster, which tells the others what has changed
+  ([cost.md](cost.md#look-ups)). It goes with the cluster's last service there.
 - `AVAILABILITY_ZONE` of an instance is the pod's label `topology.kubernetes.io/zone`, which Kubernetes sets from 1.35 on.
 - Spans of the provider `x-ray` go by OTLP to an agent that passes them on, for Envoy has no X-Ray tracer any more.
 - A GatewayRoute that rewrites a prefix answers 503 for a route of its target whose regular expression has a word

@@ -94,7 +94,7 @@ Map at once; its Envoy tells its callers to go, and stays until they have, have 
 seconds have passed. That of a VirtualGateway goes on for five seconds at least, for load balancers send it connections
 until they have heard of its end. The pods of a lost node leave as soon as Kubernetes takes the condition `Ready` from them.
 A pod that comes beside ready ones of its VirtualNode becomes ready itself when other clusters can have heard of it, four
-seconds after it was registered (`cloudMap.maxPollInterval` and one more), and only then does a rollout take away an old one.
+seconds after it was registered (`cloudMap.maxPollInterval`, 1.5 s, and 2.5 more), and only then does a rollout take away an old one.
 [Nothing lost](../bench/README.md#nothing-lost) is what that comes to under load.
 
 | what it does | to a backend | into the pod | to the outside | in the mesh | under `DROP_ALL` |

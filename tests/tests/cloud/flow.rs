@@ -174,7 +174,7 @@ fn the_tutorial_from_nothing_to_red_and_blue_and_back() {
 
     // And back to what was, as planned: twice, for the second time finds nothing.
     let plan = flow.make("-j8 plan-destroy");
-    assert!(plan.contains("\n0 to add, 0 to change, 50 to remove\n"), "{plan}");
+    assert!(plan.contains("\n0 to add, 0 to change, 51 to remove\n"), "{plan}");
     diagnosis::names_what_is_broken(&flow);
     let gone = flow.make("-j8 destroy");
     assert!(gone.ends_with("\nnothing is left\n"), "{gone}");

@@ -33,7 +33,7 @@ const MANAGED_BY: (&str, &str) = ("managed-by", "appmesh-controller");
 const DISCOVER_MAX: i32 = 1000;
 /// A call that hangs is a failed call.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Codes of DiscoverInstances and DiscoverInstancesRevision for what is not there.
+/// Codes of DiscoverInstances for what is not there.
 const MISSING: &[&str] = &["ServiceNotFound", "NamespaceNotFound"];
 /// How long a service that was not listed counts as missing: one list answers for many services.
 const LISTED: Duration = Duration::from_secs(5);
@@ -386,39 +386,27 @@ impl CloudMap {
         })
     }
 
-    /// A number that grows whenever instances come or go; `None` if there is no such service. The one call that is made
-    /// all the time.
+    /// The instances that callers may use; `None` if there is no such service. Unhealthy ones are left out unless all are.
+    /// The one call that is made all the time.
     ///
     /// # Errors
     /// Cloud Map does not answer.
-    pub async fn revision(&self, namespace: &Namespace, service: &str) -> anyhow::Result<Option<i64>> {
-        let call = self.client.discover_instances_revision().namespace_name(&namespace.http_name).service_name(service);
+    pub async fn discover(&self, namespace: &Namespace, service: &str) -> anyhow::Result<Option<Instances>> {
+        let call = self.client.discover_instances().namespace_name(&namespace.http_name).service_name(service);
+        let call = call.max_results(DISCOVER_MAX).health_status(HealthStatusFilter::HealthyOrElseAll);
         let answer = call.send().await;
         if answer.as_ref().err().and_then(ProvideErrorMetadata::code) == Some("NamespaceNotFound") {
             // One that is made again under the name may be another, with another HTTP name.
             self.lock().retain(|_, known| known != namespace);
         }
-        let answer = self.found("DiscoverInstancesRevision", service, answer, MISSING)?;
-        Ok(answer.map(|answer| answer.instances_revision.unwrap_or_default()))
-    }
-
-    /// The instances that callers may use, and the revision they are of; `None` if there is no such service. Unhealthy
-    /// ones are left out unless all are.
-    ///
-    /// # Errors
-    /// Cloud Map does not answer.
-    pub async fn discover(&self, namespace: &Namespace, service: &str) -> anyhow::Result<Option<(i64, Instances)>> {
-        let call = self.client.discover_instances().namespace_name(&namespace.http_name).service_name(service);
-        let call = call.max_results(DISCOVER_MAX).health_status(HealthStatusFilter::HealthyOrElseAll);
-        let answer = self.found("DiscoverInstances", service, call.send().await, MISSING)?;
+        let answer = self.found("DiscoverInstances", service, answer, MISSING)?;
         let Some(answer) = answer else { return Ok(None) };
-        let revision = answer.instances_revision.unwrap_or_default();
         let found = answer.instances.unwrap_or_default();
         if i32::try_from(found.len()).is_ok_and(|found| found < DISCOVER_MAX) {
             let instances = found.into_iter().filter_map(|one| Some((one.instance_id?, attributes(one.attributes))));
-            return Ok(Some((revision, instances.collect())));
+            return Ok(Some(instances.collect()));
         }
-        Ok(self.list_usable(namespace, service).await?.map(|instances| (revision, instances)))
+        self.list_usable(namespace, service).await
     }
 
     /// The same as [`Self::discover`], for services with more instances than that call answers: page by page.

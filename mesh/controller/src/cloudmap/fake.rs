@@ -52,7 +52,6 @@ struct Service {
     managed: bool,
     /// By CreateService.
     asked: Value,
-    revision: i64,
     instances: BTreeMap<String, Attributes>,
 }
 
@@ -175,12 +174,10 @@ impl Fake {
 impl State {
     fn put(&mut self, key: &ServiceKey, id: &str, attributes: Option<Attributes>) {
         let service = self.services.entry(key.clone()).or_default();
-        // A change of attributes is none of the revision.
-        let moved = match attributes {
-            Some(attributes) => service.instances.insert(id.to_owned(), attributes).is_none(),
-            None => service.instances.remove(id).is_some(),
+        match attributes {
+            Some(attributes) => service.instances.insert(id.to_owned(), attributes),
+            None => service.instances.remove(id),
         };
-        service.revision += i64::from(moved);
     }
 
     fn settle(&mut self) {
@@ -285,12 +282,11 @@ impl State {
                     }
                 })
             }
-            "DiscoverInstancesRevision" => Ok(json!({"InstancesRevision": self.discovered(asked)?.1.revision})),
             "DiscoverInstances" => {
                 let (_, service) = self.discovered(asked)?;
                 let shape = |(id, attributes)| json!({"InstanceId": id, "Attributes": attributes});
                 let instances: Vec<_> = service.instances.iter().map(shape).collect();
-                Ok(json!({"InstancesRevision": service.revision, "Instances": instances}))
+                Ok(json!({"Instances": instances}))
             }
             _ => Err(("UnknownOperation", operation.to_owned())),
         }

@@ -1,12 +1,13 @@
 //! Shares a mesh between clusters through AWS Cloud Map: the writer registers what this cluster wants there, the pollers
-//! look up what other clusters have registered, and `exchange` is the document in which clusters publish where requests
-//! for their VirtualServices go.
+//! look up what other clusters have registered, `exchange` is the document in which clusters publish where requests for
+//! their VirtualServices go, and by their journals they learn what to look up.
 
 pub mod account;
 mod client;
 mod exchange;
 #[cfg(test)]
 mod fake;
+mod journal;
 mod pollers;
 mod writer;
 

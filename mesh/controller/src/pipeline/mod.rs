@@ -38,8 +38,8 @@ use crate::{
 };
 use endpoints::Touched;
 
-/// A burst of changes of objects is one translation.
-const DEBOUNCE: Duration = Duration::from_millis(50);
+/// A burst of changes of objects is one translation: of those in this time, or in twice the time that the last one took.
+const DEBOUNCE: Duration = Duration::from_millis(20);
 /// Changes of pods, or answers, that are handled together at most.
 const BATCH: usize = 1024;
 
@@ -84,6 +84,8 @@ pub struct Inputs {
 /// What was passed on, so that only what differs is passed on again.
 #[derive(Default)]
 pub struct Passed {
+    /// How long the last translation took.
+    took: Duration,
     published: AllPublished,
     /// The services of this cluster's own pods.
     services: BTreeSet<ServiceKey>,
@@ -92,6 +94,8 @@ pub struct Passed {
     connected: BTreeSet<WorkloadName>,
     leads: bool,
     lookups: BTreeSet<Lookup>,
+    /// Whether connected Envoys need one of them.
+    urgent: bool,
     configurations: HashMap<WorkloadName, (Arc<Proxy>, Arc<Configuration>)>,
     shared: envoy::Shared,
     /// Encoded endpoints, by service: several workloads call the same upstream.
@@ -142,7 +146,7 @@ impl Pipeline {
                         if alive.is_err() { return }
                         burst = Some(Instant::now());
                     }
-                    () = sleep_until(burst.unwrap_or_else(Instant::now) + DEBOUNCE), if burst.is_some() => {
+                    () = sleep_until(burst.unwrap_or_else(Instant::now) + DEBOUNCE.max(self.passed.took * 2)), if burst.is_some() => {
                         objects.mark_unchanged();
                         burst.take().into_iter().for_each(|began| self.objects_changed(began.into_std()));
                     }
@@ -160,7 +164,8 @@ impl Pipeline {
         let started = StdInstant::now();
         let snapshot = Arc::new(self.cluster.snapshot());
         let translation = Arc::new(translate(&snapshot, &self.account, &self.passed.published));
-        self.metrics.translations.observe(started.elapsed().as_secs_f64());
+        self.passed.took = started.elapsed();
+        self.metrics.translations.observe(self.passed.took.as_secs_f64());
         let before = {
             let mut known = self.known.write();
             known.snapshot = snapshot.clone();
@@ -300,6 +305,13 @@ impl Pipeline {
         let translation = self.known.read().translation.clone();
         let Passed { connected, services, foreign, .. } = &self.passed;
         let mut lookups = BTreeSet::new();
+        for translated in connected.iter().filter_map(|name| translation.workloads.get(name)) {
+            lookups.extend(translated.published.iter().cloned().map(Lookup::Published));
+            // What this cluster has registered itself is known here.
+            let elsewhere = translated.services.iter().filter(|key| !services.contains(*key) || foreign.contains(*key));
+            lookups.extend(elsewhere.cloned().map(Lookup::Instances));
+        }
+        let urgent = !lookups.is_empty();
         if self.passed.leads {
             let known = self.known.read();
             let with_pods = translation.names.iter().filter(|(owner, _)| known.endpoints.count(owner).total > 0);
@@ -307,13 +319,7 @@ impl Pipeline {
             lookups
                 .extend(workloads.flat_map(|translated| translated.published.iter().cloned().map(Lookup::Published)));
         }
-        for translated in connected.iter().filter_map(|name| translation.workloads.get(name)) {
-            lookups.extend(translated.published.iter().cloned().map(Lookup::Published));
-            // What this cluster has registered itself is known here.
-            let elsewhere = translated.services.iter().filter(|key| !services.contains(*key) || foreign.contains(*key));
-            lookups.extend(elsewhere.cloned().map(Lookup::Instances));
-        }
-        if lookups == self.passed.lookups {
+        if (&lookups, urgent) == (&self.passed.lookups, self.passed.urgent) {
             return;
         }
         for ended in self.passed.lookups.difference(&lookups) {
@@ -322,8 +328,8 @@ impl Pipeline {
                 Lookup::Published(key) => drop(self.passed.published.remove(key)),
             }
         }
-        self.pollers.follow(&lookups);
-        self.passed.lookups = lookups;
+        self.pollers.follow(&lookups, urgent);
+        (self.passed.lookups, self.passed.urgent) = (lookups, urgent);
     }
 
     /// Configures the workloads that call one of these services.

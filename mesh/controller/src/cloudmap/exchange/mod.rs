@@ -16,9 +16,8 @@
 //! | `digest` | of the whole document, so that parts of two are never joined |
 //! | `routes.0` … `routes.3` | up to 1024 characters of JSON each |
 //!
-//! An instance's id is `<cluster>.<digest>.<index>`: Cloud Map's InstancesRevision, by which readers notice a change, grows
-//! when instances come and go, and not when their attributes change. The parts of a new document are registered before
-//! those of the old are deregistered, so that readers always find a whole one.
+//! An instance's id is `<cluster>.<digest>.<index>`. The parts of a new document are registered before those of the old are
+//! deregistered, so that readers always find a whole one.
 //!
 //! Of several documents under one ARN readers hear the newest. One that they do not understand does not make them fall
 //! back to an older one: they keep what they last understood.
@@ -39,7 +38,8 @@ use crate::model::{
 };
 
 const VIRTUAL_SERVICE: &str = "appmesh.k8s.aws/virtualService";
-const VERSION: &str = "version";
+/// The attribute with the version of a document, or of a journal.
+pub const VERSION: &str = "version";
 const REQUIRES: &str = "requires";
 const PUBLISHED: &str = "published";
 const PART: &str = "part";
@@ -48,11 +48,12 @@ const DIGEST: &str = "digest";
 /// The version that is written here, and the newest that is understood.
 const NEWEST: u32 = 1;
 
-/// Characters of one attribute's value, of one instance's keys and values, and attributes with JSON in one instance. The
-/// first two are limits of RegisterInstance.
-const MAX_VALUE: usize = 1024;
-const MAX_CHARACTERS: usize = 5000;
-const MAX_VALUES: usize = 4;
+/// Characters of one attribute's value, a limit of RegisterInstance.
+pub const MAX_VALUE: usize = 1024;
+/// Characters of one instance's keys and values, a limit of RegisterInstance.
+pub const MAX_CHARACTERS: usize = 5000;
+/// Attributes with long values in one instance: as many as [`MAX_CHARACTERS`] leaves room for.
+pub const MAX_VALUES: usize = 4;
 /// What is added to an instance later: its place, `<index>/<count>`, and the time.
 const RESERVED: usize = PART.len() + "999/999".len() + PUBLISHED.len() + "2026-11-28T12:00:00.000Z".len();
 

@@ -1,5 +1,10 @@
 //! Looks up in Cloud Map what other clusters have registered: instances of the services that are called here, and the
 //! routes that are published. Every replica looks up what its own Envoys need, and nothing else.
+//!
+//! Where all that is found is of clusters that keep journals, a service is looked up when a journal names it, and else once
+//! a minute. What somebody else has registered, or nobody, is looked up all the time.
+
+mod reader;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,27 +15,30 @@ use std::{
 
 use anyhow::Context as _;
 use tokio::{
-    sync::mpsc,
+    select,
+    sync::{mpsc, watch},
     task::AbortHandle,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep_until, timeout},
 };
 
+use self::reader::Reader;
 use super::{
-    client::{CloudMap, Namespace, describe},
+    client::{CloudMap, describe},
     exchange::{self, Document},
     jitter,
+    journal::Hint,
 };
 use crate::model::{ClusterId, Instances, Published, Routing, ServiceKey, VirtualServiceKey, endpoint};
 
-/// After this time the instances are read though their revision is the same: changes of health and of attributes do not
-/// count as revisions.
-const REREAD: Duration = Duration::from_secs(60);
-/// The longest wait after a failure.
+/// The waits after failures, the first and the longest.
+const FIRST_RETRY: Duration = Duration::from_millis(200);
 const LAST_RETRY: Duration = Duration::from_secs(10);
 /// A lookup that hangs is a failed one.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// By how much the interval grows with each lookup that finds nothing new.
+/// By how much the interval grows with each lookup that finds nothing new: up to the longest, and from there on where
+/// journals would tell.
 const GROWTH: f64 = 1.25;
+const FURTHER_GROWTH: f64 = 2.0;
 /// Answers that may wait to be received.
 const CAPACITY: usize = 64;
 
@@ -48,13 +56,6 @@ impl Lookup {
         match self {
             Self::Instances(key) => key.clone(),
             Self::Published(key) => exchange::service_key(key),
-        }
-    }
-
-    fn empty(&self) -> Answer {
-        match self {
-            Self::Instances(_) => Answer::Instances(Instances::new()),
-            Self::Published(_) => Answer::Published(Published::Nobody),
         }
     }
 
@@ -92,11 +93,24 @@ pub struct Intervals {
     pub shortest: Duration,
     /// While nothing changes.
     pub longest: Duration,
+    /// While nothing changes, and journals would tell.
+    pub rarest: Duration,
 }
 
 impl Intervals {
+    /// The first of these is never longer than the others.
+    pub fn new(shortest: Duration, longest: Duration, rarest: Duration) -> Self {
+        let longest = longest.max(shortest);
+        Self { shortest, longest, rarest: rarest.max(longest) }
+    }
+
     fn after(self, interval: Duration) -> Duration {
-        interval.mul_f64(GROWTH).min(self.longest.max(self.shortest))
+        interval.mul_f64(GROWTH).min(self.longest)
+    }
+
+    /// The same where journals tell of changes.
+    fn after_while_told(self, interval: Duration) -> Duration {
+        if interval < self.longest { self.after(interval) } else { interval.mul_f64(FURTHER_GROWTH).min(self.rarest) }
     }
 }
 
@@ -107,6 +121,10 @@ pub struct Pollers {
     intervals: Intervals,
     answers: mpsc::Sender<(Lookup, Answer)>,
     tasks: BTreeMap<Lookup, AbortHandle>,
+    /// The journals, by namespace.
+    journals: BTreeMap<String, watch::Receiver<reader::Known>>,
+    /// Whether an Envoy needs what is looked up.
+    urgent: watch::Sender<bool>,
 }
 
 impl Pollers {
@@ -118,11 +136,14 @@ impl Pollers {
         intervals: Intervals,
     ) -> (Self, mpsc::Receiver<(Lookup, Answer)>) {
         let (answers, receiver) = mpsc::channel(CAPACITY);
-        (Self { cloudmap, cluster, intervals, answers, tasks: BTreeMap::new() }, receiver)
+        let (tasks, journals, urgent) = (BTreeMap::new(), BTreeMap::new(), watch::Sender::new(false));
+        (Self { cloudmap, cluster, intervals, answers, tasks, journals, urgent }, receiver)
     }
 
-    /// Looks up these and nothing else. An answer of a lookup that has ended may still come out.
-    pub fn follow(&mut self, lookups: &BTreeSet<Lookup>) {
+    /// Looks up these and nothing else; `urgent` if an Envoy needs one of them. An answer of a lookup that has ended may
+    /// still come out.
+    pub fn follow(&mut self, lookups: &BTreeSet<Lookup>, urgent: bool) {
+        self.urgent.send_if_modified(|was| std::mem::replace(was, urgent) != urgent);
         self.tasks.retain(|lookup, task| {
             let keep = lookups.contains(lookup);
             if !keep {
@@ -130,15 +151,35 @@ impl Pollers {
             }
             keep
         });
+        let namespaces: BTreeSet<_> = lookups.iter().map(|lookup| lookup.service().namespace).collect();
+        self.journals.retain(|namespace, _| namespaces.contains(namespace));
+        for namespace in namespaces {
+            self.journals.entry(namespace).or_insert_with_key(|namespace| {
+                let (known, journals) = watch::channel(None);
+                let reader = Reader {
+                    cloudmap: self.cloudmap.clone(),
+                    cluster: self.cluster.clone(),
+                    intervals: self.intervals,
+                    namespace: namespace.clone(),
+                    urgent: self.urgent.subscribe(),
+                };
+                tokio::spawn(reader.run(known));
+                journals
+            });
+        }
         for lookup in lookups {
+            let service = lookup.service();
+            let Some(journals) = self.journals.get(&service.namespace) else { continue };
             self.tasks.entry(lookup.clone()).or_insert_with(|| {
                 let poller = Poller {
                     cloudmap: self.cloudmap.clone(),
                     cluster: self.cluster.clone(),
                     intervals: self.intervals,
                     lookup: lookup.clone(),
-                    service: lookup.service(),
-                    read: None,
+                    service,
+                    journals: journals.clone(),
+                    heard: None,
+                    registrants: None,
                     answered: None,
                     understood: None,
                     stale: BTreeSet::new(),
@@ -162,8 +203,11 @@ struct Poller {
     intervals: Intervals,
     lookup: Lookup,
     service: ServiceKey,
-    /// Revision and time of the last reading.
-    read: Option<(i64, Instant)>,
+    journals: watch::Receiver<reader::Known>,
+    /// The journals as they were before the last look.
+    heard: reader::Known,
+    /// The clusters that have registered something here; `None` where others have, or nobody whose journal would tell.
+    registrants: Option<BTreeSet<String>>,
     answered: Option<Answer>,
     /// The last routes that were understood.
     understood: Option<Arc<Routing>>,
@@ -174,16 +218,17 @@ struct Poller {
 impl Poller {
     async fn run(mut self, answers: mpsc::Sender<(Lookup, Answer)>) {
         let mut failed: Option<String> = None;
-        let mut interval = self.intervals.shortest;
+        let mut interval = self.intervals.longest;
         loop {
+            self.heard = self.journals.borrow_and_update().clone();
             let answer = timeout(TIMEOUT, self.look()).await.context("no answer in time").flatten();
             let news = match answer {
                 Ok(answer) => {
                     if failed.take().is_some() {
                         tracing::info!(of = %self.lookup, "Cloud Map answers again");
-                        interval = self.intervals.shortest;
+                        interval = self.intervals.longest;
                     }
-                    answer.filter(|answer| self.answered.as_ref() != Some(answer))
+                    Some(answer).filter(|answer| self.answered.as_ref() != Some(answer))
                 }
                 Err(error) => {
                     let error = describe(&error);
@@ -191,13 +236,15 @@ impl Poller {
                         tracing::warn!(of = %self.lookup, error, "cannot read Cloud Map, trying again");
                     }
                     let first = self.answered.is_none().then(|| self.lookup.unavailable(&error));
-                    failed = Some(error);
-                    self.read = None;
+                    if failed.replace(error).is_none() {
+                        interval = FIRST_RETRY / 2;
+                    }
                     first
                 }
             };
             interval = match (&failed, &news) {
                 (Some(_), _) => interval.mul_f64(2.0).min(LAST_RETRY.max(self.intervals.longest)),
+                (None, _) if self.is_told() => self.intervals.after_while_told(interval),
                 (None, Some(_)) => self.intervals.shortest,
                 (None, None) => self.intervals.after(interval),
             };
@@ -208,37 +255,61 @@ impl Poller {
                     return;
                 }
             }
-            sleep(jitter(interval)).await;
+            match self.hint_within(jitter(interval)).await {
+                Hint::Nothing => {}
+                Hint::Perhaps => interval = self.intervals.longest,
+                Hint::Changed => interval = self.intervals.shortest,
+            }
         }
     }
 
-    /// The answer, if it may be another than before.
-    async fn look(&mut self) -> anyhow::Result<Option<Answer>> {
-        let ServiceKey { namespace, service } = self.service.clone();
-        let found = self.cloudmap.namespace(&namespace).await?;
+    /// Whether other clusters' journals tell of all that may change here.
+    fn is_told(&self) -> bool {
+        self.registrants.as_ref().is_some_and(|clusters| reader::are_of(&self.heard, clusters))
+    }
+
+    /// Waits so long, or until a journal names the service. If something may have changed in any service, those who look
+    /// for it do not do so all at once.
+    async fn hint_within(&mut self, wait: Duration) -> Hint {
+        let (mut due, mut hint) = (Instant::now() + wait, Hint::Nothing);
+        loop {
+            select! {
+                () = sleep_until(due) => return hint,
+                Ok(()) = self.journals.changed() => {
+                    let journals = self.journals.borrow_and_update().clone();
+                    match reader::hint(&journals, &self.service.service, &self.heard) {
+                        Hint::Nothing => {}
+                        Hint::Perhaps => {
+                            hint = Hint::Perhaps;
+                            due = due.min(Instant::now() + self.intervals.longest.mul_f64(fastrand::f64()));
+                        }
+                        Hint::Changed => return Hint::Changed,
+                    }
+                    self.heard = journals;
+                }
+            }
+        }
+    }
+
+    async fn look(&mut self) -> anyhow::Result<Answer> {
+        let ServiceKey { namespace, service } = &self.service;
+        let found = self.cloudmap.namespace(namespace).await?;
         let namespace = found.with_context(|| format!("Cloud Map namespace not found: {namespace}"))?;
-        let Some(revision) = self.cloudmap.revision(&namespace, &service).await? else {
-            self.read = None;
-            return Ok(Some(self.lookup.empty()));
-        };
-        if self.read.is_some_and(|(read, at)| read == revision && at.elapsed() < REREAD) {
-            return Ok(None);
-        }
-        self.read(&namespace, &service, revision).await.map(Some)
-    }
-
-    async fn read(&mut self, namespace: &Namespace, service: &str, revision: i64) -> anyhow::Result<Answer> {
-        let Some((read, mut instances)) = self.cloudmap.discover(namespace, service).await? else {
-            self.read = None;
-            return Ok(self.lookup.empty());
-        };
-        // If what was read is older than the revision, the next lookup sees a difference and reads again.
-        self.read = Some((revision.min(read), Instant::now()));
+        let mut instances = self.cloudmap.discover(&namespace, service).await?.unwrap_or_default();
         instances.retain(|_, attributes| !endpoint::is_of(attributes, &self.cluster));
+        self.registrants = self.registrants_of(&instances);
         Ok(match &self.lookup {
             Lookup::Instances(_) => Answer::Instances(instances),
             Lookup::Published(key) => Answer::Published(self.understand(&key.arn.clone(), &instances)),
         })
+    }
+
+    /// The clusters whose journals tell when other instances come or these change. Pods may come by whoever registers pods,
+    /// and routes by this controller only.
+    fn registrants_of(&self, instances: &Instances) -> Option<BTreeSet<String>> {
+        let clusters = instances.values().map(|attributes| attributes.get(endpoint::CLUSTER).map(str::to_owned));
+        let clusters: BTreeSet<_> = clusters.collect::<Option<_>>()?;
+        (!clusters.is_empty() || matches!(self.lookup, Lookup::Published(_))).then_some(clusters)
     }
 
     fn understand(&mut self, arn: &str, instances: &Instances) -> Published {

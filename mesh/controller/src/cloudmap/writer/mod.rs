@@ -3,7 +3,7 @@
 //!
 //! A service is settled when it has become dirty: what is wanted of it has changed, an operation has ended, or the minute's
 //! comparison is due. So the cost is that of the changes, and of a list of all services, with how many instances each has,
-//! a few times a minute.
+//! a few times a minute. What changes is taken down in the namespace's journal, which is settled as any other service.
 
 mod plan;
 mod schedule;
@@ -31,6 +31,7 @@ use self::{
 use super::{
     client::{CloudMap, describe},
     exchange, jitter,
+    journal::{self, Journal},
 };
 use crate::model::{Attributes, ClusterId, Instances, ServiceKey, endpoint};
 
@@ -93,6 +94,8 @@ struct State {
     places: HashMap<Subject, Vec<ServiceKey>>,
     /// The services that wait for a change of this one.
     waiting: BTreeMap<ServiceKey, BTreeSet<ServiceKey>>,
+    /// While this replica leads, the journals of the namespaces in which something is wanted.
+    journals: BTreeMap<String, Journal>,
     subscribers: Vec<mpsc::UnboundedSender<ServiceKey>>,
 }
 
@@ -173,6 +176,52 @@ impl State {
         true
     }
 
+    /// Keeps a journal of this namespace from now on.
+    fn open_journal(&mut self, namespace: &str, cluster: &ClusterId) {
+        if self.leading && !self.journals.contains_key(namespace) {
+            self.journals.insert(namespace.to_owned(), Journal::new());
+            self.write_journal(namespace, cluster);
+        }
+    }
+
+    /// Takes down that something changes in a service.
+    fn note(&mut self, key: &ServiceKey, cluster: &ClusterId) {
+        if let Some(journal) = self.journals.get_mut(&key.namespace).filter(|_| !journal::is_journal(key)) {
+            journal.note(&key.service);
+            self.write_journal(&key.namespace, cluster);
+        }
+    }
+
+    fn write_journal(&mut self, namespace: &str, cluster: &ClusterId) {
+        let instances = self.journals.get(namespace).map(|journal| journal.instances(cluster));
+        let want = instances.map(|instances| Want { api_only: true, instances, ..Want::default() });
+        let key = journal::service_key(namespace);
+        self.want(&key, want);
+        // Whatever is taken down has had its wait.
+        self.at_once(&key);
+    }
+
+    /// Leaves the journals to whoever leads next.
+    fn end_journals(&mut self) {
+        for namespace in std::mem::take(&mut self.journals).into_keys() {
+            let key = journal::service_key(&namespace);
+            self.services.remove(&key);
+            self.schedule.remove(&key);
+        }
+    }
+
+    /// Ends the journal of a namespace in which nothing of this cluster is left; returns whether nothing is.
+    fn close_journal(&mut self, namespace: &str, cluster: &ClusterId) -> bool {
+        let first = ServiceKey { namespace: namespace.to_owned(), service: String::new() };
+        let mut services =
+            self.services.range(first..).map(|(key, _)| key).take_while(|key| key.namespace == namespace);
+        let nothing_left = services.all(journal::is_journal);
+        if nothing_left && self.journals.remove(namespace).is_some() {
+            self.write_journal(namespace, cluster);
+        }
+        nothing_left
+    }
+
     fn wake_waiting(&mut self, key: &ServiceKey) {
         for waiting in self.waiting.remove(key).unwrap_or_default() {
             self.at_once(&waiting);
@@ -223,6 +272,9 @@ impl Writer {
         let mut state = self.lock();
         let mut changed = false;
         for (key, want) in wants {
+            if want.is_some() {
+                state.open_journal(&key.namespace, &self.cluster);
+            }
             changed |= state.want(&key, want);
         }
         if changed {
@@ -269,7 +321,7 @@ impl Writer {
     /// [`Leaving`], or Cloud Map refuses: something is still there.
     pub async fn forget(self: &Arc<Self>, keys: &BTreeSet<ServiceKey>) -> anyhow::Result<()> {
         let backoff = ExponentialBuilder::default().with_min_delay(Duration::from_millis(200)).with_max_times(7);
-        for key in keys {
+        let forget = async |key: &ServiceKey| {
             self.lock().services.entry(key.clone()).or_default();
             let settle = || async {
                 let progress = self.settle(key).await?;
@@ -279,6 +331,18 @@ impl Writer {
             let settled = settle.retry(backoff).await.inspect_err(|_| self.lock().at_once(key));
             let progress = settled.with_context(|| format!("clearing Cloud Map service {key}"))?;
             self.after(key, Ok(progress));
+            anyhow::Ok(())
+        };
+        for key in keys {
+            forget(key).await?;
+        }
+        // Whoever removes the last thing may delete the namespace next.
+        let namespaces: BTreeSet<_> = keys.iter().map(|key| key.namespace.as_str()).collect();
+        for namespace in namespaces {
+            let nothing_left = self.lock().close_journal(namespace, &self.cluster);
+            if nothing_left {
+                forget(&journal::service_key(namespace)).await?;
+            }
         }
         Ok(())
     }
@@ -324,6 +388,10 @@ impl Writer {
     fn lead(&self, leading: bool) {
         let mut state = self.lock();
         state.leading = leading;
+        state.end_journals();
+        let wanted = state.services.iter().filter(|(_, entry)| entry.want.is_some());
+        let namespaces: BTreeSet<_> = wanted.map(|(key, _)| key.namespace.clone()).collect();
+        namespaces.iter().for_each(|namespace| state.open_journal(namespace, &self.cluster));
         let keys: Vec<_> = state.services.keys().cloned().collect();
         for key in keys {
             if let Some(entry) = state.services.get_mut(&key) {
@@ -349,6 +417,7 @@ impl Writer {
                 state.services.remove(key);
                 state.schedule.remove(key);
                 state.wake_waiting(key);
+                state.close_journal(&key.namespace, &self.cluster);
             }
             Ok(_) => {
                 if entry.error.take().is_some() {

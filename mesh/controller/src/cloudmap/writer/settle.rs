@@ -33,6 +33,8 @@ const LINGER: Duration = Duration::from_secs(10);
 /// Waits while an operation goes on: AWS takes seconds, and a minute or more where DNS records are made.
 const FIRST_POLL: Duration = Duration::from_millis(100);
 const LAST_POLL: Duration = Duration::from_secs(10);
+/// An operation that takes longer is taken down when it is done, too: readers of the journal may have looked for it in vain.
+pub(super) const LATE: Duration = Duration::from_secs(1);
 
 /// How far a service is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -223,6 +225,7 @@ impl Writer {
     ) -> anyhow::Result<()> {
         let Some(seen) = present.seen.as_mut().filter(|_| !changes.is_empty()) else { return Ok(()) };
         seen.is_listed = false;
+        self.note(key);
         let service = &seen.service;
         let applied = stream::iter(changes).map(|change| async move {
             let operation = match &change {
@@ -262,6 +265,12 @@ impl Writer {
         failed
     }
 
+    /// Takes down in the journal that something changes in a service.
+    fn note(&self, key: &ServiceKey) {
+        self.lock().note(key, &self.cluster);
+        self.wake.notify_one();
+    }
+
     /// Deletes a service that nobody wants and that is empty, if it is of this controller's making.
     async fn clear(&self, key: &ServiceKey, present: &Present) -> anyhow::Result<Progress> {
         let Some(seen) = &present.seen else { return Ok(Progress::Gone) };
@@ -281,6 +290,7 @@ impl Writer {
     fn follow(self: &Arc<Self>, key: &ServiceKey, slot: &Slot, id: String, operation: String) {
         let (writer, key, slot) = (self.clone(), key.clone(), slot.clone());
         tokio::spawn(async move {
+            let began = Instant::now();
             let done = writer.done(&key, &operation).await;
             let mut present = slot.lock().await;
             present.pending.remove(&id);
@@ -288,7 +298,12 @@ impl Writer {
                 return;
             }
             match done {
-                Ok(()) => writer.lock().at_once(&key),
+                Ok(()) => {
+                    if began.elapsed() > LATE {
+                        writer.note(&key);
+                    }
+                    writer.lock().at_once(&key);
+                }
                 Err(reason) => {
                     let error = format!("changing instance {id}: {reason}");
                     writer.report(&key, &slot, &present, Some(error.clone()));

@@ -64,6 +64,24 @@ impl Cluster {
         Self { fake: fake.clone(), writer, leader }
     }
 
+    /// The calls since the last time, but for those about the journal.
+    fn calls(&self) -> Vec<String> {
+        self.fake.calls().into_iter().filter(|call| !call.contains("appmesh.journal")).collect()
+    }
+
+    /// What its journal says: the term, how many changes there were, and in which services.
+    fn journal(&self, namespace: &str) -> Option<(String, usize, String)> {
+        let journal = self.fake.instances(&journal::service_key(namespace))?.remove("here")?;
+        let get = |key| journal.get(key).unwrap_or_default().to_owned();
+        Some((get("term"), get("count").parse().unwrap(), get("services.0")))
+    }
+
+    /// Waits until its journal names these services.
+    async fn notes(&self, namespace: &str, services: &str) {
+        let noted = || self.journal(namespace).is_some_and(|(_, _, noted)| noted == services);
+        self.fake.until(&format!("{services} in the journal"), noted).await;
+    }
+
     fn set(&self, key: &ServiceKey, want: impl Into<Option<Want>>) {
         self.writer.set([(key.clone(), want.into())]);
     }
@@ -99,10 +117,10 @@ async fn pods_come_and_go_and_the_service_with_them() {
     cluster.finds(&key, &[]).await;
     cluster.set(&key, pods(&["10.0.0.1", "10.0.0.2"]));
     cluster.finds(&key, &["10.0.0.1", "10.0.0.2"]).await;
-    fake.calls();
+    cluster.calls();
     cluster.set(&key, pods(&["10.0.0.2"]));
     cluster.finds(&key, &["10.0.0.2"]).await;
-    assert_eq!(fake.calls(), ["DeregisterInstance n/front 10.0.0.1"], "nothing is listed for it");
+    assert_eq!(cluster.calls(), ["DeregisterInstance n/front 10.0.0.1"], "nothing is listed for it");
     cluster.set(&key, None);
     fake.until("the service is gone", || fake.instances(&key).is_none()).await;
     assert_eq!(cluster.writer.registered(&key), None);
@@ -278,12 +296,12 @@ async fn at_rest_one_list_compares_all_services() {
     let compare = async || {
         // As if the last list were too old.
         cluster.writer.cloudmap.forget("n", "front").await;
-        fake.calls();
+        cluster.calls();
         for key in &keys {
             cluster.writer.lock().services.get_mut(key).unwrap().compare = Some(Instant::now());
             cluster.writer.settle(key).await.unwrap();
         }
-        fake.calls()
+        cluster.calls()
     };
     let listed = ["ListInstances n/back", "ListServices", "ListInstances n/front"];
     assert_eq!(compare().await, listed, "once after a change of its own");
@@ -291,7 +309,7 @@ async fn at_rest_one_list_compares_all_services() {
     for key in &keys {
         cluster.writer.settle(key).await.unwrap();
     }
-    assert_eq!(fake.calls(), Vec::<String>::new(), "no comparison is due");
+    assert_eq!(cluster.calls(), Vec::<String>::new(), "no comparison is due");
     fake.deregister(&keys[1], "10.0.0.1");
     let mended = compare().await;
     assert_eq!(mended, ["ListServices", "ListInstances n/front", "RegisterInstance n/front 10.0.0.1"]);
@@ -337,4 +355,65 @@ async fn forgetting_waits_until_everything_is_gone() {
     assert_eq!((fake.instances(&key), fake.ids(&unknown)), (None, vec![]));
     fake.namesake("o", "o-2");
     assert_eq!(cluster.writer.namespaces().await.unwrap(), BTreeMap::from([("n".to_owned(), 1), ("o".to_owned(), 2)]));
+}
+
+#[tokio::test]
+async fn what_changes_is_noted_in_the_journal_of_the_namespace() {
+    let fake = Fake::new(&["n", "o"]);
+    let (cluster, front, back) = (Cluster::new(&fake, true), service("n", "front"), service("n", "back"));
+    cluster.set(&front, pods(&["10.0.0.1"]));
+    cluster.notes("n", "front").await;
+    cluster.set(&back, pods(&["10.0.0.2"]));
+    cluster.notes("n", "back,front").await;
+    cluster.set(&front, pods(&["10.0.0.1", "10.0.0.3"]));
+    cluster.notes("n", "front,back,front").await;
+    assert_eq!(fake.ids(&journal::service_key("n")), ["here"], "one for a cluster");
+    assert_eq!(fake.instances(&journal::service_key("o")), None, "nothing is there");
+    let (term, count, _) = cluster.journal("n").unwrap();
+    assert_eq!(count, 3);
+    cluster.finds(&front, &["10.0.0.1", "10.0.0.3"]).await;
+    // Whoever leads next cannot know what the one before has noted.
+    cluster.leader.send_replace(false);
+    fake.until("it leads no more", || cluster.writer.lock().journals.is_empty()).await;
+    cluster.leader.send_replace(true);
+    fake.until("another term", || cluster.journal("n").is_some_and(|(other, count, _)| other != term && count == 0))
+        .await;
+}
+
+#[tokio::test]
+async fn the_journal_goes_with_the_last_service() {
+    let fake = Fake::new(&["n", "o"]);
+    let (cluster, front, back) = (Cluster::new(&fake, true), service("n", "front"), service("n", "back"));
+    for (key, pod) in [(&front, "10.0.0.1"), (&back, "10.0.0.2")] {
+        cluster.set(key, pods(&[pod]));
+        cluster.finds(key, &[pod]).await;
+    }
+    cluster.set(&front, None);
+    cluster.writer.forget(&[front].into()).await.unwrap();
+    assert!(cluster.journal("n").is_some(), "something is left");
+    // What this cluster has left where it wants nothing any more, and another's.
+    let (left, others) = (journal::service_key("o"), journal::service_key("n"));
+    fake.register(&left, "here", &attributes(&[(CLUSTER, "here")]));
+    fake.register(&others, "there", &attributes(&[(CLUSTER, "there")]));
+    cluster.set(&back, None);
+    cluster.writer.forget(&[back, service("o", "front")].into()).await.unwrap();
+    assert_eq!((fake.ids(&left), fake.ids(&others)), (vec![], vec!["there".to_owned()]));
+    fake.until("nothing is known of it", || cluster.writer.lock().services.is_empty()).await;
+}
+
+#[tokio::test]
+async fn what_took_long_is_noted_again_when_it_is_done() {
+    let fake = Fake::new(&["n"]);
+    let (cluster, front) = (Cluster::new(&fake, true), service("n", "front"));
+    cluster.set(&front, pods(&[]));
+    cluster.finds(&front, &[]).await;
+    cluster.set(&front, pods(&["10.0.0.1"]));
+    cluster.finds(&front, &["10.0.0.1"]).await;
+    cluster.notes("n", "front").await;
+    fake.hold(true);
+    cluster.set(&front, pods(&["10.0.0.1", "10.0.0.2"]));
+    tokio::time::sleep(settle::LATE * 2).await;
+    fake.hold(false);
+    cluster.notes("n", "front,front,front").await;
+    cluster.finds(&front, &["10.0.0.1", "10.0.0.2"]).await;
 }
