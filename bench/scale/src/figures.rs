@@ -15,8 +15,8 @@ pub struct Figures {
     pub start: Start,
     /// By the number of sidecars.
     pub sidecars: Vec<Sidecars>,
-    /// With services of another cluster in use.
-    pub remote: Remote,
+    /// With more and more services of another cluster in use.
+    pub remote: Vec<Remote>,
 }
 
 /// The first start.

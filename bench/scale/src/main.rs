@@ -74,9 +74,9 @@ struct Args {
     /// How long the controller is looked at while nothing happens, and while pods come and go
     #[arg(long, default_value_t = 120)]
     seconds: u64,
-    /// Services of another cluster
-    #[arg(long, default_value_t = 10)]
-    remote: usize,
+    /// Services of another cluster, a growing list
+    #[arg(long, value_delimiter = ',', default_value = "10,100")]
+    remote: Vec<usize>,
 }
 
 #[tokio::main]
@@ -124,8 +124,12 @@ async fn measure(args: Args) -> anyhow::Result<Figures> {
         report(&format!("{figures:?}"));
         by_sidecars.push(figures);
     }
-    let remote = bench.remote(args.remote).await?;
-    report(&format!("{remote:?}"));
+    let mut remote = Vec::new();
+    for services in args.remote {
+        let figures = bench.remote(services).await?;
+        report(&format!("{figures:?}"));
+        remote.push(figures);
+    }
     let Mesh { nodes, pods, .. } = bench.world.mesh;
     bench.tasks.shutdown().await;
     bench.controller.stop().await?;
@@ -175,7 +179,7 @@ impl Bench {
             ensure!(started.elapsed() < PATIENCE, "the controller does not settle: {total:?}");
             sleep(Duration::from_secs(1)).await;
             for (operation, count) in self.calls.since()? {
-                if operation != "DiscoverInstancesRevision" {
+                if operation != "DiscoverInstances" {
                     last = Instant::now();
                 }
                 *total.entry(operation).or_default() += count;

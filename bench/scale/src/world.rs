@@ -1,6 +1,6 @@
 //! Makes and changes the objects of the cluster, and what another cluster has in Cloud Map.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use aws_sdk_servicediscovery::{Client as CloudMap, types::OperationStatus};
@@ -25,6 +25,8 @@ const CONCURRENCY: usize = 16;
 const AUDIENCE: &str = "appmesh-controller";
 const TOKEN_LIFE: i64 = 24 * 3600;
 const CRDS: &str = "charts/appmesh-controller/crds/crds.yaml";
+/// uid of the other cluster.
+const OTHER: &str = "00000000-0000-4000-8000-000000000000";
 const GATE: &str = "conditions.appmesh.k8s.aws/aws-cloudmap-healthy";
 
 /// The cluster and Cloud Map.
@@ -197,8 +199,8 @@ impl World {
         Ok((pods, objects))
     }
 
-    /// Registers instances of another cluster in Cloud Map, one in each of these services, and has a node call them.
-    /// Returns their addresses.
+    /// Registers instances of another cluster in Cloud Map, one in each of these services, with its journal, and has a node
+    /// call them. Services that are there already stay as they are. Returns the addresses.
     ///
     /// # Errors
     /// The API server or Cloud Map refuses something.
@@ -206,16 +208,23 @@ impl World {
         let namespaces = self.cloudmap.list_namespaces().send().await?.namespaces.unwrap_or_default();
         let namespace = namespaces.into_iter().find(|namespace| namespace.name.as_deref() == Some(NAME));
         let namespace = namespace.and_then(|namespace| namespace.id).context("the Cloud Map namespace is gone")?;
+        let pages = self.cloudmap.list_services().into_paginator().send();
+        let pages = pages.collect::<Result<Vec<_>, _>>().await.context("ListServices")?;
+        let there = pages.into_iter().flat_map(|page| page.services.unwrap_or_default());
+        let there: BTreeMap<_, _> = there.filter_map(|one| Some((one.name?, one.id?))).collect();
+        let journal = there.get("appmesh.journal").context("the controller keeps no journal")?;
+        self.register(journal, OTHER, &[("version", "1"), ("term", "1"), ("count", "0")]).await?;
         let (mut names, mut addresses) = (Vec::new(), Vec::new());
         for number in 0..services {
             let (name, address) = (format!("remote-{number}"), format!("100.127.0.{number}"));
-            let made = self.cloudmap.create_service().namespace_id(&namespace).name(&name).send().await?;
-            let service = made.service.and_then(|service| service.id).context("no service")?;
-            let register = self.cloudmap.register_instance().service_id(service).instance_id(&address);
-            let register = register.attributes("AWS_INSTANCE_IPV4", &address).attributes("AWS_INSTANCE_PORT", "8080");
-            finished(&self.cloudmap, &register.send().await?.operation_id.context("no operation")?).await?;
-            self.create(self.mesh.remote_node(&name)).await?;
-            self.create(self.mesh.remote_service(&name)).await?;
+            if !there.contains_key(&name) {
+                let made = self.cloudmap.create_service().namespace_id(&namespace).name(&name).send().await?;
+                let service = made.service.and_then(|service| service.id).context("no service")?;
+                let reached = [("AWS_INSTANCE_IPV4", address.as_str()), ("AWS_INSTANCE_PORT", "8080")];
+                self.register(&service, &address, &reached).await?;
+                self.create(self.mesh.remote_node(&name)).await?;
+                self.create(self.mesh.remote_service(&name)).await?;
+            }
             names.push(name);
             addresses.push(address);
         }
@@ -223,6 +232,15 @@ impl World {
         let patch = Patch::Merge(json!({ "spec": { "backends": wanted["spec"]["backends"] } }));
         self.patch("VirtualNode", &node_name(node), &patch).await?;
         Ok(addresses)
+    }
+
+    /// Registers an instance of another cluster.
+    async fn register(&self, service: &str, id: &str, attributes: &[(&str, &str)]) -> anyhow::Result<()> {
+        let mut register = self.cloudmap.register_instance().service_id(service).instance_id(id);
+        for (key, value) in attributes.iter().chain(&[("appmesh.k8s.aws/cluster", OTHER)]) {
+            register = register.attributes(*key, *value);
+        }
+        finished(&self.cloudmap, &register.send().await?.operation_id.context("no operation")?).await
     }
 }
 
