@@ -19,6 +19,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tower::{BoxError, Service};
 
@@ -122,12 +123,17 @@ impl Dialer {
     ///
     /// # Errors
     /// Whatever stands in the way.
-    pub async fn dial(&self, url: Uri) -> Result<(impl Read + Write + Send + Unpin + use<>, bool), BoxError> {
+    pub async fn dial(&self, url: Uri) -> Result<(Box<dyn Dialed>, bool), BoxError> {
         let connection = self.0.clone().call(url).await?;
         let forwards = connection.connected().is_proxied();
-        Ok((connection, forwards))
+        Ok((Box::new(TokioIo::new(connection)), forwards))
     }
 }
+
+/// A connection that was dialed.
+pub trait Dialed: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Dialed for T {}
 
 impl Service<Uri> for Connector {
     type Response = Stream;

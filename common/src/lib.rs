@@ -39,7 +39,7 @@ mod view;
 mod wait;
 
 #[cfg(feature = "client")]
-pub use connect::Dialer;
+pub use connect::{Dialed, Dialer};
 pub use doc::Document;
 pub use error::{Error, Kind, classify};
 pub use run::{Io, main, report, run};

@@ -1,34 +1,35 @@
 //! Asks one URL without anybody between, with HTTP/1.1 on connections of its own.
 
-use crate::http::LONGEST;
+use crate::wire::Reader;
 use anyhow::Result;
 use common::proxy::{Proxies, basic};
-use common::{Dialer, Error};
+use common::{Dialed, Dialer, Error};
 use http::header::{ACCEPT, AUTHORIZATION, HOST, HeaderMap, HeaderValue};
 use http::{Request, Uri};
-use http_body::Body as _;
-use hyper::client::conn::http1::{Builder, SendRequest};
 use percent_encoding::percent_decode_str;
 use std::error::Error as StdError;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
-use tokio::task::coop::unconstrained;
+use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWrite as _, AsyncWriteExt as _, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep, timeout_at};
 use url::Url;
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 
+/// Bytes that there is room for when something is read: as most answers are much shorter, one reading takes all of it.
+const ROOM: usize = 8192;
+
 /// Asks one URL; through a proxy where the environment says so.
 pub struct Direct {
     dialer: Dialer,
     url: Uri,
-    /// What the server is sent. It has no body.
-    request: Request<String>,
+    /// What the server is sent.
+    request: Arc<[u8]>,
     /// What a proxy is sent that forwards it.
-    forwarded: Request<String>,
+    forwarded: Arc<[u8]>,
     keep_alive: bool,
 }
 
@@ -54,7 +55,7 @@ impl Direct {
     pub fn new(url: &Url, headers: HeaderMap, keep_alive: bool) -> Result<Self> {
         let proxies = Proxies::from_environment()?;
         let (url, login) = whole(url)?;
-        let mut request = Request::new(String::new());
+        let mut request = Request::new(());
         request.headers_mut().insert(ACCEPT, HeaderValue::from_static("*/*"));
         let host = url.authority().map(|host| host.as_str()).unwrap_or_default();
         request.headers_mut().insert(HOST, HeaderValue::from_str(host)?);
@@ -67,7 +68,7 @@ impl Direct {
         *forwarded.uri_mut() = url.clone();
         proxies.authorize(&mut forwarded);
         let dialer = Dialer::new(proxies)?;
-        Ok(Self { dialer, url, request, forwarded, keep_alive })
+        Ok(Self { dialer, url, request: bytes(&request), forwarded: bytes(&forwarded), keep_alive })
     }
 
     /// Status and body of one answer; of a body that is too long, only the beginning. `None` if there is none by then.
@@ -92,11 +93,11 @@ impl Direct {
     }
 
     /// Asks on this connection, and keeps it if it can be asked on again.
-    async fn ask(&self, mut line: Line, idle: &Idle, end: Instant) -> hyper::Result<Outcome> {
+    async fn ask(&self, mut line: Line, idle: &Idle, end: Instant) -> Result<Outcome, BoxError> {
         let asked = line.ask(end).await?;
         if !self.keep_alive {
             line.close();
-        } else if matches!(asked, Outcome::Answered(..)) && line.is_open() {
+        } else if line.goes_on {
             idle.lock().push(line);
         }
         Ok(asked)
@@ -105,10 +106,20 @@ impl Direct {
     async fn dial(&self) -> Result<Line, BoxError> {
         let (connection, forwards) = self.dialer.dial(self.url.clone()).await?;
         let request = if forwards { &self.forwarded } else { &self.request };
-        let (sender, carrier) = Builder::new().writev(false).handshake(connection).await?;
-        let (carrier, alarm) = (Carrier(Some(Box::pin(carrier))), Alarm(Box::pin(sleep(Duration::MAX))));
-        Ok(Line { sender, carrier, alarm, request: request.clone(), complete: true })
+        let alarm = Alarm(Box::pin(sleep(Duration::MAX)));
+        Ok(Line { connection, alarm, request: request.clone(), brought: Vec::new(), goes_on: true })
     }
+}
+
+/// A request without a body as HTTP/1.1 writes it.
+fn bytes(request: &Request<()>) -> Arc<[u8]> {
+    let mut bytes = format!("GET {} HTTP/1.1\r\n", request.uri()).into_bytes();
+    for (name, value) in request.headers() {
+        let header = [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"];
+        header.iter().for_each(|part| bytes.extend_from_slice(part));
+    }
+    bytes.extend_from_slice(b"\r\n");
+    bytes.into()
 }
 
 /// A URL without what is not sent as a part of it, and the login that it holds.
@@ -137,54 +148,51 @@ enum Outcome {
 
 /// A connection, and what is asked on it.
 struct Line {
-    sender: SendRequest<String>,
-    carrier: Carrier,
+    connection: Box<dyn Dialed>,
     alarm: Alarm,
-    request: Request<String>,
-    /// Whether the last answer was read to its end.
-    complete: bool,
+    request: Arc<[u8]>,
+    /// What has come since the last request.
+    brought: Vec<u8>,
+    /// Whether it may be asked on again.
+    goes_on: bool,
 }
 
 impl Line {
-    async fn ask(&mut self, end: Instant) -> hyper::Result<Outcome> {
-        let Self { sender, carrier, alarm, request, complete } = self;
+    async fn ask(&mut self, end: Instant) -> Result<Outcome, BoxError> {
+        let Self { connection, alarm, request, brought, goes_on } = self;
+        *goes_on = false;
         let asked = async {
-            if !sender.is_ready() && carrier.carry(sender.ready()).await.is_err() {
+            others_first().await;
+            if stirs(connection).await {
                 return Ok(Outcome::Unsent);
             }
-            let sent = sender.try_send_request(request.clone());
-            others_first().await;
-            let response = match carrier.carry(sent).await {
-                Ok(response) => response,
-                Err(mut error) => {
-                    return error.take_message().map_or_else(|| Err(error.into_error()), |_| Ok(Outcome::Unsent));
-                }
-            };
-            let status = response.status().as_u16();
-            let (mut text, mut body) = (Vec::new(), response.into_body());
-            while let Some(frame) = carrier.carry(poll_fn(|cx| Pin::new(&mut body).poll_frame(cx))).await {
-                text.extend_from_slice(frame?.data_ref().map_or(&[], |data| data));
-                if text.len() > LONGEST {
-                    *complete = false;
-                    break;
+            connection.write_all(request).await?;
+            connection.flush().await?;
+            brought.clear();
+            let mut reader = Reader::default();
+            loop {
+                brought.reserve(ROOM);
+                let ended = connection.read_buf(brought).await? == 0;
+                if let Some(read) = reader.read(brought, ended)? {
+                    *goes_on = read.goes_on;
+                    return Ok(Outcome::Answered(read.status, read.body));
                 }
             }
-            Ok(Outcome::Answered(status, text))
         };
         alarm.limit(asked, end).await.unwrap_or(Ok(Outcome::Late))
     }
 
-    /// Whether it may be asked on again.
-    fn is_open(&self) -> bool {
-        self.complete && !self.sender.is_closed()
-    }
-
     /// Tells the server, without waiting for it.
-    fn close(self) {
-        let Self { sender, mut carrier, .. } = self;
-        drop(sender);
-        carrier.poll(&mut Context::from_waker(Waker::noop()));
+    fn close(mut self) {
+        // What comes of it is no matter: the connection is dropped.
+        let _ = Pin::new(&mut self.connection).poll_shutdown(&mut Context::from_waker(Waker::noop()));
     }
+}
+
+/// Whether something comes on a connection though nothing was asked, most likely its end.
+async fn stirs(connection: &mut Box<dyn Dialed>) -> bool {
+    let mut room = [0];
+    poll_fn(|cx| Poll::Ready(Pin::new(&mut *connection).poll_read(cx, &mut ReadBuf::new(&mut room)).is_ready())).await
 }
 
 /// Lets the other tasks go on that can. They then have read all answers before the first of them writes its next
@@ -199,34 +207,6 @@ async fn others_first() {
         Poll::Ready(())
     })
     .await;
-}
-
-/// What reads and writes a connection whenever it is polled; nothing once that has ended.
-struct Carrier(Option<Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>>);
-
-impl Carrier {
-    /// Waits for what only this connection can bring. It is polled here and by no task of its own, so that neither has
-    /// to wake the other.
-    async fn carry<T>(&mut self, brought: impl Future<Output = T>) -> T {
-        // That the task has done enough for now must not be found out where nobody is woken for it.
-        let mut brought = pin!(unconstrained(brought));
-        poll_fn(|cx| {
-            let mut silent = Context::from_waker(Waker::noop());
-            if let Poll::Ready(brought) = brought.as_mut().poll(&mut silent) {
-                return Poll::Ready(brought);
-            }
-            self.poll(cx);
-            brought.as_mut().poll(&mut silent)
-        })
-        .await
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) {
-        // What goes wrong is told whoever waits for an answer.
-        if self.0.as_mut().is_some_and(|carrier| carrier.as_mut().poll(cx).is_ready()) {
-            self.0 = None;
-        }
-    }
 }
 
 /// A timer for one request after the other. It is set anew only when it rings, or would ring too late: most answers
@@ -260,7 +240,6 @@ impl Alarm {
 #[allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 mod tests {
     use super::*;
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
     use tokio::task::yield_now;
 

@@ -18,6 +18,7 @@ mod span;
 mod spread;
 mod target;
 mod timeline;
+mod wire;
 
 use answers::Answers;
 use anyhow::Result;

@@ -250,11 +250,14 @@ fn answers_are_read_in_all_their_forms() {
 #[test]
 fn what_is_no_answer_is_told_with_its_reason() {
     let cases: [(Words, &str); 5] = [
-        (|_| String::new(), "connection closed before message completed"),
-        (|_| "HTTP/1.1 200 OK".into(), "connection closed before message completed"),
-        (|_| "SSH-2.0-server\r\n".into(), "invalid HTTP version parsed"),
-        (|color| whole(&format!("{color} and more"))[..45].into(), "end of file before message length reached"),
-        (|color| whole(color).replace("content-length: ", "content-length: x"), "invalid content-length parsed"),
+        (|_| String::new(), "the connection was closed before the answer was complete"),
+        (|_| "HTTP/1.1 200 OK".into(), "the connection was closed before the answer was complete"),
+        (|_| "SSH-2.0-server\r\n".into(), "invalid HTTP version"),
+        (
+            |color| whole(&format!("{color} and more"))[..45].into(),
+            "the connection was closed before the answer was complete",
+        ),
+        (|color| whole(color).replace("content-length: ", "content-length: x"), "invalid content-length"),
     ];
     for (words, reason) in cases {
         for keep_alive in [&[][..], &["--keep-alive"]] {
