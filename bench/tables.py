@@ -138,16 +138,6 @@ def scale(result: dict[str, Any]) -> str:
         of("restart → it accepts Envoys / all, new, have all, s", "≤ 10", 2, "restart_with_new_envoys.ready_seconds", "restart_with_new_envoys.configured_seconds"),
         of("… CPU s until then, with kept state / with new Envoys", "linear", 2, "restart.cpu_seconds.1", "restart_with_new_envoys.cpu_seconds.1"),
         every("calls of Cloud Map a second at rest", "one a service and minute", lambda at, _: amount(median(per_second(one["rest"]) for one in at), 2)),
-        every(
-            "… with services of another cluster in use: how many / calls more",
-            "",
-            lambda at, rounds: " / ".join(
-                [
-                    str(rounds[0]["remote"][-1]["services"]),
-                    amount(median(per_second(one["remote"][-1]) - per_second(one["sidecars"][-1]["rest"]) for one in rounds), 2),
-                ]
-            ),
-        ),
         every("load average of the machine meanwhile", "", loads),
     ]
     def machine(_: list[dict[str, Any]], rounds: list[dict[str, Any]]) -> str:
@@ -208,7 +198,7 @@ def sidecar(result: dict[str, Any]) -> str:
 
 def cost(result: dict[str, Any]) -> str:
     """Look-ups of services of another cluster, and what they cost."""
-    few, many = (list(result["meshes"].values())[-1][-1]["remote"][at] for at in (0, -1))
+    few, many = (next(iter(result["meshes"].values()))[-1]["remote"][at] for at in (0, -1))
 
     def looked(remote: dict[str, Any]) -> float:
         """Look-ups a second."""

@@ -77,6 +77,9 @@ struct Args {
     /// Services of another cluster, a growing list
     #[arg(long, value_delimiter = ',', default_value = "10,100")]
     remote: Vec<usize>,
+    /// How long nothing happens before these are looked at: until each is looked up once a minute
+    #[arg(long, default_value_t = 120)]
+    rest: u64,
 }
 
 #[tokio::main]
@@ -126,7 +129,7 @@ async fn measure(args: Args) -> anyhow::Result<Figures> {
     }
     let mut remote = Vec::new();
     for services in args.remote {
-        let figures = bench.remote(services).await?;
+        let figures = bench.remote(services, Duration::from_secs(args.rest)).await?;
         report(&format!("{figures:?}"));
         remote.push(figures);
     }
@@ -372,12 +375,13 @@ impl Bench {
     }
 
     /// Has the node of the first sidecar call services of another cluster.
-    async fn remote(&mut self, services: usize) -> anyhow::Result<Remote> {
+    async fn remote(&mut self, services: usize, rest: Duration) -> anyhow::Result<Remote> {
         let caller = self.sidecars.first().cloned().context("no sidecars")?;
         let addresses = self.world.call_remote(caller.node, services).await?;
         wait("the services of another cluster", || addresses.iter().all(|address| caller.came(address).is_some()))
             .await?;
         self.settle().await?;
+        sleep(rest).await;
         let window = self.window(None).await?;
         Ok(Remote { services, window })
     }

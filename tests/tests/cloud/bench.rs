@@ -14,7 +14,7 @@ fn the_bench_measures_and_a_weight_goes_to_its_users_alone() {
     let [scale, controller] = ["scale", "appmesh-controller"].map(|name| program(name).display().to_string());
     let (work, calls) = (work.display().to_string(), calls.display().to_string());
     let words = [&scale, "--controller", &controller, "--calls", &calls, "--work", &work];
-    let mesh = ["--nodes", "20", "--pods", "2", "--sidecars", "4", "--seconds", "5", "--remote", "2"];
+    let mesh = ["--nodes", "20", "--pods", "2", "--sidecars", "4", "--seconds", "5", "--remote", "2", "--rest", "0"];
     let output = cloud.run(words.into_iter().chain(mesh), b"").unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 

@@ -96,8 +96,8 @@ impl Journal {
     }
 }
 
-/// What journals say of a service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What journals say of a service. Of two, the greater counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Hint {
     /// Nothing has changed in it.
     Nothing,
@@ -122,11 +122,8 @@ impl Journals {
     /// Reads the journals of other clusters. One that is not understood counts as none.
     pub fn read(instances: &Instances, here: &ClusterId) -> Self {
         let others = instances.values().filter(|attributes| !endpoint::is_of(attributes, here));
-        Self(
-            others
-                .filter_map(|attributes| Some((attributes.get(CLUSTER)?.to_owned(), Read::of(attributes)?)))
-                .collect(),
-        )
+        let read = |attributes: &Arc<Attributes>| Some((attributes.get(CLUSTER)?.to_owned(), Read::of(attributes)?));
+        Self(others.filter_map(read).collect())
     }
 
     /// Whether each of these clusters keeps a journal.
@@ -136,14 +133,9 @@ impl Journals {
 
     /// What has become of a service since these journals were read before.
     pub fn hint(&self, service: &str, before: &Self) -> Hint {
-        let hint = |(cluster, read): (&String, &Read)| read.hint(service, before.0.get(cluster));
-        let hints: Vec<_> = self.0.iter().map(hint).collect();
-        let gone = before.0.keys().any(|cluster| !self.0.contains_key(cluster));
-        match () {
-            () if hints.contains(&Hint::Changed) => Hint::Changed,
-            () if gone || hints.contains(&Hint::Perhaps) => Hint::Perhaps,
-            () => Hint::Nothing,
-        }
+        let hints = self.0.iter().map(|(cluster, read)| read.hint(service, before.0.get(cluster)));
+        let gone = before.0.keys().any(|cluster| !self.0.contains_key(cluster)).then_some(Hint::Perhaps);
+        hints.chain(gone).max().unwrap_or(Hint::Nothing)
     }
 }
 

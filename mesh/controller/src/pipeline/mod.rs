@@ -119,6 +119,7 @@ impl Pipeline {
             // When a burst of changes of objects began.
             let mut burst: Option<Instant> = None;
             loop {
+                let due = burst.unwrap_or_else(Instant::now) + DEBOUNCE.max(self.passed.took * 2);
                 tokio::select! {
                     biased;
                     alive = connections.changed() => {
@@ -146,7 +147,7 @@ impl Pipeline {
                         if alive.is_err() { return }
                         burst = Some(Instant::now());
                     }
-                    () = sleep_until(burst.unwrap_or_else(Instant::now) + DEBOUNCE.max(self.passed.took * 2)), if burst.is_some() => {
+                    () = sleep_until(due), if burst.is_some() => {
                         objects.mark_unchanged();
                         burst.take().into_iter().for_each(|began| self.objects_changed(began.into_std()));
                     }
