@@ -110,7 +110,7 @@ class Cloud:
         child.returncode = os.waitstatus_to_exitcode(status)
         if child.returncode:
             raise SystemExit(f"bench: exit code {child.returncode}: {' '.join(map(str, command))}")
-        return {"wall": round(wall, 2), "cpu": round(usage.ru_utime + usage.ru_stime, 2)}
+        return {"wall": round(wall, 3), "cpu": round(usage.ru_utime + usage.ru_stime, 2)}
 
 
 def tutorial(cloud: Cloud, binaries: Path, aws: Path, work: Path) -> dict[str, float]:

@@ -13,7 +13,7 @@ use std::env;
 use std::error::Error as StdError;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// The file whose authorities are trusted besides.
 const BUNDLE: &str = "AWS_CA_BUNDLE";
@@ -21,13 +21,21 @@ const BUNDLE: &str = "AWS_CA_BUNDLE";
 /// Where the machine's authorities are, if a variable says so.
 const MACHINE: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
 
-/// All authorities that are trusted. Those that rustls cannot make sense of are left out.
+/// All authorities that are trusted, each once. Those that rustls cannot make sense of are left out. They are read once, for
+/// that takes milliseconds, and a tool has several clients.
 pub fn trusted() -> Vec<CertificateDer<'static>> {
+    static TRUSTED: OnceLock<Vec<CertificateDer<'static>>> = OnceLock::new();
+    TRUSTED.get_or_init(gather).clone()
+}
+
+fn gather() -> Vec<CertificateDer<'static>> {
     let mut trusted = rustls_native_certs::load_native_certs().certs;
     if trusted.is_empty() && MACHINE.iter().all(|name| env::var_os(name).is_none()) {
         trusted.extend_from_slice(webpki_root_certs::TLS_SERVER_ROOT_CERTS);
     }
     trusted.extend(bundle());
+    trusted.sort_unstable_by(|one, other| one.as_ref().cmp(other.as_ref()));
+    trusted.dedup();
     trusted.retain(|authority| RootCertStore::empty().add(authority.clone()).is_ok());
     trusted
 }

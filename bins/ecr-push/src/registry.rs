@@ -9,11 +9,12 @@ use bytes::Bytes;
 use common::Error;
 use common::aws::{lacking, permit};
 use common::roots;
+use futures::future::join_all;
 use futures::stream::{BoxStream, try_unfold};
 use futures::{Stream, StreamExt, TryStreamExt};
 use http::HeaderValue;
 use indicatif::{HumanBytes, ProgressBar};
-use oci_client::Reference;
+use oci_client::{Reference, RegistryOperation};
 use oci_client::client::{Client, ClientProtocol};
 use oci_client::errors::OciDistributionError;
 use oci_client::secrets::RegistryAuth;
@@ -111,6 +112,11 @@ impl<T: AsyncFn() -> Result<Pass>> Registry<T> {
         for client in [&login.whole, &login.pieces] {
             client.store_auth_if_needed(&login.host, &auth).await;
         }
+        // Once for all blobs, and for both at once: else the client asks how to log in for each of them. If that fails, so do
+        // they, and are tried again.
+        let any = login.reference("latest");
+        let ways = [RegistryOperation::Pull, RegistryOperation::Push].map(|way| login.whole.auth(&any, &auth, way));
+        join_all(ways).await;
         Ok(login)
     }
 }
