@@ -227,8 +227,10 @@ async fn what_passes_is_tried_again_and_what_does_not_is_told() {
     const FIVE: &[&str] = &["POST"; 5];
     use StatusCode as S;
     // What is refused, what is asked between HEAD and manifest, and how it ends.
-    let cases: [Case; 20] = [
-        (&[("GET", S::SERVICE_UNAVAILABLE)], &[HEAD, "POST", "PUT blobs"], None),
+    let cases: [Case; 21] = [
+        (&[("GET", S::SERVICE_UNAVAILABLE)], &["POST", "PUT blobs"], None),
+        // How to log in is asked for both ways, and then for the first request.
+        (&[("GET", S::SERVICE_UNAVAILABLE); 3], &[HEAD, "POST", "PUT blobs"], None),
         (&[(HEAD, S::BAD_GATEWAY)], &[HEAD, "POST", "PUT blobs"], None),
         (&[("POST", S::NOT_FOUND)], &["POST", "POST", "PUT blobs"], None),
         (&[("POST", S::INTERNAL_SERVER_ERROR)], &["POST", "POST", "PUT blobs"], None),
