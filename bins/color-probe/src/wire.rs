@@ -5,7 +5,7 @@ use httparse::{Header, ParserConfig, Response, Status, parse_chunk_size};
 use std::fmt;
 use std::mem::MaybeUninit;
 
-/// Most headers of an answer, and most bytes of its head, or around its chunks.
+/// Most headers of an answer, and most bytes of all before its body, or around its chunks.
 const HEADERS: usize = 100;
 const LONGEST_REST: usize = 400 * 1024;
 
@@ -85,7 +85,11 @@ impl Reader {
         while !self.is_complete {
             let start = self.head.end;
             let Some(head) = Head::read(brought.get(start..).unwrap_or_default())? else {
-                return if ended { Err(Broken::Short) } else { Ok(None) };
+                return match () {
+                    () if ended => Err(Broken::Short),
+                    () if brought.len() > LONGEST_REST => Err(Broken::Long),
+                    () => Ok(None),
+                };
             };
             // 101 ends a conversation in HTTP; others of that kind come before the answer.
             self.is_complete = head.status >= 200 || head.status == 101;
@@ -125,9 +129,7 @@ impl Head {
         let mut headers = [const { MaybeUninit::uninit() }; HEADERS];
         let mut response = Response::new(&mut []);
         let parsed = ParserConfig::default().parse_response_with_uninit_headers(&mut response, brought, &mut headers);
-        let Status::Complete(end) = parsed.map_err(Broken::Head)? else {
-            return if brought.len() > LONGEST_REST { Err(Broken::Long) } else { Ok(None) };
-        };
+        let Status::Complete(end) = parsed.map_err(Broken::Head)? else { return Ok(None) };
         let status = response.code.unwrap_or_default();
         let (mut length, mut goes_on) = (None, response.version == Some(1));
         for Header { name, value } in response.headers {
@@ -291,6 +293,8 @@ mod tests {
             let read = Reader::default().read(text.as_bytes(), false).unwrap().unwrap();
             assert!(!read.goes_on && (LONGEST..=LONGEST + 1).contains(&read.body.len()), "{}", read.body.len());
         }
+        let early = "HTTP/1.1 103 Early Hints\r\n\r\n".repeat(LONGEST_REST / 20);
+        assert_eq!(Reader::default().read(early.as_bytes(), false), Err(Broken::Long));
         let spaces = "a: b\r\n".repeat(LONGEST_REST);
         let endless = Reader::default().read(format!("HTTP/1.1 200 OK\r\na: {spaces}").as_bytes(), false);
         assert!(matches!(endless, Err(Broken::Long | Broken::Head(httparse::Error::TooManyHeaders))), "{endless:?}");
