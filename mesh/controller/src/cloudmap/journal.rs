@@ -21,7 +21,10 @@ use std::{
     sync::Arc,
 };
 
-use super::exchange::{MAX_VALUE, MAX_VALUES, VERSION};
+use super::{
+    exchange::VERSION,
+    values::{self, MAX_VALUE, MAX_VALUES},
+};
 use crate::model::{
     Attributes, ClusterId, Instances, ServiceKey,
     endpoint::{self, CLUSTER, CLUSTER_ARN},
@@ -32,6 +35,8 @@ use crate::model::{
 const SERVICE: &str = "appmesh.journal";
 const TERM: &str = "term";
 const COUNT: &str = "count";
+/// The name of the values that hold the services.
+const SERVICES: &str = "services";
 /// The version that is written here, and the only one that is understood.
 const NEWEST: &str = "1";
 
@@ -45,10 +50,6 @@ pub fn is_journal(key: &ServiceKey) -> bool {
     key.service == SERVICE
 }
 
-fn value_key(index: usize) -> String {
-    format!("services.{index}")
-}
-
 /// What one cluster has changed, as it is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Journal {
@@ -56,26 +57,22 @@ pub struct Journal {
     count: u64,
     /// The last first, as many as there is room for.
     services: VecDeque<String>,
-    /// Characters of the names, each with a comma.
-    length: usize,
 }
 
 impl Journal {
     /// The journal of a term that begins.
     pub fn new() -> Self {
         let term = format!("{:016x}", fastrand::u64(..));
-        Self { term, count: 0, services: VecDeque::new(), length: 0 }
+        Self { term, count: 0, services: VecDeque::new() }
     }
 
     /// Takes down that something changes in this service.
     pub fn note(&mut self, service: &str) {
         self.count += 1;
-        self.length += service.len() + 1;
         self.services.push_front(service.to_owned());
-        while self.length > MAX_VALUES * MAX_VALUE
-            && let Some(oldest) = self.services.pop_back()
-        {
-            self.length -= oldest.len() + 1;
+        // Each with a comma.
+        while self.services.iter().map(|name| name.len() + 1).sum::<usize>() > MAX_VALUES * MAX_VALUE {
+            self.services.pop_back();
         }
     }
 
@@ -88,10 +85,8 @@ impl Journal {
             (COUNT.to_owned(), self.count.to_string()),
         ]);
         attributes.extend(of.arn.clone().map(|arn| (CLUSTER_ARN.to_owned(), arn)));
-        // Names of services are ASCII, so that any byte is a place to cut.
         let names = self.services.iter().map(String::as_str).collect::<Vec<_>>().join(",");
-        let values = names.as_bytes().chunks(MAX_VALUE).map(String::from_utf8_lossy).enumerate();
-        attributes.extend(values.map(|(index, value)| (value_key(index), value.into_owned())));
+        attributes.extend(values::cut(SERVICES, names.as_bytes()));
         [(of.uid.clone(), Arc::new(attributes.into()))].into()
     }
 }
@@ -142,7 +137,7 @@ impl Journals {
 impl Read {
     fn of(attributes: &Attributes) -> Option<Self> {
         let (version, term, count) = (attributes.get(VERSION)?, attributes.get(TERM)?, attributes.get(COUNT)?);
-        let names: String = (0..).map_while(|index| attributes.get(&value_key(index))).collect();
+        let names = values::join(SERVICES, attributes);
         let names = names.split(',').filter(|name| !name.is_empty());
         let count = count.parse().ok().filter(|_| version == NEWEST)?;
         Some(Self { term: term.to_owned(), count, services: names.map(str::to_owned).collect() })
@@ -212,7 +207,7 @@ mod tests {
         let instances = many(100).instances(&cluster("a"));
         let attributes = &instances["a"];
         let characters: usize = attributes.iter().map(|(key, value)| key.len() + value.len()).sum();
-        assert!(characters < super::super::exchange::MAX_CHARACTERS, "{characters}");
+        assert!(characters < values::MAX_CHARACTERS, "{characters}");
         assert!(attributes.iter().all(|(_, value)| value.len() <= MAX_VALUE));
         let named = |count| read(&[("a", &many(count))]).hint("front", &read(&[("a", &first)]));
         assert_eq!([32, 33].map(named), [Hint::Nothing, Hint::Perhaps], "32 names of 127 characters have room");

@@ -9,6 +9,7 @@ mod exchange;
 mod fake;
 mod journal;
 mod pollers;
+mod values;
 mod writer;
 
 pub use client::{CloudMap, Creation, NamespaceIds, describe};

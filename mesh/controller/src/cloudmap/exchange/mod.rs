@@ -32,6 +32,7 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
+use super::values::{self, MAX_CHARACTERS, MAX_VALUE, MAX_VALUES};
 use crate::model::{
     Attributes, ClusterId, Instances, Routing, ServiceKey, VirtualServiceKey,
     endpoint::{CLUSTER, CLUSTER_ARN},
@@ -48,12 +49,8 @@ const DIGEST: &str = "digest";
 /// The version that is written here, and the newest that is understood.
 const NEWEST: u32 = 1;
 
-/// Characters of one attribute's value, a limit of RegisterInstance.
-pub const MAX_VALUE: usize = 1024;
-/// Characters of one instance's keys and values, a limit of RegisterInstance.
-pub const MAX_CHARACTERS: usize = 5000;
-/// Attributes with long values in one instance: as many as [`MAX_CHARACTERS`] leaves room for.
-pub const MAX_VALUES: usize = 4;
+/// The name of the values that hold the JSON.
+const ROUTES: &str = "routes";
 /// What is added to an instance later: its place, `<index>/<count>`, and the time.
 const RESERVED: usize = PART.len() + "999/999".len() + PUBLISHED.len() + "2026-11-28T12:00:00.000Z".len();
 
@@ -99,7 +96,7 @@ pub fn publication(arn: &str, publisher: &ClusterId, routing: &Routing) -> Insta
         common.insert(REQUIRES.to_owned(), requires.join(","));
     }
     let used: usize = common.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>() + RESERVED;
-    let keys: usize = (0..MAX_VALUES).map(|index| value_key(index).len()).sum();
+    let keys: usize = (0..MAX_VALUES).map(|index| values::key(ROUTES, index).len()).sum();
     // The longest ARNs leave room for three values and a half.
     let room = MAX_CHARACTERS.saturating_sub(used + keys).clamp(1, MAX_VALUES * MAX_VALUE);
     // `printable` leaves ASCII only, so that any byte is a place to cut.
@@ -108,8 +105,7 @@ pub fn publication(arn: &str, publisher: &ClusterId, routing: &Routing) -> Insta
     let instance = |(index, part): (usize, &[u8])| {
         let mut attributes = common.clone();
         attributes.insert(PART.to_owned(), format!("{index}/{count}"));
-        let values = part.chunks(MAX_VALUE).map(String::from_utf8_lossy).enumerate();
-        attributes.extend(values.map(|(index, value)| (value_key(index), value.into_owned())));
+        attributes.extend(values::cut(ROUTES, part));
         (format!("{}.{digest}.{index}", publisher.uid), Arc::new(attributes.into()))
     };
     parts.into_iter().enumerate().map(instance).collect()
@@ -224,13 +220,8 @@ fn join(header: &Header<'_>, parts: &BTreeMap<usize, &Attributes>) -> Option<Str
     if parts.len() != header.count || parts.keys().copied().ne(0..header.count) {
         return None;
     }
-    let values = |part: &&Attributes| (0..).map_while(|index| part.get(&value_key(index))).collect::<String>();
-    let json: String = parts.values().map(values).collect();
+    let json: String = parts.values().map(|part| values::join(ROUTES, part)).collect();
     (digest(&json) == header.digest).then_some(json)
-}
-
-fn value_key(index: usize) -> String {
-    format!("routes.{index}")
 }
 
 fn digest(json: &str) -> String {

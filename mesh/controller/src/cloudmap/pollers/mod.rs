@@ -196,6 +196,29 @@ impl Drop for Pollers {
     }
 }
 
+/// Asks Cloud Map once more, and says what is new about failures; `failed` is what it has failed for last.
+async fn ask<T>(
+    of: &impl fmt::Display,
+    failed: &mut Option<String>,
+    look: impl Future<Output = anyhow::Result<T>>,
+) -> Result<T, String> {
+    match timeout(TIMEOUT, look).await.context("no answer in time").flatten() {
+        Ok(answer) => {
+            if failed.take().is_some() {
+                tracing::info!(%of, "Cloud Map answers again");
+            }
+            Ok(answer)
+        }
+        Err(error) => {
+            let error = describe(&error);
+            if failed.replace(error.clone()).as_ref() != Some(&error) {
+                tracing::warn!(%of, error, "cannot read Cloud Map, trying again");
+            }
+            Err(error)
+        }
+    }
+}
+
 /// One lookup.
 struct Poller {
     cloudmap: CloudMap,
@@ -221,25 +244,19 @@ impl Poller {
         let mut interval = self.intervals.longest;
         loop {
             self.heard = self.journals.borrow_and_update().clone();
-            let answer = timeout(TIMEOUT, self.look()).await.context("no answer in time").flatten();
-            let news = match answer {
+            let (of, was_failing) = (self.lookup.clone(), failed.is_some());
+            let news = match ask(&of, &mut failed, self.look()).await {
                 Ok(answer) => {
-                    if failed.take().is_some() {
-                        tracing::info!(of = %self.lookup, "Cloud Map answers again");
+                    if was_failing {
                         interval = self.intervals.longest;
                     }
                     Some(answer).filter(|answer| self.answered.as_ref() != Some(answer))
                 }
                 Err(error) => {
-                    let error = describe(&error);
-                    if failed.as_ref() != Some(&error) {
-                        tracing::warn!(of = %self.lookup, error, "cannot read Cloud Map, trying again");
-                    }
-                    let first = self.answered.is_none().then(|| self.lookup.unavailable(&error));
-                    if failed.replace(error).is_none() {
+                    if !was_failing {
                         interval = FIRST_RETRY / 2;
                     }
-                    first
+                    self.answered.is_none().then(|| self.lookup.unavailable(&error))
                 }
             };
             interval = match (&failed, &news) {

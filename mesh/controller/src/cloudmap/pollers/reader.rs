@@ -3,17 +3,16 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use anyhow::Context as _;
 use tokio::{
     select,
     sync::watch,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep},
 };
 
-use super::{Intervals, LAST_RETRY, TIMEOUT};
+use super::{Intervals, LAST_RETRY, ask};
 use crate::{
     cloudmap::{
-        client::{CloudMap, describe},
+        client::CloudMap,
         jitter,
         journal::{self, Hint, Journals},
     },
@@ -54,25 +53,15 @@ pub struct Reader {
 impl Reader {
     /// Reads until nobody wants to know.
     pub async fn run(mut self, known: watch::Sender<Known>) {
-        let mut failed: Option<String> = None;
+        let (of, mut failed) = (format!("journals of {}", self.namespace), None);
         let (mut interval, mut answered) = (self.intervals.shortest, Instant::now());
         while !known.is_closed() {
-            let read = timeout(TIMEOUT, self.read()).await.context("no answer in time").flatten();
-            interval = match read {
+            interval = match ask(&of, &mut failed, self.read()).await {
                 Ok(journals) => {
-                    if failed.take().is_some() {
-                        tracing::info!(namespace = self.namespace, "Cloud Map answers again");
-                    }
                     answered = Instant::now();
                     if replace(&known, journals) { self.intervals.shortest } else { self.after(interval) }
                 }
-                Err(error) => {
-                    let error = describe(&error);
-                    if failed.as_ref() != Some(&error) {
-                        let namespace = &self.namespace;
-                        tracing::warn!(namespace, error, "cannot read the journals in Cloud Map, trying again");
-                    }
-                    failed = Some(error);
+                Err(_) => {
                     // What is read next tells what was missed. But the services are looked up meanwhile, if that goes on.
                     if answered.elapsed() > self.intervals.rarest {
                         replace(&known, None);
