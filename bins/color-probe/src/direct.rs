@@ -1,6 +1,7 @@
 //! Asks one URL without anybody between, with HTTP/1.1 on connections of its own.
 
-use crate::wire::Reader;
+mod wire;
+
 use anyhow::Result;
 use common::proxy::{Proxies, basic};
 use common::{Dialed, Dialer, Error};
@@ -16,6 +17,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWrite as _, AsyncWriteExt as _, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep, timeout_at};
 use url::Url;
+use wire::Reader;
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 

@@ -18,7 +18,6 @@ mod span;
 mod spread;
 mod target;
 mod timeline;
-mod wire;
 
 use answers::Answers;
 use anyhow::Result;

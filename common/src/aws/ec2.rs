@@ -1,4 +1,4 @@
-//! What several tools ask EC2 alike.
+//! Asks EC2 what several tools need to know alike.
 
 use crate::aws::Call;
 use anyhow::Result;

@@ -51,9 +51,8 @@ impl std::error::Error for Broken {}
 /// Reads the answer to one request.
 #[derive(Default)]
 pub struct Reader {
-    /// What was read so far: answers that only announce another one, and the head.
+    /// The last head that was read: of an answer that only announces another one, or of the answer.
     head: Head,
-    is_complete: bool,
 }
 
 #[derive(Default)]
@@ -82,7 +81,7 @@ impl Reader {
     /// # Errors
     /// It never will.
     pub fn read(&mut self, brought: &[u8], ended: bool) -> Result<Option<Read>, Broken> {
-        while !self.is_complete {
+        while !self.head.is_of_the_answer() {
             let start = self.head.end;
             let Some(head) = Head::read(brought.get(start..).unwrap_or_default())? else {
                 return match () {
@@ -91,8 +90,6 @@ impl Reader {
                     () => Ok(None),
                 };
             };
-            // 101 ends a conversation in HTTP; others of that kind come before the answer.
-            self.is_complete = head.status >= 200 || head.status == 101;
             self.head = Head { end: start + head.end, ..head };
         }
         let Head { status, end, length, goes_on } = self.head;
@@ -124,6 +121,11 @@ impl Reader {
 }
 
 impl Head {
+    /// Whether no other comes after it: 101 ends a conversation in HTTP, others of that kind come before the answer.
+    fn is_of_the_answer(&self) -> bool {
+        self.status >= 200 || self.status == 101
+    }
+
     /// The head at the beginning, if it is complete.
     fn read(brought: &[u8]) -> Result<Option<Self>, Broken> {
         let mut headers = [const { MaybeUninit::uninit() }; HEADERS];
