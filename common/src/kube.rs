@@ -1,5 +1,6 @@
 //! Makes clients for the Kubernetes API, with the proxies, certificate authorities and time limits of every other client.
 
+mod applied;
 pub mod apply;
 pub mod content;
 #[cfg(feature = "eks")]

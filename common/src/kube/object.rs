@@ -1,28 +1,31 @@
 //! Reads, applies server-side and deletes Kubernetes objects of any kind, as one field manager.
 
+use super::applied::is_applied;
 use super::apply::{Claim, Manifest, Observed, with_unknown, without_unknown, yielded};
 pub use super::reference::ObjectRef;
 use super::{UNKNOWN_CALLER, kind};
 use crate::tags::MANAGED_BY;
 use crate::{Error, Found, Kind, Session};
 use anyhow::{Context, Result};
-use futures::StreamExt;
-use kube::api::{Api, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams, Preconditions};
-use kube::discovery::{ApiResource, Scope, pinned_kind};
-use kube::error::DiscoveryError;
+use futures::{StreamExt, TryStreamExt, stream};
+use kube::Client;
+use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions};
+use kube::core::{GroupVersion, Status};
+use kube::discovery::{ApiResource, Scope, pinned_group};
 use kube::runtime::{WatchStreamExt, watcher::watch_object};
-use kube::{Client, core::Status};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::ready;
 use std::pin::pin;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long a webhook may not know of what was created a moment ago: it reads from a cache that follows the API server
 /// by a watch, so seconds are plenty.
 const SETTLING: Duration = Duration::from_secs(10);
+
+/// Objects that are looked at side by side: each look waits for the API server's answer, from far away long.
+const AT_ONCE: usize = 4;
 
 /// How API servers say that a field can not be changed.
 const FIXED: [&str; 5] = ["immutable", "updates to", "may not change", "cannot change roleRef", "may not be changed"];
@@ -34,13 +37,13 @@ const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
 pub struct Objects {
     client: Client,
     manager: &'static str,
-    kinds: Mutex<BTreeMap<(String, String), (ApiResource, Scope)>>,
+    kinds: tokio::sync::Mutex<BTreeMap<(String, String), (ApiResource, Scope)>>,
 }
 
 impl Objects {
     /// `manager` is the name that server-side apply records: the tool's.
     pub fn new(client: Client, manager: &'static str) -> Self {
-        Self { client, manager, kinds: Mutex::default() }
+        Self { client, manager, kinds: tokio::sync::Mutex::default() }
     }
 
     /// The client, for calls about one known kind.
@@ -69,7 +72,8 @@ impl Objects {
         }
     }
 
-    /// The object as it is and as applying `want` would make it: a dry run, which admission webhooks see too.
+    /// The object as it is and as applying `want` would make it. Where its managed fields do not show that it is so
+    /// already, that takes a dry run, which admission webhooks see too.
     ///
     /// # Errors
     /// The API server's, such as a change of what cannot be changed.
@@ -83,6 +87,10 @@ impl Objects {
         let mut observed = Observed { live: Some(live), left, ..Observed::default() };
         // What others made is compared without our label, which is no reason to change it.
         let want = if observed.managed_by(self.manager) { marked(&want) } else { want };
+        if let Some(live) = observed.live.as_ref().filter(|live| is_applied(live, &want, self.manager)) {
+            observed.applied = Some(with_unknown(live.clone(), &coming));
+            return Ok(observed);
+        }
         let dry = PatchParams::apply(self.manager).validation_strict().dry_run();
         let applied = match self.patch(session, object, &want, &dry, Duration::ZERO).await? {
             Ok(applied) => applied,
@@ -106,15 +114,13 @@ impl Objects {
         manifests: &[Manifest],
         deletion: bool,
     ) -> Result<Vec<Observed>> {
-        let mut observed = Vec::new();
-        for Manifest { object, body } in manifests {
-            observed.push(if deletion {
-                Observed { live: self.get(object).await?, ..Observed::default() }
-            } else {
-                self.observe(session, object, body).await?
-            });
-        }
-        Ok(observed)
+        let looks = stream::iter(manifests).map(async |Manifest { object, body }| {
+            if deletion {
+                return Ok(Observed { live: self.get(object).await?, ..Observed::default() });
+            }
+            self.observe(session, object, body).await
+        });
+        looks.buffered(AT_ONCE).try_collect().await
     }
 
     /// Applies `want` server-side. Fields that other managers hold are taken over: whether that may be is the plan's
@@ -196,19 +202,23 @@ impl Objects {
     }
 
     async fn kind(&self, object: &ObjectRef) -> Result<Option<(ApiResource, Scope)>> {
+        // Whoever looks meanwhile waits for the same answer.
+        let mut kinds = self.kinds.lock().await;
         let key = (object.api_version.clone(), object.kind.clone());
-        if let Some(known) = self.kinds.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
+        if let Some(known) = kinds.get(&key) {
             return Ok(Some(known.clone()));
         }
-        let gvk = GroupVersionKind::gvk(object.group(), object.version(), &object.kind);
-        let found = match pinned_kind(&self.client, &gvk).await {
-            Ok((resource, capabilities)) => (resource, capabilities.scope),
-            Err(kube::Error::Discovery(DiscoveryError::MissingKind(_))) => return Ok(None),
+        let version = GroupVersion::gv(object.group(), object.version());
+        let group = match pinned_group(&self.client, &version).await {
+            Ok(group) => group,
             Err(kube::Error::Api(status)) if status.code == 404 => return Ok(None),
             Err(error) => return Err(refused(error)).with_context(|| format!("look up the kind {}", object.kind)),
         };
-        self.kinds.lock().unwrap_or_else(PoisonError::into_inner).insert(key, found.clone());
-        Ok(Some(found))
+        for (resource, capabilities) in group.versioned_resources(object.version()) {
+            let key = (object.api_version.clone(), resource.kind.clone());
+            kinds.entry(key).or_insert((resource, capabilities.scope));
+        }
+        Ok(kinds.get(&key).cloned())
     }
 }
 

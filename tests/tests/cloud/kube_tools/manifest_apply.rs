@@ -252,6 +252,67 @@ pub fn drift(clusters: &Clusters) {
     assert_eq!(clusters.sh(&format!("{kubectl} get cm color -o jsonpath='{{.data.theirs}}'")), "stays");
 }
 
+/// What is as it was applied is only looked at. What may not be is tried, as a dry run, and what others add is no drift.
+pub fn again(clusters: &Clusters) {
+    const SCOPE: Scope<'_> = Scope { cluster: "c2", get: &["-n again quota,deploy", "ns/again"] };
+    // Quotas are nobody else's here, so the API server's counter is of this one alone.
+    let quota = |hard: &Value| {
+        json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "quota", "namespace": "again"},
+            "spec": {"hard": hard}})
+    };
+    let tried = || {
+        clusters.sh("kubectl --context c2 get --raw /metrics | grep ^apiserver_request_total | grep 'dry_run=\"All\"' \
+             | grep 'resource=\"resourcequotas\"' | grep 'verb=\"APPLY\"' || true")
+    };
+    let env = |names: &[&str]| -> Value { names.iter().map(|name| json!({"name": name, "value": "1"})).collect() };
+    let pods = |names: &[&str]| deployment("again", &json!({"image": PAUSE, "env": env(names)}));
+    let file = |name: &str, hard: &Value, names: &[&str]| {
+        clusters.manifest(name, &[namespace("again"), quota(hard), pods(names)])
+    };
+    let first = file("again", &json!({"pods": "9", "requests.storage": "1Gi"}), &["A", "B"]);
+    let made = clusters.done(&format!("manifest-apply again -n --cluster c2 --file {first}"), "");
+    clusters.steady("manifest-apply again", &made.document);
+    assert_eq!(tried(), "");
+
+    let kubectl = "kubectl --context c2 -n again";
+    let theirs =
+        r#"{"op": "add", "path": "/spec/template/spec/containers/0/env/0", "value": {"name": "THEIRS", "value": "1"}}"#;
+    let added = format!("{kubectl} patch deploy app --type json -p '[{theirs}]'; {kubectl} rollout status deploy app");
+    let cases = [
+        Drift { hand: &added, would: &[], touches: &[] },
+        Drift {
+            hand: &format!(r#"{kubectl} patch quota quota -p '{{"spec": {{"hard": {{"services": "5"}}}}}}'"#),
+            would: &[],
+            touches: &[],
+        },
+    ];
+    clusters.drifts(&SCOPE, "manifest-apply again", &made.document, &cases);
+    assert_eq!(tried(), "");
+    let cases = [Drift {
+        hand: &format!(r#"{kubectl} patch quota quota -p '{{"spec": {{"hard": {{"pods": "8"}}}}}}'"#),
+        would: &["configure ResourceQuota again/quota: spec.hard.pods 8 → 9"],
+        touches: &["ResourceQuota quota"],
+    }];
+    clusters.drifts(&SCOPE, "manifest-apply again", &made.document, &cases);
+    assert_ne!(tried(), "");
+
+    // Changes of the manifest itself: a value that is written in another way, fewer fields, another order.
+    let changed = |name: &str, hard: &Value, names: &[&str]| {
+        let command = format!("manifest-apply again --file {}", file(name, hard, names));
+        let plan = clusters.done(&format!("{command} --plan"), &made.document);
+        clusters.done(&command, &made.document);
+        plan.would().join("; ")
+    };
+    let (same, fewer) = (json!({"pods": "9", "requests.storage": "1024Mi"}), json!({"pods": "9"}));
+    assert_eq!(changed("again-same", &same, &["A", "B"]), "");
+    let dropped = "configure ResourceQuota again/quota: spec.hard.requests.storage 1Gi → none";
+    assert_eq!(changed("again-fewer", &fewer, &["A", "B"]), dropped);
+    for (name, names) in [("again-turned", &["B", "A"][..]), ("again-less", &["B"])] {
+        let found = changed(name, &fewer, names);
+        assert!(found.starts_with("configure Deployment again/app: spec.template.spec.containers[0].env["), "{found}");
+    }
+}
+
 /// Only ours, in reverse order, with what is left and why.
 pub fn deletion(clusters: &Clusters) {
     let definition = json!({

@@ -31,6 +31,7 @@ fn drift_conflicts_and_deletion() {
         scope.spawn(|| manifest_apply::inputs(&clusters));
         scope.spawn(|| manifest_apply::conflicts(&clusters));
         scope.spawn(|| manifest_apply::drift(&clusters));
+        scope.spawn(|| manifest_apply::again(&clusters));
         scope.spawn(|| manifest_apply::deletion(&clusters));
         scope.spawn(|| manifest_apply::fixed_fields(&clusters));
         scope.spawn(|| never::works(&clusters));
