@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::process::Command;
+use tokio::sync::OnceCell;
 
 /// The first Helm with `--take-ownership`.
 const TAKES_OWNERSHIP: (u32, u32) = (3, 17);
@@ -70,15 +71,15 @@ pub struct Helm {
     cluster: Vec<OsString>,
     folder: TempDir,
     until: Instant,
-    version: (u32, u32),
+    version: OnceCell<(u32, u32)>,
 }
 
 impl Helm {
     /// Finds Helm and points it at the cluster: at the user's kubeconfig, or at one of its own that holds a token of
-    /// 15 minutes and that nobody else can read. Meanwhile it fetches the chart, if there is one to fetch.
+    /// 15 minutes and that nobody else can read. Fetches the chart, if there is one to fetch.
     ///
     /// # Errors
-    /// There is no Helm in PATH, it is too old, the cluster's token cannot be made, or as those of [`Helm::fetch`].
+    /// There is no Helm in PATH, the cluster's token cannot be made, or as those of [`Helm::fetch`].
     pub async fn new(
         session: &Session,
         access: &Access,
@@ -103,20 +104,30 @@ impl Helm {
             }
         }
         let until = Instant::now() + session.remaining();
-        let helm = Self { cluster, folder, until, version: OLDEST };
-        let fetch = async {
-            match source {
-                Some(source) => helm.fetch(source).await.map(Some),
-                None => Ok(None),
-            }
+        let helm = Self { cluster, folder, until, version: OnceCell::new() };
+        let fetched = match source {
+            Some(source) => Some(helm.fetch(source).await),
+            None => None,
         };
-        let version = helm.run("version", ["version", "--template", "{{.Version}}"], &[]);
-        let (version, fetched) = tokio::join!(version, fetch);
-        let version = version?;
-        match parse(&version) {
-            Some(found) if found >= OLDEST => Ok((Self { version: found, ..helm }, fetched?)),
-            _ => Err(Error::failed(format!("helm {} is too old", version.trim())).hint(hint()).into()),
+        // One that is too old may fail in any way.
+        if !matches!(fetched, Some(Ok(_))) {
+            helm.version().await?;
         }
+        Ok((helm, fetched.transpose()?))
+    }
+
+    /// Major and minor of this Helm, which is asked once.
+    ///
+    /// # Errors
+    /// It is too old, or does not say.
+    pub async fn version(&self) -> Result<(u32, u32)> {
+        let ask = async || {
+            let version = self.run("version", ["version", "--template", "{{.Version}}"], &[]).await?;
+            let found = parse(&version).filter(|found| *found >= OLDEST);
+            let too_old = || Error::failed(format!("helm {} is too old", version.trim())).hint(hint());
+            found.ok_or_else(|| too_old().into())
+        };
+        self.version.get_or_try_init(ask).await.copied()
     }
 
     /// The chart as one archive, and its content. Folders are packaged, so that `.helmignore` counts.
@@ -162,14 +173,14 @@ impl Helm {
         write(&file, &serde_json::to_string(values)?)?;
         let labels = format!("{}={}", OWNER.0, OWNER.1);
         let description = description(chart);
-        let timeout = self.timeout();
+        let (timeout, version) = (self.timeout(), self.version().await?);
         let mut flags =
             vec!["--install", "--skip-crds", "--reset-values", "--namespace", namespace, "--labels", &labels];
         flags.extend(["--description", &description, "--timeout", &timeout]);
-        flags.extend((*adopt && self.version >= TAKES_OWNERSHIP).then_some("--take-ownership"));
+        flags.extend((*adopt && version >= TAKES_OWNERSHIP).then_some("--take-ownership"));
         // Helm would fetch the API server's whole schema, only to find what applying server-side finds as well.
-        flags.extend((self.version >= APPLIES_SERVER_SIDE).then_some("--disable-openapi-validation"));
-        if *force && self.version >= APPLIES_SERVER_SIDE {
+        flags.extend((version >= APPLIES_SERVER_SIDE).then_some("--disable-openapi-validation"));
+        if *force && version >= APPLIES_SERVER_SIDE {
             flags.extend(["--server-side=true", "--force-conflicts"]);
         }
         let flags = ["upgrade"].into_iter().chain(flags).chain(["--values"]).map(OsStr::new);

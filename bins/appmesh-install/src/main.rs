@@ -15,6 +15,7 @@ use common::app_mesh::{CONTROLLER, NAMESPACE};
 use common::aws::AwsFlags;
 use common::kube::KubeFlags;
 use common::kube::object::Objects;
+use common::plan::Want as _;
 use common::{Session, Tool};
 use helm::Helm;
 use mesh::Mesh;
@@ -146,6 +147,10 @@ impl Tool for AppmeshInstall {
                 have.installed = kube::installed(session, &client, &want.target, release).await?;
             }
             have.silent = kube::silent(&want.objects, &want.target, release).await?;
+        }
+        // Before anything is changed, and not where nothing is.
+        if !session.flags.delete && !want.plan(&have)?.is_empty() {
+            want.helm.version().await?;
         }
         Ok(have)
     }

@@ -13,6 +13,7 @@ use flate2::read::GzDecoder;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
+use std::io::Read;
 
 /// The release's label that says who installed it.
 pub const OWNER: (&str, &str) = ("managed-by", "crossmesh");
@@ -87,7 +88,9 @@ impl Release {
     /// It is not what Helm writes.
     pub fn read(labels: BTreeMap<String, String>, writer: String, packed: &[u8]) -> Result<Self> {
         let zipped = BASE64_STANDARD.decode(packed).context("the release is not base64")?;
-        let record: Record = serde_json::from_reader(GzDecoder::new(zipped.as_slice())).context("read the release")?;
+        let mut record = Vec::new();
+        GzDecoder::new(zipped.as_slice()).read_to_end(&mut record).context("unpack the release")?;
+        let record: Record = serde_json::from_slice(&record).context("read the release")?;
         let label = |name: &str| labels.get(name).cloned().unwrap_or_default();
         let templates = record.chart.templates.unwrap_or_default().into_iter();
         let templates = templates.map(|file| Ok((file.name, BASE64_STANDARD.decode(file.data)?)));
