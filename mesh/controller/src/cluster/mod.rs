@@ -12,4 +12,4 @@ pub use object::{Object, Parsed, Unreadable};
 pub use pods::{GATE, GateCondition, Pod, PodChange, PodKey, Pods, WORKLOAD_VARIABLE};
 pub use services::{Service, Services};
 pub use snapshot::{Objects, Snapshot};
-pub use watch::{Cluster, report};
+pub use watch::{Cluster, pauses, report};

@@ -5,14 +5,16 @@ use std::{
     fmt::Debug,
     hash::{DefaultHasher, Hash as _, Hasher as _},
     sync::Arc,
+    time::Duration,
 };
 
+use backon::ExponentialBuilder;
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::ObjectMeta,
-    runtime::{WatchStreamExt as _, reflector, watcher},
+    runtime::{WatchStreamExt as _, reflector, utils::ResetTimerBackoff, watcher},
 };
 use mesh_api::{BackendGroup, GatewayRoute, Mesh, VirtualGateway, VirtualNode, VirtualRouter, VirtualService};
 use serde::de::DeserializeOwned;
@@ -90,7 +92,7 @@ where
 {
     let (reader, writer) = reflector::store();
     let changes = watcher(Api::all(client.clone()), watcher::Config::default())
-        .default_backoff()
+        .backoff(pauses())
         .modify(|object: &mut K| object.managed_fields_mut().clear())
         .reflect(writer);
     let generation = generation.clone();
@@ -160,7 +162,7 @@ async fn watch_pods(
     listed: oneshot::Sender<()>,
 ) {
     let mut events =
-        std::pin::pin!(watcher(Api::<WatchedPod>::all(client), watcher::Config::default()).default_backoff());
+        std::pin::pin!(watcher(Api::<WatchedPod>::all(client), watcher::Config::default()).backoff(pauses()));
     let (mut listing, mut listed) = (Vec::new(), Some(listed));
     while let Some(event) = events.next().await {
         let changed = match event {
@@ -186,6 +188,14 @@ async fn watch_pods(
         }
         listed.take().map(|listed| listed.send(()));
     }
+}
+
+/// Pauses between the attempts of a watch. kube's own begin with 0.8 s, but an API server that was told of a kind a moment
+/// ago, or has just started, refuses watches for some milliseconds only.
+pub fn pauses() -> ResetTimerBackoff<watcher::ExponentialBackoff> {
+    const LONGEST: Duration = Duration::from_secs(30);
+    let pauses = ExponentialBuilder::default().with_min_delay(Duration::from_millis(50)).with_max_delay(LONGEST);
+    ResetTimerBackoff::new(pauses.with_jitter().without_max_times().into(), 4 * LONGEST)
 }
 
 /// Logs why a watch of that kind or object broke. 410, Gone: the API server no longer has what was missed, so everything is listed anew. While it fills its own copy it

@@ -31,7 +31,10 @@ use super::{
     certificate::{Certificate, Content},
     issue::{renewal, wanted},
 };
-use crate::{cluster::report, metrics::Metrics};
+use crate::{
+    cluster::{pauses, report},
+    metrics::Metrics,
+};
 
 /// How long after a failure it is tried again.
 const RETRY: Duration = Duration::from_secs(5);
@@ -248,7 +251,7 @@ fn changes<K>(api: Api<K>, name: String) -> impl Stream<Item = Option<K>>
 where
     K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
 {
-    watch_object(api, &name).default_backoff().filter_map(move |change| {
+    watch_object(api, &name).backoff(pauses()).filter_map(move |change| {
         let change = change.map_err(|error| report(&name, &error)).ok();
         std::future::ready(change)
     })
