@@ -107,7 +107,7 @@ manifests = $(1:%=--file %) $(template)
 IMAGES := $(sort appmesh-controller capture $(images1) $(images2))
 probed := $(strip $(SAMPLE)$(URL)$(EXPECT))
 # What steps are called: no application may have such a name.
-STEPS := check diagnosis gone image-% ingress mesh namespace namespace-id oidc probe role
+STEPS := check diagnosis gone image-% ingress ingress-nodes mesh namespace namespace-id oidc probe role
 
 ONE := $(BUILD)/$(CLUSTER1)
 TWO := $(BUILD)/$(CLUSTER2)
@@ -198,9 +198,10 @@ $(BUILD)/%/image-$(1).json: $(BUILD)/%/$(FACTS).json $(STATIC)/$(1) | $(BIN)/ecr
 	$(BIN)/ecr-push $(1) --repository $(PROJECT)/$(1) --binary $(STATIC)/$(1) --plain $$(as) $(plan) < $$< $$(to)
 endef
 $(foreach image,$(IMAGES),$(eval $(call push,$(image))))
-# The clusters' images are in one registry: what is pushed for one need not be sent for the other.
+# The clusters' images are in one registry: what is pushed for one need not be sent for the other. It is there already if it
+# was pushed before.
 ifneq ($(filter-out $(CLUSTER1),$(CLUSTER2)),)
-$(foreach image,$(MESH_IMAGES),$(eval $(ONE)/image-$(image).json: | $(TWO)/image-$(image).json))
+$(foreach image,$(MESH_IMAGES),$(eval $(ONE)/image-$(image).json: | $(filter-out $(wildcard $(TWO)/*),$(TWO)/image-$(image).json)))
 endif
 
 $(BUILD)/%/mesh.json: $(BUILD)/%/role.json $(BUILD)/%/namespace-id.json $(MESH_IMAGES:%=$(BUILD)/\%/image-%.json) | $(BIN)/appmesh-install
@@ -235,9 +236,14 @@ $(TWO)/namespace-id.json: $(TWO)/$(FACTS).json $(ONE)/$(FACTS).json $(TWO)/setti
 $(ONE)/namespace-id.json: $(ONE)/$(FACTS).json $(TWO)/namespace-id.json $(ONE)/settings | $(BIN)/cloudmap-ns
 	$(namespace-id) --from $(TWO)/namespace-id.json $(as) $(plan) < $< $(to)
 
-# Once the applications run: their pods may have security groups of their own.
-$(TWO)/ingress.json: $(TWO)/$(FACTS).json $(ONE)/$(FACTS).json $(TWO)/settings | $(if $(PLANNING),,$(applied)) $(BIN)/sg-open
-	$(BIN)/sg-open --from $(ONE)/$(FACTS).json $(PORTS:%=--port %) $(as) $(plan) < $< $(to)
+# Nodes are let in while the controllers start, for a rule takes effect a moment later. It is looked at again once the
+# applications run: their pods may have security groups of their own.
+let-in = $(BIN)/sg-open --from $(ONE)/$(FACTS).json $(PORTS:%=--port %)
+$(TWO)/ingress-nodes.json: $(TWO)/$(FACTS).json $(ONE)/$(FACTS).json $(TWO)/settings | $(MESH_IMAGES:%=$(ONE)/image-%.json) $(BIN)/sg-open
+	$(let-in) $(as) $(plan) < $< $(to)
+
+$(TWO)/ingress.json: $(TWO)/$(if $(PLANNING),$(FACTS),ingress-nodes).json $(ONE)/$(FACTS).json $(TWO)/settings | $(if $(PLANNING),,$(applied)) $(BIN)/sg-open
+	$(let-in) $(as) $(plan) < $< $(to)
 endif
 
 # Only what is still being made is waited for. What Cloud Map could not make is begun anew the next time.
