@@ -11,6 +11,7 @@ The APIs themselves ask for no permission: only the gateway may be reachable for
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import signal
 import sys
@@ -63,6 +64,11 @@ class Moto(DomainDispatcherApplication):
         host: str = environ.get("HTTP_HOST", "")
         return host if host.endswith(".amazonaws.com") else super().infer_service_region_host(environ, path)
 
+    @functools.cache
+    def get_backend_for_host(self, host: str | None) -> Any:
+        """moto lists its modules on disk and tries a hundred patterns, for each call."""
+        return super().get_backend_for_host(host)
+
 
 class Apis:
     """Sends a call to whoever answers it."""
@@ -106,6 +112,9 @@ def serve(app: Any, port: int, clock: Clock, host: str = "127.0.0.1") -> BaseWSG
     class RequestHandler(MotoRequestHandler):
         def date_time_string(self, timestamp: float | None = None) -> str:
             return super().date_time_string(clock.now().timestamp() if timestamp is None else timestamp)
+
+        def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+            """The gateway logs all calls, with who called."""
 
     server = make_server(host, port, app, threaded=True, request_handler=RequestHandler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
