@@ -28,9 +28,12 @@ impl Ec2 {
     pub async fn groups(&self, cluster: &Side) -> Result<Vec<String>> {
         let (nodes, pods) = try_join!(self.node_groups(cluster), self.pod_groups(cluster))?;
         let interfaces = [nodes, pods].concat();
-        let all = interfaces.iter().flatten().cloned().collect();
-        let tagged = self.tagged(&all, &cluster.name).await?;
-        let chosen = groups::covering(&interfaces, &cluster.security_group, &tagged);
+        let mut chosen = groups::covering(&interfaces, &cluster.security_group, &BTreeSet::new());
+        if chosen.is_err() {
+            let all = interfaces.iter().flatten().cloned().collect();
+            let tagged = self.tagged(&all, &cluster.name).await?;
+            chosen = groups::covering(&interfaces, &cluster.security_group, &tagged);
+        }
         let chosen = chosen.map_err(|Tie(alike)| {
             let (name, tag) = (&cluster.name, cluster_tag(&cluster.name));
             let message = format!("cluster {name} has nodes or pods in {} alike", alike.join(" and "));

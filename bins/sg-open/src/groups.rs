@@ -11,7 +11,8 @@ pub struct Tie(pub Vec<String>);
 /// unless a launch template says otherwise; it alone when no nodes are seen (Fargate, scaled to zero, another account's).
 /// Of groups that are worth the same it comes first, and then those that are `tagged` as the cluster's.
 ///
-/// Greedy, so not always the very fewest; the same interfaces give the same answer in any order.
+/// Greedy, so not always the very fewest; the same interfaces give the same answer in any order. Tags matter only where
+/// there is no answer without them.
 ///
 /// # Errors
 /// Groups of one interface are worth the same, and tags do not decide: either may be shared with what is none of the
@@ -81,6 +82,23 @@ mod tests {
             interfaces.reverse();
             interfaces.iter_mut().for_each(|groups| groups.reverse());
             assert_eq!(covering(&interfaces, "sg-c", &tagged), expected, "{case}, reversed");
+        }
+    }
+
+    /// Of all that three interfaces can have of four groups, with each of them tagged or not.
+    #[test]
+    fn tags_matter_only_where_there_is_no_answer_without_them() {
+        let groups = ["sg-a", "sg-b", "sg-c", "sg-d"];
+        let some =
+            |bits: usize| groups.iter().enumerate().filter(move |(bit, _)| bits >> bit & 1 == 1).map(|(_, it)| *it);
+        for bits in 0..1 << (3 * groups.len()) {
+            let of = |interface: usize| some(bits >> (interface * groups.len())).map(str::to_owned).collect();
+            let interfaces: Vec<Vec<String>> = (0..3).map(of).collect();
+            let Ok(chosen) = covering(&interfaces, "sg-c", &BTreeSet::new()) else { continue };
+            for tagged in 0..1 << groups.len() {
+                let tagged = some(tagged).map(str::to_owned).collect();
+                assert_eq!(covering(&interfaces, "sg-c", &tagged).as_ref(), Ok(&chosen), "{interfaces:?} {tagged:?}");
+            }
         }
     }
 }

@@ -473,11 +473,26 @@ impl Account {
 
     fn sg_open(&self) {
         let from_nothing = "sg-open -n --cluster c2 --from-cluster c1";
+        let node = self.cloud.state.join("node").display().to_string();
         self.lacks("eks:DescribeCluster", from_nothing, "");
         self.lacks("ec2:DescribeInstances", from_nothing, "");
         self.lacks("ec2:DescribeNetworkInterfaces", from_nothing, "");
-        self.lacks("ec2:DescribeSecurityGroups", from_nothing, "");
         self.lacks("ec2:DescribeSecurityGroupRules", from_nothing, "");
+        // Which of a node's groups is the cluster's, only tags can tell where either may be.
+        self.boto3(&format!(
+            "ec2 = boto3.client('ec2')\n\
+             tag = {{'Key': 'eks:cluster-name', 'Value': 'c2'}}\n\
+             of = {{'Filters': [{{'Name': 'tag:' + tag['Key'], 'Values': [tag['Value']]}}]}}\n\
+             like = ec2.describe_instances(**of)['Reservations'][0]['Instances'][0]\n\
+             new = lambda n: ec2.create_security_group(GroupName=n, Description=n, VpcId=like['VpcId'])['GroupId']\n\
+             node = {{name: like[name] for name in ('ImageId', 'InstanceType', 'SubnetId')}}\n\
+             node['SecurityGroupIds'] = [new('a'), new('b')]\n\
+             node['TagSpecifications'] = [{{'ResourceType': 'instance', 'Tags': [tag]}}]\n\
+             node = ec2.run_instances(**node, MinCount=1, MaxCount=1)['Instances'][0]\n\
+             open('{node}', 'w').write(node['InstanceId'])"
+        ));
+        self.lacks("ec2:DescribeSecurityGroups", from_nothing, "");
+        self.boto3(&format!("boto3.client('ec2').terminate_instances(InstanceIds=[open('{node}').read()])"));
         self.lacks("ec2:AuthorizeSecurityGroupIngress", from_nothing, "");
         self.lacks("ec2:CreateTags", from_nothing, "");
         let made = self.done(from_nothing, "");
