@@ -94,7 +94,7 @@ const CASES: [Case; 10] = [
     Case {
         missing: "open port",
         made: "$J/c1/feapp.json",
-        undone: r#"cp $J/c2/oidc.json $J/c2/ingress.json"#,
+        undone: r#"cp $J/c2/oidc.json $J/c2/ingress-nodes.json; cp $J/c2/oidc.json $J/c2/ingress.json"#,
         goal: "probe",
         reason: &["color-probe", "upstream connect error", "sg-open"],
     },
