@@ -33,19 +33,16 @@ fn gather() -> Vec<CertificateDer<'static>> {
     if trusted.is_empty() && MACHINE.iter().all(|name| env::var_os(name).is_none()) {
         trusted.extend_from_slice(webpki_root_certs::TLS_SERVER_ROOT_CERTS);
     }
-    // Often it is the same file, of a hundred authorities.
-    if env::var_os(BUNDLE) != env::var_os(MACHINE[0]) {
-        trusted.extend(bundle());
-    }
+    trusted.extend(bundle());
     trusted.sort_unstable_by(|one, other| one.as_ref().cmp(other.as_ref()));
     trusted.dedup();
     trusted.retain(|authority| RootCertStore::empty().add(authority.clone()).is_ok());
     trusted
 }
 
-/// The authorities of `AWS_CA_BUNDLE`.
+/// The authorities of `AWS_CA_BUNDLE`, unless the machine's are of the same file, which may hold a hundred.
 fn bundle() -> Vec<CertificateDer<'static>> {
-    let file = env::var_os(BUNDLE).filter(|file| !file.is_empty());
+    let file = env::var_os(BUNDLE).filter(|file| !file.is_empty() && Some(file) != env::var_os(MACHINE[0]).as_ref());
     file.and_then(|file| read(Path::new(&file)).ok()).unwrap_or_default()
 }
 

@@ -82,7 +82,8 @@ impl Helm {
     /// 15 minutes and that nobody else can read. Fetches the chart, if there is one to fetch.
     ///
     /// # Errors
-    /// There is no Helm in PATH, the cluster's token cannot be made, or as those of [`Helm::fetch`].
+    /// There is no Helm in PATH, the cluster's token cannot be made, or as those of [`Helm::fetch`]. Unless it has fetched a
+    /// chart, Helm is too old.
     pub async fn new(
         session: &Session,
         access: &Access,

@@ -1,5 +1,6 @@
 //! Tells from an object alone that applying a manifest once more would change nothing. Pure.
 
+use super::apply::managed_fields;
 use serde_json::Value;
 
 /// Whether the object is as `manager` applied this manifest.
@@ -9,11 +10,10 @@ use serde_json::Value;
 /// is there. It may be so without being told so here: of a value that the API server writes in another way, or fills in
 /// where it replaces the whole, only a dry run knows. Source: kubernetes.io, Server-Side Apply; FieldsV1 of metav1.
 pub fn is_applied(live: &Value, want: &Value, manager: &str) -> bool {
-    let entries = live.pointer("/metadata/managedFields").and_then(Value::as_array).into_iter().flatten();
     let ours = |entry: &&Value| {
         entry["manager"] == manager && entry["operation"] == "Apply" && entry.get("subresource").is_none()
     };
-    let Some(entry) = entries.into_iter().find(ours) else { return false };
+    let Some(entry) = managed_fields(live).find(ours) else { return false };
     let mut want = want.clone();
     // What names an object is nobody's field.
     for (at, names) in [("", ["apiVersion", "kind"]), ("/metadata", ["name", "namespace"])] {

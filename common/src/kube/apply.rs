@@ -202,7 +202,7 @@ pub fn remarks(manifests: &[Manifest], have: &[Observed], manager: &str, adopt: 
 /// chose, and where that makes a difference, a line each. To apply them would start a fight that nobody wins.
 pub fn yielded(want: &Value, live: &Value) -> (Value, Vec<String>) {
     let (mut yielded, mut left) = (want.clone(), Vec::new());
-    for entry in live.pointer("/metadata/managedFields").and_then(Value::as_array).into_iter().flatten() {
+    for entry in managed_fields(live) {
         let manager = entry["manager"].as_str().unwrap_or_default();
         // kubectl scale is a hand, which does not set the value again.
         let sets = match entry["subresource"].as_str() {
@@ -263,6 +263,11 @@ pub fn with_unknown(mut applied: Value, taken: &[(String, Value)]) -> Value {
         }
     }
     applied
+}
+
+/// What each manager of an object's fields holds of it.
+pub(super) fn managed_fields(live: &Value) -> impl Iterator<Item = &Value> {
+    live.pointer("/metadata/managedFields").and_then(Value::as_array).into_iter().flatten()
 }
 
 /// The paths to the fields of an entry of `managedFields`. Items of lists are no business of a scaler.
@@ -341,8 +346,7 @@ impl Observed {
 
     /// Who manages its fields. Controllers that only report (`status`) made nothing.
     fn entries(&self) -> impl Iterator<Item = &Value> {
-        let entries = self.live.as_ref().and_then(|live| live.pointer("/metadata/managedFields")?.as_array());
-        entries.into_iter().flatten().filter(|entry| entry["subresource"] != "status")
+        self.live.iter().flat_map(managed_fields).filter(|entry| entry["subresource"] != "status")
     }
 }
 
