@@ -76,7 +76,8 @@ impl Reader {
         }
     }
 
-    fn after(&self, interval: Duration) -> Duration {
+    /// The next interval, where a reading told nothing new.
+    pub fn after(&self, interval: Duration) -> Duration {
         let unhurried = Intervals { longest: self.intervals.longest * UNHURRIED, ..self.intervals };
         if *self.urgent.borrow() { self.intervals.after(interval) } else { unhurried.after(interval) }
     }
