@@ -89,7 +89,7 @@ class Ecr:
         """ministack can move a tag, to an image that then goes with it."""
         _, answer = self._ask(request, "DescribeRepositories", {"repositoryNames": [name]})
         mutability = answer["repositories"][0]["imageTagMutability"]
-        steps = [
+        steps: list[tuple[str, dict[str, Any]]] = [
             ("PutImageTagMutability", {"imageTagMutability": "MUTABLE"}),
             ("PutImage", {"imageManifest": "{}", "imageTag": tag}),
             ("BatchDeleteImage", {"imageIds": [{"imageTag": tag}]}),

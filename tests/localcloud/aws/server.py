@@ -27,8 +27,10 @@ os.environ["MOTO_IAM_LOAD_MANAGED_POLICIES"] = "true"
 os.environ["MOTO_ACCOUNT_ID"] = ACCOUNT
 os.environ["MOTO_EC2_LOAD_DEFAULT_AMIS"] = "true"
 
+from moto.core import responses
 from moto.core.request import Request
-from moto.server import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from moto.core.utils import method_names_from_class
+from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import BaseWSGIServer, make_server
 from werkzeug.wrappers import Response
 
@@ -46,6 +48,7 @@ from ecr import Ecr
 from faults import Faults
 from hostedzone import HostedZones
 from iam import Iam
+from keepalive import KeepAlive
 from model import Violations, check, refuse
 from podidentity import ADDRESS, Agent, PodIdentity
 from route53 import Route53
@@ -60,14 +63,15 @@ API_SERVERS = 5560
 class Moto(DomainDispatcherApplication):
     """moto guesses the service from the signature; here the gateway keeps the host, which says it."""
 
+    def __init__(self, create_app: Callable[..., Any]) -> None:
+        super().__init__(create_app)
+        # For each call, moto would list its modules on disk, try a hundred patterns and inspect what its classes have.
+        self.get_backend_for_host = functools.cache(super().get_backend_for_host)
+        responses.method_names_from_class = functools.cache(method_names_from_class)
+
     def infer_service_region_host(self, environ: dict[str, Any], path: str) -> str | None:
         host: str = environ.get("HTTP_HOST", "")
         return host if host.endswith(".amazonaws.com") else super().infer_service_region_host(environ, path)
-
-    @functools.cache
-    def get_backend_for_host(self, host: str | None) -> Any:
-        """moto lists its modules on disk and tries a hundred patterns, for each call."""
-        return super().get_backend_for_host(host)
 
 
 class Apis:
@@ -109,12 +113,9 @@ class Apis:
 def serve(app: Any, port: int, clock: Clock, host: str = "127.0.0.1") -> BaseWSGIServer:
     """Answers in a thread of its own, with the region's time as `Date`."""
 
-    class RequestHandler(MotoRequestHandler):
+    class RequestHandler(KeepAlive):
         def date_time_string(self, timestamp: float | None = None) -> str:
             return super().date_time_string(clock.now().timestamp() if timestamp is None else timestamp)
-
-        def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-            """The gateway logs all calls, with who called."""
 
     server = make_server(host, port, app, threaded=True, request_handler=RequestHandler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
