@@ -1,11 +1,13 @@
-//! A packaged chart: what of it decides what gets installed. Pure.
+//! A chart: what of it decides what gets installed, and what of it Helm needs.
 
 use anyhow::{Context, Result};
 use common::Error;
 use common::kube::manifest;
+use flate2::Compression;
 use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -19,6 +21,18 @@ const CLUSTER_NAME: &str = "crossmesh/cluster-name";
 /// Annotation of a chart that names the value which takes the ids of Cloud Map namespaces by their names.
 const NAMESPACES: &str = "crossmesh/cloudmap-namespaces";
 
+/// Name and version of a chart, and what else it says of itself.
+const METADATA: &str = "Chart.yaml";
+/// What `helm package` does not take as it is. The second concerns Helm only while it fetches what the chart depends on.
+const WRITTEN_ANEW: [&str; 2] = [METADATA, "Chart.lock"];
+/// Where definitions are in a chart.
+const DEFINITIONS: &str = "crds/";
+/// Some editors begin a file with it.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
+/// What is in a chart, by path.
+pub type Files = BTreeMap<String, Vec<u8>>;
+
 /// The content of a chart.
 #[derive(Debug, Clone, Default)]
 pub struct Chart {
@@ -30,11 +44,11 @@ pub struct Chart {
     pub cluster_name: Option<String>,
     /// The value that takes the ids of Cloud Map namespaces by their names, if there is one.
     pub namespaces: Option<String>,
-    /// `templates/…`, by their path in the chart.
-    pub templates: BTreeMap<String, Vec<u8>>,
+    /// Everything but the definitions, without byte order marks.
+    pub files: Files,
     /// The custom resource definitions under `crds/`.
     pub definitions: Vec<Value>,
-    /// Of everything but the definitions, which Helm does not upgrade.
+    /// Of the files, the same for a folder and what `helm package` makes of it.
     pub digest: String,
 }
 
@@ -43,56 +57,98 @@ struct Metadata {
     name: String,
     version: String,
     #[serde(default)]
+    dependencies: Vec<Value>,
+    #[serde(default)]
     annotations: BTreeMap<String, String>,
 }
 
+/// Unpacks a `.tgz` as `helm package` and `helm pull` make it: one folder with everything in it.
+///
+/// # Errors
+/// It is no such archive.
+pub fn unpack(tgz: impl Read) -> Result<Files> {
+    let mut files = Files::new();
+    let mut archive = tar::Archive::new(GzDecoder::new(tgz));
+    for entry in archive.entries().context("read the chart's archive")? {
+        let mut entry = entry.context("read the chart's archive")?;
+        let path = entry.path().context("read the chart's archive")?.to_string_lossy().into_owned();
+        let Some((_, path)) = path.split_once('/').map(|(top, path)| (top.to_owned(), path.to_owned())) else {
+            continue;
+        };
+        if entry.header().entry_type().is_file() {
+            let mut content = Vec::new();
+            entry.read_to_end(&mut content).with_context(|| format!("read {path} of the chart"))?;
+            files.insert(path, content);
+        }
+    }
+    Ok(files)
+}
+
 impl Chart {
-    /// Reads a `.tgz` as `helm package` and `helm pull` make it: one folder with everything in it.
+    /// Reads what the files say.
     ///
     /// # Errors
-    /// It is no such archive, or its `Chart.yaml` or definitions are not what they should be.
-    pub fn read(tgz: impl Read) -> Result<Self> {
-        let mut files = BTreeMap::new();
-        let mut archive = tar::Archive::new(GzDecoder::new(tgz));
-        for entry in archive.entries().context("read the chart's archive")? {
-            let mut entry = entry.context("read the chart's archive")?;
-            let path = entry.path().context("read the chart's archive")?.to_string_lossy().into_owned();
-            let Some((_, path)) = path.split_once('/').map(|(top, path)| (top.to_owned(), path.to_owned())) else {
-                continue;
-            };
-            if entry.header().entry_type().is_file() {
-                let mut content = Vec::new();
-                entry.read_to_end(&mut content).with_context(|| format!("read {path} of the chart"))?;
-                files.insert(path, content);
+    /// There is no `Chart.yaml`, a chart that it depends on is not there, or it or definitions are not what they should be.
+    pub fn read(files: Files) -> Result<Self> {
+        let (mut definitions, mut kept) = (Vec::new(), Files::new());
+        for (path, mut content) in files {
+            if content.starts_with(BYTE_ORDER_MARK) {
+                content.drain(..BYTE_ORDER_MARK.len());
             }
-        }
-        Self::from_files(files)
-    }
-
-    fn from_files(files: BTreeMap<String, Vec<u8>>) -> Result<Self> {
-        let metadata = files.get("Chart.yaml").ok_or_else(|| Error::failed("the chart has no Chart.yaml"))?;
-        let mut metadata: Metadata = serde_saphyr::from_slice(metadata).context("read Chart.yaml")?;
-        let mut hash = Sha256::new();
-        let mut definitions = Vec::new();
-        let mut templates = BTreeMap::new();
-        for (path, content) in files {
-            if path.starts_with("crds/") {
+            if path.starts_with(DEFINITIONS) {
                 definitions.extend(definitions_of(&path, &content)?);
-                continue;
-            }
-            // Lengths keep what belongs to one file from passing for another's.
-            hash.update(format!("{}:{path}{}:", path.len(), content.len()));
-            hash.update(&content);
-            if path.starts_with("templates/") {
-                templates.insert(path, content);
+            } else {
+                kept.insert(path, content);
             }
         }
-        let mut digest = hex::encode(hash.finalize());
-        digest.truncate(DIGEST);
+        let described = kept.get(METADATA).ok_or_else(|| Error::failed("the chart has no Chart.yaml"))?;
+        let mut metadata: Metadata = serde_saphyr::from_slice(described).context("read Chart.yaml")?;
+        let digest = digest(serde_saphyr::from_slice(described).context("read Chart.yaml")?, &kept)?;
+        if !metadata.dependencies.is_empty() && !kept.keys().any(|path| path.starts_with("charts/")) {
+            let error = Error::failed("the chart depends on others, which are not in its charts/");
+            return Err(error.hint("fetch them: helm dependency build").into());
+        }
         let [cluster_name, namespaces] = [CLUSTER_NAME, NAMESPACES].map(|key| metadata.annotations.remove(key));
         let Metadata { name, version, .. } = metadata;
-        Ok(Self { name, version, cluster_name, namespaces, templates, definitions, digest })
+        Ok(Self { name, version, cluster_name, namespaces, digest, files: kept, definitions })
     }
+
+    /// `templates/…`, by their path in the chart.
+    pub fn templates(&self) -> impl Iterator<Item = (&String, &Vec<u8>)> {
+        self.files.iter().filter(|(path, _)| path.starts_with("templates/"))
+    }
+
+    /// A `.tgz` for Helm. It is without the definitions, which are applied without Helm, and which Helm would read for as
+    /// long as it takes for everything else, and keep in each revision.
+    ///
+    /// # Errors
+    /// A path is none that an archive can have.
+    pub fn pack(&self) -> Result<Vec<u8>> {
+        let mut archive = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
+        for (path, content) in &self.files {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(content.len().try_into()?);
+            header.set_mode(0o644);
+            let added = archive.append_data(&mut header, format!("chart/{path}"), content.as_slice());
+            added.with_context(|| format!("pack {path} of the chart"))?;
+        }
+        Ok(archive.into_inner()?.finish()?)
+    }
+}
+
+/// Helm writes `Chart.yaml` anew when it packs a chart, without what is empty.
+fn digest(mut metadata: Map<String, Value>, files: &Files) -> Result<String> {
+    metadata.retain(|_, value| ![json!(null), json!(""), json!(false), json!([]), json!({})].contains(value));
+    let mut hash = Sha256::new();
+    hash.update(serde_json::to_vec(&metadata)?);
+    for (path, content) in files.iter().filter(|(path, _)| !WRITTEN_ANEW.contains(&path.as_str())) {
+        // Lengths keep what belongs to one file from passing for another's.
+        hash.update(format!("{}:{path}{}:", path.len(), content.len()));
+        hash.update(content);
+    }
+    let mut digest = hex::encode(hash.finalize());
+    digest.truncate(DIGEST);
+    Ok(digest)
 }
 
 fn definitions_of(path: &str, content: &[u8]) -> Result<Vec<Value>> {
@@ -108,58 +164,71 @@ fn definitions_of(path: &str, content: &[u8]) -> Result<Vec<Value>> {
 #[allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 mod tests {
     use super::*;
-    use flate2::Compression;
-    use flate2::write::GzEncoder;
 
-    fn tgz(files: &[(&str, &str)]) -> Vec<u8> {
-        let mut archive = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
-        for (path, content) in files {
-            let mut header = tar::Header::new_gnu();
-            header.set_size(content.len() as u64);
-            header.set_mode(0o644);
-            archive.append_data(&mut header, format!("mesh/{path}"), content.as_bytes()).unwrap();
-        }
-        archive.into_inner().unwrap().finish().unwrap()
+    const MESH: (&str, &str) = ("Chart.yaml", "name: mesh\nversion: 1.2.3\n");
+
+    fn files(files: &[(&str, &str)]) -> Files {
+        files.iter().map(|(path, content)| ((*path).to_owned(), content.as_bytes().to_vec())).collect()
+    }
+
+    fn chart(content: &[(&str, &str)]) -> Chart {
+        Chart::read(files(content)).unwrap()
     }
 
     #[test]
     fn a_chart_is_what_its_files_say() {
-        let metadata = ("Chart.yaml", "name: mesh\nversion: 1.2.3\n");
-        let files = [
-            metadata,
+        let content = [
+            MESH,
             ("values.yaml", "a: 1"),
-            ("templates/a.yaml", "x"),
+            ("templates/a.yaml", "\u{feff}x"),
             ("crds/all.yaml", "---\nkind: CustomResourceDefinition\nmetadata: {name: a}\n---\nkind: Other\n"),
             ("crds/README.md", "[not yaml"),
         ];
-        let chart = Chart::read(tgz(&files).as_slice()).unwrap();
-        assert_eq!((chart.name.as_str(), chart.version.as_str()), ("mesh", "1.2.3"));
-        assert_eq!(chart.templates, [("templates/a.yaml".to_owned(), b"x".to_vec())].into());
-        assert_eq!((chart.definitions.len(), &chart.cluster_name), (1, &None));
-        assert_eq!(chart.digest.len(), DIGEST);
+        let read = chart(&content);
+        assert_eq!((read.name.as_str(), read.version.as_str()), ("mesh", "1.2.3"));
+        assert!(read.templates().eq(&files(&[("templates/a.yaml", "x")])));
+        assert_eq!((read.definitions.len(), &read.cluster_name), (1, &None));
+        assert_eq!(read.digest.len(), DIGEST);
 
-        let again = Chart::read(tgz(&files).as_slice()).unwrap();
-        let other = Chart::read(tgz(&[metadata, ("values.yaml", "a: 2"), files[2], files[3]]).as_slice()).unwrap();
-        let only_definitions = Chart::read(tgz(&[metadata, files[1], files[2]]).as_slice()).unwrap();
-        assert_eq!(again.digest, chart.digest);
-        assert_eq!(only_definitions.digest, chart.digest);
-        assert_ne!(other.digest, chart.digest);
+        let other = chart(&[MESH, ("values.yaml", "a: 2"), content[2], content[3]]);
+        assert_eq!(chart(&content).digest, read.digest);
+        assert_eq!(chart(&content[..3]).digest, read.digest, "definitions are applied by themselves");
+        assert_ne!(other.digest, read.digest);
+        for (metadata, same) in [
+            ("# ours\nversion: '1.2.3'\nname: \"mesh\"\nicon: ''\nkeywords: []\ndeprecated: false", true),
+            ("name: mesh\nversion: 1.2.3\nappVersion: '2'", false),
+            ("name: mesh\nversion: 1.2.3\nannotations: {a: b}", false),
+        ] {
+            let other = chart(&[("Chart.yaml", metadata), content[1], content[2], ("Chart.lock", "")]);
+            assert_eq!(other.digest == read.digest, same, "{metadata}");
+        }
+    }
+
+    #[test]
+    fn helm_gets_everything_but_the_definitions() {
+        let long = format!("files/{}", "a".repeat(200));
+        let content = [MESH, ("crds/all.yaml", ""), (&long, "x"), ("charts/other/crds/all.yaml", "")];
+        let expected = files(&[MESH, content[2], content[3]]);
+        assert_eq!(unpack(chart(&content).pack().unwrap().as_slice()).unwrap(), expected);
     }
 
     #[test]
     fn our_chart_takes_the_clusters_name_and_namespaces() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../charts/appmesh-controller");
-        let read = |name: &str| std::fs::read_to_string(format!("{folder}/{name}")).unwrap();
-        let chart = Chart::read(tgz(&[("Chart.yaml", &read("Chart.yaml"))]).as_slice()).unwrap();
-        let values: Value = serde_saphyr::from_str(&read("values.yaml")).unwrap();
+        let chart = Chart::read(crate::folder::read(folder.as_ref()).unwrap()).unwrap();
+        let values: Value = serde_saphyr::from_slice(&chart.files["values.yaml"]).unwrap();
         assert_eq!(values[chart.cluster_name.unwrap()], "", "a value that there is");
         assert_eq!(values[chart.namespaces.unwrap()], serde_json::json!({}), "a value that there is");
     }
 
     #[test]
     fn what_is_no_chart_is_refused() {
-        let error = |bytes: &[u8]| format!("{:#}", Chart::read(bytes).unwrap_err());
-        assert_eq!(error(&tgz(&[("values.yaml", "")])), "the chart has no Chart.yaml");
-        assert!(error(b"no archive").starts_with("read the chart's archive"));
+        let error = |content: &[(&str, &str)]| format!("{:#}", Chart::read(files(content)).unwrap_err());
+        assert_eq!(error(&[("values.yaml", "")]), "the chart has no Chart.yaml");
+        let depends = ("Chart.yaml", "name: a\nversion: 1.0.0\ndependencies: [{name: b}]");
+        assert_eq!(error(&[depends]), "the chart depends on others, which are not in its charts/");
+        assert_eq!(chart(&[depends, ("charts/b-1.0.0.tgz", "")]).name, "a");
+        let error = unpack(b"no archive".as_slice()).unwrap_err();
+        assert!(format!("{error:#}").starts_with("read the chart's archive"));
     }
 }

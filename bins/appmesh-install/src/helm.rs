@@ -1,6 +1,7 @@
 //! The helm binary, one function each.
 
-use crate::chart::Chart;
+use crate::chart::{self, Chart, Files};
+use crate::folder;
 use crate::plan::Target;
 use crate::release::{OWNER, description};
 use anyhow::{Context, Result};
@@ -57,9 +58,7 @@ pub enum Source {
 pub struct Upgrade<'a> {
     /// The release and its namespace.
     pub target: &'a Target,
-    /// The packaged chart.
-    pub archive: &'a Path,
-    /// Its content.
+    /// The chart.
     pub chart: &'a Chart,
     /// All values but the chart's defaults.
     pub values: &'a Map<String, Value>,
@@ -78,17 +77,12 @@ pub struct Helm {
 }
 
 impl Helm {
-    /// Finds Helm and points it at the cluster: at the user's kubeconfig, or at one of its own that holds a token of
-    /// 15 minutes and that nobody else can read. Fetches the chart, if there is one to fetch.
+    /// Points Helm at the cluster: at the user's kubeconfig, or at one of its own that holds a token of 15 minutes and that
+    /// nobody else can read.
     ///
     /// # Errors
-    /// There is no Helm in PATH, the cluster's token cannot be made, or as those of [`Helm::fetch`]. Unless it has fetched a
-    /// chart, Helm is too old.
-    pub async fn new(
-        session: &Session,
-        access: &Access,
-        source: Option<&Source>,
-    ) -> Result<(Self, Option<(PathBuf, Chart)>)> {
+    /// The cluster's token cannot be made.
+    pub fn new(session: &Session, access: &Access) -> Result<Self> {
         let folder =
             tempfile::Builder::new().prefix("appmesh-install-").tempdir().context("make a temporary folder")?;
         let mut cluster: Vec<OsString> = Vec::new();
@@ -103,21 +97,12 @@ impl Helm {
             }
             Access::Eks(eks) => {
                 let file = folder.path().join("kubeconfig");
-                write(&file, &eks.kubeconfig()?.to_string())?;
+                write(&file, eks.kubeconfig()?.to_string().as_bytes())?;
                 cluster.extend(["--kubeconfig".into(), file.into()]);
             }
         }
         let until = Instant::now() + session.remaining();
-        let helm = Self { cluster, folder, until, version: OnceCell::new() };
-        let fetched = match source {
-            Some(source) => Some(helm.fetch(source).await),
-            None => None,
-        };
-        // One that is too old may fail in any way.
-        if !matches!(fetched, Some(Ok(_))) {
-            helm.version().await?;
-        }
-        Ok((helm, fetched.transpose()?))
+        Ok(Self { cluster, folder, until, version: OnceCell::new() })
     }
 
     /// Major and minor of this Helm, which is asked once.
@@ -134,36 +119,39 @@ impl Helm {
         self.version.get_or_try_init(ask).await.copied()
     }
 
-    /// The chart as one archive, and its content. Folders are packaged, so that `.helmignore` counts.
+    /// The chart. Helm is needed for what lies elsewhere.
     ///
     /// # Errors
-    /// There is no such chart, or it is not one.
-    async fn fetch(&self, source: &Source) -> Result<(PathBuf, Chart)> {
-        let folder = self.folder.path().join("chart");
-        // helm pull, unlike helm package, does not make it.
-        std::fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
-        let to = ["-d".as_ref(), folder.as_os_str()];
-        let archive = match source {
-            Source::Tarball(file) => file.clone(),
-            Source::Folder(chart) => {
-                self.run("package", ["package".as_ref()].into_iter().chain(to), &[chart.as_ref()]).await?;
-                only_file(&folder)?
-            }
+    /// There is no such chart, or it is not one; Helm is not in PATH, or too old.
+    pub async fn fetch(&self, source: &Source) -> Result<Chart> {
+        let (chart, files) = match source {
+            Source::Folder(path) => (path.clone(), folder::read(path)?),
+            Source::Tarball(file) => (file.clone(), unpacked(file)?),
             Source::Registry { reference, version } => {
-                let version = version.iter().flat_map(|version| ["--version".as_ref(), OsStr::new(version)]);
-                let flags = ["pull".as_ref()].into_iter().chain(version).chain(to);
-                self.run("pull", flags, &[reference.as_ref()]).await?;
-                only_file(&folder)?
+                let version = version.as_deref().map(|version| ["--version", version]);
+                let file = self.pull(version.as_slice().as_flattened(), reference).await?;
+                (reference.into(), unpacked(&file)?)
             }
             Source::Repository { url, name, version } => {
-                let flags = ["pull", "--repo", url, "--version", version].map(OsStr::new);
-                self.run("pull", flags.into_iter().chain(to), &[name.as_ref()]).await?;
-                only_file(&folder)?
+                let file = self.pull(&["--repo", url, "--version", version], name).await?;
+                (name.into(), unpacked(&file)?)
             }
         };
-        let file = std::fs::File::open(&archive).with_context(|| format!("read {}", archive.display()))?;
-        let chart = Chart::read(file).with_context(|| format!("read the chart {}", archive.display()))?;
-        Ok((archive, chart))
+        Chart::read(files).with_context(|| format!("read the chart {}", chart.display()))
+    }
+
+    /// The archive that `helm pull` leaves.
+    async fn pull(&self, flags: &[&str], chart: &str) -> Result<PathBuf> {
+        let folder = self.folder.path().join("chart");
+        std::fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
+        let flags = ["pull"].iter().chain(flags).map(OsStr::new).chain(["-d".as_ref(), folder.as_os_str()]);
+        let pulled = self.run("pull", flags, &[chart.as_ref()]).await;
+        if pulled.is_err() {
+            // One that is too old may fail in any way.
+            self.version().await?;
+        }
+        pulled?;
+        only_file(&folder)
     }
 
     /// `helm upgrade --install` with exactly these values. It waits for hooks only: whether the controller answers is
@@ -172,9 +160,11 @@ impl Helm {
     /// # Errors
     /// Helm's own words; [`Kind::Conflict`](common::Kind::Conflict) for what it refuses to take over.
     pub async fn upgrade(&self, upgrade: &Upgrade<'_>) -> Result<()> {
-        let Upgrade { target: Target { release, namespace, .. }, archive, chart, values, adopt, force } = upgrade;
+        let Upgrade { target: Target { release, namespace, .. }, chart, values, adopt, force } = upgrade;
         let file = self.folder.path().join("values.json");
-        write(&file, &serde_json::to_string(values)?)?;
+        write(&file, &serde_json::to_vec(values)?)?;
+        let archive = self.folder.path().join("chart.tgz");
+        write(&archive, &chart.pack()?)?;
         let labels = format!("{}={}", OWNER.0, OWNER.1);
         let description = description(chart);
         let (timeout, version) = (self.timeout(), self.version().await?);
@@ -287,10 +277,15 @@ fn said(stderr: &str) -> String {
 }
 
 /// A new file that only its owner can read.
-fn write(path: &Path, content: &str) -> Result<()> {
+fn write(path: &Path, content: &[u8]) -> Result<()> {
     let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
-    let written = file.and_then(|mut file| file.write_all(content.as_bytes()));
+    let written = file.and_then(|mut file| file.write_all(content));
     written.with_context(|| format!("write {}", path.display()))
+}
+
+fn unpacked(archive: &Path) -> Result<Files> {
+    let described = || format!("read {}", archive.display());
+    chart::unpack(std::fs::File::open(archive).with_context(described)?).with_context(described)
 }
 
 fn only_file(folder: &Path) -> Result<PathBuf> {

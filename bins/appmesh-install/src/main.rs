@@ -1,6 +1,7 @@
 //! `appmesh-install`: see [`AppmeshInstall`].
 
 mod chart;
+mod folder;
 mod helm;
 mod kube;
 mod mesh;
@@ -107,11 +108,14 @@ impl Tool for AppmeshInstall {
         };
         let access = session.access(&self.kube, &self.aws).await?;
         let objects = Objects::new(access.client(session).await?, MANAGER);
-        let (helm, fetched) = Helm::new(session, &access, source.as_ref()).await?;
+        let helm = Helm::new(session, &access)?;
+        let chart = match &source {
+            Some(source) => Some(helm.fetch(source).await?),
+            None => None,
+        };
         let role = Role::of(&session.doc, &format!("{}/{}", target.namespace, target.service_account))?;
-        let (mut chart, mut definitions) = (None, Vec::new());
-        if let Some((archive, content)) = fetched {
-            definitions.clone_from(&content.definitions);
+        let definitions = chart.as_ref().map(|chart| chart.definitions.clone()).unwrap_or_default();
+        if let Some(content) = &chart {
             let region = self.aws.region.clone().or(session.doc.read(&["cluster", "region"])?);
             let cluster = session.doc.read(&["cluster", "name"])?;
             let namespace: Option<String> = session.doc.read(&["namespace", "name"])?;
@@ -128,7 +132,6 @@ impl Tool for AppmeshInstall {
             mesh.chart = self.chart.chart.clone().or(mesh.chart);
             mesh.chart_name = Some(content.name.clone());
             mesh.version = Some(content.version.clone());
-            chart = Some((archive, content));
         }
         let manifests = target.manifests(&definitions, role.as_ref().and_then(Role::annotation));
         let from_nothing = session.flags.null_input && !self.reset;
@@ -149,7 +152,8 @@ impl Tool for AppmeshInstall {
             have.silent = kube::silent(&want.objects, &want.target, release).await?;
         }
         // Before anything is changed, and not where nothing is.
-        if !session.flags.delete && !want.plan(&have)?.is_empty() {
+        let changes = if session.flags.delete { want.plan_delete(&have)? } else { want.plan(&have)? };
+        if !changes.is_empty() {
             want.helm.version().await?;
         }
         Ok(have)

@@ -131,7 +131,7 @@ impl Release {
         let (name, version) = &self.chart;
         if (name, version) != (&chart.name, &chart.version) {
             found.push(format!("chart {name} {version} → {} {}", chart.name, chart.version));
-        } else if self.templates != chart.templates || self.digest().is_some_and(|it| it != chart.digest) {
+        } else if !self.templates.iter().eq(chart.templates()) || self.digest().is_some_and(|it| it != chart.digest) {
             found.push(format!("chart {name} {version} has other content"));
         }
         let (have, want) = (json!({"values": self.values}), json!({"values": values}));
@@ -222,7 +222,7 @@ mod tests {
         let chart = Chart {
             name: "mesh".into(),
             version: "1.0.0".into(),
-            templates: [("templates/a".to_owned(), b"x".to_vec())].into(),
+            files: [("templates/a".to_owned(), b"x".to_vec())].into(),
             digest: "d".into(),
             ..Chart::default()
         };
@@ -230,7 +230,7 @@ mod tests {
         let mut elsewhere = values.clone();
         elsewhere.insert("region".into(), "eu-west-1".into());
         let newer = Chart { version: "1.1.0".into(), ..chart.clone() };
-        let edited = Chart { templates: [("templates/a".to_owned(), b"y".to_vec())].into(), ..chart.clone() };
+        let edited = Chart { files: [("templates/a".to_owned(), b"y".to_vec())].into(), ..chart.clone() };
         let defaults = Chart { digest: "e".into(), ..chart.clone() };
         type Case<'a> = (&'a str, &'a Chart, &'a Map<String, Value>, &'a [&'a str]);
         let cases: [Case<'_>; 6] = [

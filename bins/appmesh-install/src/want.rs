@@ -8,14 +8,13 @@ use anyhow::{Context, Result};
 use common::kube::apply::{self, Manifest};
 use common::kube::object::Objects;
 use common::plan::Place;
-use std::path::PathBuf;
 
 /// The installation, resolved.
 pub struct Want {
     pub mesh: Mesh,
     pub target: Target,
     /// Nothing on `--delete`.
-    pub chart: Option<(PathBuf, Chart)>,
+    pub chart: Option<Chart>,
     pub manifests: Vec<Manifest>,
     pub adopt: bool,
     /// There is no document, which could name a role and images.
@@ -31,7 +30,7 @@ impl common::plan::Want for Want {
     const PLACE: Place = Place::Cluster;
 
     fn plan(&self, have: &Have) -> Result<Vec<Change>> {
-        let (_, chart) = self.chart.as_ref().context("no chart was read")?;
+        let chart = self.chart.as_ref().context("no chart was read")?;
         if self.from_nothing {
             plan::keeps_its_own(&self.target, &self.mesh.values, have)?;
         }
@@ -59,8 +58,8 @@ impl Want {
     /// # Errors
     /// Helm's.
     pub async fn upgrade(&self, force: bool) -> Result<()> {
-        let (archive, chart) = self.chart.as_ref().context("no chart was read")?;
+        let chart = self.chart.as_ref().context("no chart was read")?;
         let (target, values, adopt) = (&self.target, &self.mesh.values, self.adopt);
-        self.helm.upgrade(&Upgrade { target, archive, chart, values, adopt, force }).await
+        self.helm.upgrade(&Upgrade { target, chart, values, adopt, force }).await
     }
 }
