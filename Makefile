@@ -144,12 +144,11 @@ to = > $@.tmp && mv $@.tmp $@
 all: named ## Join CLUSTER1 and CLUSTER2, and see the application work
 	$(MAKE) --no-print-directory check
 	$(MAKE) --no-print-directory $(if $(probed),probe,joined)
-	echo
-	echo "$(strip $(CLUSTER1))$(if $(two), and $(two) are, is) one mesh, after $$(( $$(date +%s) - $(STARTED) )) s"
-	echo "  see it        kubectl get meshes,virtualnodes,virtualrouters,virtualservices -A$(if $(two),$(comma) in both)"
-	echo "  all of it     make plan-destroy $(again)"
-	echo "  what drifted  make plan $(again)"
-	echo "  undo it       make destroy $(again)"
+	printf '%s\n' "" "$(strip $(CLUSTER1))$(if $(two), and $(two) are, is) one mesh, after $$(( $$(date +%s) - $(STARTED) )) s" \
+		"  see it        kubectl get meshes,virtualnodes,virtualrouters,virtualservices -A$(if $(two),$(comma) in both)" \
+		"  all of it     make plan-destroy $(again)" \
+		"  what drifted  make plan $(again)" \
+		"  undo it       make destroy $(again)"
 
 .PHONY: check
 check: named $(IMAGES:%=$(STATIC)/%) | $(BIN)/mesh-check ## Tell all that keeps CLUSTER1 and CLUSTER2 apart, at once; change nothing

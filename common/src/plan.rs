@@ -181,8 +181,20 @@ pub fn unknown(value: &Value) -> BTreeSet<String> {
         }
     }
     let mut found = BTreeSet::new();
-    collect(value, "", &mut found);
+    if has_unknown(value) {
+        collect(value, "", &mut found);
+    }
     found
+}
+
+/// Whether anything of a value is known only after the plan was applied.
+pub fn has_unknown(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains(UNKNOWN),
+        Value::Object(map) => map.values().any(has_unknown),
+        Value::Array(items) => items.iter().any(has_unknown),
+        _ => false,
+    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use crate::folder;
 use crate::plan::Target;
 use crate::release::{OWNER, description};
 use anyhow::{Context, Result};
-use common::helm::{OLDEST, version as parse};
+use common::helm::{self, OLDEST, version as parse};
 use common::kube::Access;
 use common::{Error, Session};
 use serde_json::{Map, Value};
@@ -17,7 +17,6 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
-use tokio::process::Command;
 use tokio::sync::OnceCell;
 
 /// The first Helm with `--take-ownership`.
@@ -35,9 +34,6 @@ const HEARD: [&str; 7] = [
     "HELM_REPOSITORY_CACHE",
     "HELM_REPOSITORY_CONFIG",
 ];
-/// By how many percent Helm's memory may grow before Go collects its garbage. It runs for a moment: with Go's own 100 that
-/// is a tenth of its work.
-const GARBAGE: (&str, &str) = ("GOGC", "400");
 /// What is left to end in order when Helm has given up waiting.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -215,18 +211,14 @@ impl Helm {
         flags: impl IntoIterator<Item = A>,
         named: &[&OsStr],
     ) -> Result<String> {
-        let mut command = Command::new("helm");
-        if std::env::var_os(GARBAGE.0).is_none() {
-            command.env(GARBAGE.0, GARBAGE.1);
-        }
+        let mut command = helm::command();
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy();
             if name.starts_with("HELM_") && !HEARD.contains(&&*name) {
                 command.env_remove(&*name);
             }
         }
-        // A run that is interrupted must not leave Helm at work behind it.
-        command.args(flags).arg("--").args(named).stdin(std::process::Stdio::null()).kill_on_drop(true);
+        command.args(flags).arg("--").args(named);
         let late = || Error::retry("not done in time").hint("run it again, or give it more time with --timeout");
         let output = tokio::time::timeout_at(self.until.into(), command.output()).await;
         let output = output.map_err(|_| late()).with_context(|| format!("helm {what}"))?;

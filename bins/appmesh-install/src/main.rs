@@ -109,12 +109,12 @@ impl Tool for AppmeshInstall {
         let access = session.access(&self.kube, &self.aws).await?;
         let objects = Objects::new(access.client(session).await?, MANAGER);
         let helm = Helm::new(session, &access)?;
-        let chart = match &source {
+        let mut chart = match &source {
             Some(source) => Some(helm.fetch(source).await?),
             None => None,
         };
         let role = Role::of(&session.doc, &format!("{}/{}", target.namespace, target.service_account))?;
-        let definitions = chart.as_ref().map(|chart| chart.definitions.clone()).unwrap_or_default();
+        let definitions = chart.as_mut().map(|chart| std::mem::take(&mut chart.definitions)).unwrap_or_default();
         if let Some(content) = &chart {
             let region = self.aws.region.clone().or(session.doc.read(&["cluster", "region"])?);
             let cluster = session.doc.read(&["cluster", "name"])?;
@@ -133,7 +133,7 @@ impl Tool for AppmeshInstall {
             mesh.chart_name = Some(content.name.clone());
             mesh.version = Some(content.version.clone());
         }
-        let manifests = target.manifests(&definitions, role.as_ref().and_then(Role::annotation));
+        let manifests = target.manifests(definitions, role.as_ref().and_then(Role::annotation));
         let from_nothing = session.flags.null_input && !self.reset;
         Ok(Want { mesh, target, chart, manifests, adopt: self.adopt, from_nothing, objects, helm })
     }

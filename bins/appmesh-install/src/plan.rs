@@ -122,9 +122,9 @@ impl Target {
     }
 
     /// Everything the chart needs before it: its definitions, the namespace, the service account of the role.
-    pub fn manifests(&self, definitions: &[Value], role: Option<&str>) -> Vec<Manifest> {
+    pub fn manifests(&self, definitions: Vec<Value>, role: Option<&str>) -> Vec<Manifest> {
         let definitions =
-            definitions.iter().filter_map(|body| Some(Manifest { object: ObjectRef::of(body)?, body: body.clone() }));
+            definitions.into_iter().filter_map(|body| Some(Manifest { object: ObjectRef::of(&body)?, body }));
         let plain = |object: ObjectRef| {
             let mut body =
                 json!({"apiVersion": object.api_version, "kind": object.kind, "metadata": {"name": object.name}});
@@ -320,7 +320,7 @@ mod tests {
 
     #[test]
     fn an_empty_cluster_gets_everything_in_order() {
-        let manifests = target().manifests(&[definition()], Some("arn:role"));
+        let manifests = target().manifests(vec![definition()], Some("arn:role"));
         assert_eq!(manifests[2].body["metadata"]["annotations"]["eks.amazonaws.com/role-arn"], "arn:role");
         let have = Have { objects: vec![Observed::default(); 3], ..Have::default() };
         let expected = [
@@ -337,7 +337,7 @@ mod tests {
 
     #[test]
     fn a_release_is_only_touched_where_it_differs() {
-        let manifests = target().manifests(&[definition()], None);
+        let manifests = target().manifests(vec![definition()], None);
         let refusal = "release mesh was installed by somebody else, with helm: chart mesh 1.0.0 → mesh 1.1.0";
         let adoption = "upgrade release mesh: adopt what somebody else installed, chart mesh 1.0.0 → mesh 1.1.0";
         let upgrade = "upgrade release mesh: chart mesh 1.0.0 → mesh 1.1.0";
@@ -452,7 +452,7 @@ mod tests {
 
     #[test]
     fn only_ours_and_only_what_nobody_uses_is_deleted() {
-        let manifests = target().manifests(&[], None);
+        let manifests = target().manifests(Vec::new(), None);
         let meshes = ObjectRef::of(&definition()).unwrap();
         let have = |manager: &str, ours: bool, objects: &[&str], others: &[&str]| Have {
             objects: present(&manifests, manager),

@@ -2,10 +2,9 @@
 
 use crate::world::Fault;
 use anyhow::{Context, Result};
-use common::{Error, elf};
+use common::{Error, elf, helm};
 use std::path::Path;
 use std::time::Duration;
-use tokio::process::Command;
 
 /// How long Helm may take to say its version.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -16,9 +15,8 @@ pub async fn helm() -> Result<String, Fault> {
 }
 
 async fn version() -> Result<String> {
-    let mut command = Command::new("helm");
-    command.args(["version", "--template", "{{.Version}}"]).kill_on_drop(true);
-    let output = tokio::time::timeout(PATIENCE, command.output()).await.context("helm does not answer")?;
+    let version = helm::command().args(["version", "--template", "{{.Version}}"]).output();
+    let output = tokio::time::timeout(PATIENCE, version).await.context("helm does not answer")?;
     let output = output.context("run helm")?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());

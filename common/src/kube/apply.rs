@@ -3,7 +3,7 @@
 use super::readiness::unready;
 use super::reference::ObjectRef;
 use crate::Error;
-use crate::plan::{Effect, UNKNOWN, unknown};
+use crate::plan::{Effect, UNKNOWN, has_unknown, unknown};
 use anyhow::Result;
 use serde_json::Value;
 use std::fmt;
@@ -200,8 +200,8 @@ pub fn remarks(manifests: &[Manifest], have: &[Observed], manager: &str, adopt: 
 
 /// A manifest without the fields that a controller sets on the live object, such as the replicas that an autoscaler
 /// chose, and where that makes a difference, a line each. To apply them would start a fight that nobody wins.
-pub fn yielded(want: &Value, live: &Value) -> (Value, Vec<String>) {
-    let (mut yielded, mut left) = (want.clone(), Vec::new());
+pub fn yielded(mut want: Value, live: &Value) -> (Value, Vec<String>) {
+    let mut left = Vec::new();
     for entry in managed_fields(live) {
         let manager = entry["manager"].as_str().unwrap_or_default();
         // kubectl scale is a hand, which does not set the value again.
@@ -216,7 +216,7 @@ pub fn yielded(want: &Value, live: &Value) -> (Value, Vec<String>) {
         let mut fields = Vec::new();
         leaves(&entry["fieldsV1"], &mut Vec::new(), &mut fields);
         for path in fields {
-            let Some(wanted) = remove(&mut yielded, &path) else { continue };
+            let Some(wanted) = remove(&mut want, &path) else { continue };
             let set = path.iter().try_fold(live, |value, name| value.get(name));
             if set != Some(&wanted) {
                 let value = if live["kind"] == "Secret" { "as it is".to_owned() } else { brief(set) };
@@ -224,12 +224,12 @@ pub fn yielded(want: &Value, live: &Value) -> (Value, Vec<String>) {
             }
         }
     }
-    (yielded, left)
+    (want, left)
 }
 
 /// A manifest that can be tried on the live object: what is known only after the plan was applied stays as it is there.
 /// With the places of what is not known, as JSON pointers.
-pub fn without_unknown(want: &Value, live: &Value) -> (Value, Vec<(String, Value)>) {
+pub fn without_unknown(mut want: Value, live: &Value) -> (Value, Vec<(String, Value)>) {
     fn take(want: &mut Value, live: Option<&Value>, at: &str, taken: &mut Vec<(String, Value)>) {
         match want {
             Value::String(text) if text.contains(UNKNOWN) => {
@@ -250,9 +250,11 @@ pub fn without_unknown(want: &Value, live: &Value) -> (Value, Vec<(String, Value
             _ => {}
         }
     }
-    let (mut known, mut taken) = (want.clone(), Vec::new());
-    take(&mut known, Some(live), "", &mut taken);
-    (known, taken)
+    let mut taken = Vec::new();
+    if has_unknown(&want) {
+        take(&mut want, Some(live), "", &mut taken);
+    }
+    (want, taken)
 }
 
 /// An object as applying would make it, with what is not known at its places.
@@ -405,6 +407,8 @@ fn below(path: &str, prefix: &str) -> bool {
 fn compare(from: Option<&Value>, to: Option<&Value>, path: &mut String, found: &mut Vec<Difference>) {
     let length = path.len();
     match (from, to) {
+        // Most of it, and told at once.
+        (old, new) if old == new => {}
         (Some(Value::Object(old)), Some(Value::Object(new))) => {
             let keys: std::collections::BTreeSet<&String> = old.keys().chain(new.keys()).collect();
             for key in keys {
@@ -423,7 +427,6 @@ fn compare(from: Option<&Value>, to: Option<&Value>, path: &mut String, found: &
                 path.truncate(length);
             }
         }
-        (old, new) if old == new => {}
         (old, new) => {
             let (from, to) = (old.cloned(), new.cloned());
             found.push(Difference { path: path.clone(), from, to, secret: false });
@@ -461,7 +464,7 @@ mod tests {
     fn what_is_not_known_yet_is_tried_as_it_is_and_differs() {
         let want = json!({"spec": {"arn": UNKNOWN, "list": [{"image": format!("{UNKNOWN}@x")}], "n/m": UNKNOWN, "new": UNKNOWN, "port": 1}});
         let live = json!({"spec": {"arn": "arn:a", "list": [{"image": "i"}], "n/m": "b", "port": 1}});
-        let (known, taken) = without_unknown(&want, &live);
+        let (known, taken) = without_unknown(want.clone(), &live);
         let tried = json!({"spec": {"arn": "arn:a", "list": [{"image": "i"}], "n/m": "b", "new": null, "port": 1}});
         assert_eq!(known, tried);
         let found = differences(&live, &with_unknown(live.clone(), &taken));
@@ -474,7 +477,7 @@ mod tests {
                 "spec.n/m b → (known after apply)",
             ]
         );
-        assert_eq!(without_unknown(&live, &live), (live.clone(), Vec::new()));
+        assert_eq!(without_unknown(live.clone(), &live), (live.clone(), Vec::new()));
     }
 
     #[test]
@@ -549,7 +552,7 @@ mod tests {
                 vec![format!("metadata.annotations.r/v stays 7, for {CONTROLLERS} sets it")],
             ),
         ] {
-            let (mut yielded, found) = yielded(&want, &live);
+            let (mut yielded, found) = yielded(want.clone(), &live);
             assert_eq!((yielded.pointer(path), &found), (None, &left), "{live}");
             // Put back, nothing else is missing.
             let (parent, name) = path.rsplit_once('/').unwrap_or_default();
@@ -566,7 +569,7 @@ mod tests {
             (US, &object, &scaled),
         ] {
             let live = live(5, manager, subresource, fields);
-            assert_eq!(yielded(&want, &live), (want.clone(), vec![]), "{live}");
+            assert_eq!(yielded(want.clone(), &live), (want.clone(), vec![]), "{live}");
         }
     }
 

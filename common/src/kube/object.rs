@@ -82,11 +82,11 @@ impl Objects {
         if live.pointer("/metadata/deletionTimestamp").is_some() {
             return Ok(Observed { live: Some(live), ..Observed::default() });
         }
-        let (known, coming) = without_unknown(want, &live);
-        let (want, left) = yielded(&known, &live);
+        let (known, coming) = without_unknown(want.clone(), &live);
+        let (want, left) = yielded(known, &live);
         let mut observed = Observed { live: Some(live), left, ..Observed::default() };
         // What others made is compared without our label, which is no reason to change it.
-        let want = if observed.managed_by(self.manager) { marked(&want) } else { want };
+        let want = if observed.managed_by(self.manager) { marked(want) } else { want };
         if let Some(live) = observed.live.as_ref().filter(|live| is_applied(live, &want, self.manager)) {
             observed.applied = Some(with_unknown(live.clone(), &coming));
             return Ok(observed);
@@ -130,7 +130,8 @@ impl Objects {
     /// The API server's, with an admission webhook's words.
     pub async fn apply(&self, session: &Session, object: &ObjectRef, want: &Value) -> Result<()> {
         let live = self.get(object).await?;
-        let want = &live.map_or_else(|| want.clone(), |live| yielded(want, &live).0);
+        let want = want.clone();
+        let want = if let Some(live) = live { yielded(want, &live).0 } else { want };
         let params = PatchParams::apply(self.manager).validation_strict().force();
         let applied = self.patch(session, object, &marked(want), &params, SETTLING).await?;
         applied.map(drop).map_err(|status| refused(kube::Error::Api(status))).with_context(|| format!("apply {object}"))
@@ -223,8 +224,7 @@ impl Objects {
 }
 
 /// With a label of ours, unless it has another's: an object of nothing but a name leaves no trace of who applied it.
-fn marked(want: &Value) -> Value {
-    let mut want = want.clone();
+fn marked(mut want: Value) -> Value {
     let labels = &mut want["metadata"]["labels"];
     if labels.get(MANAGED_BY_LABEL).is_none() {
         labels[MANAGED_BY_LABEL] = MANAGED_BY.1.into();
@@ -309,7 +309,7 @@ mod tests {
 
     #[test]
     fn the_label_of_another_is_kept() {
-        let label = |manifest: &Value| marked(manifest)["metadata"]["labels"][MANAGED_BY_LABEL].clone();
+        let label = |manifest: &Value| marked(manifest.clone())["metadata"]["labels"][MANAGED_BY_LABEL].clone();
         assert_eq!(label(&json!({"metadata": {"name": "a"}})), "crossmesh");
         assert_eq!(label(&json!({"metadata": {"name": "a", "labels": null}})), "crossmesh");
         assert_eq!(label(&json!({"metadata": {"labels": {MANAGED_BY_LABEL: "Helm"}}})), "Helm");
