@@ -364,7 +364,14 @@ test: lint ## Run the tests, the whole flow in the local cloud included
 	cargo build --release --workspace --all-targets
 	command -v chromium > /dev/null || apt-get install --yes --no-install-recommends chromium > /dev/null || true
 	bin=$$($(BIN)/localcloud parts); ENVOY=$$bin/envoy HELM=$$bin/helm KUBECTL=$$bin/kubectl CHROMIUM=$$(command -v chromium || true) \
-		cargo test --release --workspace --all-targets
+		$(MAKE) --no-print-directory -j2 test-cloud test-all-else
+
+# Side by side, for both wait most of the time. By their names, each test is in one of the two.
+.PHONY: test-cloud test-all-else
+test-cloud:
+	cargo test --release --workspace --test 'cl*'
+test-all-else:
+	cargo test --release --workspace --lib --bins --examples --benches --test '[!c]*' --test 'c[!l]*'
 
 .PHONY: test-migration
 test-migration: build ## Move from Amazon's controller and back under load, and replay what Flagger and Argo Rollouts ask for
