@@ -366,12 +366,14 @@ test: lint ## Run the tests, the whole flow in the local cloud included
 	bin=$$($(BIN)/localcloud parts); ENVOY=$$bin/envoy HELM=$$bin/helm KUBECTL=$$bin/kubectl CHROMIUM=$$(command -v chromium || true) \
 		$(MAKE) --no-print-directory -j2 test-cloud test-all-else
 
-# Side by side, for both wait most of the time. By their names, each test is in one of the two.
+# Side by side, for both wait most of the time. By their names, each test is in one of the two. What of it runs make is
+# no part of this one.
 .PHONY: test-cloud test-all-else
+apart := env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL cargo test --release --workspace
 test-cloud:
-	cargo test --release --workspace --test 'cl*'
+	$(apart) --test 'cl*'
 test-all-else:
-	cargo test --release --workspace --lib --bins --examples --benches --test '[!c]*' --test 'c[!l]*'
+	$(apart) --lib --bins --examples --benches --test '[!c]*' --test 'c[!l]*'
 
 .PHONY: test-migration
 test-migration: build ## Move from Amazon's controller and back under load, and replay what Flagger and Argo Rollouts ask for
