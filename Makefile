@@ -126,7 +126,7 @@ ifneq ($(two),)
 $(TWO)/%: as = $(as2)
 endif
 # When this make began, and how to name these clusters and applications again.
-STARTED := $(shell date +%s)
+STARTED = $(shell date +%s)
 NAMED := CLUSTER1 CLUSTER2 REGION PROFILE1 PROFILE2 APP1 APP2 TEMPLATE IMAGES1 IMAGES2 MESH_ONLY NAMESPACE NAMESPACE_TYPE PORTS PROJECT CHART VALUES SCHEME IDENTITY
 given = $(filter-out file default,$(origin $(1)))
 again = $(strip $(foreach variable,$(NAMED),$(if $(call given,$(variable)),$(call assigned,$(variable),$(strip $($(variable)))))))
@@ -176,7 +176,7 @@ wrong = $(or \
 
 .PHONY: named
 named:
-	@: $(if $(strip $(wrong)),$(error $(strip $(wrong))))
+	$(if $(strip $(wrong)),$(error $(strip $(wrong))))
 
 # --- each cluster: identity provider, role, images, controller
 $(BUILD)/%/oidc.json: | $(BIN)/oidc-assoc
