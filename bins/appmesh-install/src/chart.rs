@@ -118,8 +118,8 @@ impl Chart {
         self.files.iter().filter(|(path, _)| path.starts_with("templates/"))
     }
 
-    /// A `.tgz` for Helm. It is without the definitions, which are applied without Helm, and which Helm would read for as
-    /// long as it takes for everything else, and keep in each revision.
+    /// A `.tgz` for Helm, without the definitions: those are applied without it, would take it as long as everything else, and
+    /// would be kept in each revision.
     ///
     /// # Errors
     /// A path is none that an archive can have.

@@ -102,6 +102,7 @@ impl Rule {
 #[allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 mod tests {
     use super::*;
+    use std::io::Write as _;
     use std::process::Command;
 
     const FILES: [&str; 12] = [
@@ -171,8 +172,8 @@ mod tests {
         let helm = named.as_deref().unwrap_or("helm".as_ref());
         match Command::new(helm).arg("version").output() {
             Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => {
-                println!("not tested: there is no helm in PATH, and HELM names none, as `make test` does");
-                return;
+                let untested = "not tested: there is no helm in PATH, and HELM names none, as `make test` does";
+                return writeln!(std::io::stderr(), "{untested}").unwrap();
             }
             said => drop(said.unwrap()),
         }
