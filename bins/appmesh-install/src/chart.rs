@@ -88,7 +88,8 @@ impl Chart {
     /// Reads what the files say.
     ///
     /// # Errors
-    /// There is no `Chart.yaml`, a chart that it depends on is not there, or it or definitions are not what they should be.
+    /// There is no `Chart.yaml`, Helm would not take its name or version, a chart that it depends on is not there, or it or
+    /// definitions are not what they should be.
     pub fn read(files: Files) -> Result<Self> {
         let (mut definitions, mut kept) = (Vec::new(), Files::new());
         for (path, mut content) in files {
@@ -104,6 +105,13 @@ impl Chart {
         let described = kept.get(METADATA).ok_or_else(|| Error::failed("the chart has no Chart.yaml"))?;
         let mut metadata: Metadata = serde_saphyr::from_slice(described).context("read Chart.yaml")?;
         let digest = digest(serde_saphyr::from_slice(described).context("read Chart.yaml")?, &kept)?;
+        if metadata.name.is_empty() || metadata.name.contains('/') {
+            return Err(Error::failed(format!("Chart.yaml: the name {:?} is none for a chart", metadata.name)).into());
+        }
+        if !is_version(&metadata.version) {
+            let error = Error::failed(format!("Chart.yaml: the version {:?} is none", metadata.version));
+            return Err(error.hint("name one such as 1.2.3").into());
+        }
         if !metadata.dependencies.is_empty() && !kept.keys().any(|path| path.starts_with("charts/")) {
             let error = Error::failed("the chart depends on others, which are not in its charts/");
             return Err(error.hint("fetch them: helm dependency build").into());
@@ -134,6 +142,13 @@ impl Chart {
         }
         Ok(archive.into_inner()?.finish()?)
     }
+}
+
+/// Whether Helm takes this for a version: up to three numbers, and what may follow them.
+fn is_version(text: &str) -> bool {
+    let numbers = text.strip_prefix('v').unwrap_or(text).split(['-', '+']).next().unwrap_or_default();
+    let number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    numbers.split('.').count() <= 3 && numbers.split('.').all(number)
 }
 
 /// Helm writes `Chart.yaml` anew when it packs a chart, without what is empty.
@@ -225,6 +240,16 @@ mod tests {
     fn what_is_no_chart_is_refused() {
         let error = |content: &[(&str, &str)]| format!("{:#}", Chart::read(files(content)).unwrap_err());
         assert_eq!(error(&[("values.yaml", "")]), "the chart has no Chart.yaml");
+        for version in ["abc", "1.2.3.4", "1..2", "''", "1.x"] {
+            let metadata = format!("name: a\nversion: {version}");
+            let expected = format!("Chart.yaml: the version {:?} is none", version.trim_matches('\''));
+            assert_eq!(error(&[("Chart.yaml", &metadata)]), expected);
+        }
+        for version in ["1", "v1.2", "'1.2.3-rc.1+build-7'"] {
+            chart(&[("Chart.yaml", &format!("name: a\nversion: {version}"))]);
+        }
+        let named = [("Chart.yaml", "name: a/b\nversion: 1.0.0")];
+        assert_eq!(error(&named), "Chart.yaml: the name \"a/b\" is none for a chart");
         let depends = ("Chart.yaml", "name: a\nversion: 1.0.0\ndependencies: [{name: b}]");
         assert_eq!(error(&[depends]), "the chart depends on others, which are not in its charts/");
         assert_eq!(chart(&[depends, ("charts/b-1.0.0.tgz", "")]).name, "a");
