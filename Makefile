@@ -125,7 +125,8 @@ $(BUILD)/%: as = $(as1)
 ifneq ($(two),)
 $(TWO)/%: as = $(as2)
 endif
-# When this make began, and how to name these clusters and applications again.
+# When the recipe that names it began, for its lines are expanded together; and how to name these clusters and
+# applications again.
 STARTED = $(shell date +%s)
 NAMED := CLUSTER1 CLUSTER2 REGION PROFILE1 PROFILE2 APP1 APP2 TEMPLATE IMAGES1 IMAGES2 MESH_ONLY NAMESPACE NAMESPACE_TYPE PORTS PROJECT CHART VALUES SCHEME IDENTITY
 given = $(filter-out file default,$(origin $(1)))

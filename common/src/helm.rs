@@ -10,6 +10,9 @@ pub const OLDEST: (u32, u32) = (3, 14);
 /// is a tenth of its work, and a third of what it takes to tell its version.
 const GARBAGE: (&str, &str) = ("GOGC", "400");
 
+/// Has Helm say its version, and nothing else, as [`version`] reads it.
+pub const ASK_VERSION: [&str; 3] = ["version", "--template", "{{.Version}}"];
+
 /// Helm, as it is in PATH. It does not outlive whoever runs it.
 pub fn command() -> Command {
     let mut command = Command::new("helm");

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use common::Error;
-use common::kube::manifest;
+use common::kube::manifest::{self, BYTE_ORDER_MARK};
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
@@ -27,8 +27,6 @@ const METADATA: &str = "Chart.yaml";
 const WRITTEN_ANEW: [&str; 2] = [METADATA, "Chart.lock"];
 /// Where definitions are in a chart.
 const DEFINITIONS: &str = "crds/";
-/// Some editors begin a file with it.
-const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// What is in a chart, by path.
 pub type Files = BTreeMap<String, Vec<u8>>;
@@ -93,18 +91,18 @@ impl Chart {
     pub fn read(files: Files) -> Result<Self> {
         let (mut definitions, mut kept) = (Vec::new(), Files::new());
         for (path, mut content) in files {
-            if content.starts_with(BYTE_ORDER_MARK) {
-                content.drain(..BYTE_ORDER_MARK.len());
-            }
             if path.starts_with(DEFINITIONS) {
                 definitions.extend(definitions_of(&path, &content)?);
-            } else {
-                kept.insert(path, content);
+                continue;
             }
+            if content.starts_with(BYTE_ORDER_MARK.as_bytes()) {
+                content.drain(..BYTE_ORDER_MARK.len());
+            }
+            kept.insert(path, content);
         }
         let described = kept.get(METADATA).ok_or_else(|| Error::failed("the chart has no Chart.yaml"))?;
         let mut metadata: Metadata = serde_saphyr::from_slice(described).context("read Chart.yaml")?;
-        let digest = digest(serde_saphyr::from_slice(described).context("read Chart.yaml")?, &kept)?;
+        let digest = digest(described, &kept)?;
         if metadata.name.is_empty() || metadata.name.contains('/') {
             return Err(Error::failed(format!("Chart.yaml: the name {:?} is none for a chart", metadata.name)).into());
         }
@@ -152,7 +150,8 @@ fn is_version(text: &str) -> bool {
 }
 
 /// Helm writes `Chart.yaml` anew when it packs a chart, without what is empty.
-fn digest(mut metadata: Map<String, Value>, files: &Files) -> Result<String> {
+fn digest(metadata: &[u8], files: &Files) -> Result<String> {
+    let mut metadata: Map<String, Value> = serde_saphyr::from_slice(metadata).context("read Chart.yaml")?;
     metadata.retain(|_, value| ![json!(null), json!(""), json!(false), json!([]), json!({})].contains(value));
     let mut hash = Sha256::new();
     hash.update(serde_json::to_vec(&metadata)?);

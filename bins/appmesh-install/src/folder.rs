@@ -3,6 +3,7 @@
 use crate::chart::Files;
 use anyhow::{Context, Result};
 use common::Error;
+use common::kube::manifest::BYTE_ORDER_MARK;
 use globset::{GlobBuilder, GlobMatcher};
 use std::path::Path;
 use walkdir::WalkDir;
@@ -67,7 +68,7 @@ impl Rules {
         let file = folder.join(IGNORE);
         let described = || format!("read {}", file.display());
         let text = if file.exists() { std::fs::read_to_string(&file).with_context(described)? } else { String::new() };
-        let lines = text.trim_start_matches('\u{feff}').lines().chain([ALWAYS]).map(str::trim);
+        let lines = text.trim_start_matches(BYTE_ORDER_MARK).lines().chain([ALWAYS]).map(str::trim);
         let rules = lines.filter(|line| !line.is_empty() && !line.starts_with('#')).map(Rule::new);
         Ok(Self(rules.collect::<Result<_>>().with_context(described)?))
     }

@@ -5,7 +5,7 @@ use crate::folder;
 use crate::plan::Target;
 use crate::release::{OWNER, description};
 use anyhow::{Context, Result};
-use common::helm::{self, OLDEST, version as parse};
+use common::helm::{self, ASK_VERSION, OLDEST, version as parse};
 use common::kube::Access;
 use common::{Error, Session};
 use serde_json::{Map, Value};
@@ -107,7 +107,7 @@ impl Helm {
     /// It is too old, or does not say.
     pub async fn version(&self) -> Result<(u32, u32)> {
         let ask = async || {
-            let version = self.run("version", ["version", "--template", "{{.Version}}"], &[]).await?;
+            let version = self.run("version", ASK_VERSION, &[]).await?;
             let found = parse(&version).filter(|found| *found >= OLDEST);
             let too_old = || Error::failed(format!("helm {} is too old", version.trim())).hint(hint());
             found.ok_or_else(|| too_old().into())

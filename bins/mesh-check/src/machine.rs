@@ -15,7 +15,7 @@ pub async fn helm() -> Result<String, Fault> {
 }
 
 async fn version() -> Result<String> {
-    let version = helm::command().args(["version", "--template", "{{.Version}}"]).output();
+    let version = helm::command().args(helm::ASK_VERSION).output();
     let output = tokio::time::timeout(PATIENCE, version).await.context("helm does not answer")?;
     let output = output.context("run helm")?;
     if output.status.success() {

@@ -23,7 +23,8 @@ use anyhow::Result;
 use serde_json::Value;
 use yaml::{Note, document};
 
-const BYTE_ORDER_MARK: char = '\u{feff}';
+/// Some editors begin a file with it.
+pub const BYTE_ORDER_MARK: &str = "\u{feff}";
 
 /// The objects of a file, and what its author should know about them, one line each.
 #[derive(Debug, Default, PartialEq)]
