@@ -145,7 +145,7 @@ pub fn ready(address: &str) -> Value {
             condition("Initialized", "True"), condition("PodScheduled", "True"), condition("ContainersReady", "True"),
         ],
         "containerStatuses": [container("app")],
-        "initContainerStatuses": [container("proxyinit"), container("envoy")],
+        "initContainerStatuses": [container("envoy"), container("proxyinit")],
     } })
 }
 

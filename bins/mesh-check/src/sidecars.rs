@@ -62,7 +62,10 @@ fn of_pod(side: &Side, pod: &Pod, scene: &Scene) -> Vec<Finding> {
             return found;
         }
     }
-    if let Some(code) = status(pod, INIT).and_then(failed) {
+    // What redirects waits for Envoy too, and fails in the end if that does not become ready.
+    let starts = status(pod, ENVOY)
+        .is_some_and(|envoy| !envoy.ready && envoy.state.as_ref().is_some_and(|state| state.running.is_some()));
+    if let Some(code) = status(pod, INIT).and_then(failed).filter(|_| !starts) {
         let said = format!("its container {INIT} ended with {code}");
         found.push(REDIRECTED.found(&object, said, logs(INIT)));
         return found;

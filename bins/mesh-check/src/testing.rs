@@ -188,7 +188,7 @@ fn side(name: &str, node: &str, ip: &str) -> Side {
             "metadata": {"namespace": "web", "name": node, "labels": {"app": node}},
             "spec": {
                 "nodeName": format!("node-{name}"),
-                "initContainers": [{"name": "proxyinit", "image": image("capture")}, envoy],
+                "initContainers": [envoy, {"name": "proxyinit", "image": image("capture")}],
                 "containers": [{"name": "app"}],
                 "readinessGates": [{"conditionType": gate}],
             },
@@ -198,8 +198,8 @@ fn side(name: &str, node: &str, ip: &str) -> Side {
                 "podIPs": [{"ip": ip}],
                 "conditions": [condition("ContainersReady"), condition("Ready"), condition(gate)],
                 "initContainerStatuses": [
-                    container("proxyinit", &json!({"terminated": {"exitCode": 0}})),
                     container("envoy", &json!({"running": {}})),
+                    container("proxyinit", &json!({"terminated": {"exitCode": 0}})),
                 ],
             },
         },

@@ -2,21 +2,20 @@
 
 use std::{
     fs::{self, Permissions},
-    io::{ErrorKind, Read as _, Write as _},
-    net::{Ipv4Addr, TcpStream},
+    io::ErrorKind,
     os::unix::fs::PermissionsExt as _,
     path::Path,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use clap::Args;
 use tokio::time::interval;
 
+use crate::admin::ask;
+
 /// How often Envoy is asked who is still there.
 const OFTEN: Duration = Duration::from_millis(100);
-/// How long Envoy may take to answer.
-const PATIENCE: Duration = Duration::from_secs(2);
 /// Tells callers to go with the next answer, and takes new connections meanwhile: the application may still be there, and
 /// who has not heard of the pod's end yet comes again.
 const DRAIN: &str = "POST /drain_listeners?graceful&inboundonly&skip_exit";
@@ -130,32 +129,6 @@ pub async fn run(drain: &Drain) -> Result<String> {
     }
 }
 
-/// The answer of Envoy's administration to a request.
-fn ask(port: u16, what: &str) -> Result<String> {
-    let mut stream =
-        TcpStream::connect((Ipv4Addr::LOCALHOST, port)).with_context(|| format!("connecting to {port}"))?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    write!(stream, "{what} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-    let status = head.lines().next().unwrap_or_default();
-    ensure!(status.split(' ').nth(1) == Some("200"), "{what}: {status}");
-    Ok(joined(body))
-}
-
-/// A body that comes in chunks, as Envoy's administration sends its answers.
-fn joined(mut chunks: &str) -> String {
-    let mut body = String::new();
-    while let Some((length, rest)) = chunks.split_once("\r\n") {
-        let chunk = usize::from_str_radix(length, 16).ok().and_then(|length| rest.split_at_checked(length));
-        let Some((chunk, rest)) = chunk.filter(|(chunk, _)| !chunk.is_empty()) else { break };
-        body.push_str(chunk);
-        chunks = rest.trim_start_matches("\r\n");
-    }
-    body
-}
-
 /// Leaves a copy of this program, with which Envoy's container drains it.
 ///
 /// # Errors
@@ -199,14 +172,6 @@ mod tests {
         assert_eq!(of_gateway, Callers { connections: 4, http: 4, active: 1, requests: 9 });
         for (active, connections, idle) in [(0, 2, true), (1, 2, false), (0, 3, false), (0, 0, true)] {
             assert_eq!(Callers { connections, active, ..callers }.are_idle(), idle, "{active} {connections}");
-        }
-    }
-
-    #[test]
-    fn chunks_are_joined_wherever_they_are_cut() {
-        assert_eq!(joined("4\r\na: 1\r\n6\r\n2\nb: 3\r\n0\r\n\r\n"), "a: 12\nb: 3");
-        for broken in ["", "x\r\na", "5\r\nab", "0\r\n\r\n"] {
-            assert_eq!(joined(broken), "");
         }
     }
 

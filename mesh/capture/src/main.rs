@@ -15,20 +15,28 @@
 //!
 //! With APPMESH_COPY_TO it leaves a copy of itself there, with which the pod's Envoy is drained: `capture drain`.
 //!
-//! Exits 0 when the rules stand or nothing was to be done, 1 when the kernel refused them, 2 when a
-//! variable does not read.
+//! With APPMESH_WAIT_FOR_ENVOY it ends once Envoy, which has started before, has its configuration: the application starts
+//! then.
+//!
+//! Exits 0 when the rules stand or nothing was to be done, and Envoy is ready; 1 when the kernel refused them, or Envoy was
+//! not ready in time; 2 when a variable does not read.
 
+mod admin;
 mod drain;
 mod kernel;
 mod rules;
+mod wait;
 
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
+use anyhow::{Result, bail};
 use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Parser, Subcommand};
 use ipnet::IpNet;
+use tokio::signal::unix::{SignalKind, signal};
 
 use capture::list::{List, Port};
 
@@ -80,6 +88,14 @@ pub struct Capture {
     #[arg(long, env = "APPMESH_COPY_TO", value_name = "FILE")]
     pub copy_to: Option<PathBuf>,
 
+    /// Seconds that Envoy may take until it is ready; 0: it is not waited for
+    #[arg(long, env = "APPMESH_WAIT_FOR_ENVOY", value_name = "SECONDS", default_value_t = 0)]
+    pub wait_for_envoy: u64,
+
+    /// Port of Envoy's administration, where it is asked
+    #[arg(long, env = "APPMESH_ENVOY_ADMIN_PORT", value_name = "PORT", default_value_t = 15002)]
+    pub envoy_admin_port: u16,
+
     /// What to do instead.
     #[command(subcommand)]
     pub action: Option<Action>,
@@ -97,18 +113,36 @@ async fn main() -> ExitCode {
     let capture = Capture::parse();
     let outcome = match &capture.action {
         Some(Action::Drain(drain)) => drain::run(drain).await,
-        None => redirect(&capture).await,
+        None => start(&capture).await,
     };
     let (line, code) = match outcome {
         Ok(line) => (line, ExitCode::SUCCESS),
         Err(error) => (format!("{error:#}"), ExitCode::FAILURE),
     };
-    // A closed stderr takes nothing away from the rules.
-    let _ = writeln!(std::io::stderr(), "capture: {line}");
+    say(&line);
     code
 }
 
-async fn redirect(capture: &Capture) -> anyhow::Result<String> {
+/// Writes a line to stderr. One that is closed takes nothing away from the rules.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "capture: {line}");
+}
+
+async fn start(capture: &Capture) -> Result<String> {
+    let redirected = redirect(capture).await?;
+    if capture.wait_for_envoy == 0 {
+        return Ok(redirected);
+    }
+    say(&redirected);
+    // The first process of a container is ended by no signal that it does not listen to.
+    let mut told_to_end = signal(SignalKind::terminate())?;
+    tokio::select! {
+        outcome = wait::until_ready(capture.envoy_admin_port, Duration::from_secs(capture.wait_for_envoy)) => outcome,
+        _ = told_to_end.recv() => bail!("told to end before Envoy was ready"),
+    }
+}
+
+async fn redirect(capture: &Capture) -> Result<String> {
     if let Some(path) = &capture.copy_to {
         drain::copy_to(path)?;
     }

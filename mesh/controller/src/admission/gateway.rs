@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use super::{
     annotations::SidecarOverrides,
     inject::{Injected, list, mount},
-    sidecar::{SIDECAR, Sidecar, drain_gateway, envoy, tool_container},
+    sidecar::{SIDECAR, Sidecar, drain_gateway, envoy, startup_probe, tool_container},
 };
 use crate::{envoy::bootstrap::TOKEN_FOLDER, model::WorkloadName};
 
@@ -41,6 +41,7 @@ pub fn configure(
     list(spec, "initContainers")?.push(tool_container(sidecar));
     let mut wanted = envoy(gateway, &overrides, sidecar, ca, mounts);
     wanted["lifecycle"] = drain_gateway(sidecar);
+    wanted["startupProbe"] = startup_probe(sidecar);
     for container in list(spec, "containers")?.iter_mut().filter(|container| container["name"] == SIDECAR) {
         let container = container.as_object_mut().context("a container is no object")?;
         overlay(container, wanted.as_object().into_iter().flatten(), keeps_image)?;

@@ -124,11 +124,11 @@ fn add(
 
     let mounts = mount(list(spec, "volumes")?, overrides, sidecar)?;
     let init = list(spec, "initContainers")?;
-    // After the pod's own init containers, which so keep the plain network, and before its containers.
-    init.push(redirection.container(sidecar, by_plugin));
+    // After the pod's own init containers, which so keep the plain network, and before its containers. Envoy is there first:
+    // it starts while the kubelet takes its time to notice, and what redirects waits for it no longer than it needs.
     let mut envoy = envoy(workload, overrides, sidecar, ca, mounts);
     envoy["lifecycle"] = drain(sidecar);
-    init.push(envoy);
+    init.extend([envoy, redirection.container(sidecar, by_plugin)]);
     if node.spec.service_discovery.as_ref().is_some_and(|discovery| discovery.aws_cloud_map.is_some()) {
         list(spec, "readinessGates")?.push(json!({ "conditionType": GATE }));
     }
@@ -184,7 +184,7 @@ fn strings(map: &Value) -> BTreeMap<String, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::sidecar::startup_probe, *};
     use crate::envoy::bootstrap::SDS_CLUSTER;
     use ::tests::hostile::spoiled;
     use clap::Parser;
@@ -256,7 +256,7 @@ mod tests {
         let pod = inject(&front(json!({})), "k8multi", &snapshot("enabled"), &sidecar(&[]), "PEM\n");
         let Injected { mut pod, warnings } = pod.unwrap().unwrap();
         assert!(warnings.is_empty());
-        let bootstrap = &mut pod["spec"]["initContainers"][1]["args"][1];
+        let bootstrap = &mut pod["spec"]["initContainers"][0]["args"][1];
         *bootstrap = serde_json::from_str(bootstrap.as_str().unwrap()).unwrap();
         let golden = snapbox::file!["testdata/injected-pod.json"];
         snapbox::assert_data_eq!(serde_json::to_string_pretty(&pod).unwrap(), golden);
@@ -323,7 +323,7 @@ mod tests {
             let annotations = said.map_or(json!({}), |said| json!({ "appmesh.k8s.aws/ipv6": said }));
             let injected = inject(&front(annotations), "k8multi", &snapshot("enabled"), &sidecar(options), "");
             let Injected { pod, warnings } = injected.unwrap().unwrap();
-            let [redirection, envoy] = [0, 1].map(|index| &pod["spec"]["initContainers"][index]);
+            let [envoy, redirection] = [0, 1].map(|index| &pod["spec"]["initContainers"][index]);
             let variable = |name: &str| {
                 let variables = redirection["env"].as_array().unwrap();
                 variables.iter().find(|variable| variable["name"] == name).unwrap()["value"].clone()
@@ -355,14 +355,14 @@ mod tests {
         let Injected { pod, warnings } = injected.unwrap();
         assert_eq!(warnings, ["annotation appmesh.k8s.aws/virtualNode has no effect: App Mesh does not know it"]);
         let variable = |name: &str| {
-            let env = pod["spec"]["initContainers"][0]["env"].as_array().unwrap();
+            let env = pod["spec"]["initContainers"][1]["env"].as_array().unwrap();
             env.iter().find(|variable| variable["name"] == name).unwrap()["value"].clone()
         };
         assert_eq!(variable("APPMESH_APP_PORTS"), "9000");
         assert_eq!(variable("APPMESH_EGRESS_IGNORED_IP"), "10.1.0.0/16");
         assert_eq!(variable("APPMESH_EGRESS_IGNORED_PORTS"), "22,5432");
         assert_eq!(
-            pod["spec"]["initContainers"][1]["resources"],
+            pod["spec"]["initContainers"][0]["resources"],
             json!({ "requests": { "cpu": "10m", "memory": "32Mi" }, "limits": { "cpu": "1", "memory": "64Mi" } })
         );
     }
@@ -377,7 +377,7 @@ mod tests {
             "appmesh.k8s.aws/sds": "enabled"
         });
         let pod = inject(&front(annotations), "k8multi", &snapshot("enabled"), &sidecar(&[]), "").unwrap().unwrap().pod;
-        let envoy = &pod["spec"]["initContainers"][1];
+        let envoy = &pod["spec"]["initContainers"][0];
         let workload =
             json!({ "name": "APPMESH_VIRTUAL_NODE_NAME", "value": "mesh/k8multi/virtualNode/front_k8multi" });
         assert_eq!(envoy["env"], json!([workload, { "name": "DD_ENV", "value": "prod" }]));
@@ -438,12 +438,14 @@ mod tests {
         ]);
         let pod = front(json!({ "appmesh.k8s.aws/sidecarEnv": "XRAY_SAMPLING_RATE=0.25" }));
         let pod = inject(&pod, "k8multi", &snapshot("enabled"), &sidecar, "$(CA)").unwrap().unwrap().pod;
-        let envoy = &pod["spec"]["initContainers"][1];
+        let envoy = &pod["spec"]["initContainers"][0];
         assert_eq!(envoy["lifecycle"]["preStop"]["exec"]["command"][4], "--at-least=20");
         assert_eq!(envoy["ports"][0]["containerPort"], 9902);
         let ready = json!({ "path": "/ready", "port": 9902 });
-        assert_eq!(envoy["startupProbe"], json!({ "httpGet": ready, "periodSeconds": 5, "failureThreshold": 7 }));
         assert_eq!(envoy["readinessProbe"]["httpGet"], ready);
+        let waits = json!({ "name": "APPMESH_WAIT_FOR_ENVOY", "value": "31" });
+        assert!(pod["spec"]["initContainers"][1]["env"].as_array().unwrap().contains(&waits));
+        assert_eq!(startup_probe(&sidecar), json!({ "httpGet": ready, "periodSeconds": 5, "failureThreshold": 7 }));
         let node = json!({ "fieldRef": { "fieldPath": "status.hostIP" } });
         assert_eq!(envoy["env"][1], json!({ "name": "APPMESH_HOST_IP", "valueFrom": node }));
         let text = envoy["args"][1].as_str().unwrap();
@@ -475,8 +477,8 @@ mod tests {
             (pod(fargate, said("disabled")), false),
         ] {
             let after = inject(&pod, "k8multi", &snapshot("enabled"), &sidecar(&[]), "").unwrap().unwrap().pod;
-            assert_eq!(names(&after, "initContainers"), ["proxyinit", "envoy"]);
-            let init = &after["spec"]["initContainers"][0];
+            assert_eq!(names(&after, "initContainers"), ["envoy", "proxyinit"]);
+            let init = &after["spec"]["initContainers"][1];
             assert_eq!(init["env"][0]["value"], if by_plugin { "0" } else { "1" });
             assert_eq!(init["securityContext"]["capabilities"].get("add").is_none(), by_plugin);
             let mut expected = pod["metadata"]["annotations"].as_object().cloned().unwrap_or_default();
@@ -503,7 +505,7 @@ mod tests {
         before["spec"]["volumes"] = json!([{ "name": "data" }]);
         before["spec"]["securityContext"] = json!({ "fsGroup": 7, "runAsUser": 8 });
         let after = inject(&before, "k8multi", &snapshot("enabled"), &sidecar(&[]), "").unwrap().unwrap().pod;
-        assert_eq!(names(&after, "initContainers"), ["first", "proxyinit", "envoy"]);
+        assert_eq!(names(&after, "initContainers"), ["first", "envoy", "proxyinit"]);
         assert_eq!(names(&after, "volumes"), ["data", "appmesh-token", "appmesh-tool", "appmesh-envoy-tmp"]);
         assert_eq!(after["spec"]["securityContext"], before["spec"]["securityContext"]);
         assert_eq!(inject(&after, "k8multi", &snapshot("enabled"), &sidecar(&[]), "").unwrap(), None, "once is enough");

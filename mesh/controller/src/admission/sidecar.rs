@@ -71,10 +71,10 @@ pub struct Sidecar {
     /// Seconds between looks whether an Envoy is still ready
     #[arg(long, value_name = "SECONDS", default_value_t = 5)]
     pub readiness_probe_period: u16,
-    /// Seconds after which an Envoy that got no configuration is started again
+    /// Seconds that a pod's containers wait for its Envoy to get its configuration
     #[arg(long, value_name = "SECONDS", default_value_t = 180)]
     pub startup_timeout: u16,
-    /// Seconds between looks whether an Envoy has got its configuration; the pod's containers start then
+    /// Seconds between looks whether the Envoy of a VirtualGateway has got its configuration
     #[arg(long, value_name = "SECONDS", default_value = "1")]
     pub startup_probe_period: NonZeroU16,
     /// Seconds that an Envoy goes on after the pod is told to end, even if its containers and its callers are gone sooner
@@ -159,8 +159,8 @@ impl Redirection {
         ]
     }
 
-    /// The init container, which redirects the traffic unless a network plugin does, and leaves the program there that
-    /// drains Envoy.
+    /// The init container, which redirects the traffic unless a network plugin does, leaves the program there that drains
+    /// Envoy, and ends when Envoy has its configuration.
     pub fn container(&self, sidecar: &Sidecar, by_plugin: bool) -> Value {
         let variables = [
             ("APPMESH_START_ENABLED", if by_plugin { "0" } else { "1" }.to_owned()),
@@ -172,6 +172,8 @@ impl Redirection {
             ("APPMESH_EGRESS_IGNORED_IP", self.egress_ignored_ips.clone()),
             ("APPMESH_EGRESS_IGNORED_PORTS", self.egress_ignored_ports.clone()),
             ("APPMESH_ENABLE_IPV6", if self.ipv6 { "1" } else { "0" }.to_owned()),
+            ("APPMESH_WAIT_FOR_ENVOY", sidecar.startup_timeout.max(1).to_string()),
+            ("APPMESH_ENVOY_ADMIN_PORT", ADMIN_PORT.to_string()),
         ];
         init_container(sidecar, &variables, if by_plugin { unprivileged() } else { Self::privileged() })
     }
@@ -227,24 +229,19 @@ pub fn envoy(
         WorkloadKind::VirtualNode => Some(overrides.concurrency.unwrap_or(WORKERS)),
         WorkloadKind::VirtualGateway => overrides.concurrency,
     };
-    let ready = json!({ "path": "/ready", "port": port });
-    let looks = sidecar.startup_timeout.div_ceil(sidecar.startup_probe_period.get()).max(1);
     let mut container = json!({
         "name": SIDECAR,
         "image": sidecar.sidecar_image,
         "imagePullPolicy": sidecar.sidecar_image_pull_policy,
-        // A native sidecar: the containers start once its startup probe succeeds, and it ends after them.
+        // A native sidecar, which ends after the pod's containers.
         "restartPolicy": "Always",
         // By the image's PATH: Envoy's own images and Amazon's have it in different folders.
         "command": ["envoy"],
         "args": arguments(&bootstrap, workers, sidecar),
         "env": env,
         "ports": [{ "name": "stats", "containerPort": port, "protocol": "TCP" }],
-        "startupProbe": {
-            "httpGet": ready, "periodSeconds": sidecar.startup_probe_period, "failureThreshold": looks
-        },
         "readinessProbe": {
-            "httpGet": ready,
+            "httpGet": ready(sidecar),
             "initialDelaySeconds": sidecar.readiness_probe_initial_delay,
             "periodSeconds": sidecar.readiness_probe_period
         },
@@ -256,6 +253,18 @@ pub fn envoy(
         container["lifecycle"] = json!({ "preStop": { "sleep": { "seconds": sidecar.prestop_delay } } });
     }
     container
+}
+
+/// Until when the Envoy of a VirtualGateway may take its time. That of any other pod has an init container after it, which
+/// waits for it: a kubelet counts a sidecar as started only at the look after the one that finds its startup probe successful.
+pub fn startup_probe(sidecar: &Sidecar) -> Value {
+    let looks = sidecar.startup_timeout.div_ceil(sidecar.startup_probe_period.get()).max(1);
+    json!({ "httpGet": ready(sidecar), "periodSeconds": sidecar.startup_probe_period, "failureThreshold": looks })
+}
+
+/// Where an Envoy says whether it is ready.
+fn ready(sidecar: &Sidecar) -> Value {
+    json!({ "path": "/ready", "port": sidecar.envoy_admin_access_port })
 }
 
 /// What a container needs that is Envoy's user and nothing more.
