@@ -425,6 +425,7 @@ lint: ## Check formatting, lints, documentation
 
 .PHONY: deny
 deny: ## Check the dependencies: licences, sources, unwanted crates (cargo-deny)
+	cargo fetch --locked --quiet
 	cargo deny --offline check --hide-inclusion-graph bans licenses sources
 
 # --- building
