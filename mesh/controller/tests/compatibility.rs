@@ -29,7 +29,7 @@ const DIFFERENCES: &str = "
 - An object with `generateName` gets its name before its `awsName`. Amazon's controller makes the `awsName` of an empty name.
 - `awsName` is unique in a mesh. With Amazon's controller two objects of the same `awsName` change each other's routes.
 - Envoy is a native sidecar: it starts before the pod's containers and ends after them, and after its callers have gone,
-  without `preStopDelay` and `waitUntilProxyReady`.
+  without `preStopDelay` and `waitUntilProxyReady`. It is the init container before `proxyinit`, which waits for it.
 - An Envoy is asked every 5 seconds whether it is still ready, not every 10, unless `readinessProbePeriod` says so: a kubelet that
   has just started waits up to one period before it asks first, which would hold up the pods of new nodes.
 - Instances in Cloud Map carry `appmesh.k8s.aws/cluster`, so that the same VirtualNode of two clusters has the pods of both.
