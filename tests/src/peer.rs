@@ -1,10 +1,11 @@
 //! Servers in miniature, on the loopback interface, that tell what was asked of them.
 
 use std::io::{self, Error, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
+use tokio::net::TcpSocket;
 
 /// Somebody who listens, and what was asked of it.
 #[derive(Debug)]
@@ -57,6 +58,17 @@ pub fn refuse(mut stream: impl Read + Write, name: &str, tell: &Sender<String>) 
     let head = head(&mut stream)?;
     tell.send(header(&head, name).unwrap_or_default().to_owned()).map_err(Error::other)?;
     stream.write_all(b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
+}
+
+/// A port that nobody else gets as long as the socket is there, and where nothing listens yet.
+///
+/// # Errors
+/// No port is free.
+pub fn closed() -> io::Result<(TcpSocket, u16)> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((Ipv4Addr::LOCALHOST, 0).into())?;
+    let port = socket.local_addr()?.port();
+    Ok((socket, port))
 }
 
 /// A request's first line and headers.

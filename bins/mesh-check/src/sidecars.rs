@@ -62,15 +62,15 @@ fn of_pod(side: &Side, pod: &Pod, scene: &Scene) -> Vec<Finding> {
             return found;
         }
     }
-    // What redirects waits for Envoy too, and fails in the end if that does not become ready.
-    let starts = status(pod, ENVOY)
-        .is_some_and(|envoy| !envoy.ready && envoy.state.as_ref().is_some_and(|state| state.running.is_some()));
-    if let Some(code) = status(pod, INIT).and_then(failed).filter(|_| !starts) {
+    let envoy = status(pod, ENVOY);
+    // What redirects waits for an Envoy before it, so that it also fails where that one does not become ready.
+    let envoy_fails = envoy.is_some_and(|envoy| !envoy.ready && has_begun(envoy));
+    if let Some(code) = status(pod, INIT).and_then(failed).filter(|_| !envoy_fails) {
         let said = format!("its container {INIT} ended with {code}");
         found.push(REDIRECTED.found(&object, said, logs(INIT)));
         return found;
     }
-    if let Some(status) = status(pod, ENVOY) {
+    if let Some(status) = envoy {
         let waiting = status.state.as_ref().and_then(|state| state.waiting.as_ref());
         let loops = waiting.is_some_and(|waiting| waiting.reason.as_deref() == Some("CrashLoopBackOff"));
         let started = pod.status.as_ref().and_then(|status| status.start_time.as_ref()).map(|time| time.0.as_second());
@@ -158,6 +158,12 @@ fn status<'a>(pod: &'a Pod, name: &str) -> Option<&'a ContainerStatus> {
     let status = pod.status.as_ref()?;
     let all = status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
     all.into_iter().find(|status| status.name == name)
+}
+
+/// Whether a container was started, and does not only wait for those before it.
+fn has_begun(status: &ContainerStatus) -> bool {
+    let state = status.state.as_ref();
+    status.restart_count > 0 || state.is_some_and(|state| state.running.is_some() || state.terminated.is_some())
 }
 
 /// The exit code of a container that failed, now or the last time.

@@ -8,6 +8,9 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
+/// Where it listens unless told otherwise.
+pub const PORT: u16 = 15002;
+
 /// How long Envoy may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 use tokio::time::interval;
 
-use crate::admin::ask;
+use crate::admin::{self, ask};
 
 /// How often Envoy is asked who is still there.
 const OFTEN: Duration = Duration::from_millis(100);
@@ -29,7 +29,7 @@ const INGRESS: [&str; 2] = ["http.cds_ingress_", "http.ingress."];
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub struct Drain {
     /// Port of Envoy's administration
-    #[arg(long, value_name = "PORT", default_value_t = 15002)]
+    #[arg(long, value_name = "PORT", default_value_t = admin::PORT)]
     pub admin_port: u16,
 
     /// Port of Envoy's listener for traffic into the pod

@@ -93,7 +93,7 @@ pub struct Capture {
     pub wait_for_envoy: u64,
 
     /// Port of Envoy's administration, where it is asked
-    #[arg(long, env = "APPMESH_ENVOY_ADMIN_PORT", value_name = "PORT", default_value_t = 15002)]
+    #[arg(long, env = "APPMESH_ENVOY_ADMIN_PORT", value_name = "PORT", default_value_t = admin::PORT)]
     pub envoy_admin_port: u16,
 
     /// What to do instead.

@@ -46,14 +46,11 @@ pub async fn until_ready(admin_port: u16, at_most: Duration) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::net::TcpSocket;
+    use ::tests::peer::closed;
 
     #[tokio::test]
     async fn it_gives_up_and_says_what_it_heard_last() {
-        // Nobody else gets the port, and nothing listens there.
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let port = socket.local_addr().unwrap().port();
+        let (_closed, port) = closed().unwrap();
         let error = format!("{:#}", until_ready(port, Duration::ZERO).await.unwrap_err());
         let expected = format!(
             "Envoy is not ready after 0 s, its own log may say why: connecting to {port}: Connection refused (os error 111)"

@@ -7,7 +7,7 @@ use std::process::{Child, ChildStderr, Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tokio::net::TcpSocket;
+use tests::peer::{closed, head};
 
 /// Waits for the Envoy of a port, and has told so.
 fn waiting(port: u16) -> (Child, Lines<BufReader<ChildStderr>>) {
@@ -21,17 +21,9 @@ fn waiting(port: u16) -> (Child, Lines<BufReader<ChildStderr>>) {
     (child, lines)
 }
 
-/// A port that nobody else gets, and where nothing listens yet.
-fn closed() -> (TcpSocket, u16) {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    let port = socket.local_addr().unwrap().port();
-    (socket, port)
-}
-
 #[tokio::test]
 async fn it_ends_when_envoy_is_ready() {
-    let (socket, port) = closed();
+    let (socket, port) = closed().unwrap();
     let (mut child, mut lines) = waiting(port);
     let envoy = socket.listen(1).unwrap().into_std().unwrap();
     envoy.set_nonblocking(false).unwrap();
@@ -44,14 +36,11 @@ async fn it_ends_when_envoy_is_ready() {
         ("200 OK", "LIVE", "Envoy is ready after "),
     ] {
         let (mut caller, _) = envoy.accept().unwrap();
-        let mut request = BufReader::new(caller.try_clone().unwrap()).lines();
-        assert_eq!(request.next().unwrap().unwrap(), "GET /ready HTTP/1.1");
-        // To the end of its head, for what is closed with something unread is reset.
-        assert!(request.any(|line| line.unwrap().is_empty()));
+        assert_eq!(head(&mut caller).unwrap().lines().next(), Some("GET /ready HTTP/1.1"));
         let length = state.len();
         write!(caller, "HTTP/1.1 {status}\r\ntransfer-encoding: chunked\r\n\r\n{length:x}\r\n{state}\r\n0\r\n\r\n")
             .unwrap();
-        drop((caller, request));
+        drop(caller);
         let line = lines.next().unwrap().unwrap();
         assert!(line.starts_with(&format!("capture: {said}")), "{line}");
     }
@@ -60,7 +49,7 @@ async fn it_ends_when_envoy_is_ready() {
 
 #[test]
 fn a_pod_that_ends_does_not_wait_for_it() {
-    let (_closed, port) = closed();
+    let (_closed, port) = closed().unwrap();
     let (mut child, mut lines) = waiting(port);
     kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).unwrap();
     assert_eq!(lines.next().unwrap().unwrap(), "capture: told to end before Envoy was ready");

@@ -52,6 +52,26 @@ fn every_check_finds_what_it_is_for() {
                 },
                 "its Envoy has restarted 1 times",
             ),
+            (
+                RESTARTS,
+                |it| {
+                    set(
+                        it,
+                        0,
+                        json!({"ready": false, "restartCount": 4, "state": {"waiting": {"reason": "CrashLoopBackOff"}}}),
+                    );
+                    set(it, 1, json!({"ready": false, "lastState": {"terminated": {"exitCode": 1}}}));
+                },
+                "its Envoy has restarted 4 times",
+            ),
+            (
+                REDIRECTED,
+                |it| {
+                    set(it, 0, json!({"ready": false, "state": {"waiting": {"reason": "PodInitializing"}}}));
+                    set(it, 1, json!({"ready": false, "state": {"terminated": {"exitCode": 1}}}));
+                },
+                "its container proxyinit ended with 1",
+            ),
             (READY, |it| set(it, 0, json!({"ready": false})), "Pod web/red of cluster b: its Envoy is not ready"),
             (
                 READY,
