@@ -8,7 +8,7 @@ pub mod network;
 mod profile;
 
 use crate::connect::{Obstacle, PROXY};
-use crate::{Error, Kind, Session, roots};
+use crate::{Error, Kind, Session};
 use anyhow::{Chain, Result};
 use aws_config::meta::ProviderChainError;
 use aws_config::profile::ProfileFileCredentialsProvider;
@@ -334,7 +334,7 @@ pub(crate) fn no_credentials(error: &CredentialsError) -> Error {
 fn unanswered<E: StdError + 'static>(error: &SdkError<E, HttpResponse>) -> Error {
     let text = told(error);
     match Obstacle::of(error) {
-        Some(Obstacle::Issuer) => return Error::failed(text).hint(roots::hint()),
+        Some(Obstacle::Certificate(distrust)) => return Error::failed(text).hint(distrust.hint()),
         Some(Obstacle::Proxy) => return Error::retry(text).hint(PROXY),
         None => {}
     }

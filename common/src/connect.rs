@@ -1,7 +1,7 @@
 //! Connects HTTP clients to servers, directly or through a proxy.
 
 use crate::proxy::{Proxies, Proxy, ProxyKind};
-use crate::roots;
+use crate::roots::{self, Distrust};
 use anyhow::{Chain, Result};
 use http::Uri;
 use hyper::rt::{Read, ReadBufCursor, Write};
@@ -195,8 +195,8 @@ fn with_port(url: Uri) -> Result<Uri, http::Error> {
 /// The cause of a connection that failed for another reason than the network.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Obstacle {
-    /// The server's certificate is by an authority that is not trusted.
-    Issuer,
+    /// The server's certificate is not trusted.
+    Certificate(Distrust),
     /// The proxy refuses or does not answer.
     Proxy,
 }
@@ -205,11 +205,8 @@ impl Obstacle {
     /// Finds it among the causes of an error.
     pub(crate) fn of(error: &(dyn StdError + 'static)) -> Option<Self> {
         Chain::new(error).fold(None, |found, link| {
-            if roots::is_unknown_issuer(link) {
-                Some(Self::Issuer)
-            } else {
-                found.or(link.is::<ProxyError>().then_some(Self::Proxy))
-            }
+            let distrust = Distrust::of(link).map(Self::Certificate);
+            distrust.or(found).or(link.is::<ProxyError>().then_some(Self::Proxy))
         })
     }
 }

@@ -46,7 +46,8 @@ const UNREACHABLE: &str = "the cluster cannot be reached from here: a private en
                            joined to";
 
 /// What to do about a certificate that is not by the cluster's CA.
-const FOREIGN_CA: &str = "the certificate is not by the cluster's CA: if a proxy opens TLS on the way, list the cluster's endpoint in \
+const FOREIGN_CA: &str = "the certificate is not by the cluster's CA: if the cluster was deleted and made again, its document and \
+                          kubeconfig are still of the old one; if a proxy opens TLS on the way, list the cluster's endpoint in \
                           NO_PROXY, or, for a kubeconfig that names no CA, give the proxy's in AWS_CA_BUNDLE or SSL_CERT_FILE";
 
 /// The flags of a tool that asks Kubernetes.
@@ -125,7 +126,7 @@ pub(crate) fn kind(error: &kube::Error) -> Kind {
         },
         kube::Error::HyperError(_) | kube::Error::Service(_) | kube::Error::ReadEvents(_) => {
             match Obstacle::of(error) {
-                Some(Obstacle::Issuer) => Kind::Failed,
+                Some(Obstacle::Certificate(_)) => Kind::Failed,
                 Some(Obstacle::Proxy) | None => Kind::Retry,
             }
         }
@@ -138,7 +139,7 @@ pub(crate) fn hint(error: &kube::Error) -> Option<&'static str> {
     match error {
         kube::Error::Api(status) if status.code == 401 => Some(UNKNOWN_CALLER),
         kube::Error::HyperError(_) | kube::Error::Service(_) => Some(match Obstacle::of(error) {
-            Some(Obstacle::Issuer) => FOREIGN_CA,
+            Some(Obstacle::Certificate(distrust)) => distrust.fixed_hint().unwrap_or(FOREIGN_CA),
             Some(Obstacle::Proxy) => PROXY,
             None => UNREACHABLE,
         }),

@@ -9,6 +9,7 @@ use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{CertificateError, ClientConfig, RootCertStore};
+use std::borrow::Cow;
 use std::env;
 use std::error::Error as StdError;
 use std::io;
@@ -50,8 +51,60 @@ fn read(file: &Path) -> Result<Vec<CertificateDer<'static>>, rustls::pki_types::
     CertificateDer::pem_file_iter(file)?.collect()
 }
 
+/// What is wrong with a server's certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Distrust {
+    /// It is by an authority that is not trusted, be it of the name of one that is.
+    Issuer,
+    /// It is not valid at the time that this machine's clock shows.
+    Time,
+    /// It is for other names.
+    Name,
+    /// It is broken, revoked, or for another purpose.
+    Other,
+}
+
+impl Distrust {
+    /// Finds it in a link of a chain of causes.
+    pub fn of(link: &(dyn StdError + 'static)) -> Option<Self> {
+        use CertificateError as Wrong;
+        if let Some(held) = link.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            // An io::Error is no link to what it holds.
+            return Self::of(held);
+        }
+        let Some(rustls::Error::InvalidCertificate(wrong)) = link.downcast_ref() else { return None };
+        Some(match wrong {
+            // An authority that was made anew has its name again, and another key.
+            Wrong::UnknownIssuer | Wrong::BadSignature => Self::Issuer,
+            Wrong::Expired | Wrong::ExpiredContext { .. } => Self::Time,
+            Wrong::NotValidYet | Wrong::NotValidYetContext { .. } => Self::Time,
+            Wrong::NotValidForName | Wrong::NotValidForNameContext { .. } => Self::Name,
+            _ => Self::Other,
+        })
+    }
+
+    /// What to do about it.
+    pub fn hint(self) -> Cow<'static, str> {
+        self.fixed_hint().map_or_else(|| issuer_hint().into(), Cow::from)
+    }
+
+    /// The same, unless it is up to whom this machine trusts.
+    pub(crate) fn fixed_hint(self) -> Option<&'static str> {
+        match self {
+            Self::Issuer => None,
+            Self::Time => {
+                Some("is this machine's clock right? If so, whoever runs the server has to renew its certificate")
+            }
+            Self::Name => {
+                Some("another server answers under this name: does DNS, a hosts file or a proxy lead elsewhere?")
+            }
+            Self::Other => Some("whoever runs the server has to replace its certificate"),
+        }
+    }
+}
+
 /// What to do about a certificate whose authority is not trusted.
-pub fn hint() -> String {
+fn issuer_hint() -> String {
     let unread = [BUNDLE, MACHINE[0]].into_iter().find_map(|name| {
         let file = env::var_os(name).filter(|file| !file.is_empty())?;
         let error = read(Path::new(&file)).err()?;
@@ -67,13 +120,4 @@ pub(crate) fn tls(authorities: impl IntoIterator<Item = CertificateDer<'static>>
     roots.add_parsable_certificates(authorities);
     let tls = ClientConfig::builder_with_provider(Arc::new(default_provider())).with_safe_default_protocol_versions();
     Ok(tls.context("set up TLS")?.with_root_certificates(roots).with_no_client_auth())
-}
-
-/// Whether this link of a chain of causes is a certificate whose authority is not trusted.
-pub fn is_unknown_issuer(link: &(dyn StdError + 'static)) -> bool {
-    if let Some(held) = link.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-        // An io::Error is no link to what it holds.
-        return is_unknown_issuer(held);
-    }
-    matches!(link.downcast_ref(), Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)))
 }

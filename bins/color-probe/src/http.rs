@@ -6,7 +6,7 @@ use crate::direct::{Direct, Idle};
 use crate::expect::Expect;
 use crate::service::Service;
 use anyhow::{Chain, Result};
-use common::{Kind, classify, roots};
+use common::{Kind, classify, roots::Distrust};
 pub use http::header::{HeaderMap, HeaderName, HeaderValue};
 use std::error::Error as StdError;
 use std::time::Duration;
@@ -88,8 +88,8 @@ impl Http {
     fn failed(&self, error: Box<dyn StdError + Send + Sync>) -> anyhow::Error {
         let chain = || Chain::new(&*error);
         let reason = chain().last().map(ToString::to_string).unwrap_or_default();
-        if chain().any(roots::is_unknown_issuer) {
-            return common::Error::failed(format!("{}: {reason}", self.url)).hint(roots::hint()).into();
+        if let Some(distrust) = chain().find_map(Distrust::of) {
+            return common::Error::failed(format!("{}: {reason}", self.url)).hint(distrust.hint()).into();
         }
         common::Error::retry(reason).into()
     }

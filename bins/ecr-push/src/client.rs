@@ -2,7 +2,7 @@
 
 use anyhow::{Chain, Context, Result};
 use common::proxy::{Proxies, Proxy};
-use common::roots;
+use common::roots::{self, Distrust};
 use oci_client::client::{Certificate, CertificateEncoding, Client, ClientConfig, ClientProtocol};
 use oci_client::errors::OciDistributionError;
 use std::time::Duration;
@@ -34,7 +34,7 @@ pub fn client(host: &str, protocol: ClientProtocol, whole: bool) -> Result<Clien
     Client::try_from(config).context("make an HTTP client")
 }
 
-/// Whether the registry's certificate is by an authority that is not trusted.
-pub fn is_untrusted(error: &OciDistributionError) -> bool {
-    Chain::new(error).any(roots::is_unknown_issuer)
+/// What is wrong with the registry's certificate, if that is what failed.
+pub fn distrust(error: &OciDistributionError) -> Option<Distrust> {
+    Chain::new(error).find_map(Distrust::of)
 }

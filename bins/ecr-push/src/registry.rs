@@ -1,6 +1,6 @@
 //! The registry side of ECR: what the OCI distribution specification says about a push.
 
-use crate::client::{client, is_untrusted};
+use crate::client::{client, distrust};
 use crate::image::{Blob, Content, Image, Manifest, Part};
 use crate::remote;
 use anyhow::{Context, Result};
@@ -8,7 +8,6 @@ use backon::{ExponentialBuilder, Retryable};
 use bytes::Bytes;
 use common::Error;
 use common::aws::{lacking, permit};
-use common::roots;
 use futures::future::join_all;
 use futures::stream::{BoxStream, try_unfold};
 use futures::{Stream, StreamExt, TryStreamExt};
@@ -288,7 +287,7 @@ pub fn pauses() -> ExponentialBuilder {
 fn transient(error: &OciDistributionError) -> bool {
     match (status(error), error) {
         (Some(status), _) => matches!(status, 401 | 404 | 408 | 429 | 500..),
-        (None, OciDistributionError::RequestError(request)) => !request.is_builder() && !is_untrusted(error),
+        (None, OciDistributionError::RequestError(request)) => !request.is_builder() && distrust(error).is_none(),
         _ => false,
     }
 }
@@ -335,8 +334,8 @@ fn judged(error: OciDistributionError, action: &str) -> anyhow::Error {
         Error::failed("it is not what its digest says").hint("the archive is damaged, or was changed meanwhile")
     } else if matches!(status(&error), Some(401 | 403)) || lacking(&said).is_some() {
         Error::failed("the registry refused it").hint(permit(&said, action))
-    } else if is_untrusted(&error) {
-        Error::failed("the registry's certificate is not trusted").hint(roots::hint())
+    } else if let Some(distrust) = distrust(&error) {
+        Error::failed("the registry's certificate is not trusted").hint(distrust.hint())
     } else if transient(&error) {
         Error::retry("the registry did not take it").hint("run it again: it sends only what is missing")
     } else {

@@ -3,14 +3,14 @@
 //! Manifests are read at once: what they say decides what is to do. What the repository has already is not asked of the
 //! other registry, which may count the manifests it gives (Docker Hub's pull limit). Blobs are read as they are sent on.
 
-use crate::client::{client, is_untrusted};
+use crate::client::{client, distrust};
 use crate::image::{Blob, Content, Image, Manifest, Part, digest, sha256};
 use crate::oci::{AnyManifest, Descriptor, INDEXES, MANIFEST, MANIFESTS, Platform, platforms};
 use crate::registry::{PARALLEL, pauses, status};
 use anyhow::{Context, Result};
 use backon::Retryable;
 use bytes::Bytes;
-use common::{Error, roots};
+use common::Error;
 use futures::future::LocalBoxFuture;
 use futures::stream::try_unfold;
 use futures::{Stream, StreamExt, TryStreamExt};
@@ -209,8 +209,8 @@ impl Remote {
         } else if is_limit(&error) {
             let login = if self.anonymous { ", or log in, which raises the limit" } else { "" };
             Error::retry(format!("{host} asks to come back later")).hint(format!("run it again later{login}"))
-        } else if is_untrusted(&error) {
-            Error::failed(format!("the certificate of {host} is not trusted")).hint(roots::hint())
+        } else if let Some(distrust) = distrust(&error) {
+            Error::failed(format!("the certificate of {host} is not trusted")).hint(distrust.hint())
         } else if matches!(&error, OciDistributionError::RequestError(error) if error.is_connect()) {
             let hint = "check its name, and that this machine may reach it";
             Error::retry(format!("cannot reach {host}")).hint(hint)
@@ -254,7 +254,7 @@ fn is_loopback(host: &str) -> bool {
 pub fn is_transient(error: &OciDistributionError) -> bool {
     match (status(error), error) {
         (Some(status), _) => matches!(status, 408 | 429 | 500..),
-        (None, OciDistributionError::RequestError(request)) => !request.is_builder() && !is_untrusted(error),
+        (None, OciDistributionError::RequestError(request)) => !request.is_builder() && distrust(error).is_none(),
         (None, OciDistributionError::IoError(_)) => !is_damaged(error),
         _ => is_limit(error),
     }

@@ -61,7 +61,7 @@ impl HttpConnector for Http {
 /// Tells the SDK what may be tried again.
 fn failed(error: Error) -> ConnectorError {
     let hyper = Chain::new(&error).find_map(|link| link.downcast_ref::<hyper::Error>());
-    if Obstacle::of(&error) == Some(Obstacle::Issuer) {
+    if let Some(Obstacle::Certificate(_)) = Obstacle::of(&error) {
         ConnectorError::other(error.into(), None)
     } else if hyper.is_some_and(hyper::Error::is_incomplete_message) {
         ConnectorError::other(error.into(), Some(ErrorKind::TransientError))

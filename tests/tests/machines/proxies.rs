@@ -3,7 +3,7 @@
 //! of nobody: only a proxy can reach them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may stop at the first surprise")]
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::json;
@@ -135,6 +135,36 @@ fn a_certificate_of_an_unknown_authority_is_told_with_what_to_do() {
 }
 
 #[test]
+fn what_is_wrong_with_a_certificate_is_told_at_once() {
+    let world = World::new();
+    let past = |params: &mut CertificateParams| params.not_after = date_time_ymd(2000, 1, 1);
+    let future = |params: &mut CertificateParams| params.not_before = date_time_ymd(3000, 1, 1);
+    // An authority of the same name, as a cluster's is that was deleted and made again.
+    let anew = World::new();
+    for client in CLIENTS {
+        let name = if client == "registry" { "registry.example" } else { "localhost" };
+        let other_name = format!("certificate not valid for name \"{name}\"");
+        for (tls, trusted, wrong, hint) in [
+            (world.tls(name), &anew, "BadSignature", "AWS_CA_BUNDLE"),
+            (world.tls_with(name, past), &world, "certificate expired", "clock"),
+            (world.tls_with(name, future), &world, "certificate not valid yet", "clock"),
+            (world.tls("other.example"), &world, &other_name, "hosts file"),
+        ] {
+            let server = server(tls);
+            let proxy = proxy(None, Some(server.address));
+            let (tunnel, authority) = (format!("http://{}", proxy.address), trusted.authority.display().to_string());
+            let mut variables = vec![("SSL_CERT_FILE", authority.as_str())];
+            variables.extend((client == "registry").then_some(("HTTPS_PROXY", tunnel.as_str())));
+            let run = world.ask(client, &format!("https://localhost:{}", server.address.port()), &variables);
+            let told = error(&run.stderr);
+            assert_eq!((run.exit, &told["kind"]), (Some(1), &json!("failed")), "{client}: {}", run.stderr);
+            assert!(told.to_string().replace('\\', "").contains(wrong), "{client}: {told}");
+            assert!(told["hint"].as_str().unwrap().contains(hint), "{client}: {told}");
+        }
+    }
+}
+
+#[test]
 fn a_server_or_a_proxy_that_is_silent_is_given_up() {
     let world = World::new();
     for client in ["aws", "kubernetes", "probe"] {
@@ -187,8 +217,15 @@ impl World {
 
     /// A server's side of TLS, under this name.
     fn tls(&self, name: &str) -> Arc<ServerConfig> {
+        self.tls_with(name, |_| {})
+    }
+
+    /// The same, with a certificate that is changed before it is signed.
+    fn tls_with(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) -> Arc<ServerConfig> {
         let key = KeyPair::generate().unwrap();
-        let certificate = CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, &self.issuer).unwrap();
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        change(&mut params);
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
         let tls = ServerConfig::builder_with_provider(Arc::new(default_provider()));
         let tls = tls.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
         let key = key.serialize_der().try_into().unwrap();
