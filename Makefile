@@ -140,11 +140,15 @@ plan := $(if $(PLANNING),--plan $(PLANNING:yes=))
 look = $(MAKE) --no-print-directory $(if $(findstring --jobserver,$(MAKEFLAGS)),,-j8)
 # Keeps the last good answer when a step fails.
 to = > $@.tmp && mv $@.tmp $@
+# `make all` asks what each cluster is whatever is written down, for it may have been deleted and made again since: then all
+# that follows is done again.
+LOOK :=
+to-if-new = > $@.tmp && if cmp -s $@.tmp $@; then rm $@.tmp; else mv $@.tmp $@; fi
 
 .PHONY: all
 all: named ## Join CLUSTER1 and CLUSTER2, and see the application work
 	$(MAKE) --no-print-directory check
-	$(MAKE) --no-print-directory $(if $(probed),probe,joined)
+	$(MAKE) --no-print-directory $(if $(probed),probe,joined) LOOK=anew
 	printf '%s\n' "" "$(strip $(CLUSTER1))$(if $(two), and $(two) are, is) one mesh, after $$(( $$(date +%s) - $(STARTED) )) s" \
 		"  see it        kubectl get meshes,virtualnodes,virtualrouters,virtualservices -A$(if $(two),$(comma) in both)" \
 		"  all of it     make plan-destroy $(again)" \
@@ -180,17 +184,17 @@ named:
 	$(if $(strip $(wrong)),$(error $(strip $(wrong))))
 
 # --- each cluster: identity provider, role, images, controller
-$(BUILD)/%/oidc.json: | $(BIN)/oidc-assoc
+$(BUILD)/%/oidc.json: $(LOOK) | $(BIN)/oidc-assoc
 	mkdir -p $(@D)
-	$(BIN)/oidc-assoc -n --cluster $* $(region) $(as) $(plan) $(to)
+	$(BIN)/oidc-assoc -n --cluster $* $(region) $(as) $(plan) $(to-if-new)
 
 ifeq ($(FACTS),oidc)
 $(BUILD)/%/role.json: $(BUILD)/%/oidc.json | $(BIN)/irsa-role
 	$(BIN)/irsa-role $(POLICIES:%=--policy %) $(as) $(plan) < $< $(to)
 else
-$(BUILD)/%/role.json: | $(BIN)/pod-identity
+$(BUILD)/%/role.json: $(LOOK) | $(BIN)/pod-identity
 	mkdir -p $(@D)
-	$(BIN)/pod-identity -n --cluster $* $(region) $(POLICIES:%=--policy %) $(as) $(plan) $(to)
+	$(BIN)/pod-identity -n --cluster $* $(region) $(POLICIES:%=--policy %) $(as) $(plan) $(to-if-new)
 endif
 
 define push

@@ -7,7 +7,7 @@ mod diagnosis;
 mod mutual_tls;
 
 use crate::aws_tools::region::until;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use tests::cloud::{Cloud, writes};
@@ -134,6 +134,18 @@ fn the_tutorial_from_nothing_to_red_and_blue_and_back() {
     assert!(plan.ends_with("\n0 to add, 0 to change, 0 to remove\n"), "{plan}");
     assert_eq!(flow.objects(), objects);
     assert_eq!((sections("role"), sections("mesh")), (roles, meshes));
+
+    // What was done is not done again, but for a cluster that is another one than it was under its name.
+    let again = flow.make("-j8 all");
+    assert!(again.contains("c2  oidc-assoc  nothing to do") && !again.contains("appmesh-install"), "{again}");
+    let (facts, oidc) = (flow.build.join("c2/oidc.json"), flow.json("c2", "oidc"));
+    let mut another = oidc.clone();
+    another["cluster"]["endpoint"] = json!("https://deleted.gr7.us-west-2.eks.amazonaws.com");
+    std::fs::write(&facts, another.to_string()).unwrap();
+    let again = flow.make("-j8 all");
+    assert!(again.contains("c2  appmesh-install  nothing to do"), "{again}");
+    assert!(!again.contains("c1  ecr-push"), "{again}");
+    assert_eq!(flow.json("c2", "oidc"), oidc);
 
     // No document and no log holds a secret: whatever is read here is searched for them.
     for cluster in ["c1", "c2"] {
