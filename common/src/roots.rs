@@ -54,7 +54,7 @@ fn read(file: &Path) -> Result<Vec<CertificateDer<'static>>, rustls::pki_types::
 /// What is wrong with a server's certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Distrust {
-    /// It is by an authority that is not trusted, be it of the name of one that is.
+    /// It is by an authority that is not trusted, even if one of that name is.
     Issuer,
     /// It is not valid at the time that this machine's clock shows.
     Time,
