@@ -156,12 +156,9 @@ impl Mesh {
 
     /// Lets the load within cluster 2 call this VirtualService of the back end.
     fn calls(&self, service: &str) {
-        let url = json!(format!("http://{service}.shop.svc.cluster.local:8080/"));
-        self.patch(
-            "c2",
-            "load",
-            &json!({"op": "replace", "path": "/spec/template/spec/containers/0/args/1", "value": url}),
-        );
+        let url = format!("http://{service}.shop.svc.cluster.local:8080/");
+        let path = "/spec/template/spec/containers/0/args/1";
+        self.patch("c2", "load", &json!({"op": "replace", "path": path, "value": url}));
         self.steady();
     }
 
@@ -297,10 +294,9 @@ fn nothing_is_lost() {
     mesh.during("rollout of the back end, in the cluster found by a Service's name", |mesh| mesh.rollout("c2", "back"));
     mesh.calls("back-headless");
     mesh.with_pre_stop("c2", "back", HEARD_BY_DNS);
-    mesh.during(
-        "rollout of the back end, in the cluster found by a headless Service's name, preStop of 15 seconds",
-        |mesh| mesh.rollout("c2", "back"),
-    );
+    let headless = "rollout of the back end, in the cluster found by a headless Service's name";
+    let headless = format!("{headless}, preStop of {HEARD_BY_DNS} seconds");
+    mesh.during(&headless, |mesh| mesh.rollout("c2", "back"));
     mesh.calls("back");
 
     mesh.without_pre_stop("c2", "back");
