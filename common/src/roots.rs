@@ -76,8 +76,9 @@ impl Distrust {
         Some(match wrong {
             // An authority that was made anew has its name again, and another key.
             Wrong::UnknownIssuer | Wrong::BadSignature => Self::Issuer,
-            Wrong::Expired | Wrong::ExpiredContext { .. } => Self::Time,
-            Wrong::NotValidYet | Wrong::NotValidYetContext { .. } => Self::Time,
+            Wrong::Expired | Wrong::ExpiredContext { .. } | Wrong::NotValidYet | Wrong::NotValidYetContext { .. } => {
+                Self::Time
+            }
             Wrong::NotValidForName | Wrong::NotValidForNameContext { .. } => Self::Name,
             _ => Self::Other,
         })

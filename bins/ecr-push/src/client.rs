@@ -38,3 +38,8 @@ pub fn client(host: &str, protocol: ClientProtocol, whole: bool) -> Result<Clien
 pub fn distrust(error: &OciDistributionError) -> Option<Distrust> {
     Chain::new(error).find_map(Distrust::of)
 }
+
+/// Whether the way to the registry failed, and neither what was asked nor the registry's certificate is wrong.
+pub fn is_unanswered(error: &OciDistributionError) -> bool {
+    matches!(error, OciDistributionError::RequestError(request) if !request.is_builder()) && distrust(error).is_none()
+}

@@ -1,6 +1,6 @@
 //! The registry side of ECR: what the OCI distribution specification says about a push.
 
-use crate::client::{client, distrust};
+use crate::client::{client, distrust, is_unanswered};
 use crate::image::{Blob, Content, Image, Manifest, Part};
 use crate::remote;
 use anyhow::{Context, Result};
@@ -285,10 +285,9 @@ pub fn pauses() -> ExponentialBuilder {
 /// Whether the same request may work a little later. 404 is one: a repository just made, or an upload the registry
 /// has forgotten. 401 is one, too: oci-client goes on without the pass when its own first request fails.
 fn transient(error: &OciDistributionError) -> bool {
-    match (status(error), error) {
-        (Some(status), _) => matches!(status, 401 | 404 | 408 | 429 | 500..),
-        (None, OciDistributionError::RequestError(request)) => !request.is_builder() && distrust(error).is_none(),
-        _ => false,
+    match status(error) {
+        Some(status) => matches!(status, 401 | 404 | 408 | 429 | 500..),
+        None => is_unanswered(error),
     }
 }
 

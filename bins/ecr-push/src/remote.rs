@@ -3,7 +3,7 @@
 //! Manifests are read at once: what they say decides what is to do. What the repository has already is not asked of the
 //! other registry, which may count the manifests it gives (Docker Hub's pull limit). Blobs are read as they are sent on.
 
-use crate::client::{client, distrust};
+use crate::client::{client, distrust, is_unanswered};
 use crate::image::{Blob, Content, Image, Manifest, Part, digest, sha256};
 use crate::oci::{AnyManifest, Descriptor, INDEXES, MANIFEST, MANIFESTS, Platform, platforms};
 use crate::registry::{PARALLEL, pauses, status};
@@ -254,7 +254,7 @@ fn is_loopback(host: &str) -> bool {
 pub fn is_transient(error: &OciDistributionError) -> bool {
     match (status(error), error) {
         (Some(status), _) => matches!(status, 408 | 429 | 500..),
-        (None, OciDistributionError::RequestError(request)) => !request.is_builder() && distrust(error).is_none(),
+        (None, OciDistributionError::RequestError(_)) => is_unanswered(error),
         (None, OciDistributionError::IoError(_)) => !is_damaged(error),
         _ => is_limit(error),
     }
