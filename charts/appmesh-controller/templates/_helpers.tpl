@@ -16,15 +16,15 @@
 {{- end }}
 
 {{- define "appmesh-controller.selector" -}}
-app.kubernetes.io/name: {{ include "appmesh-controller.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "appmesh-controller.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{- define "appmesh-controller.labels" -}}
 {{ include "appmesh-controller.selector" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+app.kubernetes.io/managed-by: {{ .Release.Service | quote }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | quote }}
 {{- end }}
 
 {{- define "appmesh-controller.serviceAccount" -}}
@@ -70,11 +70,14 @@ samplingRate: {{ .samplingRate | toString | quote }}
 {{- end }}
 {{- end }}
 
-{{- /* The controller of Amazon's chart, by where Amazon has published it. */}}
+{{- /* Refuses the controller of Amazon's chart, by where Amazon has published it. After a digest there is no tag. */}}
 {{- define "appmesh-controller.image" -}}
-{{- if regexMatch "(^public\\.ecr\\.aws/appmesh|/amazon)/appmesh-controller$" .image.repository }}
+{{- if regexMatch "(^public\\.ecr\\.aws/appmesh|/amazon)/appmesh-controller(@|$)" (.image.repository | default "") }}
 {{- fail (printf "%s.repository: %s is Amazon's controller, which needs the App Mesh API that AWS ended on 2026-09-30: push this chart's own controller (ecr-push) and name it" .value .image.repository) }}
 {{- end }}
 {{- $repository := required (printf "%s.repository is missing: push the image and name it" .value) .image.repository }}
-{{- printf "%s:%s" $repository (.image.tag | default .default) }}
+{{- $repository }}
+{{- if not (regexMatch "@.+:" $repository) }}
+{{- with .image.tag | default .default }}:{{ . }}{{ end }}
+{{- end }}
 {{- end }}

@@ -11,7 +11,7 @@ fn the_chart_passes_options_that_there_are() {
     let template = std::fs::read_to_string(template).unwrap();
     let passed: Vec<_> = template
         .lines()
-        .filter_map(|line| line.trim().strip_prefix("- --"))
+        .filter_map(|line| line.trim().strip_prefix("- '--"))
         .map(|option| option.split('=').next().unwrap())
         .collect();
     assert!(passed.contains(&"sidecar-image"), "{passed:?}");

@@ -418,12 +418,53 @@ fn values_become_options() {
         (&[("useAwsFIPSEndpoint", json!(true))], &["name: AWS_USE_FIPS_ENDPOINT"]),
         (&[("useAwsDualStackEndpoint", json!(true))], &["name: AWS_USE_DUALSTACK_ENDPOINT"]),
         (&[("livenessProbe.failureThreshold", json!(77))], &["failureThreshold: 77"]),
+        (
+            &[("livenessProbe", json!({"periodSeconds": 30, "terminationGracePeriodSeconds": 5}))],
+            &["periodSeconds: 30", "terminationGracePeriodSeconds: 5", "timeoutSeconds: 1"],
+        ),
+        (&[("podDisruptionBudget.minAvailable", json!(1))], &["minAvailable: 1"]),
+        (&[("podDisruptionBudget", json!({}))], &["maxUnavailable: 1"]),
+        (&[("podLabels.control-plane", json!("x"))], &["control-plane: \"shop-appmesh-controller\""]),
+        (&[("nameOverride", json!("12"))], &["app.kubernetes.io/name: \"12\""]),
+        (
+            &[("stats.statsdEnabled", json!(true)), ("stats.statsdAddress", json!("fd00::"))],
+            &["--statsd-address=fd00::"],
+        ),
+        // An image by its digest, in each of the ways to say so.
+        (
+            &[("sidecar.image", json!({"repository": "r/envoy@sha256:aa", "tag": ""}))],
+            &["--sidecar-image=r/envoy@sha256:aa"],
+        ),
+        (&[("sidecar.image.repository", json!("r/envoy@sha256:aa"))], &["--sidecar-image=r/envoy@sha256:aa"]),
+        (
+            &[("sidecar.image", json!({"repository": "r/envoy@sha256", "tag": "aa"}))],
+            &["--sidecar-image=r/envoy@sha256:aa"],
+        ),
+        (&[("sidecar.image", json!({"repository": "r:5000/envoy", "tag": ""}))], &["--sidecar-image=r:5000/envoy"]),
+        (&[("init.image.repository", json!("r/capture@sha256:bb"))], &["--init-image=r/capture@sha256:bb"]),
+        // What is null has no limit, or is off.
+        (&[("sidecar.resources", json!(null))], &["--sidecar-cpu-requests=", "--sidecar-memory-limits="]),
+        (
+            &[("sidecar.resources.limits", json!(null)), ("sidecar.resources.requests.cpu", json!(null))],
+            &["--sidecar-cpu-requests=", "--sidecar-memory-requests=32Mi", "--sidecar-memory-limits="],
+        ),
+        (
+            &[
+                ("tracing", json!(null)),
+                ("stats", json!(null)),
+                ("xray", json!(null)),
+                ("livenessProbe", json!(null)),
+                ("podDisruptionBudget", json!(null)),
+            ],
+            &["path: /healthz"],
+        ),
     ] {
         let mut values = images();
         given.iter().for_each(|(path, value)| put(&mut values, path, value.clone()));
         let Some(rendered) = helm(&["template"], &values) else { return };
         let rendered = rendered.unwrap();
-        let lines: BTreeSet<_> = rendered.lines().map(|line| line.trim().trim_start_matches("- ")).collect();
+        let lines = rendered.lines().map(|line| line.trim().trim_start_matches("- ").trim_matches('\''));
+        let lines: BTreeSet<_> = lines.collect();
         assert!(expected.iter().all(|option| lines.contains(option)), "{expected:?}\n{rendered}");
     }
 }
@@ -433,6 +474,12 @@ fn values_that_make_no_sense_are_refused() {
     for (path, value) in [
         ("tracing.provider", json!("newrelic")),
         ("tracing.samplingRate", json!(5)),
+        ("tracing.samplingRate", json!("5")),
+        ("tracing.samplingRate", json!("5%")),
+        ("sidecar.probes", json!(null)),
+        ("sidecar.lifecycleHooks", json!(null)),
+        ("livenessProbe.exec", json!({"command": ["x"]})),
+        ("livenessProbe.successThreshold", json!(2)),
         ("stats.statsdAddress", json!("datadog.monitoring")),
         ("sds.udsPath", json!("/agent.sock")),
         ("tlsMinVersion", json!("VersionTLS10")),
