@@ -23,7 +23,7 @@ fn place(action: &str) -> (&'static str, &'static [&'static str]) {
         ("eks", _) if operation.contains("PodIdentityAssociation") => ("PodIdentity", &ASSOCIATIONS),
         ("eks", _) => ("Clusters", &["arn:*:eks:*:*:addon/*", "arn:*:eks:*:*:cluster/*", "arn:*:eks:*:*:nodegroup/*"]),
         ("iam", _) if operation.contains("OpenIDConnectProvider") => {
-            ("IdentityProviders", &["arn:*:iam::*:oidc-provider/oidc.eks.*"])
+            ("IdentityProviders", &["arn:*:iam::*:oidc-provider/oidc?eks.*"])
         }
         ("iam", "PassRole") => ("RolesForPods", &["arn:*:iam::*:role/*-appmesh-controller"]),
         ("iam", _) => ("Roles", &["arn:*:iam::*:role/*-appmesh-controller"]),
