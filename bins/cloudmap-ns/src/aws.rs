@@ -10,8 +10,8 @@ use aws_sdk_servicediscovery::operation::create_private_dns_namespace::CreatePri
 use aws_sdk_servicediscovery::operation::delete_namespace::DeleteNamespaceError;
 use aws_sdk_servicediscovery::operation::deregister_instance::DeregisterInstanceError;
 use aws_sdk_servicediscovery::types::{
-    NamespaceFilter, NamespaceFilterName, NamespaceSummary, NamespaceType, Operation, ServiceFilter, ServiceFilterName,
-    ServiceSummary, Tag,
+    FilterCondition, NamespaceFilter, NamespaceFilterName, NamespaceSummary, NamespaceType, Operation, OperationFilter,
+    OperationFilterName, ServiceFilter, ServiceFilterName, ServiceSummary, Tag,
 };
 use common::app_mesh::CONTROLLER;
 use common::arn::Arn;
@@ -165,6 +165,20 @@ impl CloudMap {
             Some(CreatePrivateDnsNamespaceError::NamespaceAlreadyExists(_)) => Ok(None),
             _ => operation(answer.call("servicediscovery:CreatePrivateDnsNamespace", name)?.operation_id),
         }
+    }
+
+    /// Whether another namespace is being made, too: `operation` makes ours.
+    pub async fn is_another_made(&self, operation: &str) -> Result<bool> {
+        let filter = |name, values: &[&str]| {
+            let filter = OperationFilter::builder().name(name).condition(FilterCondition::In);
+            filter.set_values(Some(values.iter().map(|&value| value.to_owned()).collect())).build()
+        };
+        let kind = filter(OperationFilterName::Type, &["CREATE_NAMESPACE"])?;
+        let status = filter(OperationFilterName::Status, &["SUBMITTED", "PENDING"])?;
+        let pages = self.cloud_map.list_operations().filters(kind).filters(status).into_paginator().send();
+        let pages = pages.collect::<Result<Vec<_>, _>>().await.call("servicediscovery:ListOperations", operation)?;
+        let mut operations = pages.into_iter().flat_map(|page| page.operations.unwrap_or_default());
+        Ok(operations.any(|other| other.id.as_deref() != Some(operation)))
     }
 
     pub async fn adopt(&self, arn: &str, place: &Place) -> Result<()> {

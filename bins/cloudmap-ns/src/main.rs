@@ -37,7 +37,8 @@ const DEFAULT_NAME: &str = "svc2.svc.local";
 /// What joins the two VPCs is looked for.
 ///
 /// Cloud Map takes about a minute to make one, and knows its id at once:
-/// --no-wait ends then, and the same tool given that document waits for the rest.
+/// --no-wait ends then, unless another run makes one too, and the same tool given
+/// that document waits for the rest.
 ///
 /// A cluster that was deleted as a whole leaves its pods and what it published in
 /// the namespace. --forget-cluster removes them, and changes nothing else.
@@ -48,8 +49,9 @@ const DEFAULT_NAME: &str = "svc2.svc.local";
 ///           servicediscovery:ListTagsForResource
 ///           servicediscovery:CreatePrivateDnsNamespace
 ///           servicediscovery:CreateHttpNamespace servicediscovery:TagResource
-///           servicediscovery:GetOperation servicediscovery:ListServices
-///           servicediscovery:DeleteService servicediscovery:DeleteNamespace
+///           servicediscovery:GetOperation servicediscovery:ListOperations
+///           servicediscovery:ListServices servicediscovery:DeleteService
+///           servicediscovery:DeleteNamespace
 ///           route53:GetHostedZone, with --forget-cluster
 ///           servicediscovery:ListInstances servicediscovery:DeregisterInstance,
 ///           for clusters in two VPCs ec2:DescribeVpcPeeringConnections
@@ -162,7 +164,8 @@ impl Tool for CloudmapNs {
                 let done = match cloud_map.create(&name, &place).await? {
                     Some(operation) => {
                         session.made(format!("namespace {name} in {place}"));
-                        if want.no_wait {
+                        // Of two that another run is making at once, Cloud Map takes one: only the end tells which.
+                        if want.no_wait && !cloud_map.is_another_made(&operation).await? {
                             begin(session, &cloud_map, &what, operation).await.map(|begun| drop(want.begun.set(begun)))
                         } else {
                             finish(session, &cloud_map, &what, &operation).await

@@ -448,6 +448,7 @@ impl Account {
         self.lacks("route53:CreateHostedZone", "cloudmap-ns", &two);
         self.lacks("route53:GetHostedZone", "cloudmap-ns", &two);
         self.lacks("servicediscovery:GetOperation", "cloudmap-ns", &two);
+        self.lacks("servicediscovery:ListOperations", "cloudmap-ns --no-wait --name another.local", &two);
         let made = self.done("cloudmap-ns", &two);
         self.lacks("servicediscovery:ListTagsForResource", "cloudmap-ns", &made);
         let document: Value = serde_json::from_str(&made).unwrap();
