@@ -242,7 +242,11 @@ impl Helm {
 
 /// Whether another run of Helm is at work on the release.
 fn is_at_work(error: &anyhow::Error) -> bool {
-    let signs = ["another operation (install/upgrade/rollback) is in progress", "release: already exists"];
+    let signs = [
+        "another operation (install/upgrade/rollback) is in progress",
+        "release: already exists",
+        "name that is still in use",
+    ];
     error.chain().any(|cause| signs.iter().any(|sign| cause.to_string().contains(sign)))
 }
 
