@@ -36,7 +36,7 @@ PROPERTY ?= spoiled_# what `make fuzz` tries: every test whose name has this
 SECONDS ?= 50# how long it tries each
 INPUT ?= # or a file that it left: once more, with that alone
 CHART ?= charts/appmesh-controller# or https://aws.github.io/eks-charts, for whoever still has the App Mesh API
-VALUES ?= # values of the chart, KEY=VALUE
+VALUES ?= # values of the chart, KEY=VALUE; lists and maps as JSON without spaces
 ADOPT ?= # anything: take over a controller that others installed, such as Amazon's
 SCHEME ?= internet-facing# or internal: the front end's load balancer
 NAMESPACE_TYPE ?= private-dns# or http, for clusters in two VPCs
@@ -132,7 +132,10 @@ NAMED := CLUSTER1 CLUSTER2 REGION PROFILE1 PROFILE2 APP1 APP2 TEMPLATE IMAGES1 I
 given = $(filter-out file default,$(origin $(1)))
 again = $(strip $(foreach variable,$(NAMED),$(if $(call given,$(variable)),$(call assigned,$(variable),$(strip $($(variable)))))))
 assigned = $(if $(2),$(1)=$(call quoted,$(2)))
-quoted = $(if $(word 2,$(1)),'$(1)',$(1))
+quoted = $(if $(strip $(word 2,$(1)) $(foreach one,$(SPECIAL),$(findstring $(one),$(1)))),'$(1)',$(1))
+# What a shell would not leave as it is; and a text as it is written between double quotes.
+SPECIAL := \ " { [ * ? ; & | < > ( )
+escaped = $(subst ",\",$(subst \,\\,$(1)))
 # `make plan` runs the same rules with this flag, and into a folder of its own; with --quiet, only errors are reported.
 PLANNING :=
 plan := $(if $(PLANNING),--plan $(PLANNING:yes=))
@@ -151,9 +154,9 @@ all: named ## Join CLUSTER1 and CLUSTER2, and see the application work
 	$(MAKE) --no-print-directory $(if $(probed),probe,joined) LOOK=anew
 	printf '%s\n' "" "$(strip $(CLUSTER1))$(if $(two), and $(two) are, is) one mesh, after $$(( $$(date +%s) - $(STARTED) )) s" \
 		"  see it        kubectl get meshes,virtualnodes,virtualrouters,virtualservices -A$(if $(two),$(comma) in both)" \
-		"  all of it     make plan-destroy $(again)" \
-		"  what drifted  make plan $(again)" \
-		"  undo it       make destroy $(again)"
+		"  all of it     make plan-destroy $(call escaped,$(again))" \
+		"  what drifted  make plan $(call escaped,$(again))" \
+		"  undo it       make destroy $(call escaped,$(again))"
 
 .PHONY: check
 check: named $(IMAGES:%=$(STATIC)/%) | $(BIN)/mesh-check ## Tell all that keeps CLUSTER1 and CLUSTER2 apart, at once; change nothing
@@ -208,8 +211,10 @@ ifneq ($(filter-out $(CLUSTER1),$(CLUSTER2)),)
 $(foreach image,$(MESH_IMAGES),$(eval $(ONE)/image-$(image).json: | $(filter-out $(wildcard $(TWO)/*),$(TWO)/image-$(image).json)))
 endif
 
+# A value that begins as a list or a map does is JSON.
+set = $(if $(filter [% {%,$(patsubst $(firstword $(subst =, ,$(1)))=%,%,$(1))),--set-json,--set) '$(1)'
 $(BUILD)/%/mesh.json: $(BUILD)/%/role.json $(BUILD)/%/namespace-id.json $(MESH_IMAGES:%=$(BUILD)/\%/image-%.json) | $(BIN)/appmesh-install
-	cat $^ | $(BIN)/appmesh-install --chart $(CHART) $(MESH_FLAGS) $(VALUES:%=--set %) $(if $(strip $(ADOPT)),--adopt) $(as) $(plan) $(to)
+	cat $^ | $(BIN)/appmesh-install --chart $(CHART) $(MESH_FLAGS) $(foreach value,$(VALUES),$(call set,$(value))) $(if $(strip $(ADOPT)),--adopt) $(as) $(plan) $(to)
 
 # What the documents were made for. A step that was run for something else is not done.
 settings := $(foreach variable,REGION CHART VALUES IDENTITY PROJECT SCHEME NAMESPACE NAMESPACE_TYPE PORTS,$(variable)=$(strip $($(variable)))) \
@@ -274,10 +279,10 @@ $(ONE)/$(name1).json: $(documents1) $(call inputs,$(app1)) $(if $(app2),$(TWO)/$
 endif
 
 .PHONY: joined
-joined: $(applied) $(shared) ## Do what `make all` does, but for the check and the probe
+joined: named $(applied) $(shared) ## Do what `make all` does, but for the check and the probe
 
 .PHONY: probe
-probe: $(applied) | $(shared) $(BIN)/color-probe ## Ask URL, or the front end, COUNT times: the answers must be as EXPECT says
+probe: named $(applied) | $(shared) $(BIN)/color-probe ## Ask URL, or the front end, COUNT times: the answers must be as EXPECT says
 	$(BIN)/color-probe $(URL) --count $(COUNT) $(expect:%=--expect %) $(if $(strip $(VIA_CLUSTER)),--via-cluster) $(REPORT:%=--report %) < $(if $(app1),$(ONE)/$(name1).json,$(ONE)/mesh.json) > $(ONE)/probe.json
 
 # --- taking it down: from the names alone, so it also works when a run died before it wrote its file
@@ -461,7 +466,9 @@ install: $(if $(filter target/%,$(BIN)),build) ## Install the tools, their manua
 
 # --- a release
 DIST = $(BUILD)/dist
-RELEASED := CHANGELOG.md LICENSE Makefile README.md charts docs examples manifests policies schemas
+# With the pages that these link to.
+RELEASED := ARCHITECTURE.md CHANGELOG.md CONTRIBUTING.md LICENSE Makefile README.md bench/README.md bench/results/flow.svg \
+	charts docs examples manifests policies schemas tests/localcloud/README.md
 PROGRAMS := $(TOOLS) appmesh-controller capture colorapp feapp
 version = $(shell sed -nE 's/^version(:| =) "?([^"]*)"?/\2/p' $(1))
 # What nodes of EKS are, as far as rustup has a standard library for it here.
@@ -488,7 +495,8 @@ dist: dist-programs dist-sbom dist-licenses ## Pack a release into BUILD/dist, a
 		release=crossmesh-$(call version,Cargo.toml)-$$target; \
 		mkdir -p $(DIST)/$$release/bin; \
 		install -m 755 $(PROGRAMS:%=$(MADE)/$$target/release/%) $(DIST)/$$release/bin; \
-		cp -r $(RELEASED) $(MADE)/$$target/sbom $(THIRD_PARTY) $(DIST)/$$release; \
+		cp -r --parents $(RELEASED) $(DIST)/$$release; \
+		cp -r $(MADE)/$$target/sbom $(THIRD_PARTY) $(DIST)/$$release; \
 		$(call pack,$(DIST),$$release) > $(DIST)/$$release.tar.gz; \
 		rm -r $(DIST)/$$release; \
 	done
