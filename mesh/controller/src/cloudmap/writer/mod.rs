@@ -419,11 +419,14 @@ impl Writer {
                 state.wake_waiting(key);
                 state.close_journal(&key.namespace, &self.cluster);
             }
-            Ok(_) => {
-                if entry.error.take().is_some() {
-                    tracing::info!(service = %key, "Cloud Map service is settled again");
+            Ok(progress) => {
+                // What is under way may fail yet, and as often as it is tried.
+                if progress != Progress::UnderWay {
+                    if entry.error.take().is_some() {
+                        tracing::info!(service = %key, "Cloud Map service is settled again");
+                    }
+                    entry.failures = 0;
                 }
-                entry.failures = 0;
                 let next = entry.compare.unwrap_or_else(|| Instant::now() + COMPARE);
                 state.schedule.by(key, next);
             }

@@ -39,8 +39,10 @@ pub(super) const LATE: Duration = Duration::from_secs(1);
 /// How far a service is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// What is wanted is there or under way.
+    /// What is wanted is there.
     Settled,
+    /// Cloud Map is at work on what is wanted.
+    UnderWay,
     /// Nothing is wanted, and something of this cluster is still there.
     Leaving,
     /// Nothing is wanted, and nothing is there.
@@ -144,7 +146,7 @@ impl Writer {
         present.moved.retain(|id, _| !wanted.instances.contains_key(id));
         self.apply(key, changes, slot, present).await?;
         if want.is_some() {
-            return Ok(Progress::Settled);
+            return Ok(if present.pending.is_empty() { Progress::Settled } else { Progress::UnderWay });
         }
         self.clear(key, present).await
     }
@@ -293,7 +295,7 @@ impl Writer {
             let began = Instant::now();
             let done = writer.done(&key, &operation).await;
             let mut present = slot.lock().await;
-            present.pending.remove(&id);
+            let pending = present.pending.remove(&id);
             if !writer.lock().services.get(&key).is_some_and(|entry| Arc::ptr_eq(&entry.slot, &slot)) {
                 return;
             }
@@ -306,6 +308,10 @@ impl Writer {
                 }
                 Err(reason) => {
                     let error = format!("changing instance {id}: {reason}");
+                    // What was never added is not what callers find.
+                    if let (Some(Pending::Adding(_)), Some(seen)) = (pending, &mut present.seen) {
+                        seen.instances.remove(&id);
+                    }
                     writer.report(&key, &slot, &present, Some(error.clone()));
                     present.seen = None;
                     writer.after(&key, Err(anyhow::Error::msg(error)));
@@ -373,6 +379,7 @@ fn keep(
     }
     let missing: Vec<_> = others.into_iter().filter(|other| !is_found(state, other, &subject)).collect();
     if !missing.is_empty() {
+        moved.remove(id);
         for other in missing {
             state.waiting.entry(other).or_default().insert(key.clone());
         }

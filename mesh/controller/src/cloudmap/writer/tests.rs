@@ -156,7 +156,7 @@ async fn what_takes_long_is_waited_for() {
     assert_eq!(cluster.registered(&key).instances, Some(BTreeSet::new()));
     fake.calls();
     cluster.set(&key, pods(&[]));
-    assert_eq!(cluster.writer.settle(&key).await.unwrap(), Progress::Settled);
+    assert_eq!(cluster.writer.settle(&key).await.unwrap(), Progress::UnderWay);
     assert_eq!(fake.calls(), Vec::<String>::new(), "one that is on its way in cannot be removed yet");
     fake.hold(false);
     cluster.finds(&key, &[]).await;
@@ -170,6 +170,14 @@ async fn an_operation_that_fails_is_reported_and_tried_again() {
     fake.fail("10.0.0.1", Some("not you"));
     cluster.set(&key, pods(&["10.0.0.1", "10.0.0.2"]));
     cluster.troubled(&key, "changing instance 10.0.0.1: ACCESS_DENIED: not you").await;
+    let found = || cluster.registered(&key).instances.is_some_and(|instances| instances.contains("10.0.0.1"));
+    fake.calls();
+    fake.until("it is tried again", || {
+        assert!(!found() && cluster.writer.lock().services[&key].failures > 0, "it was never there");
+        fake.calls().contains(&"RegisterInstance n/front 10.0.0.1".to_owned())
+    })
+    .await;
+    fake.until("it fails again", || cluster.writer.lock().services[&key].failures > 1).await;
     fake.fail("10.0.0.1", None);
     cluster.finds(&key, &["10.0.0.1", "10.0.0.2"]).await;
     fake.until("no trouble", || cluster.registered(&key).trouble.is_none()).await;
