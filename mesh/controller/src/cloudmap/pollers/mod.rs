@@ -35,10 +35,15 @@ const FIRST_RETRY: Duration = Duration::from_millis(200);
 const LAST_RETRY: Duration = Duration::from_secs(10);
 /// A lookup that hangs is a failed one.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a first look-up may fail before its failure is the answer: an Envoy that is connected anew, to a replica that has
+/// just started, keeps so long what it has.
+const GRACE: Duration = Duration::from_secs(30);
 /// By how much the interval grows with each lookup that finds nothing new: up to the longest, and from there on where
 /// journals would tell.
 const GROWTH: f64 = 1.25;
 const FURTHER_GROWTH: f64 = 2.0;
+/// What Cloud Map has answered, and no failure to answer.
+const NO_NAMESPACE: &str = "Cloud Map namespace not found";
 /// Answers that may wait to be received.
 const CAPACITY: usize = 64;
 
@@ -59,7 +64,7 @@ impl Lookup {
         }
     }
 
-    /// The answer while nothing but failures is known, so that no Envoy waits for ever.
+    /// The answer while nothing but failures is known for long, so that no Envoy waits for ever.
     fn unavailable(&self, why: &str) -> Answer {
         match self {
             Self::Instances(_) => Answer::Instances(Instances::new()),
@@ -129,7 +134,7 @@ pub struct Pollers {
 
 impl Pollers {
     /// Pollers that look nothing up yet, and where their answers come out: each lookup's first, and each that is another
-    /// than the one before. A lookup that fails keeps its last answer, and answers that if there never was one.
+    /// than the one before. A lookup that fails keeps its last answer, and after a while answers that if there never was one.
     pub fn new(
         cloudmap: CloudMap,
         cluster: ClusterId,
@@ -241,6 +246,7 @@ struct Poller {
 impl Poller {
     async fn run(mut self, answers: mpsc::Sender<(Lookup, Answer)>) {
         let mut failed: Option<String> = None;
+        let began = Instant::now();
         let mut interval = self.intervals.longest;
         loop {
             self.heard = self.journals.borrow_and_update().clone();
@@ -256,7 +262,8 @@ impl Poller {
                     if !was_failing {
                         interval = FIRST_RETRY / 2;
                     }
-                    self.answered.is_none().then(|| self.lookup.unavailable(&error))
+                    let is_certain = error.starts_with(NO_NAMESPACE) || began.elapsed() >= GRACE;
+                    (self.answered.is_none() && is_certain).then(|| self.lookup.unavailable(&error))
                 }
             };
             interval = match (&failed, &news) {
@@ -311,7 +318,7 @@ impl Poller {
     async fn look(&mut self) -> anyhow::Result<Answer> {
         let ServiceKey { namespace, service } = &self.service;
         let found = self.cloudmap.namespace(namespace).await?;
-        let namespace = found.with_context(|| format!("Cloud Map namespace not found: {namespace}"))?;
+        let namespace = found.with_context(|| format!("{NO_NAMESPACE}: {namespace}"))?;
         let mut instances = self.cloudmap.discover(&namespace, service).await?.unwrap_or_default();
         instances.retain(|_, attributes| !endpoint::is_of(attributes, &self.cluster));
         self.registrants = self.registrants_of(&instances);

@@ -167,6 +167,21 @@ async fn a_lookup_that_fails_answers_once_and_then_keeps_its_answer() {
     assert_eq!(ids(&mut answers).await, [""; 0]);
 }
 
+#[tokio::test]
+async fn a_first_failure_takes_no_endpoints_away() {
+    let fake = Fake::new(&["n"]);
+    fake.register(&front(), "10.0.0.1", &of("there"));
+    fake.refuse("DiscoverInstances", Some("ThrottlingException"));
+    let (_pollers, mut answers) = following(&fake, Lookup::Instances(front()));
+    for attempt in ["first", "second"] {
+        fake.calls();
+        fake.until(attempt, || fake.calls().contains(&"DiscoverInstances front".to_owned())).await;
+        assert!(answers.try_recv().is_err(), "the {attempt} failure is no answer");
+    }
+    fake.refuse("DiscoverInstances", None);
+    assert_eq!(ids(&mut answers).await, ["10.0.0.1"]);
+}
+
 #[test]
 fn the_interval_grows_up_to_the_longest() {
     let seconds = |shortest, longest| {
