@@ -42,6 +42,8 @@ pub fn patch(pod: &Pod, registration: Option<&Registration>) -> Option<Value> {
         // Nothing to say yet.
         _ if present.is_none() => return None,
         Some(_) => (false, "NotRegistered", ""),
+        // No VirtualNode is there any more that would have it registered: whether it is found is nobody's question.
+        None if pod.containers_ready => return None,
         None => (false, "ContainersNotReady", ""),
     };
     let same = present.filter(|present| present.ready == ready);
@@ -99,8 +101,11 @@ mod tests {
             ("by one that has just started and is refused", Some(registered), denied(None), None),
             ("removed", Some(registered), registration(Some(false), None), Some(("False", "NotRegistered", ""))),
             ("broken", Some(registered), None, Some(("False", "ContainersNotReady", ""))),
+            ("of no VirtualNode any more", Some(registered), None, None),
         ] {
-            let patch = patch(&pod(GATE, present), registration.as_ref());
+            let mut pod = pod(GATE, present);
+            pod.containers_ready = case != "broken";
+            let patch = patch(&pod, registration.as_ref());
             let written = patch.as_ref().map(|patch| {
                 let condition = &patch["status"]["conditions"][0];
                 let text = |field: &str| condition[field].as_str().unwrap();
