@@ -273,11 +273,11 @@ impl Status {
         if object.meta().deletion_timestamp.is_some() {
             return self.end(key, object, &target, report, view).await;
         }
-        if let Some(patch) = K::FINALIZER.and_then(|finalizer| patch::added_finalizer(object.meta(), finalizer)) {
-            match self.writer.finalizers(&target, patch).await? {
-                Written::Object(_) => {}
-                Written::Conflict => return Ok(Outcome::Retry),
-                Written::Gone => return Ok(Outcome::Done),
+        if let Some(finalizer) = K::FINALIZER {
+            match self.change_finalizers(&target, |metadata| patch::added_finalizer(metadata, finalizer)).await? {
+                None | Some(Written::Object(_)) => {}
+                Some(Written::Conflict) => return Ok(Outcome::Retry),
+                Some(Written::Gone) => return Ok(Outcome::Done),
             }
         }
         let mut problems = report.problems.clone();
@@ -346,9 +346,25 @@ impl Status {
     /// Removes the finalizers that are this controller's to remove.
     async fn release(&self, target: &Target<'_>) -> anyhow::Result<Outcome> {
         let ours = [MESH_MEMBERS, GATEWAY_MEMBERS, APPMESH_RESOURCES, CLOUDMAP_RESOURCES];
-        let Some(patch) = patch::removed_finalizers(target.metadata, &ours) else { return Ok(Outcome::Done) };
+        let written = self.change_finalizers(target, |metadata| patch::removed_finalizers(metadata, &ours)).await?;
+        Ok(if written == Some(Written::Conflict) { Outcome::Retry } else { Outcome::Done })
+    }
+
+    /// Changes the finalizers of an object; `None` if they are right. What is known here may be older than the object, since
+    /// nothing follows from a change of its status alone: then the API server is asked.
+    async fn change_finalizers(
+        &self,
+        target: &Target<'_>,
+        change: impl Fn(&ObjectMeta) -> Option<Value>,
+    ) -> anyhow::Result<Option<Written>> {
+        let Some(patch) = change(target.metadata) else { return Ok(None) };
         let written = self.writer.finalizers(target, patch).await?;
-        Ok(if written == Written::Conflict { Outcome::Retry } else { Outcome::Done })
+        if written != Written::Conflict {
+            return Ok(Some(written));
+        }
+        let Some(newest) = self.writer.newest(target).await? else { return Ok(Some(Written::Gone)) };
+        let Some(patch) = change(&newest) else { return Ok(None) };
+        self.writer.finalizers(target, patch).await.map(Some)
     }
 
     /// Writes a status where it differs, and publishes an event where the condition does.

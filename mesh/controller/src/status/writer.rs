@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use kube::{
-    Client, Resource,
+    Api, Client, Resource,
     api::{ApiResource, DynamicObject, ObjectMeta, Patch, PatchParams},
     core::Request,
 };
@@ -84,6 +84,18 @@ impl Writer {
         let request = Request::new(Pod::url_path(&(), Some(&pod.namespace)));
         let request = request.patch_subresource("status", &pod.name, &params(), &Patch::Strategic(patch));
         self.send(request).await.with_context(|| format!("patching the readiness gate of pod {}", pod.name))
+    }
+
+    /// The metadata of an object as it is now; `None` if it is gone, or another has its name.
+    pub async fn newest(&self, target: &Target<'_>) -> anyhow::Result<Option<ObjectMeta>> {
+        let api = Api::<DynamicObject>::all_with(self.client.clone(), target.resource);
+        let api = match target.metadata.namespace.as_deref() {
+            Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, target.resource),
+            None => api,
+        };
+        let newest = api.get_metadata_opt(name(target.metadata)).await;
+        let newest = newest.with_context(|| format!("reading {}", target.key()))?;
+        Ok(newest.map(|newest| newest.metadata).filter(|newest| newest.uid == target.metadata.uid))
     }
 
     async fn send(
