@@ -96,7 +96,11 @@ impl Candidate {
             return Ok(false);
         }
         lease.spec = Some(self.held(&spec));
-        self.replace(&lease).await
+        let is_held = spec.holder_identity.as_deref() == Some(&self.identity);
+        let is_written = self.replace(&lease).await?;
+        // A renewal that was given up may have come in between: the next look tells whose the lease is.
+        anyhow::ensure!(is_written || !is_held, "the lease was changed meanwhile");
+        Ok(is_written)
     }
 
     /// Gives the lease up if this replica holds it.
