@@ -15,7 +15,7 @@ use anyhow::Context as _;
 use aws_config::{BehaviorVersion, Region, SdkConfig, retry::RetryConfig};
 use clap::Args;
 use k8s_openapi::api::core::v1::Namespace;
-use kube::{Api, Client, Config};
+use kube::{Api, Client, Config, client::ClientBuilder};
 use serde_json::json;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -23,6 +23,7 @@ use tokio::{
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
+use tower::timeout::TimeoutLayer;
 use tracing_subscriber::EnvFilter;
 
 use crate::{
@@ -43,6 +44,8 @@ use crate::{
 const HEARD: Duration = Duration::from_millis(2500);
 /// How often what other clusters have in Cloud Map is looked up though they tell of no change.
 const RAREST: Duration = Duration::from_secs(60);
+/// How long the API server may take until it begins to answer.
+const API_SERVER_TIMEOUT: Duration = Duration::from_secs(30);
 /// What is said of a part that ends by a failure.
 const BROKE: &str = "a part of the controller broke";
 
@@ -146,7 +149,10 @@ async fn run(options: Options) -> anyhow::Result<()> {
     let mut config = Config::infer().await.context("finding the API server")?;
     // Every loop here looks again by itself, and sooner: kube's own retries of one request go on for three minutes.
     config.default_retry = false;
-    let client = Client::try_from(config).context("finding the API server")?;
+    // A connection that has become a hole answers nothing, and TCP gives it up after a quarter of an hour. A watch has begun
+    // with its header, so that this is no limit for what follows.
+    let client = ClientBuilder::try_from(config).context("finding the API server")?;
+    let client = client.with_layer(&TimeoutLayer::new(API_SERVER_TIMEOUT)).build();
     let aws = aws(options.aws_region.clone()).await;
     let account = account::find(&aws, options.role.as_deref()).await?;
     let account = match options.aws_account_id {

@@ -91,7 +91,7 @@ where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
     let (reader, writer) = reflector::store();
-    let changes = watcher(Api::all(client.clone()), watcher::Config::default())
+    let changes = watcher(Api::all(client.clone()), config())
         .backoff(pauses())
         .modify(|object: &mut K| object.managed_fields_mut().clear())
         .reflect(writer);
@@ -161,8 +161,7 @@ async fn watch_pods(
     changes: mpsc::UnboundedSender<PodChange>,
     listed: oneshot::Sender<()>,
 ) {
-    let mut events =
-        std::pin::pin!(watcher(Api::<WatchedPod>::all(client), watcher::Config::default()).backoff(pauses()));
+    let mut events = std::pin::pin!(watcher(Api::<WatchedPod>::all(client), config()).backoff(pauses()));
     let (mut listing, mut listed) = (Vec::new(), Some(listed));
     while let Some(event) = events.next().await {
         let changed = match event {
@@ -188,6 +187,11 @@ async fn watch_pods(
         }
         listed.take().map(|listed| listed.send(()));
     }
+}
+
+/// How a watch is kept: begun anew each minute. So long may one be blind whose connection has become a hole.
+fn config() -> watcher::Config {
+    watcher::Config::default().timeout(60)
 }
 
 /// Pauses between the attempts of a watch. kube's own begin with 0.8 s, but an API server that was told of a kind a moment
