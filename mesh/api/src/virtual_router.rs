@@ -47,7 +47,8 @@ pub struct VirtualRouterSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1))]
     pub listeners: Option<Vec<VirtualRouterListener>>,
-    /// Tried in order of priority, then of appearance.
+    /// Tried in order of priority. Of several routes with one priority the most specific path is tried first: an exact one,
+    /// then a regular expression, then a prefix, each time the longest; equal paths in order of appearance.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub routes: Option<Vec<Route>>,
     /// The mesh, filled in by admission. Immutable.

@@ -1,12 +1,14 @@
 //! Finds the routes of a router that get nothing, because one before them takes all that they would.
 
-use mesh_api::{GrpcRouteMatch, HttpRouteMatch, Route};
+use std::cmp::Reverse;
+
+use mesh_api::{GrpcRouteMatch, HttpPathMatch, HttpRouteMatch, Route};
 
 /// The routes that are shadowed, each with the one that is tried before it.
 pub fn shadowed(routes: &[Route]) -> Vec<(&str, &str)> {
     let mut tried: Vec<&Route> = routes.iter().collect();
-    // The lowest first, those without a priority last, and otherwise as they stand.
-    tried.sort_by_key(|route| route.priority.unwrap_or(u16::MAX));
+    // The lowest first, those without a priority last; then the most specific path first, and otherwise as they stand.
+    tried.sort_by_key(|route| (route.priority.unwrap_or(u16::MAX), Reverse(specificity(route))));
     let mut found = Vec::new();
     for (index, route) in tried.iter().enumerate() {
         if let Some(before) = tried[..index].iter().find(|before| covers(before, route)) {
@@ -14,6 +16,20 @@ pub fn shadowed(routes: &[Route]) -> Vec<(&str, &str)> {
         }
     }
     found
+}
+
+/// How few paths a route takes: an exact path, an expression or a prefix, and its length.
+fn specificity(route: &Route) -> (u8, usize) {
+    if let Some(route) = route.http_route.as_ref().or(route.http2_route.as_ref()) {
+        let HttpRouteMatch { prefix, path, .. } = &route.match_;
+        let HttpPathMatch { exact, regex } = path.clone().unwrap_or_default();
+        let (exact, regex) = (exact.map(|path| (2, path.len())), regex.map(|expression| (1, expression.len())));
+        return exact.or(regex).unwrap_or((0, prefix.as_ref().map_or(0, String::len)));
+    }
+    let GrpcRouteMatch { service_name, method_name, .. } =
+        route.grpc_route.as_ref().map(|route| route.match_.clone()).unwrap_or_default();
+    let length = service_name.map_or(0, |service| service.len());
+    method_name.map_or((0, length), |method| (2, length + method.len()))
 }
 
 /// Whether the first takes all that the second would. When in doubt, it does not.
@@ -83,7 +99,8 @@ mod tests {
         let tcp = |name: &str, port: Option<u16>| json!({"name": name, "tcpRoute": {"match": {"port": port}, "action": action}});
         let grpc = |name: &str, service: Option<&str>| json!({"name": name, "grpcRoute": {"match": {"serviceName": service}, "action": action}});
         for (case, routes, expected) in [
-            ("all first", json!([http("a", None, all()), http("b", None, api())]), vec![("b", "a")]),
+            ("a longer prefix, though behind", json!([http("a", None, all()), http("b", None, api())]), vec![]),
+            ("all by priority", json!([http("a", Some(0), all()), http("b", None, api())]), vec![("b", "a")]),
             ("narrow first", json!([http("b", None, api()), http("a", None, all())]), vec![]),
             ("by priority", json!([http("a", None, all()), http("b", Some(0), api())]), vec![]),
             ("more conditions first", json!([http("a", None, v2()), http("b", None, all())]), vec![]),
@@ -92,6 +109,11 @@ mod tests {
             (
                 "an exact path",
                 json!([http("a", None, api()), http("b", None, json!({"path": {"exact": "/api/x"}}))]),
+                vec![],
+            ),
+            (
+                "an exact path by priority",
+                json!([http("a", Some(1), api()), http("b", Some(2), json!({"path": {"exact": "/api/x"}}))]),
                 vec![("b", "a")],
             ),
             (
@@ -109,7 +131,8 @@ mod tests {
             ),
             ("tcp", json!([tcp("a", None), tcp("b", Some(1))]), vec![("b", "a")]),
             ("tcp of another port", json!([tcp("a", Some(2)), tcp("b", Some(1))]), vec![]),
-            ("gRPC", json!([grpc("a", None), grpc("b", Some("s"))]), vec![("b", "a")]),
+            ("gRPC", json!([grpc("a", None), grpc("b", None)]), vec![("b", "a")]),
+            ("gRPC of a service", json!([grpc("a", None), grpc("b", Some("s"))]), vec![]),
             ("gRPC of another service", json!([grpc("a", Some("r")), grpc("b", Some("s"))]), vec![]),
             ("two protocols", json!([http("a", None, all()), grpc("b", None)]), vec![]),
         ] {

@@ -78,6 +78,16 @@ impl PathMatch {
             None => Self::Prefix(format!("/{service}/")),
         })
     }
+
+    /// How few paths it takes: the whole of one is more than an expression, that more than a beginning, and of two of a kind
+    /// the longer one is. App Mesh tries a longer path first, too.
+    pub fn specificity(&self) -> impl Ord + use<> {
+        match self {
+            Self::Prefix(prefix) => (0, prefix.len()),
+            Self::Regex(expression) => (1, expression.as_str().len()),
+            Self::Exact(path) => (2, path.len()),
+        }
+    }
 }
 
 fn rooted(path: String) -> Result<String, Invalid> {
@@ -210,5 +220,30 @@ impl QueryMatch {
             return Err(Invalid(format!("not 1 to {LONGEST_NAME} bytes")));
         }
         Ok(Self { name, exact })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fewer_paths_the_more_specific() {
+        let exact = |path: &str| PathMatch::exact(path.to_owned()).unwrap();
+        let regex = |text: &str| PathMatch::Regex(Regex::new(text.to_owned()).unwrap());
+        let prefix = |prefix: &str| PathMatch::prefix(prefix.to_owned()).unwrap();
+        let grpc = |service: &str, method| PathMatch::grpc(service, method).unwrap();
+        for (more, less) in [
+            (exact("/"), regex("/a.*")),
+            (regex("/"), prefix("/api/v2")),
+            (exact("/ab"), exact("/a")),
+            (regex("/a.*"), regex("/.*")),
+            (prefix("/api/v2"), prefix("/api")),
+            (grpc("shop.Stock", Some("Take")), grpc("shop.v1.Stock", None)),
+            (grpc("shop.Stock", None), PathMatch::default()),
+        ] {
+            assert!(more.specificity() > less.specificity(), "{more:?} {less:?}");
+        }
+        assert!(prefix("/a").specificity() == prefix("/b").specificity());
     }
 }

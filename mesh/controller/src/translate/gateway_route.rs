@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     cluster::Object,
-    model::{self, HostMatch, ObjectKey, PathMatch, Reason, RouteMatch, VirtualServiceKey},
+    model::{self, HostMatch, ObjectKey, Reason, RouteMatch, VirtualServiceKey},
 };
 
 impl Check for GatewayRoute {
@@ -67,12 +67,7 @@ fn specificity(route: &model::GatewayRoute) -> impl Ord + use<> {
         Some(HostMatch::Exact(name)) => (2, name.len()),
     };
     let RouteMatch { path, scheme: _, grpc: _, method, headers, query_parameters } = &route.route_match;
-    let path = match path {
-        PathMatch::Prefix(prefix) => (0, prefix.len()),
-        PathMatch::Regex(expression) => (1, expression.as_str().len()),
-        PathMatch::Exact(path) => (2, path.len()),
-    };
-    (host, path, headers.len() + query_parameters.len() + usize::from(method.is_some()))
+    (host, path.specificity(), headers.len() + query_parameters.len() + usize::from(method.is_some()))
 }
 
 /// Notes routes of the target of which cannot be said which paths they take at the gateway.

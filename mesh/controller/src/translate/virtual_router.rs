@@ -1,6 +1,9 @@
 //! Translates a VirtualRouter: its routes, and the upstreams that they lead to.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use kube::ResourceExt as _;
 use mesh_api::{MeshObject as _, VirtualNode, VirtualRouter, WeightedTarget, arn::MeshResource};
@@ -51,16 +54,16 @@ pub fn routing(router: &Object<VirtualRouter>, context: Context<'_>) -> Option<R
         Some(Target { upstream: key, weight: target.weight })
     };
     let mut listeners: Vec<_> = ports.iter().map(|port| RoutedListener { port: *port, routes: Vec::new() }).collect();
-    let mut ordered: Vec<_> = router.spec.routes.iter().flatten().collect();
-    // The sort is stable: routes of one priority keep the order of the manifest.
-    ordered.sort_by_key(|route| route.priority.unwrap_or(u16::MAX));
-    for route in ordered {
-        let Some(kind) = RouteKind::of(route) else { continue };
-        let Some(Translated { route_match, retry_policy, timeouts }) =
-            route::translate(kind, "", &mut Problems::default())
-        else {
-            continue;
-        };
+    let translated = router.spec.routes.iter().flatten().filter_map(|route| {
+        let kind = RouteKind::of(route)?;
+        Some((route, kind, route::translate(kind, "", &mut Problems::default())?))
+    });
+    let mut ordered: Vec<_> = translated.collect();
+    // The sort is stable: routes of one priority and equal paths keep the order of the manifest.
+    ordered.sort_by_key(|(route, _, translated)| {
+        (route.priority.unwrap_or(u16::MAX), Reverse(translated.route_match.path.specificity()))
+    });
+    for (route, kind, Translated { route_match, retry_policy, timeouts }) in ordered {
         let of_listeners = kind.of_listeners(&ports);
         for RoutedListener { port, routes } in listeners.iter_mut().filter(|one| of_listeners.contains(&one.port)) {
             routes.push(model::Route {
