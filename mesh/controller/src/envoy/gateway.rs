@@ -30,6 +30,9 @@ use crate::model::{
     composed::{self, Composed, Pattern, escape},
 };
 
+/// How many of those that a request has come through are believed.
+const LOAD_BALANCERS: u32 = 1;
+
 /// Encodes a gateway.
 pub fn encode(gateway: &Gateway, settings: Settings) -> Configuration {
     let mut configuration = Configuration::default();
@@ -71,6 +74,9 @@ fn encode_listener(gateway: &Gateway, settings: Settings, listener: &model::List
     let manager = HttpConnectionManager {
         // Its clients are not part of the mesh: they cannot tell Envoy what to do, and do not get around a route by `..`.
         use_remote_address: yes(),
+        // A load balancer in front tells the scheme and the address that the client has. Envoy would take its own: http, where
+        // the load balancer has taken TLS off, and routes and applications would redirect to https for ever.
+        xff_num_trusted_hops: LOAD_BALANCERS,
         normalize_path: yes(),
         ..connection_manager(
             gateway.access_log.as_ref(),

@@ -7,7 +7,12 @@ use appmesh_controller::model::{Gateway, GatewayRoute, HostMatch, PathRewrite, W
 const STOCK: &str = "stock.shop.svc.cluster.local";
 const SHELF: &str = "shelf.shop.svc.cluster.local";
 const WORD: &str = "word.shop.svc.cluster.local";
+const SAFE: &str = "safe.shop.svc.cluster.local";
 const FRONT: &str = "front.shop.svc.cluster.local";
+
+/// The headers that a server tells of that was asked for `/headers`.
+const TOLD: [&str; 4] =
+    ["x-forwarded-proto", "x-envoy-external-address", "x-envoy-original-url", "x-envoy-downstream-service-node"];
 
 /// A server that answers with its name, and with what it was asked for.
 async fn echo(name: &'static str) -> u16 {
@@ -19,8 +24,12 @@ async fn echo(name: &'static str) -> u16 {
             let length = connection.read(&mut request).await.unwrap_or_default();
             let request = String::from_utf8_lossy(&request[..length]).into_owned();
             let path = request.split(' ').nth(1).unwrap_or_default();
-            let host = request.lines().find_map(|line| line.strip_prefix("host: ")).unwrap_or_default();
-            let body = format!("{name} {path} {host}");
+            let header = |name: &str| request.lines().find_map(|line| line.strip_prefix(&format!("{name}: ")));
+            let host = header("host").unwrap_or_default();
+            let body = match path {
+                "/headers" => TOLD.map(|name| header(name).unwrap_or("-")).join(" "),
+                _ => format!("{name} {path} {host}"),
+            };
             let head = format!("HTTP/1.1 200 -\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
             let _ = connection.write_all(format!("{head}{body}").as_bytes()).await;
         }
@@ -83,6 +92,8 @@ fn gateway(first: u16, second: u16, front: u16, red: u16, blue: u16) -> Gateway 
     ];
     let shelf = backend(SHELF, &nodes, by_expression);
     let word = backend(WORD, &nodes, vec![routed_to("red", exact("/red")), routed_to("blue", fits(r"/\bblue"))]);
+    let https = RouteMatch { scheme: Some(Scheme::Https), ..RouteMatch::default() };
+    let safe = backend(SAFE, &nodes, vec![routed_to("blue", https), routed_to("red", RouteMatch::default())]);
     let nobody = Backend::new("shop".to_owned(), "nobody.shop".to_owned(), None);
     let beta = HeaderMatch {
         name: HeaderName::new("x-beta".to_owned()).unwrap(),
@@ -115,6 +126,7 @@ fn gateway(first: u16, second: u16, front: u16, red: u16, blue: u16) -> Gateway 
             ..to("one", &shelf)
         },
         GatewayRoute { route_match: prefix("/word"), path_rewrite: becomes("/"), ..to("word", &word) },
+        GatewayRoute { route_match: prefix("/safe"), ..to("safe", &safe) },
         GatewayRoute { route_match: prefix("/nobody"), ..to("nobody", &nobody) },
         GatewayRoute {
             route_match: RouteMatch { headers: vec![beta], query_parameters: vec![color], ..prefix("/red") },
@@ -198,12 +210,34 @@ async fn requests_from_outside_get_where_the_routes_say() {
         let headers = format!("{headers}\r\ncontent-length: 0");
         assert_eq!(answer(&ask(port, what, &headers).await.unwrap()), expected, "{what} {headers:?}");
     }
+    the_load_balancer_is_believed().await;
     for kind in ["cluster_manager.cds", "listener_manager.lds"] {
         assert_eq!(stat(&format!("{kind}.update_rejected")).await, 0, "{kind}");
     }
     it_stays_until_its_callers_have_gone().await;
     child.kill().await.unwrap();
     controller.stop().await;
+}
+
+/// What a load balancer says of its client is believed, its last word only; what is Envoy's own comes from nobody outside.
+async fn the_load_balancer_is_believed() {
+    let from = "x-forwarded-for: 203.0.113.7";
+    let own =
+        "x-envoy-original-url: /a\r\nx-envoy-downstream-service-node: b\r\nx-envoy-external-address: 198.51.100.1";
+    for (path, headers, expected) in [
+        ("/headers", String::new(), "http 127.0.0.1 - -"),
+        ("/headers", own.to_owned(), "http 127.0.0.1 - -"),
+        ("/headers", from.to_owned(), "http 203.0.113.7 - -"),
+        ("/headers", format!("{from}\r\nx-forwarded-proto: https"), "https 203.0.113.7 - -"),
+        ("/headers", format!("{from}\r\nx-forwarded-proto: https\r\n{own}"), "https 203.0.113.7 - -"),
+        ("/headers", "x-forwarded-for: 198.51.100.1, 203.0.113.7".to_owned(), "http 203.0.113.7 - -"),
+        ("/safe", from.to_owned(), "red /safe safe.shop.svc.cluster.local"),
+        ("/safe", format!("{from}\r\nx-forwarded-proto: https"), "blue /safe safe.shop.svc.cluster.local"),
+    ] {
+        let headers = format!("host: x\r\ncontent-length: 0\r\n{headers}").trim_end().to_owned();
+        let answered = answer(&ask(FIRST, &format!("GET {path}"), &headers).await.unwrap());
+        assert_eq!(answered, format!("200 {expected}"), "{path} {headers:?}");
+    }
 }
 
 /// Whether the answer to a request on this connection tells the caller to close it.
