@@ -8,7 +8,8 @@ use crate::scene::{ENVOY, Scene, Side, Template, alive, has_container};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::{Resource, ResourceExt};
 use mesh_api::{
-    Arn, GatewayRoute, Mesh, MeshMember, MeshObject, Reference, VirtualNode, VirtualServiceBackend, arn::MeshResource,
+    Arn, GatewayRoute, GatewayRouteVirtualService, Mesh, MeshMember, MeshObject, Reference, VirtualNode,
+    VirtualServiceBackend, arn::MeshResource,
 };
 use mesh_objects::{Labels, selects};
 use refusal::{is_injected, refusal};
@@ -165,8 +166,9 @@ impl Judge<'_> {
         }
         for route in &objects.gateway_routes {
             let (own, name) = (route.namespace().unwrap_or_default(), self.side.object(route));
-            for backend in called_by(route) {
-                self.backend(&name, backend, &own);
+            for GatewayRouteVirtualService { virtual_service_ref, virtual_service_arn } in called_by(route) {
+                let (by_name, arn) = (virtual_service_ref.as_ref(), virtual_service_arn.as_deref());
+                self.target(BACKEND, &name, by_name, arn, &own, &self.side.objects.services);
             }
         }
     }
@@ -573,7 +575,7 @@ fn none_or_several<K: MeshMember>(side: &Side, object: &K, meshes: &[Mesh]) -> O
 }
 
 /// The VirtualServices that a GatewayRoute leads to.
-fn called_by(route: &GatewayRoute) -> impl Iterator<Item = &VirtualServiceBackend> {
+fn called_by(route: &GatewayRoute) -> impl Iterator<Item = &GatewayRouteVirtualService> {
     let spec = &route.spec;
     let http = spec.http_route.iter().chain(&spec.http2_route).map(|route| &route.action.target);
     let grpc = spec.grpc_route.iter().map(|route| &route.action.target);

@@ -6,8 +6,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::{Resource, ResourceExt};
 use lookup::Lookup;
 use mesh_api::{
-    Arn, GatewayRoute, GatewayRouteHostnameMatch, HttpGatewayRoute, MeshObject, Reference, VirtualNode, VirtualRouter,
-    VirtualService, VirtualServiceBackend,
+    Arn, GatewayRoute, GatewayRouteHostnameMatch, GatewayRouteVirtualService, HttpGatewayRoute, MeshObject, Reference,
+    VirtualNode, VirtualRouter, VirtualService, VirtualServiceBackend,
 };
 use mesh_objects::{ClusterObjects, action};
 use serde::Serialize;
@@ -330,7 +330,10 @@ impl Edges<'_> {
         let spec = &route.spec;
         let http = spec.http_route.iter().chain(&spec.http2_route).map(|route| &route.action.target);
         for target in http.chain(spec.grpc_route.iter().map(|route| &route.action.target)) {
-            self.backend(to, &target.virtual_service, &namespace);
+            let GatewayRouteVirtualService { virtual_service_ref, virtual_service_arn } = &target.virtual_service;
+            let (by_name, by_arn) = (virtual_service_ref.as_ref(), virtual_service_arn.as_deref());
+            let service = self.target(Kind::VirtualService, by_name, by_arn, &namespace);
+            self.edge(to, service, None);
         }
     }
 

@@ -3,8 +3,8 @@ use schemars::{JsonSchema, transform::RecursiveTransform};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Condition, HttpMethod, HttpPathMatch, HttpQueryParameter, HttpRouteHeader, MeshReference, VirtualGatewayReference,
-    VirtualServiceBackend, schema,
+    Condition, HttpMethod, HttpPathMatch, HttpQueryParameter, HttpRouteHeader, MeshReference, Reference,
+    VirtualGatewayReference, schema,
 };
 
 /// Which requests at a VirtualGateway go to which VirtualService.
@@ -188,11 +188,23 @@ pub struct HttpGatewayRouteAction {
 #[serde(rename_all = "camelCase")]
 pub struct GatewayRouteTarget {
     /// The VirtualService.
-    pub virtual_service: VirtualServiceBackend,
+    pub virtual_service: GatewayRouteVirtualService,
     /// The port of the VirtualService's listener; absent, its first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<i64>", range(min = 0))]
     pub port: Option<u16>,
+}
+
+/// A VirtualService by its name in this cluster or by its ARN; exactly one of the two.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GatewayRouteVirtualService {
+    /// A VirtualService of this cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub virtual_service_ref: Option<Reference>,
+    /// A VirtualService of any cluster of the account that shares a Cloud Map namespace.
+    #[serde(default, rename = "virtualServiceARN", skip_serializing_if = "Option::is_none")]
+    pub virtual_service_arn: Option<String>,
 }
 
 /// What is changed of a request. A prefix or a path, not both.

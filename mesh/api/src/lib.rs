@@ -39,9 +39,9 @@ pub use condition::Condition;
 pub use duration::{Duration, DurationUnit};
 pub use gateway_route::{
     DefaultRewrite, GatewayRoute, GatewayRouteHostnameMatch, GatewayRouteHostnameRewrite, GatewayRoutePathRewrite,
-    GatewayRoutePrefixRewrite, GatewayRouteSpec, GatewayRouteStatus, GatewayRouteTarget, GrpcGatewayRoute,
-    GrpcGatewayRouteAction, GrpcGatewayRouteMatch, GrpcGatewayRouteRewrite, HttpGatewayRoute, HttpGatewayRouteAction,
-    HttpGatewayRouteMatch, HttpGatewayRouteRewrite,
+    GatewayRoutePrefixRewrite, GatewayRouteSpec, GatewayRouteStatus, GatewayRouteTarget, GatewayRouteVirtualService,
+    GrpcGatewayRoute, GrpcGatewayRouteAction, GrpcGatewayRouteMatch, GrpcGatewayRouteRewrite, HttpGatewayRoute,
+    HttpGatewayRouteAction, HttpGatewayRouteMatch, HttpGatewayRouteRewrite,
 };
 pub use grpc_route::{GrpcRetryEvent, GrpcRetryPolicy, GrpcRoute, GrpcRouteMatch};
 pub use http_route::{

@@ -141,7 +141,8 @@ fn fields(document: &mut String) {
             let _ = writeln!(document, "| `{path}` | {status} |");
         }
         for path in typed.get(kind).unwrap_or(&none).difference(paths) {
-            let _ = writeln!(document, "| `{path}` | supported; App Mesh does not have it |");
+            let status = refused(path).map_or_else(|| "supported".to_owned(), |way_out| format!("refused: {way_out}"));
+            let _ = writeln!(document, "| `{path}` | {status}; App Mesh does not have it |");
         }
     }
 }
@@ -304,6 +305,21 @@ fn what_is_said_to_be_refused_is() {
                 "trust": { "acm": { "certificateAuthorityARNs": ["arn:aws:acm-pca:us-west-2:1:certificate-authority/a"] } }
             }}}}}),
             "spec.backendDefaults",
+        ),
+        (
+            "VirtualNode",
+            json!({
+                "listeners": [{
+                    "portMapping": { "port": 8080, "protocol": "http" },
+                    "tls": {
+                        "mode": "STRICT",
+                        "certificate": { "sds": { "secretName": "a" } },
+                        "validation": { "trust": { "acm": { "certificateAuthorityARNs": ["arn"] } } }
+                    }
+                }],
+                "serviceDiscovery": { "dns": { "hostname": "a.b" } }
+            }),
+            "spec.listeners[0].tls.validation.trust.acm",
         ),
     ] {
         let meta = |name: &str| json!({ "name": name, "namespace": "shop" });

@@ -588,6 +588,19 @@ mod tests {
     }
 
     #[test]
+    fn a_gateway_routes_target_has_no_client_policy() {
+        let account = Account { partition: "aws".into(), region: "us-west-2".into(), account: "123456789012".into() };
+        let service = json!({ "virtualServiceRef": { "name": "s" }, "clientPolicy": {} });
+        let object = json!({
+            "apiVersion": "appmesh.k8s.aws/v1beta2", "kind": "GatewayRoute", "metadata": { "name": "x" }, "spec": {
+                "httpRoute": { "match": { "prefix": "/" }, "action": { "target": { "virtualService": service } } }
+            }
+        });
+        let parsed = parse::<GatewayRoute>(&object, Place { account: &account, mesh: None }).unwrap();
+        assert_eq!(parsed.unknown, ["spec.httpRoute.action.target.virtualService.clientPolicy"]);
+    }
+
+    #[test]
     fn a_backend_is_named_once() {
         let by_name = |name: &str, namespace: Option<&str>| json!({ "virtualService": { "virtualServiceRef": { "name": name, "namespace": namespace } } });
         let by_arn = |arn: &str| json!({ "virtualService": { "virtualServiceARN": arn } });

@@ -14,6 +14,7 @@ use super::{
     gateway_match::{Given, Matched, given, matched},
     gateway_target,
     problems::{Check, Place, Problems, check_member},
+    references::Named,
     virtual_gateway, virtual_node,
     virtual_service::Services,
 };
@@ -27,7 +28,9 @@ impl Check for GatewayRoute {
         let Some(Given { path, protocol: _, route }) = given(self, problems) else { return };
         matched(route, path, problems);
         let target = &route.target().virtual_service;
-        virtual_node::check_service(target, place, &format!("{path}.action.target.virtualService"), problems);
+        let named =
+            Named { reference: target.virtual_service_ref.as_ref(), arn: target.virtual_service_arn.as_deref() };
+        virtual_node::check_service(named, place, &format!("{path}.action.target.virtualService"), problems);
     }
 }
 

@@ -11,7 +11,9 @@ use mesh_api::{
 use super::{
     Context, Report, Translated, account, backend_group, listener, logging, mesh,
     problems::{Check, Place, Problems, check_member, listeners, port, selector},
-    published, references, tls,
+    published,
+    references::{self, Named},
+    tls,
     virtual_service::{self, Service, Services},
 };
 use crate::{
@@ -58,7 +60,9 @@ impl Check for VirtualNode {
             let path = format!("spec.backends[{index}].virtualService");
             // As in App Mesh, an object may wait for an ARN that its author does not know yet: its condition says so.
             if !names_none(&backend.virtual_service) {
-                check_service(&backend.virtual_service, place, &path, problems);
+                let VirtualServiceBackend { virtual_service_ref, virtual_service_arn, .. } = &backend.virtual_service;
+                let named = Named { reference: virtual_service_ref.as_ref(), arn: virtual_service_arn.as_deref() };
+                check_service(named, place, &path, problems);
             }
             tls::check_policy(
                 backend.virtual_service.client_policy.as_ref(),
@@ -302,8 +306,8 @@ fn names_none(service: &VirtualServiceBackend) -> bool {
 }
 
 /// Notes a VirtualService that is named by nothing, or by an ARN that cannot be.
-pub fn check_service(service: &VirtualServiceBackend, place: Place<'_>, path: &str, problems: &mut Problems) {
-    let arn = match (&service.virtual_service_ref, &service.virtual_service_arn) {
+pub fn check_service(service: Named<'_>, place: Place<'_>, path: &str, problems: &mut Problems) {
+    let arn = match (service.reference, service.arn) {
         (Some(_), None) => return,
         (None, Some(arn)) => arn,
         _ => return problems.invalid(path, NEEDS_ONE),
