@@ -276,18 +276,26 @@ async fn matches_retries_and_timeouts(controller: &Controller, red: u16, blue: u
     wait_for("a health check", async || stat(&healthy).await > 0).await;
 }
 
+/// Connections that went to wherever they were going.
+const PASSED: &str = "tcp.cds_egress_passthrough.downstream_cx_total";
+
+/// Speaks TLS to Envoy, as a client that asks for that name and offers these protocols by ALPN.
+async fn speak_tls(name: &'static str, offers: &[&str]) -> std::io::Result<()> {
+    let mut config = ClientConfig::builder().with_root_certificates(RootCertStore::empty()).with_no_client_auth();
+    config.alpn_protocols = offers.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+    let connection = TcpStream::connect((Ipv4Addr::LOCALHOST, EGRESS_PORT)).await?;
+    let name = ServerName::try_from(name).unwrap();
+    TlsConnector::from(Arc::new(config)).connect(name, connection).await.map(|_| ())
+}
+
 /// Under ALLOW_ALL a TLS connection passes as it is, also if the client offers HTTP by ALPN, as curl does.
 async fn tls_is_no_http() {
-    let passed = async || stat("tcp.cds_egress_passthrough.downstream_cx_total").await;
+    let passed = async || stat(PASSED).await;
     let as_http = async || stat("http.egress.downstream_cx_total").await;
     for offers in [&[][..], &["http/1.1"], &["h2", "http/1.1"], &["http/1.0"]] {
         let (passed_before, as_http_before) = (passed().await, as_http().await);
-        let mut config = ClientConfig::builder().with_root_certificates(RootCertStore::empty()).with_no_client_auth();
-        config.alpn_protocols = offers.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
-        let connection = TcpStream::connect((Ipv4Addr::LOCALHOST, EGRESS_PORT)).await.unwrap();
-        let name = ServerName::try_from("example.com").unwrap();
         // Nothing redirected this connection, so that it has nowhere to go on to.
-        TlsConnector::from(Arc::new(config)).connect(name, connection).await.unwrap_err();
+        speak_tls("example.com", offers).await.unwrap_err();
         wait_for("the connection to pass", async || passed().await > passed_before).await;
         assert_eq!(as_http().await, as_http_before, "{offers:?} counts as HTTP");
     }

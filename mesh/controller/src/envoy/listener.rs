@@ -112,7 +112,7 @@ pub fn egress(workload: &Workload, names: &Names<'_>, settings: Settings) -> Lis
         if tcp.has_requests(port) {
             filter_chains.push(requests(workload, settings, Some(port)));
         }
-        if workload.egress == Egress::DropAll {
+        if workload.egress == Egress::DropAll || tcp.takes_all_of(port) {
             filter_chains.extend(allowed(workload, settings.api_server, Some(port)));
         }
     }
@@ -159,7 +159,7 @@ fn requests(workload: &Workload, settings: Settings, port: Option<u16>) -> Filte
     filter_chain(&named("http", port), is_http, http)
 }
 
-/// What DROP_ALL lets pass, on one port or on any, besides DNS.
+/// What passes whatever else is called: under DROP_ALL besides DNS, and on a port that a backend takes all connections to.
 fn allowed(workload: &Workload, api_server: Option<IpAddr>, port: Option<u16>) -> [FilterChain; 2] {
     let range = |(ip, bits): (&str, u32)| CidrRange { address_prefix: ip.to_owned(), prefix_len: number(bits) };
     let mut prefix_ranges: Vec<_> = LINK_LOCAL.into_iter().map(range).collect();

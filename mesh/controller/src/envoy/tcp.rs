@@ -99,10 +99,11 @@ impl<'a> TcpEgress<'a> {
 
     /// Encodes where their connections go.
     pub fn filter_chains(&self, workload: &Workload, names: &Names<'_>) -> Vec<FilterChain> {
-        let chain = |TcpBackend { backend, listener }: &TcpBackend<'_>| {
-            let name = format!("tcp_{}_{}", backend.host, listener.port.port);
+        let chains = |TcpBackend { backend, listener }: &TcpBackend<'_>| {
+            let port = listener.port.port;
+            let name = format!("tcp_{}_{port}", backend.host);
             let matches = FilterChainMatch {
-                destination_port: number(listener.port.port.into()),
+                destination_port: number(port.into()),
                 prefix_ranges: backend.addresses.iter().copied().map(only).collect(),
                 ..FilterChainMatch::default()
             };
@@ -113,9 +114,16 @@ impl<'a> TcpEgress<'a> {
                 max_connect_attempts: number(ATTEMPTS),
                 ..proxy(workload, &name)
             };
-            filter_chain(&name, matches, network_filter(&proxy))
+            let chain = filter_chain(&name, matches.clone(), network_filter(&proxy));
+            // Where a chain is for what is no TLS, as that of requests is, Envoy looks at no other for it.
+            let beside_requests = (backend.addresses.is_empty() && self.has_requests(port)).then(|| FilterChain {
+                name: format!("{name}_plaintext"),
+                filter_chain_match: Some(FilterChainMatch { transport_protocol: "raw_buffer".to_owned(), ..matches }),
+                ..chain.clone()
+            });
+            [Some(chain), beside_requests]
         };
-        self.backends.iter().map(chain).collect()
+        self.backends.iter().flat_map(chains).flatten().collect()
     }
 }
 

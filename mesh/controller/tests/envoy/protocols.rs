@@ -128,6 +128,23 @@ pub async fn tcp(controller: &Controller, red: u16) {
     assert_eq!(said(there).await, "first");
     assert_eq!(answer(&get(EGRESS_PORT, HOST, "/").await.unwrap()), "200 red");
 
+    // By the port alone, beside HTTP: what is no HTTP, be it TLS or not, but for what is AWS's.
+    for egress in [Egress::DropAll, Egress::AllowAll] {
+        controller.set(snapshot(vec![of_tcp("first", first, &[]), http()], egress, &all));
+        wait_for("tcp beside HTTP", async || said(there).await == "first").await;
+        controller.settled().await;
+        assert_eq!(answer(&get(EGRESS_PORT, HOST, "/").await.unwrap()), "200 red", "{egress:?}");
+        let tcp = format!("tcp.tcp_first_{EGRESS_PORT}.downstream_cx_total");
+        let counts = async || (stat(&tcp).await, stat(PASSED).await);
+        for (name, more) in [("db.example.com", (1, 0)), ("sts.us-west-2.amazonaws.com", (0, 1))] {
+            let before = counts().await;
+            // Neither answers by TLS.
+            speak_tls(name, &[]).await.unwrap_err();
+            wait_for(name, async || counts().await != before).await;
+            assert_eq!(counts().await, (before.0 + more.0, before.1 + more.1), "{name} under {egress:?}");
+        }
+    }
+
     // Nothing tells them apart: to neither.
     let backends = vec![of_tcp("first", first, &[]), of_tcp("second", second, &[]), http()];
     controller.set(snapshot(backends, Egress::DropAll, &all));
