@@ -115,7 +115,7 @@ pub struct HealthCheckPolicy {
     /// What is asked for by `http` and `http2`; `/` when absent. A status of 200 is an answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// The listener's when absent.
+    /// The listener's port; it can be no other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<i64>", range(min = 1, max = 65535))]
     pub port: Option<u16>,

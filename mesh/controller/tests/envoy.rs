@@ -122,7 +122,6 @@ fn upstream(name: &str, port: u16) -> (String, Upstream) {
     let instances = Discovery::CloudMap(CloudMapDiscovery { key, attributes });
     let health_check = HealthCheck {
         protocol: HealthCheckProtocol::http("/ping".to_owned()).unwrap(),
-        port: None,
         healthy_threshold: 2,
         unhealthy_threshold: 2,
         interval_millis: 5000,

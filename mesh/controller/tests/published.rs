@@ -66,9 +66,8 @@ struct Service {
 fn everything() -> Routing {
     let port = Port { port: 8080, protocol: Protocol::Http };
     let header = |name: &str, value, invert| HeaderMatch { name: HeaderName::new(name.into()).unwrap(), value, invert };
-    let check = |protocol, port| HealthCheck {
+    let check = |protocol| HealthCheck {
         protocol,
-        port,
         healthy_threshold: 2,
         unhealthy_threshold: 3,
         interval_millis: 5000,
@@ -83,12 +82,9 @@ fn everything() -> Routing {
     let upstreams = BTreeMap::from([
         (
             "cloud-map".into(),
-            upstream(
-                Discovery::CloudMap(cloud_map),
-                Some(check(HealthCheckProtocol::Http("/ping".into()), Some(9000))),
-            ),
+            upstream(Discovery::CloudMap(cloud_map), Some(check(HealthCheckProtocol::Http("/ping".into())))),
         ),
-        ("dns".into(), upstream(dns(false), Some(check(HealthCheckProtocol::Tcp, None)))),
+        ("dns".into(), upstream(dns(false), Some(check(HealthCheckProtocol::Tcp)))),
         ("endpoints".into(), upstream(dns(true), None)),
         ("none".into(), upstream(Discovery::None, None)),
     ]);

@@ -113,6 +113,13 @@ mod tests {
     fn virtual_nodes() {
         let http = json!({ "portMapping": { "port": 8080, "protocol": "http" } });
         let cloud_map = json!({ "awsCloudMap": { "namespaceName": "svc2.svc.local", "serviceName": "front" } });
+        let checked_at = |port: u16, checked: u16| {
+            json!({
+                "portMapping": { "port": port, "protocol": "http" },
+                "healthCheck": { "protocol": "http", "port": checked, "intervalMillis": 5000, "timeoutMillis": 2000,
+                    "healthyThreshold": 2, "unhealthyThreshold": 2 }
+            })
+        };
         let arn = |account: &str, rest: &str| format!("arn:aws:appmesh:us-west-2:{account}:mesh/{rest}");
         let backend = |arn: String| json!({ "backends": [{ "virtualService": { "virtualServiceARN": arn } }] });
         for (spec, expected) in [
@@ -136,6 +143,10 @@ mod tests {
                         "healthyThreshold": 2, "unhealthyThreshold": 2 }
                 }]}),
                 "spec.listeners[0].healthCheck.protocol: grpc needs a listener of protocol grpc or http2, not http".to_owned(),
+            ),
+            (
+                json!({ "serviceDiscovery": cloud_map, "listeners": [checked_at(8080, 8080), checked_at(8081, 8080)] }),
+                "spec.listeners[1].healthCheck.port: must be the listener's port, 8081".to_owned(),
             ),
             (json!({ "logging": { "accessLog": { "file": { "path": "/dev/stdout" } } } }), String::new()),
             (

@@ -23,7 +23,6 @@ pub fn encode(check: &model::HealthCheck) -> HealthCheck {
         no_traffic_interval: duration(interval),
         healthy_threshold: number(check.healthy_threshold),
         unhealthy_threshold: number(check.unhealthy_threshold),
-        alt_port: check.port.and_then(|port| number(port.into())),
         health_checker: Some(match &check.protocol {
             HealthCheckProtocol::Tcp => HealthChecker::TcpHealthCheck(TcpHealthCheck::default()),
             HealthCheckProtocol::Http(path) => HealthChecker::HttpHealthCheck(http(path, CodecClientType::Http1)),

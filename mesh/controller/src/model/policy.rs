@@ -10,9 +10,6 @@ use super::{Invalid, Protocol};
 pub struct HealthCheck {
     /// What is tried.
     pub protocol: HealthCheckProtocol,
-    /// The pod's port, if it is not the listener's.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub port: Option<u16>,
     /// Answers in a row after which a pod is called again.
     pub healthy_threshold: u32,
     /// Failures in a row after which a pod is called no more.

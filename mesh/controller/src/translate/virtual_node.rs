@@ -286,9 +286,13 @@ fn health_check(
         Protocol::Http2 => problems.take(format!("{path}.path"), HealthCheckProtocol::http2(asked())),
         Protocol::Grpc => problems.take(format!("{path}.protocol"), HealthCheckProtocol::grpc(port(mapping).protocol)),
     };
+    // As in App Mesh; Envoy asks at no other.
+    let is_listeners = policy.port.is_none_or(|port| port == mapping.port);
+    if !is_listeners {
+        problems.invalid(format!("{path}.port"), format!("must be the listener's port, {}", mapping.port));
+    }
     let check = HealthCheck {
-        protocol: protocol?,
-        port: policy.port,
+        protocol: protocol.filter(|_| is_listeners)?,
         healthy_threshold: policy.healthy_threshold,
         unhealthy_threshold: policy.unhealthy_threshold,
         interval_millis: policy.interval_millis,

@@ -62,14 +62,7 @@ async fn answer_calls(mut connection: TcpStream, answer: &[u8]) -> std::io::Resu
 fn check(protocol: HealthCheckProtocol) -> Option<HealthCheck> {
     let healthy_threshold = 1;
     let (interval_millis, timeout_millis) = (5000, 2000);
-    Some(HealthCheck {
-        protocol,
-        port: None,
-        healthy_threshold,
-        unhealthy_threshold: 1,
-        interval_millis,
-        timeout_millis,
-    })
+    Some(HealthCheck { protocol, healthy_threshold, unhealthy_threshold: 1, interval_millis, timeout_millis })
 }
 
 /// By HTTP/2 Envoy's own ingress is asked, which takes it; by gRPC a pod that serves, and one that does not.

@@ -80,10 +80,9 @@ fn health_check() -> impl Strategy<Value = HealthCheck> {
         "/.{0,40}".prop_map(HealthCheckProtocol::Http),
         "/.{0,40}".prop_map(HealthCheckProtocol::Http2),
     ];
-    (protocol, option::of(1..u16::MAX), 1..10u32, 1..10u32, 1..300_000u32, 1..60_000u32).prop_map(
-        |(protocol, port, healthy_threshold, unhealthy_threshold, interval_millis, timeout_millis)| HealthCheck {
+    (protocol, 1..10u32, 1..10u32, 1..300_000u32, 1..60_000u32).prop_map(
+        |(protocol, healthy_threshold, unhealthy_threshold, interval_millis, timeout_millis)| HealthCheck {
             protocol,
-            port,
             healthy_threshold,
             unhealthy_threshold,
             interval_millis,
@@ -404,7 +403,6 @@ fn what_older_controllers_would_ignore_is_required() {
     assert_eq!(upstreams(&|upstream| upstream.tls = true), "tls");
     let check = |protocol| HealthCheck {
         protocol,
-        port: None,
         healthy_threshold: 2,
         unhealthy_threshold: 2,
         interval_millis: 5000,
@@ -523,7 +521,6 @@ fn what_envoy_would_refuse_is_not_understood() {
             "nodes.n.healthCheck.protocol: grpc needs a listener of protocol grpc or http2, not http",
         ),
         (check(r#""protocol":"tcp","intervalMillis":0"#), "nodes.n.healthCheck: a threshold or time is 0"),
-        (check(r#""protocol":"tcp","port":0,"intervalMillis":5000"#), "nodes.n.healthCheck.port: is 0"),
     ] {
         let arn = arn_of("m", "s");
         let why = not_understood(&arn, &written(&arn, &json));

@@ -301,8 +301,6 @@ struct HealthCheck {
     interval_millis: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     path: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    port: Option<u16>,
     protocol: Protocol,
     timeout_millis: u32,
     unhealthy_threshold: u32,
@@ -492,7 +490,6 @@ fn health_check(given: HealthCheck, listener: Protocol, path: &str) -> Result<mo
     };
     let check = model::HealthCheck {
         protocol,
-        port: given.port.map(|port| numbered(port, path)).transpose()?,
         healthy_threshold: given.healthy_threshold,
         unhealthy_threshold: given.unhealthy_threshold,
         interval_millis: given.interval_millis,
@@ -677,7 +674,6 @@ impl From<&model::HealthCheck> for HealthCheck {
             healthy_threshold: check.healthy_threshold,
             interval_millis: check.interval_millis,
             path,
-            port: check.port,
             protocol,
             timeout_millis: check.timeout_millis,
             unhealthy_threshold: check.unhealthy_threshold,
