@@ -49,7 +49,8 @@ pub enum Reason {
     BackendNotFound,
     /// The VirtualGateway of a GatewayRoute does not exist.
     GatewayNotFound,
-    /// The VirtualGateway of a GatewayRoute has no listener for it.
+    /// The VirtualGateway of a GatewayRoute has no listener for it; or a VirtualRouter has none, or the VirtualNode that a
+    /// VirtualService names.
     ListenerNotFound,
     /// What a VirtualRouter or GatewayRoute names as a target does not exist.
     TargetNotFound,

@@ -427,7 +427,8 @@ async fn a_pod_that_replaces_another_is_ready_when_other_clusters_have_heard_of_
 
 #[tokio::test]
 async fn the_leader_writes_everything_once_and_then_what_changes() {
-    let routers = ["r", "s"].map(|name| member("VirtualRouter", name, json!({})));
+    let spec = json!({"listeners": [{"portMapping": {"port": 8080, "protocol": "http"}}]});
+    let routers = ["r", "s"].map(|name| member("VirtualRouter", name, spec.clone()));
     let mut world = World::new(&[mesh(), routers[0].clone(), routers[1].clone()]).await;
     let mut written = std::mem::replace(&mut world.written, mpsc::unbounded_channel().1);
     let pod = json!({

@@ -88,6 +88,13 @@ pub fn report(router: &Object<VirtualRouter>, context: Context<'_>) -> Report {
     let name = router.aws_name();
     let mut problems = Problems::default();
     let own = router.namespace().unwrap_or_default();
+    if ports(router).is_empty() {
+        problems.add(
+            Reason::ListenerNotFound,
+            "spec.listeners",
+            "is missing: there is no port to call, and callers get 503",
+        );
+    }
     for (index, route) in router.spec.routes.iter().flatten().enumerate() {
         let Some(kind) = RouteKind::of(route) else { continue };
         let targets = kind.targets().iter().enumerate();

@@ -166,10 +166,14 @@ pub fn report(
     let own = service.namespace().unwrap_or_default();
     let VirtualServiceProvider { virtual_node, virtual_router } = service.spec.provider.clone().unwrap_or_default();
     if let Some(node) = &virtual_node {
-        let node = node_of(node);
-        if node.find::<VirtualNode>(&own, context).is_none() {
-            let path = "spec.provider.virtualNode";
-            node.missing::<VirtualNode>(Reason::ProviderNotFound, &own, path, &mut problems);
+        let (named, path) = (node_of(node), "spec.provider.virtualNode");
+        match named.find::<VirtualNode>(&own, context) {
+            None => named.missing::<VirtualNode>(Reason::ProviderNotFound, &own, path, &mut problems),
+            Some(node) if node.spec.listeners.iter().flatten().next().is_none() => {
+                let message = format!("{} has no listener: callers get 503", object_key::<VirtualNode>(node));
+                problems.add(Reason::ListenerNotFound, path, message);
+            }
+            Some(_) => {}
         }
     } else if let Some(router) = &virtual_router {
         let (named, path) = (router_of(router), "spec.provider.virtualRouter");
