@@ -139,7 +139,8 @@ impl Ecr {
         let scanning = ImageScanningConfiguration::builder().scan_on_push(true).build();
         let encryption = EncryptionConfiguration::builder().encryption_type(EncryptionType::Kms);
         let encryption = settings.kms_key.as_ref().map(|key| encryption.kms_key(key).build()).transpose()?;
-        let call = self.client.create_repository().repository_name(repository).set_tags(Some(tags(user)?));
+        let call = self.client.create_repository().set_registry_id(self.account.clone());
+        let call = call.repository_name(repository).set_tags(Some(tags(user)?));
         let call = call.set_image_scanning_configuration(settings.scan_on_push.then_some(scanning));
         let answer = call.set_encryption_configuration(encryption).send().await;
         let answer = answer.or_absent(|error| error.is_repository_already_exists_exception());

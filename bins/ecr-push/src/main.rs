@@ -97,6 +97,13 @@ struct EcrPush {
 }
 
 impl EcrPush {
+    /// The registry of the repository. Its address knows best in which region it is, wherever the cluster is.
+    async fn ecr(&self, session: &Session, want: &Want) -> Result<Ecr> {
+        let region = want.region.clone().or(self.aws.region.clone());
+        let config = session.aws(&AwsFlags { region, ..self.aws.clone() }).await?;
+        Ok(Ecr::new(&config, want.account.as_deref()))
+    }
+
     async fn nodes(&self, session: &Session, want: &Want) -> Result<Option<BTreeSet<String>>> {
         let Some(cluster) = &want.cluster else { return Ok(None) };
         nodes::platforms(&session.aws(&self.aws).await?, cluster).await
@@ -131,6 +138,7 @@ impl Tool for EcrPush {
         let mut want = Want {
             repository: name,
             account,
+            region,
             tag: self.tag.clone().or(section.tag),
             settings: self.settings.clone().or(section.settings),
             adopt: self.adopt,
@@ -139,14 +147,13 @@ impl Tool for EcrPush {
             leaving: self.and_cluster.iter().cloned().collect(),
             ..Want::default()
         };
-        let aws = AwsFlags { region: self.aws.region.clone().or(region), ..self.aws.clone() };
-        let cluster = aws.cluster.clone().or(session.doc.read(&["cluster", "name"])?);
+        let cluster = self.aws.cluster.clone().or(session.doc.read(&["cluster", "name"])?);
         // On --delete the cluster may be gone already, and nothing about it matters but its name.
         want.leaving.extend(cluster.clone());
         if cluster.is_some() && self.source.is_given() && !session.flags.delete {
-            want.cluster = Some(session.cluster(&aws).await?);
+            want.cluster = Some(session.cluster(&self.aws).await?);
         }
-        let ecr = Ecr::new(&session.aws(&aws).await?, want.account.as_deref());
+        let ecr = self.ecr(session, &want).await?;
         // What a name stands for elsewhere may have changed since it was pushed.
         let goes = session.flags.delete && self.source.is_remote() && section.digest.is_some();
         if !goes {
@@ -164,7 +171,7 @@ impl Tool for EcrPush {
     }
 
     async fn observe(&self, session: &Session, want: &Want) -> Result<Have> {
-        let ecr = Ecr::new(&session.aws(&self.aws).await?, want.account.as_deref());
+        let ecr = self.ecr(session, want).await?;
         let name = &want.repository;
         let image = async {
             let Some((digest, tag)) = want.digest.as_ref().zip(want.own_tag()) else { return Ok((None, false)) };
@@ -182,7 +189,7 @@ impl Tool for EcrPush {
     }
 
     async fn apply(&self, session: &Session, want: &Want, change: Change) -> Result<()> {
-        let ecr = Ecr::new(&session.aws(&self.aws).await?, want.account.as_deref());
+        let ecr = self.ecr(session, want).await?;
         match change {
             Change::Create { repository } => {
                 if ecr.create(&repository, &want.settings, want.cluster.as_ref()).await? {

@@ -16,6 +16,8 @@ pub struct Want {
     pub repository: String,
     /// Whose registry it is in; the caller's own, if not said.
     pub account: Option<String>,
+    /// Where it is; where the caller asks AWS, if not said.
+    pub region: Option<String>,
     /// From a source; without one, `digest` must be there already.
     pub image: Option<Image>,
     /// `sha256:…`; none only on `--delete`.

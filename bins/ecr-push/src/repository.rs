@@ -15,12 +15,14 @@ pub struct RepositoryName {
 }
 
 impl RepositoryName {
-    /// Reads `ACCOUNT.dkr.ecr.REGION.amazonaws.com/NAME`; any other is the name alone.
+    /// Reads `ACCOUNT.dkr.ecr.REGION.amazonaws.com/NAME`, and the other addresses that ECR gives its registries; any other
+    /// is the name alone.
     pub fn parse(repository: &str) -> Self {
         let alone = |name: &str| Self { name: name.to_owned(), ..Self::default() };
         let Some((host, name)) = repository.split_once('/') else { return alone(repository) };
         match host.split('.').collect::<Vec<_>>()[..] {
-            [account, "dkr", "ecr", region, _, ..] | [account, "dkr-ecr", region, _, ..] => {
+            [account, "dkr", "ecr" | "ecr-fips", region, _, ..]
+            | [account, "dkr-ecr" | "dkr-ecr-fips", region, _, ..] => {
                 Self { account: Some(account.to_owned()), region: Some(region.to_owned()), name: name.to_owned() }
             }
             _ if host == UNKNOWN => alone(name),
@@ -109,6 +111,8 @@ mod tests {
             ("1.dkr.ecr.us-west-2.amazonaws.com/shop/web", Some("1"), Some("us-west-2"), "shop/web"),
             ("1.dkr.ecr.cn-north-1.amazonaws.com.cn/web", Some("1"), Some("cn-north-1"), "web"),
             ("1.dkr-ecr.eu-west-1.on.aws/web", Some("1"), Some("eu-west-1"), "web"),
+            ("1.dkr.ecr-fips.us-gov-west-1.amazonaws.com/web", Some("1"), Some("us-gov-west-1"), "web"),
+            ("1.dkr-ecr-fips.us-east-1.on.aws/shop/web", Some("1"), Some("us-east-1"), "shop/web"),
         ] {
             let found = RepositoryName::parse(repository);
             let found = (found.account.as_deref(), found.region.as_deref(), &*found.name);

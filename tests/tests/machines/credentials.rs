@@ -104,6 +104,39 @@ fn a_profile_is_the_one_that_a_variable_names() {
     }
 }
 
+/// An address says where a repository is, whatever the region of the cluster; that of another account, too.
+#[test]
+fn a_repository_is_asked_for_in_the_region_of_its_address() {
+    // Each in a world of its own: a call that was under way when its run failed may be heard after the next began.
+    let run = |flags: &str, variables: &[(&str, &str)]| World::new().run("ecr-push", flags, variables);
+    let keys = [("AWS_ACCESS_KEY_ID", "AKIA"), ("AWS_SECRET_ACCESS_KEY", "x"), ("AWS_REGION", "us-west-2")];
+    let address = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/shop/web";
+    let binary = program("ecr-push").display().to_string();
+    for (flags, variables, region) in [
+        (format!("--repository {address} --delete"), &keys[..2], "eu-west-1"),
+        (format!("--repository {address} --delete"), &keys, "eu-west-1"),
+        (format!("--repository {address} --binary {binary}"), &keys, "eu-west-1"),
+        (format!("--repository {address} --region us-east-1 --delete"), &keys, "eu-west-1"),
+        ("--repository shop/web --delete".to_owned(), &keys, "us-west-2"),
+        ("--repository shop/web --region us-east-1 --delete".to_owned(), &keys, "us-east-1"),
+    ] {
+        let run = run(&format!("web {flags}"), variables);
+        assert!(run.said.contains("HTTP status 400"), "{flags}: {}", run.said);
+        let scope = format!("/{region}/ecr/");
+        assert!(
+            !run.heard.is_empty() && run.heard.iter().all(|heard| heard.contains(&scope)),
+            "{flags}: {:?}",
+            run.heard
+        );
+    }
+    // The cluster is looked for where the flags say.
+    let flags = format!("web --cluster c1 --repository {address} --binary {binary}");
+    let found = run(&flags, &keys);
+    assert!(found.heard.iter().any(|heard| heard.contains("/us-west-2/eks/")), "{:?}: {}", found.heard, found.said);
+    let lost = run(&flags, &keys[..2]);
+    assert!(lost.heard.is_empty() && lost.said.contains("no AWS region"), "{:?}: {}", lost.heard, lost.said);
+}
+
 #[test]
 fn a_role_that_wants_a_code_is_told_so() {
     let world = World::new();
