@@ -1,7 +1,8 @@
 //! Asks Services through a cluster's API server, which reaches pods where a load balancer's name leads nowhere.
 
-use crate::http::LONGEST;
+use crate::http::{Header, LONGEST, given};
 use crate::service::Service;
+use crate::shell::quoted;
 use anyhow::{Context as _, Result};
 use common::kube::KubeFlags;
 use common::kube::object::refused;
@@ -43,14 +44,14 @@ impl Flags {
     ///
     /// # Errors
     /// The other flags make no sense, or would be taken for the API server's.
-    pub fn wanted(&self, by_document: bool, url: bool, headers: &HeaderMap) -> Result<bool> {
+    pub fn wanted(&self, by_document: bool, url: bool, headers: &[Header]) -> Result<bool> {
         let wanted = self.via_cluster || by_document && !url;
         if !wanted && (self.context.is_some() || self.kubeconfig.is_some()) {
             return Err(Error::usage("--context and --kubeconfig are for --via-cluster").into());
         }
         let mine = |name: &str| name == AUTHORIZATION.as_str() || name.starts_with(IMPERSONATE);
-        match headers.keys().find(|name| wanted && mine(name.as_str())) {
-            Some(name) => {
+        match given(headers).find(|(name, _)| wanted && mine(name.as_str())) {
+            Some((name, _)) => {
                 let message = format!("the API server would take the header {name} for its own");
                 Err(Error::usage(message).hint("leave it out, or ask without --via-cluster").into())
             }
@@ -90,8 +91,9 @@ impl Cluster {
         let endpoint: Option<String> = session.doc.read(&["cluster", "endpoint"])?;
         let kube = KubeFlags { context: flags.context.clone(), kubeconfig: flags.kubeconfig.clone() };
         let (client, context) = session.kubeconfig_client(&kube, endpoint.as_deref()).await?;
-        let file = flags.kubeconfig.as_ref().map(|file| format!(" --kubeconfig {}", file.display()));
-        let kubectl = format!("kubectl{} --context {context}", file.unwrap_or_default());
+        let file = flags.kubeconfig.as_ref().map(|file| file.display().to_string());
+        let file = file.map(|file| format!(" --kubeconfig {}", quoted(&file)));
+        let kubectl = format!("kubectl{} --context {}", file.unwrap_or_default(), quoted(&context));
         Ok(Self { client, context, kubectl })
     }
 
@@ -168,7 +170,7 @@ impl Cluster {
     /// A command that asks the same once.
     pub fn command(&self, url: &Url) -> String {
         let path = Service::of(url).map(|service| service.path(url)).unwrap_or_default();
-        format!("{} get --raw '{path}'", self.kubectl)
+        format!("{} get --raw {}", self.kubectl, quoted(&path))
     }
 }
 
@@ -294,7 +296,7 @@ mod tests {
     #[test]
     fn what_the_api_server_takes_for_its_own_is_refused() {
         let flags = |via_cluster| Flags { via_cluster, context: None, kubeconfig: None };
-        let header = |name: &'static str| HeaderMap::from_iter([(name.parse().unwrap(), "x".parse().unwrap())]);
+        let header = |name: &str| -> [Header; 1] { [(name.parse().unwrap(), Some("x".parse().unwrap()))] };
         for (flag, by_document, url, headers, wanted) in [
             (true, false, true, header("host"), Ok(true)),
             (false, true, false, header("host"), Ok(true)),
@@ -307,6 +309,6 @@ mod tests {
             assert_eq!(found, wanted.map_err(refused));
         }
         let aside = Flags { context: Some("c1".into()), ..flags(false) };
-        assert!(aside.wanted(false, true, &HeaderMap::new()).is_err());
+        assert!(aside.wanted(false, true, &[]).is_err());
     }
 }

@@ -2,10 +2,11 @@
 
 mod wire;
 
+use crate::http::{Header, given};
 use anyhow::Result;
 use common::proxy::{Proxies, basic};
 use common::{Dialed, Dialer, Error};
-use http::header::{ACCEPT, AUTHORIZATION, HOST, HeaderMap, HeaderValue};
+use http::header::{ACCEPT, AUTHORIZATION, HOST, HeaderValue};
 use http::{Request, Uri};
 use percent_encoding::percent_decode_str;
 use std::error::Error as StdError;
@@ -54,17 +55,18 @@ impl Direct {
     ///
     /// # Errors
     /// The environment names a proxy that is none, or the URL is none of HTTP.
-    pub fn new(url: &Url, headers: HeaderMap, keep_alive: bool) -> Result<Self> {
+    pub fn new(url: &Url, headers: &[Header], keep_alive: bool) -> Result<Self> {
         let proxies = Proxies::from_environment()?;
         let (url, login) = whole(url)?;
         let mut request = Request::new(());
-        request.headers_mut().insert(ACCEPT, HeaderValue::from_static("*/*"));
+        let sent = request.headers_mut();
+        sent.insert(ACCEPT, HeaderValue::from_static("*/*"));
         let host = url.authority().map(|host| host.as_str()).unwrap_or_default();
-        request.headers_mut().insert(HOST, HeaderValue::from_str(host)?);
-        request.headers_mut().extend(headers);
-        if let Some(login) = login {
-            request.headers_mut().insert(AUTHORIZATION, login);
-        }
+        sent.insert(HOST, HeaderValue::from_str(host)?);
+        sent.extend(login.map(|login| (AUTHORIZATION, login)));
+        // What is given takes the place of what would be sent, as it does for curl.
+        headers.iter().for_each(|(name, _)| drop(sent.remove(name)));
+        sent.extend(given(headers));
         let mut forwarded = request.clone();
         *request.uri_mut() = url.path_and_query().cloned().map(Uri::from).unwrap_or_default();
         *forwarded.uri_mut() = url.clone();
@@ -242,6 +244,7 @@ impl Alarm {
 #[allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 mod tests {
     use super::*;
+    use crate::http::header;
     use tokio::net::TcpListener;
     use tokio::task::yield_now;
 
@@ -249,7 +252,7 @@ mod tests {
     async fn a_connection_that_was_closed_meanwhile_is_replaced() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
-        let direct = Direct::new(&url, HeaderMap::new(), true).unwrap();
+        let direct = Direct::new(&url, &[], true).unwrap();
         let idle = Idle::default();
         for _ in 0..3 {
             let serve = async {
@@ -264,6 +267,25 @@ mod tests {
             drop(stream);
             // Then the runtime looks at its sockets.
             yield_now().await;
+        }
+    }
+
+    #[test]
+    fn a_header_that_is_given_takes_the_place_of_another() {
+        for (url, headers, expected) in [
+            ("http://h/", &[][..], &["accept: */*", "host: h"][..]),
+            ("http://u:p@h/", &[], &["accept: */*", "authorization: Basic dTpw", "host: h"]),
+            ("http://u:p@h/", &["Authorization: Bearer t"], &["accept: */*", "authorization: Bearer t", "host: h"]),
+            ("http://u:p@h/", &["authorization:"], &["accept: */*", "host: h"]),
+            ("http://h/", &["Accept:", "Host: shop", "X-A: 1", "X-A: 2"], &["host: shop", "x-a: 1", "x-a: 2"]),
+            ("http://h/", &["Accept;", "X-None:"], &["accept: ", "host: h"]),
+        ] {
+            let headers: Vec<Header> = headers.iter().map(|text| header(text).unwrap()).collect();
+            let direct = Direct::new(&url.parse().unwrap(), &headers, true).unwrap();
+            let text = String::from_utf8(direct.request.to_vec()).unwrap();
+            let mut lines: Vec<&str> = text.lines().skip(1).filter(|line| !line.is_empty()).collect();
+            lines.sort_unstable();
+            assert_eq!(lines, expected, "{url} {headers:?}");
         }
     }
 

@@ -5,6 +5,7 @@ use crate::cluster::Cluster;
 use crate::direct::{Direct, Idle};
 use crate::expect::Expect;
 use crate::service::Service;
+use crate::target::shown;
 use anyhow::{Chain, Result};
 use common::{Kind, classify, roots::Distrust};
 pub use http::header::{HeaderMap, HeaderName, HeaderValue};
@@ -40,14 +41,15 @@ enum Way {
 
 impl Http {
     /// Through the API server of the cluster to the Service that the URL names.
-    pub fn through(cluster: Cluster, url: Url, headers: HeaderMap, patience: Duration) -> Result<Self> {
+    pub fn through(cluster: Cluster, url: Url, headers: &[Header], patience: Duration) -> Result<Self> {
         let service = Service::of(&url).map_err(common::Error::input)?;
+        let headers = given(headers).collect();
         Ok(Self { way: Way::Cluster(Box::new((cluster, service, headers))), url, patience })
     }
 
     /// Without `keep_alive` every request makes a connection of its own, so that a load balancer that spreads
     /// connections and not requests is seen to spread, too.
-    pub fn new(url: Url, headers: HeaderMap, keep_alive: bool, patience: Duration) -> Result<Self> {
+    pub fn new(url: Url, headers: &[Header], keep_alive: bool, patience: Duration) -> Result<Self> {
         Ok(Self { way: Way::Direct(Box::new(Direct::new(&url, headers, keep_alive)?)), url, patience })
     }
 
@@ -89,7 +91,7 @@ impl Http {
         let chain = || Chain::new(&*error);
         let reason = chain().last().map(ToString::to_string).unwrap_or_default();
         if let Some(distrust) = chain().find_map(Distrust::of) {
-            return common::Error::failed(format!("{}: {reason}", self.url)).hint(distrust.hint()).into();
+            return common::Error::failed(format!("{}: {reason}", shown(&self.url))).hint(distrust.hint()).into();
         }
         common::Error::retry(reason).into()
     }
@@ -100,15 +102,28 @@ pub fn after(begin: Instant, time: Duration) -> Instant {
     begin + time.min(Duration::from_secs(365 * 24 * 60 * 60))
 }
 
-/// `NAME: VALUE`, as curl takes it. The value is marked as a secret, so that nothing prints it.
+/// A header to send; without a value, one that is not to be sent.
+pub type Header = (HeaderName, Option<HeaderValue>);
+
+/// Those that are to be sent.
+pub fn given(headers: &[Header]) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
+    headers.iter().filter_map(|(name, value)| Some((name.clone(), value.clone()?)))
+}
+
+/// `NAME: VALUE`, as curl takes it: `NAME:` is not sent, and `NAME;` is sent empty. The value is marked as a secret, so
+/// that nothing prints it.
 ///
 /// # Errors
 /// Says why it is none.
-pub fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
-    let (name, value) = text.split_once(':').ok_or_else(|| "it is not NAME: VALUE".to_owned())?;
+pub fn header(text: &str) -> Result<Header, String> {
+    let (name, value) = match text.split_once(':') {
+        Some((name, value)) => (name, Some(value.trim()).filter(|value| !value.is_empty())),
+        None => (text.trim_end().strip_suffix(';').ok_or("it is not NAME: VALUE")?, Some("")),
+    };
     let header: HeaderName = name.trim().parse().map_err(|_| format!("{name:?} is no name of a header"))?;
-    let mut value = HeaderValue::from_str(value.trim()).map_err(|_| format!("the value of {header} is none"))?;
-    value.set_sensitive(true);
+    let value = value.map(HeaderValue::from_str).transpose();
+    let mut value = value.map_err(|_| format!("the value of {header} is none"))?;
+    value.iter_mut().for_each(|value| value.set_sensitive(true));
     Ok((header, value))
 }
 
@@ -120,16 +135,23 @@ mod tests {
     #[test]
     fn a_header_is_read_as_curl_reads_it() {
         for (text, read) in [
-            ("Host: shop.example", Ok(("host", "shop.example"))),
-            ("X-A:b:c", Ok(("x-a", "b:c"))),
-            ("X-Empty:", Ok(("x-empty", ""))),
+            ("Host: shop.example", Ok(("host", Some("shop.example")))),
+            ("X-A:b:c", Ok(("x-a", Some("b:c")))),
+            ("X-A: b;", Ok(("x-a", Some("b;")))),
+            ("X-None:", Ok(("x-none", None))),
+            ("X-None: ", Ok(("x-none", None))),
+            ("X-Empty;", Ok(("x-empty", Some("")))),
             ("Host", Err("it is not NAME: VALUE")),
+            ("X-A;b", Err("it is not NAME: VALUE")),
+            (";", Err("\"\" is no name of a header")),
             (": v", Err("\"\" is no name of a header")),
             ("a b: v", Err("\"a b\" is no name of a header")),
             ("a: v\nb: w", Err("the value of a is none")),
         ] {
             let header = header(text);
-            let header = header.as_ref().map(|(name, value)| (name.as_str(), value.to_str().unwrap()));
+            let value = |value: &Option<HeaderValue>| value.as_ref().map(|value| value.to_str().unwrap().to_owned());
+            let header = header.as_ref().map(|(name, text)| (name.as_str(), value(text)));
+            let header = header.as_ref().map(|(name, text)| (*name, text.as_deref()));
             assert_eq!(header.map_err(|error| error.as_str()), read, "{text}");
         }
     }

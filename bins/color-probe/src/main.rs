@@ -14,6 +14,7 @@ mod probe;
 mod report;
 mod section;
 mod service;
+mod shell;
 mod span;
 mod spread;
 mod target;
@@ -25,17 +26,19 @@ use cluster::Cluster;
 use common::plan::UNKNOWN;
 use common::{Error, Session, Tool};
 use expect::Expect;
-use http::{HeaderMap, HeaderName, HeaderValue, Http};
+use http::{Header, Http};
 use plan::{Ask, Until, Want};
 use probe::Run;
 use report::Report;
 use section::Probe;
 use service::Service;
+use shell::quoted;
 use span::Span;
 use std::cell::RefCell;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
+use target::shown;
 use url::Url;
 
 /// Requests, unless told otherwise: enough to tell 60:40 from even nearly always.
@@ -88,8 +91,8 @@ const PATIENCE: Span = Span(Duration::from_secs(20));
 #[command(name = "color-probe", version, verbatim_doc_comment)]
 struct ColorProbe {
     /// What to ask [default: probe.url, else the endpoint of --app with the path /color]
-    #[arg(value_name = "URL", value_parser = target::http)]
-    url: Option<Url>,
+    #[arg(value_name = "URL")]
+    url: Option<String>,
     /// The application to ask [default: the only one with an endpoint]
     #[arg(long, value_name = "NAME", conflicts_with = "url")]
     app: Option<String>,
@@ -108,9 +111,9 @@ struct ColorProbe {
     /// Colours that may answer, with their weights [default: blue=1,red=1]
     #[arg(long, value_name = "COLOR=WEIGHT,…")]
     expect: Option<Expect>,
-    /// Send a header with every request, as curl does; repeatable
+    /// Send a header with every request, as curl does: NAME: for none of that name, NAME; for an empty one; repeatable
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = http::header)]
-    headers: Vec<(HeaderName, HeaderValue)>,
+    headers: Vec<Header>,
     /// How long one answer may take [default: 20s]
     #[arg(long, value_name = "DURATION")]
     request_timeout: Option<Span>,
@@ -142,7 +145,7 @@ impl Tool for ColorProbe {
         let count = plan::within("count", section.count, u32::MAX)?;
         let concurrency = plan::within("concurrency", section.concurrency, 1000)?;
         let rate = plan::within("rate", section.rate, 1000)?;
-        let via_cluster = self.via.wanted(section.via_cluster == Some(true), self.url.is_some(), &self.headers())?;
+        let via_cluster = self.via.wanted(section.via_cluster == Some(true), self.url.is_some(), &self.headers)?;
         let cluster = match via_cluster && !session.flags.delete {
             true => Some(Cluster::new(session, &self.via).await?),
             false => None,
@@ -167,10 +170,13 @@ impl Tool for ColorProbe {
     }
 
     async fn apply(&self, session: &Session, want: &Want, ask: Ask) -> Result<()> {
-        let (url, headers, patience) = (ask.url.clone(), self.headers(), want.patience.0);
+        let (url, headers, patience) = (ask.url.clone(), &self.headers, want.patience.0);
         let (http, command) = match &want.cluster {
             Some(cluster) => (Http::through(cluster.clone(), url, headers, patience)?, cluster.command(&ask.url)),
-            None => (Http::new(url, headers, want.keep_alive, patience)?, format!("curl {}", ask.url)),
+            None => {
+                let command = format!("curl {}", quoted(&shown(&ask.url)));
+                (Http::new(url, headers, want.keep_alive, patience)?, command)
+            }
         };
         if let Some(file) = &self.report {
             report::writable(file)?;
@@ -179,7 +185,7 @@ impl Tool for ColorProbe {
         let asked = async {
             run.ask(session, http, &ask, want).await?;
             session.stderr.block(chart::chart(&run.answers, &want.expect));
-            run.answers.judge(ask.url.as_str(), &want.expect).map_err(anyhow::Error::from)
+            run.answers.judge(&shown(&ask.url), &want.expect).map_err(anyhow::Error::from)
         };
         let outcome = match (asked.await, &want.cluster) {
             (Err(error), Some(cluster)) => Err(cluster.explained(error, &ask.url)),
@@ -222,15 +228,12 @@ impl Tool for ColorProbe {
 }
 
 impl ColorProbe {
-    fn headers(&self) -> HeaderMap {
-        self.headers.iter().cloned().collect()
-    }
-
     /// Flag, then document, then the application's; none that is known only after a plan was applied.
     async fn target(&self, session: &Session, cluster: Option<&Cluster>, url: Option<String>) -> Result<Option<Url>> {
         let app = self.app.as_deref();
         let url = match (&self.url, app, url) {
-            (Some(url), _, _) => url.clone(),
+            // Not by the parser of the command line, which would quote it with its password.
+            (Some(url), _, _) => target::http(url).map_err(Error::usage)?,
             (None, None, Some(url)) if url == UNKNOWN => return Ok(None),
             (None, None, Some(url)) => target::http(&url).map_err(|why| Error::input(format!("probe.url: {why}")))?,
             _ => match cluster {

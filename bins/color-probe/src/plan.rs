@@ -5,6 +5,7 @@ use crate::cluster::Cluster;
 use crate::expect::Expect;
 use crate::span::Span;
 use crate::spread;
+use crate::target::shown;
 use anyhow::Result;
 use common::Error;
 use common::plan::Effect;
@@ -86,9 +87,10 @@ impl common::plan::Change for Ask {
 
 impl fmt::Display for Ask {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let url = shown(&self.url);
         match self.until {
-            Until::Count(count) => write!(f, "ask {} {count} times", self.url)?,
-            Until::Time(time) => write!(f, "ask {} for {time}", self.url)?,
+            Until::Count(count) => write!(f, "ask {url} {count} times")?,
+            Until::Time(time) => write!(f, "ask {url} for {time}")?,
         }
         match &self.context {
             Some(context) => write!(f, " through the API server of context {context}"),

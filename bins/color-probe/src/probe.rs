@@ -6,7 +6,7 @@ use crate::direct::Idle;
 use crate::expect::Expect;
 use crate::http::{Asked, Http, after};
 use crate::plan::{Ask, Until, Want};
-use crate::target;
+use crate::target::{self, shown};
 use anyhow::Result;
 use common::{Error, Found, Kind, Session, classify};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -71,10 +71,10 @@ impl Run {
 /// [`common::Kind::Failed`] with the answer when it was wrong in the end, [`common::Kind::Retry`] when nobody answered
 /// within `--timeout`.
 async fn first_answers(session: &Session, http: &Http, idle: &Idle, expect: &Expect) -> Result<()> {
-    let url = http.url();
+    let (url, shown) = (http.url(), shown(http.url()));
     let (mut wrong, mut since) = (None, None);
     let waited = session
-        .wait(format_args!("{url} to answer"), async || {
+        .wait(format_args!("{shown} to answer"), async || {
             for _ in 0..IN_A_ROW {
                 let left = session.remaining();
                 match http.ask(idle, expect, left).await?.answer {
@@ -99,7 +99,7 @@ async fn first_answers(session: &Session, http: &Http, idle: &Idle, expect: &Exp
         .await;
     let Err(error) = waited else { return Ok(()) };
     if let Some(wrong) = wrong {
-        return Err(misled(url.as_str(), &wrong, None).into());
+        return Err(misled(&shown, &wrong, None).into());
     }
     match (classify(&error).0, target::private_addresses(url).await) {
         (Kind::Retry, Some(addresses)) => {
@@ -161,7 +161,7 @@ async fn ask(
         Ok(asked) => asked,
         Err(_) => {
             let of = ask.until.count().map(|count| format!(" of {count}")).unwrap_or_default();
-            let message = format!("{} gave {}{of} answers in time", ask.url, answers.total());
+            let message = format!("{} gave {}{of} answers in time", shown(&ask.url), answers.total());
             Err(Error::retry(message).hint("give it more time with --timeout").into())
         }
     }

@@ -8,6 +8,7 @@ use crate::paint::paints;
 use crate::plan::{Ask, Until, Want};
 use crate::plot::{self, Chart, Painted};
 use crate::probe::Run;
+use crate::target::shown;
 use crate::timeline::Series;
 use anyhow::{Context as _, Result};
 use common::classify;
@@ -118,7 +119,7 @@ impl Report<'_> {
             (None, false) => "a new one for each request",
         };
         vec![
-            ("URL", self.ask.url.to_string()),
+            ("URL", shown(&self.ask.url)),
             (
                 "Reached",
                 match &self.ask.context {

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use tokio::net::lookup_host;
-use url::Url;
+use url::{Position, Url};
 
 /// What the sample's front end serves its colour on.
 const PATH: &str = "/color";
@@ -65,10 +65,27 @@ pub fn url(endpoint: &str) -> Result<Url, String> {
 /// # Errors
 /// Says why it can't.
 pub fn http(text: &str) -> Result<Url, String> {
-    let url = Url::parse(text).map_err(|error| format!("{text:?} is not a URL: {error}"))?;
+    let url = Url::parse(text).map_err(|error| format!("{:?} is not a URL: {error}", masked(text)))?;
     match url.scheme() {
         "http" | "https" => Ok(url),
-        _ => Err(format!("{text:?} is not a URL that begins with http:// or https://")),
+        _ => Err(format!("{:?} is not a URL that begins with http:// or https://", masked(text))),
+    }
+}
+
+/// A URL for people: without its password.
+pub fn shown(url: &Url) -> String {
+    match url.password() {
+        Some(_) => format!("{}…{}", &url[..Position::BeforePassword], &url[Position::AfterPassword..]),
+        None => url.to_string(),
+    }
+}
+
+/// What is no such URL, for people: without what may be a password.
+fn masked(text: &str) -> String {
+    let login = text.find("://").map_or(0, |scheme| scheme + "://".len());
+    match (text[login..].find(':'), text.rfind('@')) {
+        (Some(colon), Some(at)) if login + colon < at => format!("{}:…{}", &text[..login + colon], &text[at..]),
+        _ => text.to_owned(),
     }
 }
 
@@ -138,6 +155,28 @@ mod tests {
         ] {
             let url = http(url).unwrap();
             assert_eq!(private_addresses(&url).await.as_deref(), private, "{url}");
+        }
+    }
+
+    #[test]
+    fn a_password_is_not_shown() {
+        for (url, expected) in [
+            ("http://h:8080/a@b:c?d=e@f", "http://h:8080/a@b:c?d=e@f"),
+            ("http://u@h/", "http://u@h/"),
+            ("http://u:p@h:8080/a#b", "http://u:…@h:8080/a#b"),
+            ("https://:p%40q@[::1]/", "https://:…@[::1]/"),
+        ] {
+            assert_eq!(shown(&http(url).unwrap()), expected);
+        }
+        for (text, expected) in [
+            ("localhost:8080", "localhost:8080"),
+            ("ftp://u:p@h/", "ftp://u:…@h/"),
+            ("u:p@h", "u:…@h"),
+            ("http://u:p/q@h:1/", "http://u:…@h:1/"),
+            ("http://u@h:x/", "http://u@h:x/"),
+            ("é@", "é@"),
+        ] {
+            assert_eq!(masked(text), expected);
         }
     }
 

@@ -294,6 +294,53 @@ fn the_login_of_a_url_is_sent_with_every_request() {
     }
 }
 
+/// Neither where it is asked, nor where it fails, nor where it is none; only in the document, from which it is asked again.
+#[test]
+fn the_password_of_a_url_is_never_shown() {
+    let server = Server::start(even);
+    let asked = format!("http://user:s3cret@{}/color?a=b&c=d", server.address);
+    let shown = asked.replace("s3cret", "…");
+    let folder = tempfile::tempdir().unwrap();
+    let report = folder.path().join("run.html").display().to_string();
+    let run = Run::new("", &["-n", &asked, "--count=10", "--report", &report]);
+    assert_eq!(run.probe()["url"], asked);
+    assert!(run.stderr.contains(&format!("try it: curl '{shown}'\n")), "{}", run.stderr);
+    let report = std::fs::read_to_string(report).unwrap();
+    assert!(!(report + &run.stderr).contains("s3cret"), "{}", run.stderr);
+    let again = Run::new(&run.stdout, &["--count=10"]);
+    assert_eq!(again.probe()["url"], asked);
+
+    let wrong = Server::start(|_| (200, "green")).address;
+    let (wrong, closed) = (format!("http://user:s3cret@{wrong}/"), "http://user:s3cret@127.0.0.1:1/");
+    let slow = Server::start(|request| {
+        if request > 4 {
+            thread::park();
+        }
+        even(request)
+    });
+    let slow = format!("http://user:s3cret@{}/", slow.address);
+    let document = json!({"probe": {"url": "http://user:s3cret@h:port/"}}).to_string();
+    for (stdin, args, exit) in [
+        ("{}", &[wrong.as_str(), "--count=10", "--timeout=5s"][..], 1),
+        ("{}", &[closed, "--count=10", "--timeout=1s"], 5),
+        ("{}", &[&slow, "--count=10", "--timeout=2s"], 5),
+        ("{}", &["http://user:s3cret@h:port/"], 2),
+        ("{}", &["ftp://user:s3cret@h/"], 2),
+        ("{}", &["user:s3cret@h"], 2),
+        ("{}", &["http://user:s3c/s3cret@h/"], 2),
+        (&document, &[], 3),
+    ] {
+        let run = Run::new(stdin, args);
+        assert_eq!(run.exit, exit, "{args:?}: {}", run.stderr);
+        assert!(!(run.stdout.clone() + &run.stderr).contains("s3cret"), "{args:?}: {}", run.stderr);
+        assert!(run.stderr.contains(":…@"), "{args:?}: {}", run.stderr);
+    }
+    let plan = Run::new("{}", &[&asked, "--plan"]);
+    let document: Value = serde_json::from_str(&plan.stdout).unwrap();
+    assert!(plan.stderr.contains(&shown) && !plan.stderr.contains("s3cret"), "{}", plan.stderr);
+    assert_eq!(document["probe"]["url"], asked);
+}
+
 #[test]
 fn https_trusts_whom_the_machine_trusts() {
     let rcgen::CertifiedKey { cert, signing_key } =
@@ -623,7 +670,7 @@ fn a_service_is_asked_through_the_api_server() {
         (&json!("http://front.k8multi.svc:8080/color"), &json!(true), &Value::Null)
     );
     let path = "/api/v1/namespaces/k8multi/services/front:8080/proxy/color";
-    let command = format!("try it: kubectl --kubeconfig {file} --context shop get --raw '{path}'");
+    let command = format!("try it: kubectl --kubeconfig {file} --context shop get --raw {path}");
     assert!(first.stderr.contains(&command), "{}", first.stderr);
     for head in server.heads.lock().unwrap().iter() {
         assert!(head.contains("\r\nauthorization: bearer t0ken\r\n"), "{head}");
