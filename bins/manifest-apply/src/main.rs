@@ -29,8 +29,9 @@ use std::process::ExitCode;
 /// language with --template, or if its name ends in .j2, .jinja, .jinja2 or
 /// .tmpl, last or before .yaml: {{ images.colorapp.uri }} is filled in from the
 /// document, {{ peer.… }} from the other side's, and what is missing is an error;
-/// braces of others stand between {% raw %} and {% endraw %}. All other files are
-/// taken as they stand.
+/// {{ x | tojson }} puts any value safely into YAML, quotes and all; braces of
+/// others stand between {% raw %} and {% endraw %}. All other files are taken as
+/// they stand.
 ///
 /// --set replaces a word, such as ECR_IMAGE_PREFIX, in the values of any file:
 /// where it stands as a whole, not as $WORD, ${WORD} or between double braces,

@@ -3,7 +3,8 @@
 use anyhow::Result;
 use common::Error;
 use minijinja::syntax::SyntaxConfig;
-use minijinja::{Environment, ErrorKind, UndefinedBehavior};
+use minijinja::value::Kwargs;
+use minijinja::{Environment, ErrorKind, State, UndefinedBehavior, filters};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -42,6 +43,7 @@ pub fn fill(file: &str, text: &str, document: &Value, lenient: bool) -> Result<S
     environment.set_syntax(SyntaxConfig::builder().keep_trailing_newline(true).build()?);
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
     environment.set_undefined_behavior(if lenient { UndefinedBehavior::Chainable } else { UndefinedBehavior::Strict });
+    environment.add_filter("tojson", json);
     environment.render_named_str(file, text, values(document)).map_err(|error| {
         let place = error.line().map_or(file.to_owned(), |line| format!("{file}:{line}"));
         if error.kind() != ErrorKind::UndefinedError {
@@ -56,6 +58,19 @@ pub fn fill(file: &str, text: &str, document: &Value, lenient: bool) -> Result<S
         };
         Error::input(format!("{place}: the document has no {name}")).hint(hint).into()
     })
+}
+
+/// Jinja's `tojson`. Minijinja's own makes `null` of what is missing; here that ends as it does in a filter of texts.
+fn json(
+    state: &mut State<'_, '_>,
+    value: minijinja::Value,
+    indent: Option<minijinja::Value>,
+    named: Kwargs,
+) -> Result<minijinja::Value, minijinja::Error> {
+    if value.is_undefined() {
+        return state.apply_filter("upper", &[value]);
+    }
+    filters::tojson(&value, indent, named)
 }
 
 /// Numbers are exact in the document; a template sees them as integers or floats, or as their text when neither holds
@@ -102,6 +117,7 @@ fn undefined(error: &minijinja::Error) -> Option<&str> {
 mod tests {
     use super::*;
     use ::tests::hostile::spoiled_text;
+    use common::kube::manifest;
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -130,6 +146,28 @@ mod tests {
             fill("a: '{% raw %}{{namespace}} ${#x}{% endraw %} {{ n }} {{ \"{{\" }}'"),
             "a: '{{namespace}} ${#x} 1 {{'"
         );
+    }
+
+    #[test]
+    fn any_value_lands_safely_in_yaml_as_json() {
+        for value in [
+            json!("it's \"so\": yes # no <&> {{ x }} \\ \u{e9}\n- a"),
+            json!("- *a: &b !c"),
+            json!("no"),
+            json!(""),
+            json!(null),
+            json!(1.5),
+            json!({"a: b": ["#", {"c": "\t'"}], "d": true}),
+        ] {
+            let document = json!({"value": value});
+            let text = "a: {{ value | tojson }} # said\nb: [{{ value | tojson }}, 1]\n";
+            let filled = fill("f.yaml", text, &document, false).unwrap();
+            let read = manifest::read("f.yaml", &filled, &mut |_| None).unwrap().objects;
+            assert_eq!(read, [json!({"a": value, "b": [value, 1]})], "{filled}");
+        }
+        let lacking = fill("f.yaml", "{{ images.b | tojson }}", &json!({"images": {}}), false).unwrap_err();
+        assert_eq!(lacking.to_string(), "f.yaml:1: the document has no images.b");
+        assert_eq!(fill("f.yaml", "a: {{ b.c | tojson }}", &json!({}), true).unwrap(), "a: ");
     }
 
     #[test]
