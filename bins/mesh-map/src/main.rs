@@ -4,6 +4,7 @@ mod dot;
 mod graph;
 mod layout;
 mod mermaid;
+mod names;
 mod ranks;
 mod svg;
 mod text;
@@ -121,8 +122,11 @@ impl MeshMap {
     async fn live(&self, session: &Session, documents: &[Document]) -> Result<Vec<ClusterObjects>> {
         let others = self.others.aws(&self.aws);
         let mut known: Vec<(String, Option<Cluster>, &AwsFlags)> = Vec::new();
-        let mut name = |name: String, facts, aws| {
-            if known.iter().all(|(other, ..)| *other != name) {
+        // A name alone is that of any cluster that is known by it; two that are known are one only if their ARN is.
+        let mut name = |name: String, facts: Option<Cluster>, aws| {
+            let differ =
+                |other: &Option<Cluster>| other.as_ref().zip(facts.as_ref()).is_some_and(|(a, b)| a.arn != b.arn);
+            if known.iter().all(|(other, known, _)| *other != name || differ(known)) {
                 known.push((name, facts, aws));
             }
         };
@@ -136,19 +140,25 @@ impl MeshMap {
         }
         self.aws.cluster.iter().for_each(|cluster| name(cluster.clone(), None, &self.aws));
         self.others.and_cluster.iter().for_each(|cluster| name(cluster.clone(), None, &others));
-        let by_eks = known.into_iter().map(async |(name, facts, aws)| {
+        // `aws eks update-kubeconfig` names a context after the cluster's ARN.
+        let of_contexts = self.contexts.iter().map(|context| match context.rsplit_once(":cluster/") {
+            Some((_, name)) => (name.to_owned(), Some(context.clone())),
+            None => (context.clone(), None),
+        });
+        let of_eks = known.iter().map(|(name, facts, _)| (name.clone(), facts.as_ref().map(|facts| facts.arn.clone())));
+        let names = names::told_apart(&of_eks.chain(of_contexts).collect::<Vec<_>>());
+        let (eks_names, context_names) = names.split_at(known.len());
+        let by_eks = known.into_iter().zip(eks_names).map(async |((name, facts, aws), shown)| {
             let facts = match facts {
                 Some(facts) => facts,
                 None => session.look_up_cluster(aws, &name, None).await?,
             };
-            let access = session.eks_access(aws, facts).await.with_context(|| format!("look at cluster {name}"))?;
-            self::read(session, &name, &access).await
+            let access = session.eks_access(aws, facts).await.with_context(|| format!("look at cluster {shown}"))?;
+            self::read(session, shown, &access).await
         });
-        let by_context = self.contexts.iter().map(async |context| {
+        let by_context = self.contexts.iter().zip(context_names).map(async |(context, shown)| {
             let flags = KubeFlags { context: Some(context.clone()), kubeconfig: self.kubeconfig.clone() };
-            // `aws eks update-kubeconfig` names a context after the cluster's ARN.
-            let name = context.rsplit_once(":cluster/").map_or(context.as_str(), |(_, name)| name);
-            self::read(session, name, &Access::Kubeconfig(flags)).await
+            self::read(session, shown, &Access::Kubeconfig(flags)).await
         });
         let (mut clusters, others) = futures::try_join!(try_join_all(by_eks), try_join_all(by_context))?;
         clusters.extend(others);
