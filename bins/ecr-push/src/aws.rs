@@ -5,6 +5,7 @@ use crate::oci::{AnyManifest, INDEXES, MANIFESTS};
 use crate::plan::{Found, Immutable, Listed, Repository};
 use crate::registry::Pass;
 use crate::repository::Settings;
+use crate::users::User;
 use anyhow::{Context, Result};
 use aws_config::SdkConfig;
 use aws_sdk_ecr::Client;
@@ -56,7 +57,9 @@ impl Ecr {
             let answer = self.client.list_tags_for_resource().resource_arn(&arn).send().await;
             let answer = answer.or_absent(|error| error.is_repository_not_found_exception());
             let Some(tags) = answer.call("ecr:ListTagsForResource", name)? else { return Ok(None) };
-            users.extend(tags.tags().iter().filter_map(|tag| tag.key().strip_prefix(USER_TAG)).map(str::to_owned));
+            users.extend(tags.tags().iter().filter_map(|tag| {
+                Some(User { key: tag.key().strip_prefix(USER_TAG)?.to_owned(), arn: tag.value().to_owned() })
+            }));
             foreign(tags.tags().iter().find(|tag| tag.key() == MANAGED_BY.0).map(Tag::value))
         } else {
             None
@@ -139,8 +142,9 @@ impl Ecr {
         let scanning = ImageScanningConfiguration::builder().scan_on_push(true).build();
         let encryption = EncryptionConfiguration::builder().encryption_type(EncryptionType::Kms);
         let encryption = settings.kms_key.as_ref().map(|key| encryption.kms_key(key).build()).transpose()?;
+        let user = user.map(|cluster| User::noted(cluster, &BTreeSet::new()));
         let call = self.client.create_repository().set_registry_id(self.account.clone());
-        let call = call.repository_name(repository).set_tags(Some(tags(user)?));
+        let call = call.repository_name(repository).set_tags(Some(tags(user.as_ref())?));
         let call = call.set_image_scanning_configuration(settings.scan_on_push.then_some(scanning));
         let answer = call.set_encryption_configuration(encryption).send().await;
         let answer = answer.or_absent(|error| error.is_repository_already_exists_exception());
@@ -148,7 +152,7 @@ impl Ecr {
     }
 
     /// Makes a repository ours, for a cluster if one is known.
-    pub async fn adopt(&self, arn: &str, user: Option<&Cluster>) -> Result<()> {
+    pub async fn adopt(&self, arn: &str, user: Option<&User>) -> Result<()> {
         let call = self.client.tag_resource().resource_arn(arn).set_tags(Some(tags(user)?));
         call.send().await.call("ecr:TagResource", arn).map(drop)
     }
@@ -156,15 +160,15 @@ impl Ecr {
     /// Notes that a cluster uses a repository, if it is ours.
     pub async fn note(&self, repository: &str, user: Option<&Cluster>) -> Result<()> {
         let found = self.repository(repository, true).await?;
-        match found.filter(|found| found.foreign.is_none() && user.is_some()) {
-            Some(found) => self.adopt(&found.arn, user).await,
+        match found.filter(|found| found.foreign.is_none()).zip(user) {
+            Some((found, user)) => self.adopt(&found.arn, Some(&User::noted(user, &found.users))).await,
             None => Ok(()),
         }
     }
 
     /// Forgets that clusters use a repository.
-    pub async fn forget(&self, arn: &str, users: &[String]) -> Result<()> {
-        let keys = users.iter().map(|user| format!("{USER_TAG}{user}")).collect();
+    pub async fn forget(&self, arn: &str, users: &[User]) -> Result<()> {
+        let keys = users.iter().map(|user| format!("{USER_TAG}{}", user.key)).collect();
         let answer = self.client.untag_resource().resource_arn(arn).set_tag_keys(Some(keys)).send().await;
         let answer = answer.or_absent(|error| error.is_repository_not_found_exception());
         answer.call("ecr:UntagResource", arn).map(drop)
@@ -282,9 +286,9 @@ fn immutable(repository: &types::Repository) -> Immutable {
     }
 }
 
-fn tags(user: Option<&Cluster>) -> Result<Vec<Tag>> {
+fn tags(user: Option<&User>) -> Result<Vec<Tag>> {
     let ours = (MANAGED_BY.0.to_owned(), MANAGED_BY.1);
-    let user = user.map(|cluster| (format!("{USER_TAG}{}", cluster.name), cluster.arn.as_str()));
+    let user = user.map(|user| (format!("{USER_TAG}{}", user.key), user.arn.as_str()));
     let tag = |(key, value)| Ok(Tag::builder().key(key).value(value).build()?);
     std::iter::once(ours).chain(user).map(tag).collect()
 }

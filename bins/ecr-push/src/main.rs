@@ -16,9 +16,11 @@ mod registry;
 mod remote;
 mod repository;
 mod source;
+mod users;
 
 use anyhow::{Context, Result};
 use aws::Ecr;
+use common::arn::Arn;
 use common::aws::AwsFlags;
 use common::{Error, Session, Tool};
 use oci_client::client::ClientProtocol;
@@ -30,6 +32,7 @@ use source::Source;
 use std::collections::BTreeSet;
 use std::process::ExitCode;
 use tokio::time::timeout;
+use users::Leaving;
 
 /// Pushes an image to ECR, without a daemon.
 ///
@@ -89,7 +92,7 @@ struct EcrPush {
     /// With --delete: also delete the other images of the repository
     #[arg(long, requires = "delete")]
     force: bool,
-    /// With --delete: another cluster that no longer needs the image, beside --cluster; repeatable
+    /// With --delete: another cluster that no longer needs the image, of the same account and region as --cluster; repeatable
     #[arg(long, value_name = "NAME", requires = "delete")]
     and_cluster: Vec<String>,
     #[command(flatten)]
@@ -102,6 +105,24 @@ impl EcrPush {
         let region = want.region.clone().or(self.aws.region.clone());
         let config = session.aws(&AwsFlags { region, ..self.aws.clone() }).await?;
         Ok(Ecr::new(&config, want.account.as_deref()))
+    }
+
+    /// The clusters that no longer need the image. They may be gone already: what the document does not know of them is
+    /// that they are where AWS is asked.
+    async fn leaving(&self, session: &Session) -> Result<Vec<Leaving>> {
+        let known: Option<String> = session.doc.read(&["cluster", "name"])?;
+        let known = known.filter(|name| !name.is_empty());
+        let arn: Option<String> = session.doc.read(&["cluster", "arn"])?;
+        let mut leaving = Vec::new();
+        for name in self.aws.cluster.as_ref().or(known.as_ref()).into_iter().chain(&self.and_cluster) {
+            let arn = arn.as_deref().filter(|_| known.as_ref() == Some(name)).and_then(Arn::parse);
+            let (region, account) = match arn {
+                Some(Arn { region, account, .. }) => (region.to_owned(), Some(account.to_owned())),
+                None => (session.aws(&self.aws).await?.region().map(ToString::to_string).unwrap_or_default(), None),
+            };
+            leaving.push(Leaving { name: name.clone(), region, account });
+        }
+        Ok(leaving)
     }
 
     async fn nodes(&self, session: &Session, want: &Want) -> Result<Option<BTreeSet<String>>> {
@@ -144,12 +165,12 @@ impl Tool for EcrPush {
             adopt: self.adopt,
             shared: self.shared,
             force: self.force,
-            leaving: self.and_cluster.iter().cloned().collect(),
             ..Want::default()
         };
         let cluster = self.aws.cluster.clone().or(session.doc.read(&["cluster", "name"])?);
-        // On --delete the cluster may be gone already, and nothing about it matters but its name.
-        want.leaving.extend(cluster.clone());
+        if session.flags.delete {
+            want.leaving = self.leaving(session).await?;
+        }
         if cluster.is_some() && self.source.is_given() && !session.flags.delete {
             want.cluster = Some(session.cluster(&self.aws).await?);
         }
@@ -199,9 +220,9 @@ impl Tool for EcrPush {
                 // As when two clusters' runs make it at the same time: both use it.
                 ecr.note(&repository, want.cluster.as_ref()).await
             }
-            Change::Adopt { arn } => ecr.adopt(&arn, want.cluster.as_ref()).await,
+            Change::Adopt { arn, user } => ecr.adopt(&arn, user.as_ref()).await,
             Change::Use { repository, .. } => ecr.note(&repository, want.cluster.as_ref()).await,
-            Change::Forget { arn, clusters } => ecr.forget(&arn, &clusters).await,
+            Change::Forget { arn, users } => ecr.forget(&arn, &users).await,
             Change::Push { .. } => self.push(session, &ecr, want).await,
             Change::Tag { repository, tag, digest } => {
                 let manifest = match &want.image {

@@ -2,6 +2,7 @@
 
 use crate::image::Image;
 use crate::repository::Settings;
+use crate::users::{Leaving, User};
 use anyhow::Result;
 use common::Error;
 use common::cluster::Cluster;
@@ -36,8 +37,8 @@ pub struct Want {
     pub shared: bool,
     /// Delete images of others, too.
     pub force: bool,
-    /// Names of the clusters that no longer need it, with `--delete`.
-    pub leaving: BTreeSet<String>,
+    /// The clusters that no longer need it, with `--delete`.
+    pub leaving: Vec<Leaving>,
 }
 
 impl Want {
@@ -74,8 +75,8 @@ pub struct Repository {
     pub uri: String,
     /// Whose it is; none if ours, or if it does not matter.
     pub foreign: Option<String>,
-    /// Names of the clusters that run images of it.
-    pub users: BTreeSet<String>,
+    /// The clusters that run images of it.
+    pub users: BTreeSet<User>,
     pub immutable: Immutable,
     pub settings: Settings,
 }
@@ -128,12 +129,12 @@ pub struct Listed {
 pub enum Change {
     /// Make the repository.
     Create { repository: String },
-    /// Tag the repository as ours.
-    Adopt { arn: String },
+    /// Tag the repository as ours, and with the cluster.
+    Adopt { arn: String, user: Option<User> },
     /// Tag the repository with the cluster.
     Use { repository: String, cluster: String },
     /// Remove the tags of clusters that no longer need it.
-    Forget { arn: String, clusters: Vec<String> },
+    Forget { arn: String, users: Vec<User> },
     /// Send what is missing of the image.
     Push { repository: String, digest: String },
     /// Let a tag name the image.
@@ -163,12 +164,13 @@ impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Change::Create { repository } => write!(f, "create repository {repository}"),
-            Change::Adopt { arn } => write!(f, "adopt {arn}"),
+            Change::Adopt { arn, .. } => write!(f, "adopt {arn}"),
             Change::Use { repository, cluster } => {
                 write!(f, "tag repository {repository} as used by cluster {cluster}")
             }
-            Change::Forget { arn, clusters } => {
-                write!(f, "untag {arn} as used by cluster {}", clusters.join(", "))
+            Change::Forget { arn, users } => {
+                let names: Vec<&str> = users.iter().map(User::name).collect();
+                write!(f, "untag {arn} as used by cluster {}", names.join(", "))
             }
             Change::Push { repository, digest } => write!(f, "push {digest} to {repository}"),
             Change::Tag { repository, tag, digest } => write!(f, "tag {digest} as {repository}:{tag}"),
@@ -223,11 +225,13 @@ impl common::plan::Want for Want {
                 return Err(error.hint("whoever owns it makes it; without --use it is made").into());
             }
             None => changes.insert(0, Change::Create { repository: name() }),
-            Some(Repository { arn, foreign: Some(_), .. }) if self.adopt => {
-                changes.insert(0, Change::Adopt { arn: arn.clone() });
+            Some(Repository { arn, foreign: Some(_), users, .. }) if self.adopt => {
+                let user = self.cluster.as_ref().map(|cluster| User::noted(cluster, users));
+                changes.insert(0, Change::Adopt { arn: arn.clone(), user });
             }
             Some(found) => {
-                let unknown = self.cluster.iter().filter(|user| !found.users.contains(&user.name));
+                let is_known = |new: &Cluster| found.users.iter().any(|user| user.is(&new.name, &new.arn));
+                let unknown = self.cluster.iter().filter(|cluster| !is_known(cluster));
                 let unknown = unknown.filter(|_| found.foreign.is_none() && !self.shared);
                 changes.extend(unknown.map(|user| Change::Use { repository: name(), cluster: user.name.clone() }));
             }
@@ -253,9 +257,9 @@ impl common::plan::Want for Want {
             return Ok(Vec::new());
         }
         if let Some(found) = have.repository.as_ref().filter(|found| others_use(self, found).next().is_some()) {
-            let clusters: Vec<String> = found.users.intersection(&self.leaving).cloned().collect();
-            let forget = || Change::Forget { arn: found.arn.clone(), clusters: clusters.clone() };
-            return Ok((!clusters.is_empty()).then(forget).into_iter().collect());
+            let users: Vec<User> = found.users.iter().filter(|user| leaves(self, found, user)).cloned().collect();
+            let forget = || Change::Forget { arn: found.arn.clone(), users: users.clone() };
+            return Ok((!users.is_empty()).then(forget).into_iter().collect());
         }
         if self.force {
             return Ok(vec![Change::DeleteRepository { repository, force: true }]);
@@ -295,7 +299,10 @@ impl common::plan::Want for Want {
             None => Vec::new(),
             Some(Repository { foreign: Some(whose), .. }) => vec![format!("repository {name}: {whose}")],
             Some(found) if others_use(self, found).next().is_some() => {
-                let users: Vec<&str> = others_use(self, found).map(String::as_str).collect();
+                // One that has the name of a cluster that leaves is another of that name.
+                let is_named_so = |user: &User| self.leaving.iter().any(|leaving| leaving.name == user.name());
+                let told = |user| if is_named_so(user) { user.arn.as_str() } else { user.name() };
+                let users: Vec<&str> = others_use(self, found).map(told).collect();
                 vec![format!("repository {name}: used by cluster {}", users.join(", "))]
             }
             Some(_) if self.force => Vec::new(),
@@ -348,8 +355,12 @@ fn words<'a>(names: impl IntoIterator<Item = &'a String>) -> String {
 }
 
 /// The clusters that go on running images of the repository.
-fn others_use<'a>(want: &'a Want, found: &'a Repository) -> impl Iterator<Item = &'a String> {
-    found.users.difference(&want.leaving)
+fn others_use<'a>(want: &'a Want, found: &'a Repository) -> impl Iterator<Item = &'a User> {
+    found.users.iter().filter(move |user| !leaves(want, found, user))
+}
+
+fn leaves(want: &Want, found: &Repository, user: &User) -> bool {
+    want.leaving.iter().any(|leaving| leaving.is(user, &found.arn))
 }
 
 /// Tags of the wanted image that are not ours.
@@ -607,24 +618,40 @@ mod tests {
         assert_eq!(want.left_alone(&Have::default()), [""; 0]);
     }
 
+    /// `us-west-2/a`
+    fn users(places: &[&str]) -> BTreeSet<User> {
+        let user = |place: &&str| {
+            let (region, name) = place.split_once('/').unwrap();
+            User { key: name.into(), arn: format!("arn:aws:eks:{region}:1:cluster/{name}") }
+        };
+        places.iter().map(user).collect()
+    }
+
     #[test]
     fn what_another_cluster_uses_stays() {
-        let used = |users: &[&str]| {
-            let repository = repository(true, false).map(|found| Repository { users: names(users), ..found });
+        let used = |places: &[&str]| {
+            let (users, arn) = (users(places), "arn:aws:ecr:us-west-2:1:repository/r".to_owned());
+            let repository = repository(true, false).map(|found| Repository { users, arn, ..found });
             Have { repository, image: Some(Found::default()), is_tagged: true, ..Have::default() }
         };
-        let delete = |leaving: &[&str], force| Want { leaving: names(leaving), force, ..want(None) };
-        let forget = "untag arn:r as used by cluster a";
+        let leaving = |name: &&str| Leaving { name: (*name).to_owned(), region: "us-west-2".into(), account: None };
+        let delete = |names: &[&str], force| Want { leaving: names.iter().map(leaving).collect(), force, ..want(None) };
+        let forget = "untag arn:aws:ecr:us-west-2:1:repository/r as used by cluster a";
         let all = "delete repository r with all its images";
         let kept = "repository r: used by cluster b";
+        let namesake = "repository r: used by cluster arn:aws:eks:us-east-1:1:cluster/a";
+        let (a, b, other_a) = ("us-west-2/a", "us-west-2/b", "us-east-1/a");
         for (want, have, changes, left) in [
-            (delete(&["a"], true), used(&["a", "b"]), &[forget][..], &[kept][..]),
-            (delete(&["a"], false), used(&["a", "b"]), &[forget], &[kept]),
-            (delete(&["a"], true), used(&["b"]), &[], &[kept]),
-            (delete(&[], true), used(&["b"]), &[], &[kept]),
-            (delete(&["a", "b"], true), used(&["a", "b"]), &[all], &[]),
-            (delete(&["a"], true), used(&["a"]), &[all], &[]),
+            (delete(&["a"], true), used(&[a, b]), &[forget][..], &[kept][..]),
+            (delete(&["a"], false), used(&[a, b]), &[forget], &[kept]),
+            (delete(&["a"], true), used(&[b]), &[], &[kept]),
+            (delete(&[], true), used(&[b]), &[], &[kept]),
+            (delete(&["a", "b"], true), used(&[a, b]), &[all], &[]),
+            (delete(&["a"], true), used(&[a]), &[all], &[]),
             (delete(&["a"], true), used(&[]), &[all], &[]),
+            // A cluster of the same name elsewhere is another.
+            (delete(&["a"], true), used(&[other_a]), &[], &[namesake]),
+            (delete(&["a"], true), used(&[a, other_a]), &[forget], &[namesake]),
         ] {
             assert_eq!(lines(want.plan_delete(&have)), changes, "{want:?}");
             assert_eq!(want.left_alone(&have), left, "{want:?}");
@@ -633,15 +660,17 @@ mod tests {
 
     #[test]
     fn a_cluster_that_uses_the_repository_is_noted_once() {
-        let cluster = Cluster { name: "a".into(), ..Cluster::default() };
+        let cluster =
+            Cluster { name: "a".into(), arn: "arn:aws:eks:us-west-2:1:cluster/a".into(), ..Cluster::default() };
         let want = || Want { cluster: Some(cluster.clone()), ..want(None) };
-        let have = |ours, users: &[&str]| {
-            let repository = repository(ours, false).map(|found| Repository { users: names(users), ..found });
+        let have = |ours, places: &[&str]| {
+            let repository = repository(ours, false).map(|found| Repository { users: users(places), ..found });
             Have { repository, image: Some(Found::default()), is_tagged: true, ..Have::default() }
         };
         let noted = "tag repository r as used by cluster a";
-        assert_eq!(lines(want().plan(&have(true, &["b"]))), [noted]);
-        assert_eq!(lines(want().plan(&have(true, &["a", "b"]))), [""; 0]);
+        assert_eq!(lines(want().plan(&have(true, &["us-west-2/b"]))), [noted]);
+        assert_eq!(lines(want().plan(&have(true, &["us-east-1/a"]))), [noted]);
+        assert_eq!(lines(want().plan(&have(true, &["us-west-2/a", "us-west-2/b"]))), [""; 0]);
         assert_eq!(lines(want().plan(&have(false, &[]))), [""; 0]);
         assert_eq!(lines((Want { shared: true, ..want() }).plan(&have(true, &[]))), [""; 0]);
     }
