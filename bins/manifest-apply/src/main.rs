@@ -53,7 +53,8 @@ use std::process::ExitCode;
 ///           virtualServices}
 ///   Calls   eks:DescribeCluster, unless --context or --kubeconfig is given;
 ///           Kubernetes: get, watch, patch and delete of the objects, list of
-///           pods, events and pods/log to say what is stuck
+///           pods, events and pods/log to say what is stuck, of all kinds before
+///           a namespace is deleted
 ///   Exits   0 done, 1 failed, 2 usage, 3 input, 4 conflict, 5 retry
 ///
 /// Examples:
