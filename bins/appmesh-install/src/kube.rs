@@ -11,7 +11,7 @@ use common::kube::content;
 use common::kube::object::{ObjectRef, Objects, refused};
 use common::kube::readiness::unready;
 use common::kube::rollout::stuck;
-use common::{Error, Found, Session};
+use common::{Found, Session};
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{
@@ -93,15 +93,20 @@ pub async fn uninstall(session: &Session, objects: &Objects, helm: &Helm, target
 /// Puts a pending revision aside, unless the Helm that wrote it turns out to be alive.
 pub async fn recover(session: &Session, client: &Client, target: &Target, revision: u32) -> Result<()> {
     let waits = ExponentialBuilder::new().without_max_times().with_total_delay(Some(ALIVE));
+    // `None` is that it is still pending: only that is waited for, and only then the revision goes.
     let look = || async {
-        match release(client, target).await? {
-            Some(found) if found.revision == revision && found.pending() => Err(Error::retry("still pending").into()),
-            _ => Ok::<(), anyhow::Error>(()),
+        match release(client, target).await.map_err(Some)? {
+            Some(found) if found.revision == revision && found.pending() => Err(None),
+            _ => Ok(()),
         }
     };
-    if look.retry(waits).await.is_ok() {
-        session.stderr.line(format_args!("another run of helm ended revision {revision}"));
-        return Ok(());
+    match look.retry(waits).when(Option::is_none).await {
+        Ok(()) => {
+            session.stderr.line(format_args!("another run of helm ended revision {revision}"));
+            return Ok(());
+        }
+        Err(Some(error)) => return Err(error),
+        Err(None) => {}
     }
     let name = format!("sh.helm.release.v1.{}.v{revision}", target.release);
     let secrets: Api<Secret> = Api::namespaced(client.clone(), &target.namespace);
