@@ -67,8 +67,30 @@ impl Cluster {
 }
 
 impl Session {
-    /// The facts of the cluster that `--cluster` or the document names. What the document lacks is looked up with
-    /// eks:DescribeCluster and left there for the next tool.
+    /// The facts of the cluster that `--cluster` or the document names, in the region of `--region` or the document: one
+    /// of the same name in another region is another cluster.
+    ///
+    /// # Errors
+    /// As those of [`Session::cluster`]; or `--region` and the document name two regions, and `--cluster` no cluster.
+    pub async fn own_cluster(&mut self, flags: &AwsFlags) -> Result<Cluster> {
+        self.doc.object(&["cluster"])?;
+        let known: Cluster = self.doc.read(&["cluster"])?.unwrap_or_default();
+        let Cluster { name, region, .. } = &known;
+        let is_placed = !name.is_empty() && !region.is_empty();
+        if let Some(asked) = flags.region.as_ref().filter(|asked| is_placed && *asked != region) {
+            if flags.cluster.is_none() {
+                let apart = format!("--region is {asked}, but cluster {name} of the document is in {region}");
+                let hint = "leave --region out, or name a cluster of that region with --cluster";
+                return Err(Error::conflict(apart).hint(hint).into());
+            }
+            self.doc.remove(&["cluster"]);
+        }
+        self.cluster(flags).await
+    }
+
+    /// The facts of the cluster that `--cluster` or the document names, whatever `--region` says: for a tool whose region
+    /// is also that of something else. What the document lacks is looked up with eks:DescribeCluster and left there for
+    /// the next tool.
     ///
     /// # Errors
     /// No cluster is named, there is none of that name, or it is not active.
@@ -76,9 +98,7 @@ impl Session {
         self.doc.object(&["cluster"])?;
         let known: Cluster = self.doc.read(&["cluster"])?.unwrap_or_default();
         let other = flags.cluster.as_ref().is_some_and(|name| !known.name.is_empty() && known.name != *name);
-        if other {
-            self.doc.remove(&["cluster"]);
-        } else if known.complete() {
+        if !other && known.complete() {
             return Ok(known);
         }
         let name = flags.cluster.clone().unwrap_or(known.name);
@@ -87,6 +107,10 @@ impl Session {
             return Err(Error::input("no cluster").hint("give --cluster, or cluster.name in the document").into());
         }
         let cluster = self.look_up_cluster(flags, &name, None).await?;
+        if other {
+            // Not before: its region is where the other is looked for.
+            self.doc.remove(&["cluster"]);
+        }
         self.put_cluster(&cluster)?;
         Ok(cluster)
     }

@@ -147,7 +147,7 @@ impl<P: Provider> Tool for PodRole<P> {
     async fn want(&self, session: &mut Session, section: Option<Section>) -> Result<Want> {
         let args = self.0.args();
         let section = section.unwrap_or_default();
-        let cluster = session.cluster(&args.aws).await?;
+        let cluster = session.own_cluster(&args.aws).await?;
         let default: ServiceAccount = CONTROLLER.parse().map_err(Error::failed)?;
         let given = or(args.service_accounts.clone(), section.service_accounts);
         let service_accounts = unique(or(given, vec![default.clone()]));

@@ -104,7 +104,7 @@ impl Tool for CloudmapNs {
 
     async fn want(&self, session: &mut Session, section: Option<Section>) -> Result<Want> {
         let section = section.unwrap_or_default();
-        let cluster = session.cluster(&self.aws).await?;
+        let cluster = session.own_cluster(&self.aws).await?;
         let kind = self.kind.or(section.kind).unwrap_or(NamespaceType::PrivateDns);
         let place = Place::of(kind, &cluster.vpc);
         let name = self.name.clone().or(section.name.clone()).unwrap_or_else(|| DEFAULT_NAME.to_owned());

@@ -70,7 +70,7 @@ impl Tool for OidcAssoc {
     }
 
     async fn want(&self, session: &mut Session, section: Option<Oidc>) -> Result<Want> {
-        let cluster = session.cluster(&self.aws).await?;
+        let cluster = session.own_cluster(&self.aws).await?;
         let audiences = section.map(|oidc| oidc.audiences).filter(|audiences| !audiences.is_empty());
         Ok(Want {
             arn: cluster.oidc_provider()?,

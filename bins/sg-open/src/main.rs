@@ -116,7 +116,7 @@ impl Tool for SgOpen {
 
     async fn want(&self, session: &mut Session, section: Option<Section>) -> Result<Want> {
         let section = section.unwrap_or_default();
-        let cluster = session.cluster(&self.aws).await?;
+        let cluster = session.own_cluster(&self.aws).await?;
         let wished = section.ports.into_iter().map(NonZeroU16::get);
         let mut ports = if self.ports.is_empty() { wished.collect() } else { self.ports.clone() };
         ports.sort_unstable();

@@ -54,7 +54,7 @@ impl Session {
         if kube.context.is_some() || kube.kubeconfig.is_some() {
             return Ok(Access::Kubeconfig(kube.clone()));
         }
-        let cluster = self.cluster(aws).await?;
+        let cluster = self.own_cluster(aws).await?;
         self.eks_access(aws, cluster).await
     }
 

@@ -39,11 +39,16 @@ impl World {
 
     /// Runs a tool with this home and these variables, and no others.
     fn run(&self, tool: &str, arguments: &str, variables: &[(&str, &str)]) -> Run {
+        self.feed(tool, arguments, "{}", variables)
+    }
+
+    /// The same with a document.
+    fn feed(&self, tool: &str, arguments: &str, document: &str, variables: &[(&str, &str)]) -> Run {
         let mut command = Command::new(program(tool));
-        command.args(arguments.split(' ')).args(["-n", "--timeout", "5s"]).env_clear().env("HOME", self.home.path());
+        command.args(arguments.split(' ')).args(["--timeout", "5s"]).env_clear().env("HOME", self.home.path());
         command.env("AWS_ENDPOINT_URL", format!("http://{}", self.server.address));
         command.env("AWS_EC2_METADATA_DISABLED", "true").envs(variables.iter().copied());
-        let Output { status, stderr, .. } = feed(&mut command, b"").unwrap();
+        let Output { status, stderr, .. } = feed(&mut command, document.as_bytes()).unwrap();
         let told = error(&String::from_utf8(stderr).unwrap());
         let text = |field: &str| told[field].as_str().unwrap_or_default().to_owned();
         let causes = told["causes"].to_string();
@@ -135,6 +140,31 @@ fn a_repository_is_asked_for_in_the_region_of_its_address() {
     assert!(found.heard.iter().any(|heard| heard.contains("/us-west-2/eks/")), "{:?}: {}", found.heard, found.said);
     let lost = run(&flags, &keys[..2]);
     assert!(lost.heard.is_empty() && lost.said.contains("no AWS region"), "{:?}: {}", lost.heard, lost.said);
+}
+
+/// Facts of a cluster in one region are not used for one in another.
+#[test]
+fn a_cluster_is_looked_up_in_its_own_region() {
+    let world = World::new();
+    let facts = json!({"name": "c1", "region": "us-west-2", "account": "123456789012", "version": "1.35",
+        "arn": "arn:aws:eks:us-west-2:123456789012:cluster/c1", "endpoint": "https://127.0.0.1:1",
+        "certificateAuthority": "LS0tLS1CRUdJTg==", "issuer": "https://oidc.eks.us-west-2.amazonaws.com/id/A",
+        "vpc": "vpc-1", "securityGroup": "sg-1"});
+    let document = json!({ "cluster": facts }).to_string();
+    let keys = [("AWS_ACCESS_KEY_ID", "AKIAHERE"), ("AWS_SECRET_ACCESS_KEY", "x")];
+    for (arguments, heard) in [
+        ("--cluster c2", "/us-west-2/eks/"),
+        ("--cluster c2 --region us-west-2", "/us-west-2/eks/"),
+        ("--cluster c2 --region eu-west-1", "/eu-west-1/eks/"),
+        ("--cluster c1 --region eu-west-1", "/eu-west-1/eks/"),
+        ("--cluster c1 --region us-west-2", "/us-east-1/iam/"),
+    ] {
+        let run = world.feed("oidc-assoc", arguments, &document, &keys);
+        let first = run.heard.first().map(String::as_str).unwrap_or_default();
+        assert!(first.contains(heard), "{arguments}: {first}: {}", run.said);
+    }
+    let run = world.feed("oidc-assoc", "--region eu-west-1", &document, &keys);
+    assert_eq!((run.exit, run.heard), (Some(4), Vec::new()), "{}", run.said);
 }
 
 #[test]
