@@ -35,8 +35,8 @@ const DEFAULT_PORT: u16 = 8080;
 /// by --delete, and when the document names it and the wish no longer needs it.
 ///
 ///   Reads   cluster; with --from the other cluster's document
-///   Owns    ingress {from {cluster, securityGroups}, ports, rules [{id, port,
-///           securityGroup, source}]}
+///   Owns    ingress {from {arn, cluster, securityGroups}, ports, rules [{id,
+///           port, securityGroup, source}]}
 ///   Calls   eks:DescribeCluster ec2:DescribeInstances
 ///           ec2:DescribeNetworkInterfaces ec2:DescribeSecurityGroups
 ///           ec2:DescribeSecurityGroupRules ec2:AuthorizeSecurityGroupIngress
@@ -87,6 +87,9 @@ struct Section {
 struct Peer {
     /// Name of the EKS cluster.
     cluster: String,
+    /// Its ARN, by which its rules are found; read-only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    arn: Option<String>,
     /// The groups that stand for its nodes; read-only.
     #[serde(default)]
     security_groups: Vec<String>,
@@ -121,7 +124,11 @@ impl Tool for SgOpen {
         let mut ports = if self.ports.is_empty() { wished.collect() } else { self.ports.clone() };
         ports.sort_unstable();
         ports.dedup();
-        let named = self.from_cluster.clone().or(section.from.map(|from| from.cluster));
+        let named = match (&self.from_cluster, section.from) {
+            (Some(name), Some(from)) if *name == from.cluster => Some(from),
+            (Some(name), _) => Some(Peer { cluster: name.clone(), arn: None, security_groups: Vec::new() }),
+            (None, from) => from,
+        };
         let from: Option<Cluster> = match (&self.from, named) {
             (None, None) if session.flags.delete => None,
             (None, None) => {
@@ -129,8 +136,11 @@ impl Tool for SgOpen {
                 return Err(none.hint("give --from, --from-cluster, or ingress.from.cluster in the document").into());
             }
             // To find its rules its ARN is enough: the cluster itself may be gone.
-            (None, Some(name)) if session.flags.delete => Some(namesake(&cluster, name)),
-            (None, Some(name)) => Some(session.look_up_cluster(&self.aws, &name, Some(&cluster.region)).await?),
+            (None, Some(peer)) if session.flags.delete => Some(peer.known(&cluster)?),
+            (None, Some(peer)) => {
+                peer.beside(&cluster)?;
+                Some(session.look_up_cluster(&self.aws, &peer.cluster, Some(&cluster.region)).await?)
+            }
             (Some(file), _) => {
                 let peer = session.peer_cluster(&self.aws, &session.peer(file)?).await?;
                 one_region(&cluster, &peer)?;
@@ -200,17 +210,42 @@ impl SgOpen {
         let rule = |(Opening { port, group, source }, id)| Rule { id, port, security_group: group, source };
         Section {
             rules: rules.into_iter().map(rule).collect(),
-            from: want.from.map(|from| Peer { cluster: from.name, security_groups: have.sources }),
+            from: want.from.map(|from| Peer {
+                cluster: from.name,
+                arn: Some(from.arn).filter(|arn| !arn.is_empty()),
+                security_groups: have.sources,
+            }),
             ports: want.ports.into_iter().filter_map(NonZeroU16::new).collect(),
         }
     }
 }
 
-/// A cluster of the same account and region, known by name only.
-fn namesake(cluster: &Cluster, name: String) -> Cluster {
-    let resource = format!("cluster/{name}");
-    let arn = Arn::parse(&cluster.arn).map(|arn| arn.with(&resource).to_string()).unwrap_or_default();
-    Cluster { arn, account: cluster.account.clone(), name, ..Cluster::default() }
+impl Peer {
+    /// What is known of it without asking: its ARN, for without another it is of the same account and region.
+    fn known(self, cluster: &Cluster) -> Result<Cluster> {
+        let arn = match self.arn {
+            Some(arn) => arn,
+            None => namesake(cluster, &self.cluster)?,
+        };
+        Ok(Cluster { arn, name: self.cluster, ..Cluster::default() })
+    }
+
+    /// Refuses one of another account or region: to look it up by its name would find another cluster, or none.
+    fn beside(&self, cluster: &Cluster) -> Result<()> {
+        let Some(arn) = &self.arn else { return Ok(()) };
+        if *arn == namesake(cluster, &self.cluster)? {
+            return Ok(());
+        }
+        let elsewhere = format!("ingress.from is {arn}, of another account or region than cluster {}", cluster.name);
+        Err(Error::conflict(elsewhere).hint("give its document with --from").into())
+    }
+}
+
+/// The ARN of a cluster of the same account and region.
+fn namesake(cluster: &Cluster, name: &str) -> Result<String> {
+    let arn = Arn::parse(&cluster.arn);
+    let arn = arn.ok_or_else(|| Error::input(format!("cluster.arn: {:?} is no ARN", cluster.arn)))?;
+    Ok(arn.with(&format!("cluster/{name}")).to_string())
 }
 
 /// Refuses clusters whose security groups cannot know each other.
@@ -224,4 +259,36 @@ fn one_region(cluster: &Cluster, peer: &Cluster) -> Result<()> {
 
 fn main() -> ExitCode {
     common::main::<SgOpen>()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+mod tests {
+    use super::*;
+    use common::{Kind, classify};
+
+    const THEIRS: &str = "arn:aws:eks:us-west-2:210987654321:cluster/c1";
+    const ABROAD: &str = "arn:aws:eks:eu-west-1:123456789012:cluster/c1";
+    const OURS: &str = "arn:aws:eks:us-west-2:123456789012:cluster/c1";
+
+    fn peer(arn: Option<&str>) -> Peer {
+        Peer { cluster: "c1".to_owned(), arn: arn.map(str::to_owned), security_groups: Vec::new() }
+    }
+
+    #[test]
+    fn the_cluster_let_in_is_the_one_of_the_document() {
+        let arn = "arn:aws:eks:us-west-2:123456789012:cluster/c2".to_owned();
+        let cluster = Cluster { name: "c2".to_owned(), arn, ..Cluster::default() };
+        for (arn, known, beside) in
+            [(None, OURS, true), (Some(OURS), OURS, true), (Some(THEIRS), THEIRS, false), (Some(ABROAD), ABROAD, false)]
+        {
+            assert_eq!(peer(arn).known(&cluster).unwrap().arn, known);
+            let refused = peer(arn).beside(&cluster).err().map(|error| (classify(&error).0, error.to_string()));
+            let message = || format!("ingress.from is {known}, of another account or region than cluster c2");
+            assert_eq!(refused, (!beside).then(|| (Kind::Conflict, message())), "{arn:?}");
+        }
+        let nowhere = Cluster { arn: "c2".to_owned(), ..Cluster::default() };
+        assert_eq!(peer(None).known(&nowhere).unwrap_err().to_string(), "cluster.arn: \"c2\" is no ARN");
+        assert_eq!(peer(Some(THEIRS)).known(&nowhere).unwrap().arn, THEIRS);
+    }
 }

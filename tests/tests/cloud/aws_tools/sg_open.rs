@@ -272,6 +272,14 @@ pub fn two_vpcs(region: &Region, two: &str, apart: &str) {
         rules(region, &to).into_iter().find(|rule| rule["SecurityGroupRuleId"] == ids(&made.document)[0].as_str());
     assert_eq!(named.unwrap()["ReferencedGroupInfo"]["UserId"], "210987654321");
     region.deletes(&theirs, &made.document, &[], &[REVOKE]);
+    // The document alone tells whose it is.
+    let made = region.repairs(&theirs, two, &[&open], &[OPEN]);
+    let message = format!(
+        "ingress.from is {}, of another account or region than cluster c2",
+        made.json()["ingress"]["from"]["arn"].as_str().unwrap()
+    );
+    region.refuses("sg-open", &made.document, &message, "give its document with --from");
+    region.deletes("sg-open", &made.document, &[], &[REVOKE]);
 
     // Others' rules name it with its peering too; without the peering they let nobody in.
     for (status, broken) in [("active", false), ("deleted", true)] {
