@@ -103,7 +103,6 @@ impl Rule {
 #[allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 mod tests {
     use super::*;
-    use std::io::Write as _;
     use std::process::Command;
 
     const FILES: [&str; 12] = [
@@ -169,18 +168,10 @@ mod tests {
 
     #[test]
     fn helm_passes_over_the_same() {
-        let named = std::env::var_os("HELM");
-        let helm = named.as_deref().unwrap_or("helm".as_ref());
-        match Command::new(helm).arg("version").output() {
-            Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => {
-                let untested = "not tested: there is no helm in PATH, and HELM names none, as `make test` does";
-                return writeln!(std::io::stderr(), "{untested}").unwrap();
-            }
-            said => drop(said.unwrap()),
-        }
+        let Some(helm) = crate::helm::of_tests() else { return };
         for (ignore, _) in CASES.into_iter().chain([("!values.yaml", &[][..]), ("!*.yaml\n!templates/", &[])]) {
             let (folder, packed) = (chart(Some(ignore)), tempfile::tempdir().unwrap());
-            let package = Command::new(helm).arg("package").arg(folder.path()).arg("-d").arg(packed.path()).output();
+            let package = Command::new(&helm).arg("package").arg(folder.path()).arg("-d").arg(packed.path()).output();
             let package = package.unwrap();
             let ours = read(folder.path()).unwrap();
             let Some(archive) = std::fs::read_dir(packed.path()).unwrap().next() else {

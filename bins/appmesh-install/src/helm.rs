@@ -290,6 +290,23 @@ fn only_file(folder: &Path) -> Result<PathBuf> {
     Ok(file.path())
 }
 
+/// The Helm to compare with. `None` where there is none, which it tells.
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+pub fn of_tests() -> Option<OsString> {
+    let named = std::env::var_os("HELM");
+    let helm = named.clone().unwrap_or_else(|| "helm".into());
+    match std::process::Command::new(&helm).arg("version").output() {
+        Err(error) if named.is_none() && error.kind() == ErrorKind::NotFound => {
+            let untested = "not tested: there is no helm in PATH, and HELM names none, as `make test` does";
+            writeln!(std::io::stderr(), "{untested}").unwrap();
+            return None;
+        }
+        said => drop(said.unwrap()),
+    }
+    Some(helm)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

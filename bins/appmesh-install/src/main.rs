@@ -23,7 +23,7 @@ use mesh::Mesh;
 use plan::{Change, Have, MANAGER, Target};
 use source::ChartFlags;
 use std::process::ExitCode;
-use values::{Facts, ImageFlag, Role, Setting};
+use values::{Facts, ImageFlag, Role, Settings};
 use want::Want;
 
 /// Installs the App Mesh controller's chart and waits until its webhook answers.
@@ -46,7 +46,8 @@ use want::Want;
 ///   Calls   helm (3.14 or newer, or 4); eks:DescribeCluster, unless --context
 ///           or --kubeconfig is given; Kubernetes: get, patch and delete of
 ///           definitions, namespace, service account and Helm's secrets; as a
-///           dry run, patch of what the release installed and create of a Mesh
+///           dry run, patch of what the release installed and create of a Mesh;
+///           with --delete list of all that the namespace may hold
 ///   Exits   0 done, 1 failed, 2 usage, 3 input, 4 conflict, 5 retry
 ///
 /// Examples:
@@ -69,8 +70,11 @@ struct AppmeshInstall {
     #[arg(long, value_name = "NAME")]
     service_account: Option<String>,
     /// A value for the chart, as in helm --set; repeatable
-    #[arg(long, value_name = "KEY=VALUE", value_parser = values::setting)]
-    set: Vec<Setting>,
+    #[arg(long, value_name = "KEY=VALUE", value_parser = values::settings)]
+    set: Vec<Settings>,
+    /// A value in JSON, such as a list, as in helm --set-json: set before those of --set; repeatable
+    #[arg(long, value_name = "KEY=JSON", value_parser = values::json_settings)]
+    set_json: Vec<Settings>,
     /// Set VALUES_PREFIX.repository and .tag from images.IMAGE of the document; repeatable
     #[arg(long, value_name = "VALUES_PREFIX=IMAGE", value_parser = values::image_flag)]
     image: Vec<ImageFlag>,
@@ -128,7 +132,8 @@ impl Tool for AppmeshInstall {
                 role: role.as_ref(),
             };
             let given = std::mem::take(&mut mesh.values);
-            mesh.values = values::resolve(&session.doc, facts, given, &self.image, &self.set)?;
+            let settings = self.set_json.iter().chain(&self.set);
+            mesh.values = values::resolve(&session.doc, facts, given, &self.image, settings)?;
             mesh.chart = self.chart.chart.clone().or(mesh.chart);
             mesh.chart_name = Some(content.name.clone());
             mesh.version = Some(content.version.clone());

@@ -63,9 +63,14 @@ pub struct ImageFlag {
     pub image: String,
 }
 
-/// One `--set KEY=VALUE`.
+/// What one `--set` or `--set-json` says: values at their places.
 #[derive(Debug, Clone)]
-pub struct Setting {
+pub struct Settings(Vec<Setting>);
+
+#[derive(Debug, Clone)]
+struct Setting {
+    /// The flag that says so.
+    flag: &'static str,
     path: Vec<String>,
     value: Value,
 }
@@ -83,37 +88,93 @@ pub fn image_flag(text: &str) -> Result<ImageFlag, String> {
     }
 }
 
-/// Reads `KEY=VALUE` as Helm does: dots separate keys (`\.` is a dot), `true`, `false`, `null` and integers are what
-/// they look like, all else is text. Lists are not read.
+/// Why a list is refused.
+const NO_LISTS: &str = "lists are for --set-json KEY=JSON, or mesh.values of the document";
+
+/// Reads `KEY=VALUE[,KEY=VALUE…]` as `helm --set` does: dots separate keys, commas one from the next; `\` takes what follows
+/// as it stands; `true`, `false`, `null` in any case and integers are what they look like, all else is text. Lists are not
+/// read. Source: helm.sh/helm/v3/pkg/strvals/parser.go.
 ///
 /// # Errors
 /// It is not of that form.
-pub fn setting(text: &str) -> Result<Setting, String> {
-    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE")?;
-    let mut path = vec![String::new()];
-    let mut chars = key.chars();
-    while let Some(c) = chars.next() {
-        match c {
-            '\\' => path.last_mut().into_iter().for_each(|part| part.extend(chars.next())),
-            '.' => path.push(String::new()),
-            '[' | '{' | ',' => return Err("lists go into mesh.values of the document".to_owned()),
-            c => path.last_mut().into_iter().for_each(|part| part.push(c)),
+pub fn settings(text: &str) -> Result<Settings, String> {
+    let (mut settings, mut rest) = (Vec::new(), text);
+    while !rest.is_empty() || settings.is_empty() {
+        let path;
+        (path, rest) = keys(rest)?;
+        if rest.starts_with('{') {
+            return Err(format!("{}: {NO_LISTS}", path.join(".")));
         }
+        let mut value = String::new();
+        let mut chars = rest.chars();
+        while let Some(c) = chars.next() {
+            match c {
+                ',' => break,
+                '\\' => value.extend(chars.next()),
+                c => value.push(c),
+            }
+        }
+        rest = chars.as_str();
+        settings.push(Setting { flag: "--set", path, value: typed(value) });
     }
-    if path.iter().any(String::is_empty) {
-        return Err(format!("{key} has an empty part"));
-    }
-    if value.starts_with('{') {
-        return Err("lists go into mesh.values of the document".to_owned());
-    }
-    Ok(Setting { path, value: typed(value) })
+    Ok(Settings(settings))
 }
 
-fn typed(text: &str) -> Value {
-    match text {
-        "true" => true.into(),
-        "false" => false.into(),
-        "null" => Value::Null,
+/// Reads `KEY=JSON[,KEY=JSON…]` as `helm --set-json` does. No JSON at all is `null`.
+///
+/// # Errors
+/// It is not of that form.
+pub fn json_settings(text: &str) -> Result<Settings, String> {
+    let (mut settings, mut rest) = (Vec::new(), text);
+    while !rest.is_empty() || settings.is_empty() {
+        let path;
+        (path, rest) = keys(rest)?;
+        rest = rest.trim_start();
+        let mut value = Value::Null;
+        if !rest.is_empty() && !rest.starts_with(',') {
+            let mut json = serde_json::Deserializer::from_str(rest).into_iter();
+            let read = json.next().unwrap_or(Ok(Value::Null));
+            value = read.map_err(|error| format!("{}: not JSON: {error}", path.join(".")))?;
+            rest = rest[json.byte_offset()..].trim_start();
+        }
+        rest = match rest.strip_prefix(',') {
+            Some(next) => next,
+            None if rest.is_empty() => rest,
+            None => return Err(format!("{}: after the JSON stands {rest:?}, and no comma", path.join("."))),
+        };
+        settings.push(Setting { flag: "--set-json", path, value });
+    }
+    Ok(Settings(settings))
+}
+
+/// The keys up to the `=`, and what stands after it.
+fn keys(text: &str) -> Result<(Vec<String>, &str), String> {
+    let (mut path, mut part) = (Vec::new(), String::new());
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => part.extend(chars.next()),
+            '.' => path.push(std::mem::take(&mut part)),
+            '[' => return Err(format!("{text}: {NO_LISTS}")),
+            ',' => break,
+            '=' => {
+                path.push(part);
+                let is_whole = !path.iter().any(String::is_empty);
+                return if is_whole { Ok((path, chars.as_str())) } else { Err(format!("{text} has an empty key")) };
+            }
+            c => part.push(c),
+        }
+    }
+    path.push(part);
+    Err(format!("{:?} has no value: expected KEY=VALUE, and \\, for a comma in a value", path.join(".")))
+}
+
+fn typed(text: String) -> Value {
+    let is = |word: &str| text.eq_ignore_ascii_case(word);
+    match text.as_str() {
+        _ if is("true") => true.into(),
+        _ if is("false") => false.into(),
+        _ if is("null") => Value::Null,
         // As in Helm, 007 is text.
         _ if text.len() > 1 && text.starts_with('0') => text.into(),
         _ => text.parse::<i64>().map_or_else(|_| text.into(), Value::from),
@@ -134,16 +195,16 @@ pub struct Facts<'a> {
     pub role: Option<&'a Role>,
 }
 
-/// The tutorial's values, over them the `given` ones, the images of the document and the settings.
+/// The tutorial's values, over them the `given` ones, the images of the document and the settings, in their order.
 ///
 /// # Errors
 /// The document has no such image, or what stands on the way of a value is not an object.
-pub fn resolve(
+pub fn resolve<'a>(
     document: &Document,
     facts: Facts<'_>,
     given: Map<String, Value>,
     images: &[ImageFlag],
-    settings: &[Setting],
+    settings: impl IntoIterator<Item = &'a Settings>,
 ) -> Result<Map<String, Value>> {
     let Facts { region, cluster_name, namespace, service_account, role } = facts;
     let mut values = Map::new();
@@ -170,7 +231,7 @@ pub fn resolve(
         merge(&mut values, Map::from_iter([("podAnnotations".to_owned(), json!({key: arn}))]));
         values.get_mut("podAnnotations").and_then(Value::as_object_mut).map(|annotations| annotations.remove(other));
     }
-    for setting in settings {
+    for setting in settings.into_iter().flat_map(|settings| &settings.0) {
         put(&mut values, setting)?;
     }
     Ok(values)
@@ -188,13 +249,16 @@ fn merge(values: &mut Map<String, Value>, over: Map<String, Value>) {
 
 /// Puts one value at its place.
 fn put(values: &mut Map<String, Value>, setting: &Setting) -> Result<()> {
-    let Some((last, parents)) = setting.path.split_last() else { return Ok(()) };
+    let Setting { flag, path, value } = setting;
+    let Some((last, parents)) = path.split_last() else { return Ok(()) };
     let mut map = values;
-    for part in parents {
+    for (depth, part) in parents.iter().enumerate() {
         let next = map.entry(part).or_insert_with(|| Value::Object(Map::new()));
-        map = next.as_object_mut().ok_or_else(|| Error::input(format!("values: {part} is not an object")))?;
+        map = next.as_object_mut().ok_or_else(|| {
+            Error::input(format!("{flag} {}: {} is not an object", path.join("."), path[..=depth].join(".")))
+        })?;
     }
-    map.insert(last.clone(), setting.value.clone());
+    map.insert(last.clone(), value.clone());
     Ok(())
 }
 
@@ -207,7 +271,7 @@ fn put_image(values: &mut Map<String, Value>, prefix: &str, image: &Image) -> Re
     };
     for (field, value) in [("repository", image.repository.as_str()), ("tag", &tag)] {
         let path = prefix.split('.').chain([field]).map(str::to_owned).collect();
-        put(values, &Setting { path, value: value.into() })?;
+        put(values, &Setting { flag: "--image", path, value: value.into() })?;
     }
     Ok(())
 }
@@ -240,7 +304,7 @@ mod tests {
             "podAnnotations": {"a": "b", ROLE: "old"}, "namespaces": {"a.b": "ns-old", "c": "ns-other"}});
         let given = given.as_object().cloned().unwrap();
         let resolve = |image: &str, role: Role| {
-            let (images, settings) = ([image_flag(image).unwrap()], [setting("n=2").unwrap()]);
+            let (images, settings) = ([image_flag(image).unwrap()], [settings("n=1,n=2").unwrap()]);
             let cluster_name = Some(("clusterName".to_owned(), "c1".to_owned()));
             let namespace = Some(("namespaces".to_owned(), ("a.b".to_owned(), "ns-1".to_owned())));
             let facts = Facts {
@@ -261,27 +325,109 @@ mod tests {
         assert_eq!(resolve("image=d", annotated()).unwrap_err().to_string(), "the document has no images.d");
     }
 
+    /// What `--set` and `--set-json` make of nothing.
+    const SET: [(&str, &str); 24] = [
+        ("a=1", r#"{"a": 1}"#),
+        ("a=-1", r#"{"a": -1}"#),
+        ("a.b=true", r#"{"a": {"b": true}}"#),
+        ("a=False,b=TRUE,c=trueish", r#"{"a": false, "b": true, "c": "trueish"}"#),
+        ("a.b=x=y", r#"{"a": {"b": "x=y"}}"#),
+        (r"a\.b/c=007", r#"{"a.b/c": "007"}"#),
+        ("a=", r#"{"a": ""}"#),
+        ("a=,b=1", r#"{"a": "", "b": 1}"#),
+        ("a=0", r#"{"a": 0}"#),
+        ("a=1.5", r#"{"a": "1.5"}"#),
+        ("a=99999999999999999999", r#"{"a": "99999999999999999999"}"#),
+        ("a=1,b.c=2,b.d=3,", r#"{"a": 1, "b": {"c": 2, "d": 3}}"#),
+        (r"a=1\,2,b=3", r#"{"a": "1,2", "b": 3}"#),
+        (r"a=x\\y\z\", r#"{"a": "x\\yz"}"#),
+        (r"a=\{1\,2},b=\true", r#"{"a": "{1,2}", "b": true}"#),
+        ("a= x , b=1", r#"{"a": " x ", " b": 1}"#),
+        (r"a\,b=1,a\=c=2,a\[0]=3", r#"{"a,b": 1, "a=c": 2, "a[0]": 3}"#),
+        ("a=b]{,b{=1", r#"{"a": "b]{", "b{": 1}"#),
+        ("a=é,b=1", r#"{"a": "é", "b": 1}"#),
+        ("a=1,a=2", r#"{"a": 2}"#),
+        ("a=2021-01-01", r#"{"a": "2021-01-01"}"#),
+        ("a=1_000", r#"{"a": "1_000"}"#),
+        ("a=+5", r#"{"a": 5}"#),
+        ("a=0x10", r#"{"a": "0x10"}"#),
+    ];
+    const SET_JSON: [(&str, &str); 8] = [
+        (r#"t=[{"operator":"Exists"}]"#, r#"{"t": [{"operator": "Exists"}]}"#),
+        (r#"a.b={"c":1},a.d="x,y""#, r#"{"a": {"b": {"c": 1}, "d": "x,y"}}"#),
+        (r#"a= {"b":1} ,c=[1, 2],d=false"#, r#"{"a": {"b": 1}, "c": [1, 2], "d": false}"#),
+        (r#"n\.s={"kubernetes.io/os":"linux"}"#, r#"{"n.s": {"kubernetes.io/os": "linux"}}"#),
+        (r#"a={"b":1},a={"c":2}"#, r#"{"a": {"c": 2}}"#),
+        ("a=1,", r#"{"a": 1}"#),
+        ("a=1.5", r#"{"a": 1.5}"#),
+        ("a= true", r#"{"a": true}"#),
+    ];
+
+    fn read(flag: &str, text: &str) -> Result<Settings, String> {
+        if flag == "--set" { settings(text) } else { json_settings(text) }
+    }
+
+    /// The cases of both flags.
+    fn cases() -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
+        let of = |flag| move |(text, expected)| (flag, text, expected);
+        SET.into_iter().map(of("--set")).chain(SET_JSON.into_iter().map(of("--set-json")))
+    }
+
     #[test]
     fn settings_are_read_as_helm_reads_them() {
-        for (text, expected) in [
-            ("a=1", json!({"a": 1})),
-            ("a.b=true", json!({"a": {"b": true}})),
-            ("a.b=x=y", json!({"a": {"b": "x=y"}})),
-            (r"a\.b/c=007", json!({"a.b/c": "007"})),
-            ("a=", json!({"a": ""})),
-            ("a=0", json!({"a": 0})),
-            ("a=null", json!({"a": null})),
-            ("a=1.5", json!({"a": "1.5"})),
-        ] {
+        let null = [("--set", "a=NULL", r#"{"a": null}"#), ("--set-json", "a=null,b=", r#"{"a": null, "b": null}"#)];
+        for (flag, text, expected) in cases().chain(null) {
             let mut values = Map::new();
-            put(&mut values, &setting(text).unwrap()).unwrap();
-            assert_eq!(Value::Object(values), expected, "{text}");
+            for setting in read(flag, text).unwrap().0 {
+                put(&mut values, &setting).unwrap();
+            }
+            assert_eq!(Value::Object(values), serde_json::from_str::<Value>(expected).unwrap(), "{flag} {text}");
         }
-        for wrong in ["a", "=1", "a..b=1", "a[0]=1", "a={1,2}"] {
-            assert!(setting(wrong).is_err(), "{wrong}");
+        let no_value = |key: &str| format!("{key:?} has no value: expected KEY=VALUE, and \\, for a comma in a value");
+        for (flag, text, expected) in [
+            ("--set", "", no_value("")),
+            ("--set", "a.b", no_value("a.b")),
+            ("--set", "a=1,2", no_value("2")),
+            ("--set", "a=1,,b=2", no_value("")),
+            ("--set", "=1", "=1 has an empty key".to_owned()),
+            ("--set", "a..b=1", "a..b=1 has an empty key".to_owned()),
+            ("--set", "a[0]=1", format!("a[0]=1: {NO_LISTS}")),
+            ("--set", "b=1,a={1,2}", format!("a: {NO_LISTS}")),
+            ("--set-json", "a", no_value("a")),
+            ("--set-json", "a[0]=1", format!("a[0]=1: {NO_LISTS}")),
+            ("--set-json", "a.b=x", "a.b: not JSON: expected value at line 1 column 1".to_owned()),
+            ("--set-json", "a=1 b=2", "a: after the JSON stands \"b=2\", and no comma".to_owned()),
+        ] {
+            assert_eq!(read(flag, text).map(drop), Err(expected), "{flag} {text}");
         }
-        let mut values = Map::from_iter([("a".to_owned(), json!(1))]);
-        assert_eq!(put(&mut values, &setting("a.b=1").unwrap()).unwrap_err().to_string(), "values: a is not an object");
+        for (flag, place) in [("--set", "a.b"), ("--set-json", "a.b.c")] {
+            let mut values = Map::from_iter([("a".to_owned(), json!(1))]);
+            let error = put(&mut values, &read(flag, &format!("{place}=1")).unwrap().0[0]).unwrap_err();
+            assert_eq!(error.to_string(), format!("{flag} {place}: a is not an object"));
+        }
+    }
+
+    #[test]
+    fn helm_reads_settings_so() {
+        let Some(helm) = crate::helm::of_tests() else { return };
+        let chart = tempfile::tempdir().unwrap();
+        std::fs::create_dir(chart.path().join("templates")).unwrap();
+        for (file, text) in [
+            ("Chart.yaml", "apiVersion: v2\nname: a\nversion: 1.0.0\n"),
+            ("values.yaml", "{}\n"),
+            ("templates/a.yaml", "v: {{ .Values | toJson }}\n"),
+        ] {
+            std::fs::write(chart.path().join(file), text).unwrap();
+        }
+        for (flag, text, expected) in cases() {
+            let rendered =
+                std::process::Command::new(&helm).args(["template", flag, text, "a"]).arg(chart.path()).output();
+            let rendered = rendered.unwrap();
+            let (said, error) = (String::from_utf8_lossy(&rendered.stdout), String::from_utf8_lossy(&rendered.stderr));
+            let (_, values) = said.split_once("v: ").unwrap_or_else(|| panic!("{flag} {text}: {error}"));
+            let [values, expected] = [values, expected].map(|it| serde_json::from_str::<Value>(it).unwrap());
+            assert_eq!(values, expected, "{flag} {text}");
+        }
     }
 
     #[test]
