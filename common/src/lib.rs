@@ -76,7 +76,7 @@ pub struct Flags {
     #[arg(long)]
     pub flat: bool,
     /// How long to wait for the world, e.g. 90s or 10m
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = wait::patience)]
     pub timeout: Duration,
     /// No progress on stderr, only errors
     #[arg(short, long)]

@@ -16,7 +16,7 @@ pub struct ViewFlags {
     #[arg(short = 'n', long)]
     pub null_input: bool,
     /// How long all of it may take, e.g. 90s or 10m
-    #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = crate::wait::patience)]
     pub timeout: Duration,
     /// No progress on stderr, only errors
     #[arg(short, long)]

@@ -7,6 +7,14 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use std::fmt::Display;
 use std::time::Duration;
 
+/// The longest time that anybody waits: clocks do not count for ever.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// Reads a time to wait, such as `90s`. Longer than a year is as good as a year.
+pub(crate) fn patience(text: &str) -> Result<Duration, humantime::DurationError> {
+    humantime::parse_duration(text).map(|time| time.min(LONGEST))
+}
+
 /// What a look at the world found.
 pub enum Found<T> {
     /// What was waited for.
@@ -68,6 +76,18 @@ impl Session {
                 () = tokio::time::sleep(pause) => {}
                 () = changed(), if pause > UNWATCHED => {}
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_waits_longer_than_a_clock_counts() {
+        for (text, expected) in [("90s", Ok(90)), ("500000000000y", Ok(LONGEST.as_secs())), ("soon", Err(()))] {
+            assert_eq!(patience(text).map(|time| time.as_secs()).map_err(drop), expected, "{text}");
         }
     }
 }
