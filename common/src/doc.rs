@@ -8,6 +8,9 @@ use serde_json::{Map, Value};
 /// The version this family of tools reads and writes, as the document's `v`.
 const VERSION: u64 = 1;
 
+/// PowerShell begins a file with it.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
 /// One JSON object. Keys come out sorted and numbers to the digit as they came in, though an exponent gets its sign
 /// (`serde_json` with `arbitrary_precision` and without `preserve_order`).
 #[derive(Debug, Clone, PartialEq)]
@@ -33,12 +36,13 @@ impl Document {
         Ok(Self(united))
     }
 
-    /// Reads one or more concatenated JSON objects, each for itself.
+    /// Reads one or more concatenated JSON objects, each for itself. A byte order mark at the start is no part of them.
     ///
     /// # Errors
     /// [`Kind::Input`](crate::Kind::Input) when there is none, or one is not an object of version 1.
     pub fn parse_each(source: &str, input: &[u8]) -> Result<Vec<Self>> {
         let mut documents = Vec::new();
+        let input = input.strip_prefix(BYTE_ORDER_MARK).unwrap_or(input);
         for (index, value) in serde_json::Deserializer::from_slice(input).into_iter::<Value>().enumerate() {
             let value = value.map_err(|error| Error::input(format!("{source} is not JSON: {error}")))?;
             let Value::Object(mut object) = value else {
@@ -240,6 +244,13 @@ mod tests {
         assert_eq!(each(" ").unwrap_err().to_string(), "stdin is empty");
         let second = each(r#"{} {"v":2}"#).unwrap_err().to_string();
         assert_eq!(second, "stdin: v: this tool reads version 1, not 2");
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_read_over_at_the_start_alone() {
+        assert_eq!(parse("\u{feff}{\"a\": 1}"), parse(r#"{"a": 1}"#));
+        assert_eq!(parse("\u{feff}"), parse(""));
+        assert!(parse("{}\u{feff}{}").is_err());
     }
 
     #[test]
