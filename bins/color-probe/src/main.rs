@@ -203,21 +203,7 @@ impl Tool for ColorProbe {
     }
 
     fn outcome(want: Want, have: Option<Answers>) -> Probe {
-        Probe {
-            chi_squared: have.as_ref().map(|answers| answers.chi_squared(&want.expect).rounded()),
-            concurrency: Some(want.concurrency),
-            count: want.until.count(),
-            duration: want.until.time(),
-            errors: have.as_ref().map(Answers::errors),
-            keep_alive: want.cluster.is_none().then_some(want.keep_alive),
-            latency_millis: have.as_ref().map(Answers::latency),
-            rate: want.rate,
-            request_timeout: Some(want.patience),
-            tallies: have.map(|answers| answers.tallies),
-            url: want.url.map(String::from),
-            via_cluster: want.cluster.map(|_| true),
-            expect: Some(want.expect),
-        }
+        Probe::found(want, have)
     }
 
     fn planned(want: Want, have: Option<Answers>) -> Probe {

@@ -1,7 +1,8 @@
 //! Holds what stands under the document's `probe`.
 
-use crate::answers::Latency;
+use crate::answers::{Answers, Latency};
 use crate::expect::Expect;
+use crate::plan::Want;
 use crate::span::Span;
 use crate::spread::ChiSquared;
 use schemars::JsonSchema;
@@ -54,4 +55,25 @@ pub struct Probe {
     /// Whether the URL names a Service, and is asked through the Kubernetes API server.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub via_cluster: Option<bool>,
+}
+
+impl Probe {
+    /// What was asked for, and what came of it.
+    pub fn found(want: Want, have: Option<Answers>) -> Self {
+        Self {
+            chi_squared: have.as_ref().map(|answers| answers.chi_squared(&want.expect).rounded()),
+            concurrency: Some(want.concurrency),
+            count: want.until.count(),
+            duration: want.until.time(),
+            errors: have.as_ref().map(Answers::errors),
+            keep_alive: want.cluster.is_none().then_some(want.keep_alive),
+            latency_millis: have.as_ref().map(Answers::latency),
+            rate: want.rate,
+            request_timeout: Some(want.patience),
+            tallies: have.map(|answers| answers.tallies),
+            url: want.url.map(String::from),
+            via_cluster: want.cluster.map(|_| true),
+            expect: Some(want.expect),
+        }
+    }
 }
