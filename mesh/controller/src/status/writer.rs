@@ -3,8 +3,8 @@
 use anyhow::Context as _;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use kube::{
-    Api, Client, Resource,
-    api::{ApiResource, DynamicObject, ObjectMeta, Patch, PatchParams},
+    Client, Resource,
+    api::{ApiResource, DynamicObject, GetParams, ObjectMeta, Patch, PatchParams},
     core::Request,
 };
 use serde_json::Value;
@@ -88,14 +88,11 @@ impl Writer {
 
     /// The metadata of an object as it is now; `None` if it is gone, or another has its name.
     pub async fn newest(&self, target: &Target<'_>) -> anyhow::Result<Option<ObjectMeta>> {
-        let api = Api::<DynamicObject>::all_with(self.client.clone(), target.resource);
-        let api = match target.metadata.namespace.as_deref() {
-            Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, target.resource),
-            None => api,
-        };
-        let newest = api.get_metadata_opt(name(target.metadata)).await;
-        let newest = newest.with_context(|| format!("reading {}", target.key()))?;
-        Ok(newest.map(|newest| newest.metadata).filter(|newest| newest.uid == target.metadata.uid))
+        let request = request(target).get_metadata(name(target.metadata), &GetParams::default());
+        let newest = self.send(request).await.with_context(|| format!("reading {}", target.key()))?;
+        let Written::Object(mut newest) = newest else { return Ok(None) };
+        let newest: ObjectMeta = serde_json::from_value(newest["metadata"].take())?;
+        Ok(Some(newest).filter(|newest| newest.uid == target.metadata.uid))
     }
 
     async fn send(
