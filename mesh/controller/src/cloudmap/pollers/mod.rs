@@ -42,10 +42,13 @@ const GRACE: Duration = Duration::from_secs(30);
 /// journals would tell.
 const GROWTH: f64 = 1.25;
 const FURTHER_GROWTH: f64 = 2.0;
-/// What Cloud Map has answered, and no failure to answer.
-const NO_NAMESPACE: &str = "Cloud Map namespace not found";
 /// Answers that may wait to be received.
 const CAPACITY: usize = 64;
+
+/// What Cloud Map has answered, and no failure to answer.
+#[derive(Debug, thiserror::Error)]
+#[error("Cloud Map namespace not found: {0}")]
+struct NoNamespace(String);
 
 /// Something to look up.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -206,7 +209,7 @@ async fn ask<T>(
     of: &impl fmt::Display,
     failed: &mut Option<String>,
     look: impl Future<Output = anyhow::Result<T>>,
-) -> Result<T, String> {
+) -> anyhow::Result<T> {
     match timeout(TIMEOUT, look).await.context("no answer in time").flatten() {
         Ok(answer) => {
             if failed.take().is_some() {
@@ -215,9 +218,9 @@ async fn ask<T>(
             Ok(answer)
         }
         Err(error) => {
-            let error = describe(&error);
-            if failed.replace(error.clone()).as_ref() != Some(&error) {
-                tracing::warn!(%of, error, "cannot read Cloud Map, trying again");
+            let why = describe(&error);
+            if failed.replace(why.clone()).as_ref() != Some(&why) {
+                tracing::warn!(%of, error = why, "cannot read Cloud Map, trying again");
             }
             Err(error)
         }
@@ -262,8 +265,8 @@ impl Poller {
                     if !was_failing {
                         interval = FIRST_RETRY / 2;
                     }
-                    let is_certain = error.starts_with(NO_NAMESPACE) || began.elapsed() >= GRACE;
-                    (self.answered.is_none() && is_certain).then(|| self.lookup.unavailable(&error))
+                    let is_certain = error.is::<NoNamespace>() || began.elapsed() >= GRACE;
+                    (self.answered.is_none() && is_certain).then(|| self.lookup.unavailable(&describe(&error)))
                 }
             };
             interval = match (&failed, &news) {
@@ -318,7 +321,7 @@ impl Poller {
     async fn look(&mut self) -> anyhow::Result<Answer> {
         let ServiceKey { namespace, service } = &self.service;
         let found = self.cloudmap.namespace(namespace).await?;
-        let namespace = found.with_context(|| format!("{NO_NAMESPACE}: {namespace}"))?;
+        let namespace = found.ok_or_else(|| NoNamespace(namespace.clone()))?;
         let mut instances = self.cloudmap.discover(&namespace, service).await?.unwrap_or_default();
         instances.retain(|_, attributes| !endpoint::is_of(attributes, &self.cluster));
         self.registrants = self.registrants_of(&instances);
