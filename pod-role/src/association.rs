@@ -4,6 +4,7 @@ use crate::plan::{Change, Role, Want, record_of};
 use crate::service_account::ServiceAccount;
 use anyhow::Result;
 use common::Error;
+use common::arn::Arn;
 use common::tags::{MANAGED_BY, foreign};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -131,14 +132,20 @@ pub fn tags(want: &Want) -> BTreeMap<String, String> {
     tags
 }
 
-/// The deletion of those that are ours and give this role.
+/// The deletion of those that are ours and give this role, whose path is not known once it is gone.
 fn ours<'a>(
     role: &str,
     associations: impl Iterator<Item = (&'a ServiceAccount, &'a Association)>,
 ) -> impl Iterator<Item = Change> {
     associations
-        .filter(move |(_, found)| found.foreign().is_none() && found.role == role)
+        .filter(move |(_, found)| found.foreign().is_none() && is_same(&found.role, role))
         .map(|(account, found)| Change::Dissociate { account: account.clone(), id: found.id.clone() })
+}
+
+/// Whether two ARNs are of one role: an account has one of a name, whatever its path.
+fn is_same(one: &str, other: &str) -> bool {
+    let parts = |arn| Arn::parse(arn).map(|arn| (arn.account, arn.resource.rsplit('/').next()));
+    parts(one) == parts(other)
 }
 
 #[cfg(test)]
@@ -239,8 +246,11 @@ mod tests {
             ("a/b".parse().unwrap(), association(ROLE, OURS)),
             ("a/c".parse().unwrap(), association(OTHER, OURS)),
             ("a/d".parse().unwrap(), association(ROLE, &[])),
+            ("a/e".parse().unwrap(), association("arn:aws:iam::1:role/a/path/mesh", OURS)),
+            ("a/f".parse().unwrap(), association("arn:aws:iam::2:role/mesh", OURS)),
         ]);
-        assert_eq!(words(&plan_delete(ROLE, &have)), ["delete the association of a/b"]);
+        let gone = ["delete the association of a/b", "delete the association of a/e"];
+        assert_eq!(words(&plan_delete(ROLE, &have)), gone);
     }
 
     #[test]

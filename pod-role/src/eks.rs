@@ -1,6 +1,6 @@
 //! The EKS calls, one function each.
 
-use crate::association::{AGENT, Agent, Association};
+use crate::association::{AGENT, Agent, Association, Associations};
 use crate::iam::SETTLING;
 use crate::service_account::ServiceAccount;
 use anyhow::Result;
@@ -34,7 +34,30 @@ impl Eks {
         let listed = call.send().await.or_absent(|error| error.is_resource_not_found_exception());
         let listed = listed.call("eks:ListPodIdentityAssociations", account)?;
         let id = listed.and_then(|listed| listed.associations().first()?.association_id().map(str::to_owned));
-        let Some(id) = id else { return Ok(None) };
+        match id {
+            Some(id) => self.describe(account, id).await,
+            None => Ok(None),
+        }
+    }
+
+    /// All of the cluster.
+    pub async fn associations(&self) -> Result<Associations> {
+        let call = self.client.list_pod_identity_associations().cluster_name(&self.cluster);
+        let listed = call.into_paginator().items().send().collect::<Result<Vec<_>, _>>().await;
+        let listed = listed.or_absent(|error| error.is_resource_not_found_exception());
+        let mut found = Associations::new();
+        for listed in listed.call("eks:ListPodIdentityAssociations", &self.cluster)?.unwrap_or_default() {
+            let (namespace, name) =
+                (listed.namespace().unwrap_or_default(), listed.service_account().unwrap_or_default());
+            // A name that cannot be given here is not ours.
+            let Ok(account) = format!("{namespace}/{name}").parse::<ServiceAccount>() else { continue };
+            let association = self.describe(&account, listed.association_id.unwrap_or_default()).await?;
+            found.extend(association.map(|association| (account, association)));
+        }
+        Ok(found)
+    }
+
+    async fn describe(&self, account: &ServiceAccount, id: String) -> Result<Option<Association>> {
         let call = self.client.describe_pod_identity_association().cluster_name(&self.cluster);
         let answer = call.association_id(&id).send().await;
         let answer = answer.or_absent(|error| error.is_resource_not_found_exception());

@@ -200,11 +200,17 @@ impl<P: Provider> Tool for PodRole<P> {
 
     async fn observe(&self, session: &Session, want: &Want) -> Result<Have> {
         let (iam, eks) = (self.iam(session).await?, self.eks(session, want).await?);
-        let (delete, mut associations) = (session.flags.delete, Associations::new());
+        let delete = session.flags.delete;
         let mut role = iam.role(&want.name).await?;
-        for account in association::concerned(want, role.as_ref()) {
-            let found = eks.association(&account).await?;
-            associations.extend(found.map(|found| (account, found)));
+        let mut associations = Associations::new();
+        if delete && role.is_none() && want.identity == Identity::Pods {
+            // A role that is gone does not tell to whom it was given.
+            associations = eks.associations().await?;
+        } else {
+            for account in association::concerned(want, role.as_ref()) {
+                let found = eks.association(&account).await?;
+                associations.extend(found.map(|found| (account, found)));
+            }
         }
         if let Some(role) = role.as_mut() {
             let lent = associations.iter().filter(|(_, it)| it.role == role.arn && it.foreign().is_some());
