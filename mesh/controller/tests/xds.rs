@@ -6,6 +6,7 @@ use std::{net::Ipv4Addr, sync::Arc};
 
 use appmesh_controller::{
     envoy::{Resource, Resources},
+    http,
     metrics::{Metrics, ResourceType},
     model::{WorkloadKind, WorkloadName},
     tls::{Policy, TlsListener},
@@ -127,9 +128,9 @@ async fn a_change_is_sent_to_those_that_need_it() {
     let folder = tempfile::tempdir().unwrap();
     let authority = certificates(folder.path());
     let (cache, metrics, stop) = (Arc::new(Cache::default()), Metrics::new(), CancellationToken::new());
-    let (address, served) = ((Ipv4Addr::LOCALHOST, 0).into(), served(folder.path()));
-    let listener = TlsListener::bind(address, served, "h2", &Policy::default()).await.unwrap();
-    let port = axum::serve::Listener::local_addr(&listener).unwrap().port();
+    let listener = http::bind((Ipv4Addr::LOCALHOST, 0).into()).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let listener = TlsListener::new(listener, served(folder.path()), "h2", &Policy::default()).unwrap();
     let ads = Ads::new(TokensAreNames, Arc::new(PodsAreWorkloads), cache.clone(), metrics.clone(), stop.clone());
     let server = tokio::spawn(ads.serve(listener));
 

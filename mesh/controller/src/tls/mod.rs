@@ -41,19 +41,20 @@ impl ResolvesServerCert for Current {
 pub struct TlsListener {
     tcp: TcpListener,
     config: Arc<ServerConfig>,
+    served: Served,
     handshakes: JoinSet<anyhow::Result<(TlsStream<TcpStream>, SocketAddr)>>,
 }
 
 impl TlsListener {
-    /// Listens on `address`, with an ALPN protocol: `h2` or `http/1.1`.
+    /// Accepts connections with an ALPN protocol: `h2` or `http/1.1`.
     ///
     /// # Errors
-    /// The address is in use, or not one of this machine's; or the policy accepts nothing.
-    pub async fn bind(address: SocketAddr, served: Served, protocol: &str, policy: &Policy) -> anyhow::Result<Self> {
-        let mut config = policy.builder()?.with_no_client_auth().with_cert_resolver(Arc::new(Current(served)));
+    /// The policy accepts nothing.
+    pub fn new(tcp: TcpListener, served: Served, protocol: &str, policy: &Policy) -> anyhow::Result<Self> {
+        let current = Arc::new(Current(served.clone()));
+        let mut config = policy.builder()?.with_no_client_auth().with_cert_resolver(current);
         config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
-        let tcp = TcpListener::bind(address).await.with_context(|| format!("listening on {address}"))?;
-        Ok(Self { tcp, config: Arc::new(config), handshakes: JoinSet::new() })
+        Ok(Self { tcp, config: Arc::new(config), served, handshakes: JoinSet::new() })
     }
 
     /// The next caller that has shaken hands.
@@ -61,7 +62,7 @@ impl TlsListener {
         loop {
             tokio::select! {
                 (stream, peer) = connection(&self.tcp) => {
-                    self.handshakes.spawn(handshake(self.config.clone(), stream, peer));
+                    self.handshakes.spawn(handshake(self.config.clone(), self.served.clone(), stream, peer));
                 }
                 Some(done) = self.handshakes.join_next() => match done {
                     Ok(Ok(connection)) => return connection,
@@ -74,13 +75,18 @@ impl TlsListener {
     }
 }
 
+/// Shakes hands as soon as there is a certificate to show.
 async fn handshake(
     config: Arc<ServerConfig>,
+    mut served: Served,
     stream: TcpStream,
     peer: SocketAddr,
 ) -> anyhow::Result<(TlsStream<TcpStream>, SocketAddr)> {
-    let stream = timeout(HANDSHAKE, TlsAcceptor::from(config).accept(stream)).await??;
-    Ok((stream, peer))
+    let shaken = async {
+        served.wait_for(Option::is_some).await.context("there will be no certificate")?;
+        anyhow::Ok(TlsAcceptor::from(config).accept(stream).await?)
+    };
+    Ok((timeout(HANDSHAKE, shaken).await??, peer))
 }
 
 /// The next connection; a listener without file descriptors to spare tries again later.
@@ -138,12 +144,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_new_certificate_is_served_and_a_silent_caller_holds_up_nobody() {
+    async fn a_certificate_is_waited_for_a_new_one_served_and_a_silent_caller_holds_up_nobody() {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let (serve, served) = watch::channel(None);
-        let mut listener =
-            TlsListener::bind(([127, 0, 0, 1], 0).into(), served, "http/1.1", &Policy::default()).await.unwrap();
-        let address = listener.tcp.local_addr().unwrap();
+        let tcp = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = tcp.local_addr().unwrap();
+        let mut listener = TlsListener::new(tcp, served, "http/1.1", &Policy::default()).unwrap();
         tokio::spawn(async move {
             loop {
                 let (mut stream, _) = listener.next().await;
@@ -152,8 +158,10 @@ mod tests {
         });
         let _silent = TcpStream::connect(address).await.unwrap();
         let (first, trusted_first) = certificate();
-        assert!(!trusts(trusted_first.clone(), address).await, "there is no certificate yet");
+        let mut early = tokio::spawn(trusts(trusted_first.clone(), address));
+        assert!(timeout(Duration::from_millis(100), &mut early).await.is_err(), "there is no certificate yet");
         serve.send_replace(first);
+        assert!(early.await.unwrap());
         assert!(trusts(trusted_first.clone(), address).await);
         let (second, trusted_second) = certificate();
         serve.send_replace(second);

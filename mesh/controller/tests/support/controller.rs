@@ -13,6 +13,7 @@ use appmesh_controller::{
         bootstrap::{self, Bootstrap},
         stats::Stats,
     },
+    http,
     metrics::{Metrics, ResourceType},
     model::{WorkloadKind, WorkloadName},
     tls::{Policy, TlsListener},
@@ -81,9 +82,9 @@ impl Controller {
 
     pub async fn of(workload: WorkloadName, folder: &Path, port: u16, snapshot: Option<Arc<Snapshot>>) -> Self {
         let (cache, metrics, stop) = (Arc::new(Cache::default()), Metrics::new(), CancellationToken::new());
-        let address = (Ipv4Addr::LOCALHOST, port).into();
-        let listener = TlsListener::bind(address, served(folder), "h2", &Policy::default()).await.unwrap();
-        let address = axum::serve::Listener::local_addr(&listener).unwrap();
+        let listener = http::bind((Ipv4Addr::LOCALHOST, port).into()).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let listener = TlsListener::new(listener, served(folder), "h2", &Policy::default()).unwrap();
         let ads = Ads::new(OneToken, Arc::new(OneWorkload(workload)), cache.clone(), metrics.clone(), stop.clone());
         let server = tokio::spawn(ads.serve(listener));
         let snapshot = Arc::new(Mutex::new(snapshot));
