@@ -47,33 +47,49 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const APPLICATION_IDLE: Duration = Duration::from_secs(1);
 
 /// Names the clusters of upstreams. Two backends, one of this cluster and one of another, may describe the same
-/// VirtualNode differently, and two client policies may call it differently; then each has a cluster of its own.
+/// VirtualNode differently, two client policies may call it differently, and each listener of a gateway has its own limits;
+/// then each has a cluster of its own.
 #[derive(Default)]
-pub struct Names<'a>(BTreeMap<(&'a str, &'a str), Vec<Called<'a>>>);
+pub struct Names<'a> {
+    known: BTreeMap<(&'a str, &'a str), Vec<Called<'a>>>,
+    limits: Option<&'a Listener>,
+}
 
-/// An upstream as it is called.
-type Called<'a> = (&'a Upstream, Option<UpstreamTls>);
+/// An upstream as it is called, and the gateway's listener whose limits hold for it.
+type Called<'a> = (&'a Upstream, Option<UpstreamTls>, Option<&'a Listener>);
 
 impl<'a> Names<'a> {
+    /// What follows is called by a gateway's listener, which may have limits.
+    pub fn called_by(&mut self, listener: &'a Listener) {
+        self.limits = Some(listener).filter(|listener| listener.connection_pool.is_some());
+    }
+
+    /// How much of an upstream may be called at once.
+    pub fn pool(&self) -> ConnectionPool {
+        self.limits.and_then(|listener| listener.connection_pool).unwrap_or_default()
+    }
+
     /// Names an upstream of a backend as it is called, `name` being its key in the routing.
-    pub fn add(&mut self, backend: &'a Backend, name: &'a str, called: Called<'a>) -> String {
-        let known = self.0.entry((&backend.mesh, without_port(name))).or_default();
+    pub fn add(&mut self, backend: &'a Backend, name: &'a str, upstream: &'a Upstream) -> String {
+        let called = (upstream, backend.tls(upstream), self.limits);
+        let known = self.known.entry((&backend.mesh, without_port(name))).or_default();
         if !known.contains(&called) {
-            known.push(called.clone());
+            known.push(called);
         }
-        self.name(backend, name, &called)
+        self.get(backend, name, upstream)
     }
 
     /// The name of an upstream that was added.
     pub fn get(&self, backend: &Backend, name: &str, upstream: &Upstream) -> String {
-        self.name(backend, name, &(upstream, backend.tls(upstream)))
+        self.name(backend, name, &(upstream, backend.tls(upstream), self.limits))
     }
 
     fn name(&self, backend: &Backend, name: &str, called: &Called<'_>) -> String {
         let (mesh, name) = (backend.mesh.as_str(), without_port(name));
         let Port { port, protocol } = called.0.port;
         let plain = format!("cds_egress_{mesh}_{name}_{}_{port}", protocol.as_str());
-        let mut of_port = self.0.get(&(mesh, name)).into_iter().flatten().filter(|known| known.0.port == called.0.port);
+        let mut of_port =
+            self.known.get(&(mesh, name)).into_iter().flatten().filter(|known| known.0.port == called.0.port);
         match of_port.position(|known| known == called) {
             None | Some(0) => plain,
             Some(variant) => format!("{plain}_{variant}"),
@@ -222,7 +238,7 @@ mod tests {
             ("back", &there, "cds_egress_shop_back_http_8080_1"),
             ("back", &here, "cds_egress_shop_back_http_8080"),
         ] {
-            assert_eq!(names.add(&backend, name, (upstream, None)), expected);
+            assert_eq!(names.add(&backend, name, upstream), expected);
         }
     }
 }

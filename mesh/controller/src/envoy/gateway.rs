@@ -26,7 +26,7 @@ use super::{
     tls,
 };
 use crate::model::{
-    self, ConnectionPool, Gateway, GatewayRoute, HostMatch, Routing,
+    self, Gateway, GatewayRoute, HostMatch, Routing,
     composed::{self, Composed, Pattern, escape},
 };
 
@@ -37,31 +37,18 @@ const LOAD_BALANCERS: u32 = 1;
 pub fn encode(gateway: &Gateway, settings: Settings) -> Configuration {
     let mut configuration = Configuration::default();
     let mut names = Names::default();
-    let pool = pool(gateway);
-    for route in &gateway.routes {
-        configuration.call(&route.target, &mut names, pool);
-    }
     configuration.secrets.extend(tls::secrets_of_listeners(&gateway.listeners));
     for listener in &gateway.listeners {
+        names.called_by(listener);
+        for route in gateway.routes.iter().filter(|route| route.is_for(listener)) {
+            configuration.call(&route.target, &mut names);
+        }
         let encoded = encode_listener(gateway, settings, listener);
         configuration.listeners.extend([Resource::new(&encoded.name, &encoded)]);
         let routes = routes(gateway, listener, &names);
         configuration.routes.extend([Resource::new(&routes.name, &routes)]);
     }
     configuration
-}
-
-/// Its listeners call the same pods; so what each of them may send is added up.
-fn pool(gateway: &Gateway) -> ConnectionPool {
-    let pools = || gateway.listeners.iter().map(|listener| listener.connection_pool.unwrap_or_default());
-    let sum = |limit: fn(ConnectionPool) -> Option<u32>| {
-        pools().try_fold(0, |sum: u32, pool| Some(sum.saturating_add(limit(pool)?)))
-    };
-    ConnectionPool {
-        max_connections: sum(|pool| pool.max_connections),
-        max_pending_requests: sum(|pool| pool.max_pending_requests),
-        max_requests: sum(|pool| pool.max_requests),
-    }
 }
 
 fn routes_name(listener: &model::Listener) -> String {

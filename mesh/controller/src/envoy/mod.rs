@@ -41,7 +41,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 pub use resource::{Resource, Resources, Shared};
 
-use crate::model::{Backend, ConnectionPool, Proxy, Upstream, Workload};
+use crate::model::{Backend, Proxy, Upstream, Workload};
 use cluster::Names;
 pub use listener::{EGRESS_PORT, INGRESS_PORT};
 
@@ -67,15 +67,15 @@ pub struct Configuration {
 }
 
 impl Configuration {
-    /// Adds the upstreams of a backend, of which each is sent no more at once than `pool` says. None is called of one that
-    /// must not be.
-    fn call<'a>(&mut self, backend: &'a Backend, names: &mut Names<'a>, pool: ConnectionPool) {
+    /// Adds the upstreams of a backend. None is called of one that must not be.
+    fn call<'a>(&mut self, backend: &'a Backend, names: &mut Names<'a>) {
         let routing = backend.routing.iter().filter(|_| backend.refusal.is_none());
         for (node, upstream) in routing.flat_map(|routing| &routing.upstreams) {
             let tls = backend.tls(upstream);
-            let name = names.add(backend, node, (upstream, tls.clone()));
+            let name = names.add(backend, node, upstream);
             self.secrets.extend(tls.iter().flat_map(tls::secrets_of_upstream));
-            self.clusters.extend([Resource::new(&name, &cluster::upstream(&name, upstream, tls.as_ref(), pool))]);
+            self.clusters
+                .extend([Resource::new(&name, &cluster::upstream(&name, upstream, tls.as_ref(), names.pool()))]);
             if cluster::is_eds(upstream) {
                 self.upstreams.insert(name, upstream.clone());
             }
@@ -116,7 +116,7 @@ fn sidecar(workload: &Workload, settings: Settings) -> Configuration {
     let own = own.chain([cluster::passthrough()]);
     configuration.clusters.extend(own.map(|cluster| Resource::new(&cluster.name, &cluster)));
     for backend in &workload.backends {
-        configuration.call(backend, &mut names, ConnectionPool::default());
+        configuration.call(backend, &mut names);
     }
     configuration.secrets.extend(tls::secrets_of_listeners(&workload.listeners));
     let egress = listener::egress(workload, &names, settings);
