@@ -80,13 +80,15 @@ impl Objects {
         self.watch(session, object, object, look).await
     }
 
-    /// Waits until the object is gone. On a timeout it says which finalizers hold it.
+    /// Waits until the object, whose deletion was asked for, is gone; one that somebody has made in its place since may
+    /// stay. On a timeout it says which finalizers hold it.
     ///
     /// # Errors
     /// It is still there, or the API server's.
     pub async fn wait_gone(&self, session: &Session, object: &ObjectRef) -> Result<()> {
         let look = async || {
-            let Some(live) = self.get(object).await? else { return Ok(Found::Ready(())) };
+            let live = self.get(object).await?.filter(|live| live.pointer("/metadata/deletionTimestamp").is_some());
+            let Some(live) = live else { return Ok(Found::Ready(())) };
             let warning = warning(&self.client(), &live).await;
             let reasons = [held_by(&live), warning];
             let reasons: Vec<String> = reasons.into_iter().flatten().collect();
