@@ -9,6 +9,11 @@ use clap::{ArgMatches, Args as _, FromArgMatches as _};
 use std::ffi::OsString;
 use std::io::{ErrorKind, IsTerminal, Read, Write};
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// How long it may take until what was written is seen. IAM's takes longest, seconds; what is still otherwise then, somebody
+/// else has changed meanwhile.
+const SEEN: Duration = Duration::from_secs(60);
 
 /// The streams of a run.
 pub struct Io<'a> {
@@ -160,13 +165,19 @@ async fn steps<T: Tool>(tool: &T, session: &mut Session) -> Result<()> {
             session.now(None);
         }
         // What was written may be seen a little later: AWS and Kubernetes are eventually consistent.
+        let written = Instant::now();
         have = session
             .wait("the changes to show", async || {
                 let have = tool.observe(session, &want).await?;
-                Ok(match change(&have)?.first() {
-                    None => Found::Ready(have),
-                    Some(change) => Found::NotYet(format!("still to do: {change}")),
-                })
+                match change(&have)?.first() {
+                    None => Ok(Found::Ready(have)),
+                    Some(change) if change.effect() != Effect::Wait && written.elapsed() > SEEN => {
+                        Err(Error::retry(format!("a minute after all was done there is again to do: {change}"))
+                            .hint("run it again, once nobody else is at work")
+                            .into())
+                    }
+                    Some(change) => Ok(Found::NotYet(format!("still to do: {change}"))),
+                }
             })
             .await?;
     }

@@ -10,7 +10,7 @@ use common::kube::apply::{Manifest, Observed};
 use common::kube::content;
 use common::kube::object::{ObjectRef, Objects, refused};
 use common::kube::readiness::unready;
-use common::kube::rollout::stuck;
+use common::kube::rollout::{deleted, stuck};
 use common::{Found, Session};
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -150,6 +150,19 @@ pub async fn await_answer(session: &Session, objects: &Objects, target: &Target)
             Ok(silent(objects, target, &release).await?.map_or(Found::Ready(()), Found::NotYet))
         })
         .await
+}
+
+/// Ends when one of these objects, without which the controller will never answer, is gone.
+pub async fn deletion(objects: &Objects, manifests: &[Manifest]) -> Result<()> {
+    let mut looks = tokio::time::interval(Duration::from_secs(5));
+    loop {
+        looks.tick().await;
+        for Manifest { object, .. } in manifests {
+            if objects.get(object).await?.is_none() {
+                return Err(deleted(object));
+            }
+        }
+    }
 }
 
 /// A dry run that creates a Mesh. The webhook has answered when the Mesh got its `awsName`, or when it was denied. The

@@ -180,7 +180,10 @@ impl Tool for AppmeshInstall {
                 }
                 want.upgrade(force).await
             }
-            Change::AwaitAnswer { .. } => kube::await_answer(session, &want.objects, target).await,
+            Change::AwaitAnswer { .. } => tokio::select! {
+                answer = kube::await_answer(session, &want.objects, target) => answer,
+                deleted = kube::deletion(&want.objects, &want.manifests) => deleted,
+            },
             Change::Uninstall { .. } => kube::uninstall(session, &want.objects, &want.helm, target).await,
             Change::Delete(object) => {
                 want.objects.delete(&object).await?;

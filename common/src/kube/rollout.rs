@@ -50,11 +50,12 @@ impl Objects {
     /// # Errors
     /// It does not work in time, or never will unless somebody acts, or the API server's.
     pub async fn wait_ready(&self, session: &Session, object: &ObjectRef) -> Result<()> {
-        let mut in_time = false;
+        let (mut in_time, mut seen) = (false, false);
         let look = async || {
             let Some(live) = self.get(object).await? else {
-                return Ok(Found::NotYet("it does not exist".to_owned()));
+                return if seen { Err(deleted(object)) } else { Ok(Found::NotYet("it does not exist".to_owned())) };
             };
+            seen = true;
             // A deadline that was over before says nothing of what is waited for now.
             let just_over = overdue(&live) && in_time;
             in_time = !overdue(&live);
@@ -97,6 +98,12 @@ impl Objects {
         };
         self.watch(session, object, format_args!("the end of {object}"), look).await
     }
+}
+
+/// An object that was there, and that somebody has deleted while it was needed.
+pub fn deleted(object: &ObjectRef) -> anyhow::Error {
+    let message = format!("{object} is gone: somebody has deleted it meanwhile");
+    Error::retry(message).hint("run it again, once nobody else is at work").into()
 }
 
 /// What keeps an object from working, as far as the cluster tells. Answers that fail are no reason: whoever may not

@@ -69,7 +69,9 @@ fn backend_hosts(backend: &Backend, names: &Names<'_>) -> Vec<VirtualHost> {
     }
     let Some(routing) = routing else {
         let why = format!("no route published for VirtualService {host} in mesh {mesh}");
-        return refused(&format!("{why}: is its ARN right, and its cluster's controller at work?"));
+        return refused(&format!(
+            "{why}: is its ARN right, has its provider a listener, and is its cluster's controller at work?"
+        ));
     };
     let default = routing.http().find(|listener| listener.port.port == HTTP_PORT).or_else(|| routing.http().next());
     let of_port = |listener: &RoutedListener| {
