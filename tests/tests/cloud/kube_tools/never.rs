@@ -146,12 +146,10 @@ pub fn works(clusters: &Clusters) {
         let unready = pods("never-there", json!({"image": PAUSE, "readinessProbe": probe}));
         let is_gone = ["Deployment never-there/app is gone: somebody has deleted it meanwhile"];
         let waiting = scope.spawn(move || never(clusters, "c2", "never-there", "", (&unready, &is_gone)));
-        clusters.sh(
-            "kubectl='kubectl --context c2 --namespace never-there'
+        clusters.sh("kubectl='kubectl --context c2 --namespace never-there'
             $kubectl wait --for=create --timeout 20s deployment/app
             $kubectl wait --for=jsonpath={.status.unavailableReplicas}=1 --timeout 20s deployment/app
-            $kubectl delete deployment app",
-        );
+            $kubectl delete deployment app");
         waiting.join().unwrap();
     });
     goes(clusters, "c2", cases[0].0, &clusters.path("never-pulled.yaml"));
