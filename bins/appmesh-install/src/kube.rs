@@ -11,7 +11,7 @@ use common::kube::content;
 use common::kube::object::{ObjectRef, Objects, refused};
 use common::kube::readiness::unready;
 use common::kube::rollout::{deleted, stuck};
-use common::{Found, Session};
+use common::{Error, Found, Session};
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{
@@ -195,6 +195,19 @@ pub async fn definitions(client: &Client, removals: &BTreeSet<String>) -> Result
         });
     }
     Ok(found)
+}
+
+/// Refuses to delete a definition of which objects have been made since it was looked at: they would go with it.
+pub async fn still_unused(objects: &Objects, object: &ObjectRef) -> Result<()> {
+    let Some(live) = objects.get(object).await?.filter(|_| object.kind == "CustomResourceDefinition") else {
+        return Ok(());
+    };
+    let made = content::of_definition(&objects.client(), &live, |_| false).await?;
+    if made.is_empty() {
+        return Ok(());
+    }
+    let message = format!("{object} is needed again: somebody has made {}", made.join(", "));
+    Err(Error::conflict(message).hint("run it again, once nobody else is at work").into())
 }
 
 /// What lives in the controller's namespace besides the release and what is ours.

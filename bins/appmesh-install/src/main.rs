@@ -186,6 +186,7 @@ impl Tool for AppmeshInstall {
             },
             Change::Uninstall { .. } => kube::uninstall(session, &want.objects, &want.helm, target).await,
             Change::Delete(object) => {
+                kube::still_unused(&want.objects, &object).await?;
                 want.objects.delete(&object).await?;
                 want.objects.wait_gone(session, &object).await
             }

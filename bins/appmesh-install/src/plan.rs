@@ -229,10 +229,12 @@ fn drift(have: &Have, adopt: bool) -> Result<Vec<Step>> {
     Ok(steps)
 }
 
-/// The release, then definitions that define nothing any more, the service account and the namespace, if they are ours.
-/// A controller that somebody still needs is a conflict.
+/// Definitions that define nothing any more, then the release, the service account and the namespace, if they are ours: once
+/// there are no definitions, nobody can make an object whose finalizer only the controller removes. A controller that
+/// somebody still needs is a conflict.
 pub fn plan_delete(target: &Target, manifests: &[Manifest], have: &Have) -> Result<Vec<Change>> {
-    let mut changes = Vec::new();
+    let unused = have.definitions.iter().filter(|definition| definition.why_left().is_none());
+    let mut changes: Vec<Change> = unused.map(|definition| Change::Delete(definition.object.clone())).collect();
     if have.release.as_ref().is_some_and(Release::ours) {
         let served: Vec<&str> = have.definitions.iter().flat_map(|it| &it.objects).map(String::as_str).collect();
         if !served.is_empty() {
@@ -242,8 +244,6 @@ pub fn plan_delete(target: &Target, manifests: &[Manifest], have: &Have) -> Resu
         }
         changes.push(Change::Uninstall { release: target.release.clone() });
     }
-    let unused = have.definitions.iter().filter(|definition| definition.why_left().is_none());
-    changes.extend(unused.map(|definition| Change::Delete(definition.object.clone())));
     let present = manifests.iter().zip(&have.objects).rev().filter(|(_, observed)| observed.live.is_some());
     let ours = present.filter(|(manifest, observed)| why_left(target, manifest, observed, have).is_none());
     changes.extend(ours.map(|(manifest, _)| Change::Delete(manifest.object.clone())));
@@ -467,8 +467,8 @@ mod tests {
         };
         let all = have(MANAGER, true, &[], &[]);
         let expected = [
-            "uninstall release mesh",
             "delete CustomResourceDefinition meshes",
+            "uninstall release mesh",
             "delete ServiceAccount ns/sa",
             "delete Namespace ns",
         ];

@@ -350,7 +350,6 @@ pub fn deleted(clusters: &Clusters, mesh: &Installed) {
 
     let definition = |kind: &str| format!("delete CustomResourceDefinition {kind}.appmesh.k8s.aws");
     let expected = [
-        "uninstall release appmesh-controller".to_owned(),
         definition("backendgroups"),
         definition("gatewayroutes"),
         definition("meshes"),
@@ -358,6 +357,7 @@ pub fn deleted(clusters: &Clusters, mesh: &Installed) {
         definition("virtualnodes"),
         definition("virtualrouters"),
         definition("virtualservices"),
+        "uninstall release appmesh-controller".to_owned(),
         "delete ServiceAccount appmesh-system/appmesh-controller".to_owned(),
     ];
     let kept = "left alone: Namespace appmesh-system: it holds ConfigMap theirs";
