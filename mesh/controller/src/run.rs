@@ -145,10 +145,9 @@ async fn run(options: Options) -> anyhow::Result<()> {
     let ipv6 = options.sidecar.ipv6();
     let listener = http::bind(of_both_families(options.http.metrics_listen, ipv6)).await?;
     work.spawn(http::serve(listener, http::metrics(metrics.clone()), stop.clone()));
-    // Who comes before all is there waits, and is answered as soon as it is: the kubelet, that would look a second later.
+    // The kubelet's first probe waits here and is answered as soon as all is there: it would look a second later again.
     let webhook_listen = of_both_families(options.webhook_listen, ipv6);
-    let xds_listen = of_both_families(options.xds_listen, ipv6);
-    let (webhook, xds) = (http::bind(webhook_listen).await?, http::bind(xds_listen).await?);
+    let webhook = http::bind(webhook_listen).await?;
 
     let mut config = Config::infer().await.context("finding the API server")?;
     // Every loop here looks again by itself, and sooner: kube's own retries of one request go on for three minutes.
@@ -196,7 +195,8 @@ async fn run(options: Options) -> anyhow::Result<()> {
     let keeper = tls::Keeper::new(&client, &options.namespace, options.certificate, metrics.clone());
     let served = keeper.served();
     let webhook = TlsListener::new(webhook, served.clone(), "http/1.1", &options.tls)?;
-    let xds = TlsListener::new(xds, served.clone(), "h2", &options.tls)?;
+    let xds_listen = of_both_families(options.xds_listen, ipv6);
+    let xds = TlsListener::new(http::bind(xds_listen).await?, served.clone(), "h2", &options.tls)?;
     let debug_listener = http::bind(options.http.debug_listen).await?;
     let debug = debug(&known, &cache);
     let tracing = options.sidecar.observability.tracing().is_some();
