@@ -40,7 +40,7 @@ pub fn encode(gateway: &Gateway, settings: Settings) -> Configuration {
     configuration.secrets.extend(tls::secrets_of_listeners(&gateway.listeners));
     for listener in &gateway.listeners {
         names.called_by(listener);
-        for route in gateway.routes.iter().filter(|route| route.is_for(listener)) {
+        for route in gateway.routes_of(listener) {
             configuration.call(&route.target, &mut names);
         }
         let encoded = encode_listener(gateway, settings, listener);
@@ -88,8 +88,7 @@ fn encode_listener(gateway: &Gateway, settings: Settings, listener: &model::List
 
 /// The routes of one listener. They are of one virtual host, for a route's priority comes before its host.
 fn routes(gateway: &Gateway, listener: &model::Listener, names: &Names<'_>) -> RouteConfiguration {
-    let routes = gateway.routes.iter().filter(|route| route.is_for(listener));
-    let mut routes: Vec<_> = routes.flat_map(|route| of_gateway_route(route, names)).collect();
+    let mut routes: Vec<_> = gateway.routes_of(listener).flat_map(|route| of_gateway_route(route, names)).collect();
     let why = format!("no GatewayRoute of VirtualGateway {} takes this request", gateway.name.name);
     routes.push(route::everything(route::refuse(404, &why)));
     let host = VirtualHost {

@@ -25,6 +25,13 @@ pub struct Gateway {
     pub left_out: Vec<String>,
 }
 
+impl Gateway {
+    /// The routes that a listener takes requests to.
+    pub fn routes_of(&self, listener: &Listener) -> impl Iterator<Item = &GatewayRoute> {
+        self.routes.iter().filter(|route| route.is_for(listener))
+    }
+}
+
 /// One route of a gateway.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
