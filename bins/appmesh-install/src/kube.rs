@@ -21,10 +21,14 @@ use kube::{Client, ResourceExt};
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::time::Duration;
+use tokio::time::{Instant, interval_at};
 
 /// How long a pending revision may be the work of a Helm that is alive. It waits for nothing, so it writes the end
 /// within seconds.
 const ALIVE: Duration = Duration::from_secs(10);
+
+/// How often it is looked whether what the controller needs has been deleted; its start takes a few seconds.
+const LOOKS: Duration = Duration::from_secs(5);
 
 /// The newest revision of the release.
 pub async fn release(client: &Client, target: &Target) -> Result<Option<Release>> {
@@ -154,7 +158,7 @@ pub async fn await_answer(session: &Session, objects: &Objects, target: &Target)
 
 /// Ends when one of these objects, without which the controller will never answer, is gone.
 pub async fn deletion(objects: &Objects, manifests: &[Manifest]) -> Result<()> {
-    let mut looks = tokio::time::interval(Duration::from_secs(5));
+    let mut looks = interval_at(Instant::now() + LOOKS, LOOKS);
     loop {
         looks.tick().await;
         for Manifest { object, .. } in manifests {
@@ -199,9 +203,10 @@ pub async fn definitions(client: &Client, removals: &BTreeSet<String>) -> Result
 
 /// Refuses to delete a definition of which objects have been made since it was looked at: they would go with it.
 pub async fn still_unused(objects: &Objects, object: &ObjectRef) -> Result<()> {
-    let Some(live) = objects.get(object).await?.filter(|_| object.kind == "CustomResourceDefinition") else {
+    if object.kind != "CustomResourceDefinition" {
         return Ok(());
-    };
+    }
+    let Some(live) = objects.get(object).await? else { return Ok(()) };
     let made = content::of_definition(&objects.client(), &live, |_| false).await?;
     if made.is_empty() {
         return Ok(());
