@@ -9,6 +9,7 @@ mod support;
 use std::{
     net::{IpAddr, Ipv4Addr},
     process::Stdio,
+    time::Duration,
 };
 
 use appmesh_controller::{
@@ -21,25 +22,26 @@ use appmesh_controller::{
 };
 use serde_json::{Value, json};
 use support::wait_for;
+use tempfile::TempDir;
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream, UdpSocket},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream, UdpSocket, UnixStream},
     process::{Child, Command},
+    time::timeout,
 };
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const HTTP_CONNECTION_MANAGER: &str =
     "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
 
-/// A port that nobody listens on.
-async fn free_port() -> u16 {
-    TcpListener::bind((LOOPBACK, 0)).await.unwrap().local_addr().unwrap().port()
-}
+/// How long anything here may take: an Envoy starts and reports within a second or two.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// An Envoy that answers 200 on a port of its own, with the tracing of every listener that the controller sends.
 struct Envoy {
     /// Ends it.
     _process: Child,
+    _folder: TempDir,
     application: u16,
     status: u16,
 }
@@ -47,7 +49,8 @@ struct Envoy {
 impl Envoy {
     /// `None` if there is no Envoy here.
     async fn start(tracing: Option<&Tracing>, stats: &Stats) -> Option<Self> {
-        let (application, status, admin) = (free_port().await, free_port().await, free_port().await);
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("admin");
         let bootstrap = Bootstrap {
             workload: &WorkloadName {
                 mesh: "k8multi".to_owned(),
@@ -56,7 +59,8 @@ impl Envoy {
             },
             xds: "localhost:1",
             ca: "",
-            status: Status { port: status, ipv6: false },
+            // Its ports are those that the kernel finds free, and are asked for at the admin interface: a socket of its own.
+            status: Status { port: 0, ipv6: false },
             sds: None,
             tracing,
             stats,
@@ -67,10 +71,12 @@ impl Envoy {
         let listeners = bootstrap["static_resources"]["listeners"].as_array_mut().unwrap();
         listeners.push(json!({
             "name": "application",
-            "address": { "socket_address": { "address": "127.0.0.1", "port_value": application } },
+            "address": { "socket_address": { "address": "127.0.0.1", "port_value": 0 } },
             "filter_chains": [{ "filters": [{ "name": "http", "typed_config": answers_ok() }] }]
         }));
-        let bootstrap = bootstrap.to_string().replace("15002", &admin.to_string());
+        let admin = bootstrap["admin"]["address"].clone();
+        let (from, to) = (admin.to_string(), json!({ "pipe": { "path": socket } }).to_string());
+        let bootstrap = bootstrap.to_string().replace(&from, &to);
         let named = std::env::var_os("ENVOY");
         let mut command = Command::new(named.as_deref().unwrap_or("envoy".as_ref()));
         command.args([
@@ -82,7 +88,7 @@ impl Envoy {
             "--config-yaml",
             &bootstrap,
         ]);
-        let process = match command.stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true).spawn() {
+        let mut process = match command.stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true).spawn() {
             Ok(process) => process,
             Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => {
                 println!("not tested: there is no envoy in PATH, and ENVOY names none, as `make test` does");
@@ -90,9 +96,20 @@ impl Envoy {
             }
             Err(error) => panic!("{error}"),
         };
-        let envoy = Self { _process: process, application, status };
-        wait_for("Envoy", async || get(envoy.application, "/").await.starts_with("HTTP/1.1 200")).await;
-        Some(envoy)
+        let begun = async {
+            let ready = async || ask(UnixStream::connect(&socket).await, "/ready").await.contains("LIVE");
+            wait_for("Envoy", ready).await;
+        };
+        tokio::select! {
+            () = begun => {}
+            ended = process.wait() => panic!("Envoy ended: {ended:?}"),
+        }
+        let listeners = ask(UnixStream::connect(&socket).await, "/listeners").await;
+        let port = |name| {
+            let address = listeners.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix("::")).unwrap();
+            address.rsplit_once(':').unwrap().1.parse().unwrap()
+        };
+        Some(Self { _process: process, application: port("application"), status: port("status"), _folder: folder })
     }
 
     async fn stat(&self, name: &str) -> u64 {
@@ -107,6 +124,8 @@ fn answers_ok() -> Value {
         "@type": HTTP_CONNECTION_MANAGER,
         "stat_prefix": "application",
         "tracing": {},
+        // Or it waits for a second before it closes a connection.
+        "delayed_close_timeout": "0s",
         "route_config": { "virtual_hosts": [{
             "name": "all", "domains": ["*"],
             "routes": [{ "match": { "prefix": "/" }, "direct_response": { "status": 200 } }]
@@ -117,13 +136,17 @@ fn answers_ok() -> Value {
     })
 }
 
-/// The answer, or nothing if there is none.
 async fn get(port: u16, path: &str) -> String {
+    ask(TcpStream::connect((LOOPBACK, port)).await, path).await
+}
+
+/// The answer, or nothing if there is none.
+async fn ask(stream: std::io::Result<impl AsyncRead + AsyncWrite + Unpin>, path: &str) -> String {
     let mut answer = Vec::new();
-    if let Ok(mut stream) = TcpStream::connect((LOOPBACK, port)).await {
+    if let Ok(mut stream) = stream {
         let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
         if stream.write_all(request.as_bytes()).await.is_ok() {
-            let _ = stream.read_to_end(&mut answer).await;
+            let _ = timeout(PATIENCE, stream.read_to_end(&mut answer)).await;
         }
     }
     String::from_utf8_lossy(&answer).into_owned()
@@ -152,7 +175,7 @@ async fn spans_reach_a_collector() {
         for _ in 0..5 {
             get(envoy.application, "/").await;
         }
-        let received = received(collector).await;
+        let received = timeout(PATIENCE, received(collector)).await.unwrap();
         assert!(received.starts_with(begins), "{protocol:?} {received:?}");
     };
     tokio::join!(
@@ -164,7 +187,9 @@ async fn spans_reach_a_collector() {
 
 #[tokio::test]
 async fn as_many_requests_begin_a_trace_as_are_asked_for() {
-    let port = free_port().await;
+    // Where nobody accepts what is sent.
+    let collector = TcpListener::bind((LOOPBACK, 0)).await.unwrap();
+    let port = collector.local_addr().unwrap().port();
     let sampled = async |sampling| {
         let tracing = Tracing { protocol: Protocol::Zipkin, host: "127.0.0.1".to_owned(), port, sampling };
         let envoy = Envoy::start(Some(&tracing), &Stats::default()).await?;
@@ -188,7 +213,7 @@ async fn statistics_reach_a_statsd_server_with_their_tags() {
     let mut datagram = vec![0; 65_536];
     let tags = ["appmesh.mesh:k8multi", "appmesh.virtual_node:front_k8multi"];
     loop {
-        let length = server.recv(&mut datagram).await.unwrap();
+        let length = timeout(PATIENCE, server.recv(&mut datagram)).await.unwrap().unwrap();
         let text = String::from_utf8_lossy(&datagram[..length]);
         if text.contains("downstream_rq_2xx") || text.contains("downstream_rq_xx") {
             assert!(tags.iter().all(|tag| text.contains(tag)), "{text}");
