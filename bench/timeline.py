@@ -98,7 +98,7 @@ def containers(log: Path) -> dict[str, list[tuple[str, str, float, float]]]:
         if not (match := lines.match(line)):
             continue
         at, text = moment(match[1]), match[2].replace('\\"', '"')
-        if sandbox := re.match(r'RunPodSandbox for &PodSandboxMetadata\{Name:([^,]+),Uid:[^,]+,Namespace:([^,]+),.*?\}(?: returns sandbox id "(\w+)")?$', text):
+        if sandbox := re.match(r'RunPodSandbox for name:"([^"]+)" +uid:"[^"]+" +namespace:"([^"]+)"(?: returns sandbox id "(\w+)")?$', text):
             pod = f"{sandbox[2]}/{sandbox[1]}"
             if sandbox[3]:
                 sandboxes[sandbox[3]] = pod
@@ -110,7 +110,7 @@ def containers(log: Path) -> dict[str, list[tuple[str, str, float, float]]]:
                 pulls.setdefault(pull[1], at)
             elif pull[1] in pulls:
                 pulled.append((pulls.pop(pull[1]), at))
-        elif made := re.match(r'CreateContainer within sandbox "(\w+)" for (?:container )?&ContainerMetadata\{Name:([^,]+),.*\}( returns container id "(\w+)")?$', text):
+        elif made := re.match(r'CreateContainer within sandbox "(\w+)" for (?:container )?name:"([^"]+)"( returns container id "(\w+)")?$', text):
             pod = sandboxes.get(made[1], "")
             if made[4]:
                 names[made[4]] = (pod, made[2])

@@ -9,14 +9,8 @@ use nix::sched::CloneFlags;
 use crate::namespace::{leave, this_program};
 
 /// Programs and the Debian packages they are in.
-const PROGRAMS: [(&str, &str); 6] = [
-    ("ip", "iproute2"),
-    ("nft", "nftables"),
-    ("containerd", "containerd"),
-    ("containerd-shim-runc-v2", "containerd"),
-    ("runc", "runc"),
-    ("docker-registry", "docker-registry"),
-];
+const PROGRAMS: [(&str, &str); 4] =
+    [("ip", "iproute2"), ("nft", "nftables"), ("runc", "runc"), ("docker-registry", "docker-registry")];
 /// Plugins of containernetworking-plugins.
 const PLUGINS: [&str; 3] = ["host-local", "loopback", "ptp"];
 

@@ -1,4 +1,4 @@
-//! What the distribution brings: container runtime, network plugins, nftables, a registry.
+//! What the distribution brings: runc, network plugins, nftables, a registry.
 
 use std::env;
 use std::path::Path;

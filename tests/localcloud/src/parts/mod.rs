@@ -25,8 +25,8 @@ use cache::Cache;
 /// Where the parts are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parts {
-    /// etcd, the kube-* programs, kubelet, kubectl, helm, coredns, aws-iam-authenticator, ecr-credential-provider, pause and
-    /// envoy.
+    /// etcd, the kube-* programs, kubelet, kubectl, helm, coredns, aws-iam-authenticator, ecr-credential-provider, containerd
+    /// with its shim and ctr, pause and envoy.
     pub bin: PathBuf,
     /// `bin` folder of the Python environment of the AWS side.
     pub python: PathBuf,

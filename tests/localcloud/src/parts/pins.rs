@@ -113,6 +113,10 @@ const fn tool(name: &'static str, of: &'static str, package: &'static str) -> Pr
     Program { name, of, package, module: &TOOLS }
 }
 
+const fn containerd(name: &'static str, package: &'static str) -> Program {
+    tool(name, "github.com/containerd/containerd/v2", package)
+}
+
 /// All of them, the longest builds first: what they compile, the others find compiled.
 pub const PROGRAMS: &[Program] = &[
     kubernetes("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
@@ -134,6 +138,9 @@ pub const PROGRAMS: &[Program] = &[
         "k8s.io/cloud-provider-aws",
         "k8s.io/cloud-provider-aws/cmd/ecr-credential-provider",
     ),
+    containerd("containerd", "github.com/containerd/containerd/v2/cmd/containerd"),
+    containerd("containerd-shim-runc-v2", "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2"),
+    containerd("ctr", "github.com/containerd/containerd/v2/cmd/ctr"),
     PAUSE,
 ];
 
@@ -171,7 +178,6 @@ pub struct Package {
 
 /// What the distribution brings.
 pub const PACKAGES: &[Package] = &[
-    Package { name: "containerd", proof: "containerd" },
     Package { name: "runc", proof: "runc" },
     Package { name: "containernetworking-plugins", proof: "/usr/lib/cni/bridge" },
     Package { name: "nftables", proof: "nft" },
@@ -195,6 +201,7 @@ mod tests {
         assert_eq!(version("coredns"), Some("v1.15.0"));
         assert_eq!(version("aws-iam-authenticator"), Some("v0.6.13"));
         assert_eq!(version("ecr-credential-provider"), Some("v1.35.3"));
+        assert_eq!(version("ctr"), Some("v2.2.9"));
         assert_eq!(version("pause"), None);
     }
 
