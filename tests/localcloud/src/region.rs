@@ -164,8 +164,16 @@ async fn apis(cloud: &Cloud) -> Result<Account> {
     let account =
         ready::until("the AWS APIs are ready", "aws", PATIENCE, || async { Account::load(&cloud.state) }).await?;
     let docker = format!("127.0.0.1:{DOCKER_PORT}");
-    let ecr = format!("http://127.0.0.1:{ECR_PORT}/_ministack/ready");
-    let asked = || async { Ok(reqwest::get(&ecr).await?.error_for_status().map(drop)?) };
+    // It reads its part for a service when that is called first.
+    let call = reqwest::Client::new()
+        .post(format!("http://127.0.0.1:{ECR_PORT}/"))
+        .header("content-type", "application/x-amz-json-1.1")
+        .header("x-amz-target", "AmazonEC2ContainerRegistry_V20150921.DescribeRepositories")
+        .body("{}");
+    let asked = || async {
+        let call = call.try_clone().context("a call that cannot be made twice")?;
+        Ok(call.send().await?.error_for_status().map(drop)?)
+    };
     tokio::try_join!(
         ready::listening(&docker, "docker", PATIENCE),
         ready::until("ECR is ready", "ecr", PATIENCE, asked)
