@@ -11,13 +11,13 @@ set -euo pipefail
 region=us-west-2
 namespace=svc2.svc.local
 project=k8multi
-account=$(aws sts get-caller-identity --query Account --output text)
-registry=$account.dkr.ecr.$region.amazonaws.com
 
 for cluster in c1 c2; do
     kubectl config use-context $cluster
     kubectl apply --filename charts/appmesh-controller/crds/crds.yaml
     kubectl create namespace appmesh-system
+    account=$(aws sts get-caller-identity --query Account --output text)
+    registry=$account.dkr.ecr.$region.amazonaws.com
     issuer=$(aws eks describe-cluster --name $cluster --query cluster.identity.oidc.issuer --output text)
     provider=${issuer#https://}
     aws iam create-open-id-connect-provider --url "$issuer" --client-id-list sts.amazonaws.com
@@ -29,6 +29,7 @@ TRUST
     role=$cluster-role
     aws iam create-role --role-name $role --assume-role-policy-document "file://$WORK/trust.json" > /dev/null
     aws iam attach-role-policy --role-name $role --policy-arn arn:aws:iam::aws:policy/AWSCloudMapFullAccess
+    aws iam attach-role-policy --role-name $role --policy-arn arn:aws:iam::aws:policy/AWSAppMeshFullAccess
     kubectl create serviceaccount appmesh-controller --namespace appmesh-system
     kubectl annotate serviceaccount appmesh-controller --namespace appmesh-system \
         eks.amazonaws.com/role-arn=arn:aws:iam::$account:role/$role
