@@ -35,6 +35,7 @@ use crate::{
     tls::{Served, TlsListener},
     translate::{self, Check, Place, membership},
 };
+use annotations::INJECT;
 use inject::Injected;
 use sidecar::Sidecar;
 use validate::{check_backends, check_immutable, parse};
@@ -201,12 +202,16 @@ impl Admission {
         let namespace = request.namespace.as_deref().context("a pod without namespace")?;
         let served = self.served.borrow().clone().context("no certificate yet")?;
         let pod = json!(request.object);
-        self.decide(namespace, |snapshot| {
+        let decision = |snapshot: &Snapshot| {
             let injected = inject::inject(&pod, namespace, snapshot, &self.sidecar, &served.authority)?;
             Ok(injected
                 .map_or_else(Granted::default, |Injected { pod, warnings }| Granted { object: Some(pod), warnings }))
-        })
-        .await
+        };
+        // Pods of labelled namespaces are asked about, and no others: what is known of this one is from before.
+        if !self.cluster.snapshot().namespaces.get(namespace).is_some_and(|labels| labels.contains_key(INJECT)) {
+            return decision(&Snapshot::ask(&self.client, namespace).await?);
+        }
+        self.decide(namespace, decision).await
     }
 }
 
