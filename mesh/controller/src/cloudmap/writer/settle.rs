@@ -91,7 +91,13 @@ impl Writer {
         if settled.is_err() {
             self.cloudmap.forget(&key.namespace, &key.service).await;
         }
-        self.report(key, &slot, &present, settled.as_ref().err().map(describe));
+        let trouble = match &settled {
+            // What is tried again may be refused again: what was said of it holds until it has ended.
+            Ok(Progress::UnderWay) => self.registered(key).and_then(|before| before.trouble.clone()),
+            Ok(_) => None,
+            Err(error) => Some(describe(error)),
+        };
+        self.report(key, &slot, &present, trouble);
         if settled.is_err() {
             present.seen = None;
         }
