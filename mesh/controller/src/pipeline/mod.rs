@@ -114,6 +114,7 @@ impl Pipeline {
         // Something may have changed since it was prepared.
         objects.mark_changed();
         self.passed.leads = *inputs.leader.borrow_and_update();
+        self.sweep();
         let work = async {
             let (mut pods, mut answers, mut registered) = (Vec::new(), Vec::new(), Vec::new());
             // When a burst of changes of objects began.
@@ -130,6 +131,7 @@ impl Pipeline {
                     Ok(()) = inputs.leader.changed() => {
                         self.passed.leads = *inputs.leader.borrow_and_update();
                         self.follow();
+                        self.sweep();
                     }
                     count = inputs.pods.recv_many(&mut pods, BATCH) => {
                         if count == 0 { return }
@@ -291,6 +293,22 @@ impl Pipeline {
         });
         self.writer.set(gone.map(|key| (key.clone(), None)).chain(changed));
         self.passed.publications = wanted;
+    }
+
+    /// As the leader, has removed what earlier ones have left of VirtualServices that are published elsewhere now, or no
+    /// more.
+    fn sweep(&self) {
+        if !self.passed.leads {
+            return;
+        }
+        let translation = self.known.read().translation.clone();
+        let services = translation.reports.iter().filter(|(object, _)| object.kind == "VirtualService");
+        let arns: BTreeSet<String> =
+            services.filter_map(|(_, report)| Some(report.arn.as_ref()?.to_string())).collect();
+        if !arns.is_empty() {
+            let writer = self.writer.clone();
+            tokio::spawn(async move { writer.sweep(&arns).await });
+        }
     }
 
     /// Whether one of these VirtualNodes and VirtualGateways calls a VirtualService of another cluster.

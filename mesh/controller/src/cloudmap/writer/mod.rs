@@ -33,7 +33,7 @@ use super::{
     exchange, jitter,
     journal::{self, Journal},
 };
-use crate::model::{Attributes, ClusterId, Instances, ServiceKey, endpoint};
+use crate::model::{Attributes, ClusterId, Instances, ServiceKey, VirtualServiceKey, endpoint};
 
 /// A burst of changes is one look.
 const DEBOUNCE: Duration = Duration::from_millis(20);
@@ -312,6 +312,28 @@ impl Writer {
             *names.entry(name).or_default() += 1;
         }
         Ok(names)
+    }
+
+    /// Looks in every namespace for what is published under these ARNs and not wanted there: what an earlier leader was to
+    /// remove, nobody else has noted. Tried for a quarter of an hour. For the leader.
+    pub async fn sweep(&self, arns: &BTreeSet<String>) {
+        let names = || async {
+            anyhow::ensure!(self.lock().leading, "another leader has not ended yet");
+            self.namespaces().await
+        };
+        let backoff = ExponentialBuilder::default().with_max_delay(LAST_RETRY).with_max_times(20).with_jitter();
+        let Ok(names) = names.retry(backoff).await else { return };
+        let mut state = self.lock();
+        for namespace in names.into_iter().filter_map(|(name, namesakes)| (namesakes == 1).then_some(name)) {
+            for arn in arns {
+                let key = exchange::service_key(&VirtualServiceKey { namespace: namespace.clone(), arn: arn.clone() });
+                if !state.services.contains_key(&key) {
+                    state.services.insert(key.clone(), Entry::default());
+                    state.at_once(&key);
+                }
+            }
+        }
+        self.wake.notify_one();
     }
 
     /// Brings each of these services to what is wanted now, and removes those nobody wants, within half a minute. For the

@@ -174,6 +174,7 @@ async fn an_operation_that_fails_is_reported_and_tried_again() {
     fake.calls();
     fake.until("it is tried again", || {
         assert!(!found() && cluster.writer.lock().services[&key].failures > 0, "it was never there");
+        assert_ne!(cluster.registered(&key).trouble, None, "what is tried again may fail again");
         fake.calls().contains(&"RegisterInstance n/front 10.0.0.1".to_owned())
     })
     .await;
@@ -363,6 +364,23 @@ async fn forgetting_waits_until_everything_is_gone() {
     assert_eq!((fake.instances(&key), fake.ids(&unknown)), (None, vec![]));
     fake.namesake("o", "o-2");
     assert_eq!(cluster.writer.namespaces().await.unwrap(), BTreeMap::from([("n".to_owned(), 1), ("o".to_owned(), 2)]));
+}
+
+#[tokio::test]
+async fn a_document_that_an_earlier_leader_left_is_removed() {
+    let fake = Fake::new(&["n", "o", "p"]);
+    let cluster = Cluster::new(&fake, true);
+    let arn = "arn:aws:appmesh:us-west-2:123456789012:mesh/m/virtualService/color";
+    let of = |namespace| service(namespace, "appmesh.m.color");
+    cluster.set(&of("n"), pods(&["here"]));
+    cluster.finds(&of("n"), &["here"]).await;
+    fake.register(&of("o"), "here", &attributes(&[(CLUSTER, "here")]));
+    fake.register(&of("o"), "there", &attributes(&[(CLUSTER, "there")]));
+    cluster.writer.sweep(&BTreeSet::from([arn.to_owned()])).await;
+    fake.until("it is gone", || fake.ids(&of("o")) == ["there"]).await;
+    let nowhere_else = || cluster.writer.lock().services.keys().all(|key| key.namespace == "n");
+    fake.until("nothing is known of it", nowhere_else).await;
+    assert_eq!(fake.ids(&of("n")), ["here"]);
 }
 
 #[tokio::test]
