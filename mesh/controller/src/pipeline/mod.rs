@@ -341,14 +341,19 @@ impl Pipeline {
         if (&lookups, urgent) == (&self.passed.lookups, self.passed.urgent) {
             return;
         }
+        let mut forgotten = BTreeSet::new();
         for ended in self.passed.lookups.difference(&lookups) {
             match ended {
-                Lookup::Instances(key) => self.known.write().endpoints.set_remote(key, None),
+                Lookup::Instances(key) => {
+                    self.known.write().endpoints.set_remote(key, None);
+                    forgotten.insert(key.clone());
+                }
                 Lookup::Published(key) => drop(self.passed.published.remove(key)),
             }
         }
         self.pollers.follow(&lookups, urgent);
         (self.passed.lookups, self.passed.urgent) = (lookups, urgent);
+        self.endpoints_changed(&forgotten, StdInstant::now());
     }
 
     /// Configures the workloads that call one of these services.
@@ -374,7 +379,10 @@ impl Pipeline {
             let Some(Translated { workload, published, services }) = known.translation.workloads.get(&name) else {
                 continue;
             };
-            let is_known = |key: &ServiceKey| self.passed.services.contains(key) || known.endpoints.is_looked_up(key);
+            let is_known = |key: &ServiceKey| {
+                let is_sought = || self.passed.lookups.contains(&Lookup::Instances(key.clone()));
+                known.endpoints.is_looked_up(key) || (self.passed.services.contains(key) && !is_sought())
+            };
             if !published.iter().all(|key| self.passed.published.contains_key(key)) || !services.iter().all(is_known) {
                 continue;
             }
