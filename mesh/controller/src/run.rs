@@ -178,7 +178,8 @@ async fn run(options: Options) -> anyhow::Result<()> {
     let intervals = Intervals::new(options.cloudmap_poll_interval, options.cloudmap_max_poll_interval, RAREST);
     let (pollers, answers) = Pollers::new(cloudmap, id.clone(), intervals);
     let (known, cache) = (Known::default(), Arc::new(Cache::default()));
-    let registrations = Registrations { known: known.clone(), writer: writer.clone() };
+    let region = account.region.clone();
+    let registrations = Registrations { known: known.clone(), writer: writer.clone(), region, id: id.clone() };
     let count = known.clone();
     let status = Arc::new(Status::new(
         client.clone(),

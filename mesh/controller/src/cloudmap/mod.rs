@@ -6,7 +6,7 @@ pub mod account;
 mod client;
 mod exchange;
 #[cfg(test)]
-mod fake;
+pub(crate) mod fake;
 mod journal;
 mod pollers;
 mod values;

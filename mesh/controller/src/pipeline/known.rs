@@ -13,7 +13,7 @@ use super::endpoints::Endpoints;
 use crate::{
     cloudmap::{Leaving, Writer, describe, service_key},
     cluster::{Pod, PodKey, Pods, Snapshot},
-    model::{ObjectKey, ServiceKey, VirtualServiceKey, WorkloadName},
+    model::{ClusterId, ObjectKey, ServiceKey, VirtualServiceKey, WorkloadName},
     status::{CloudMap, CloudMapResource, PodCounts, Registration, Removal},
     translate::{
         Translation,
@@ -119,6 +119,10 @@ pub struct Registrations {
     pub known: Known,
     /// What is registered.
     pub writer: Arc<Writer>,
+    /// The region of the account.
+    pub region: String,
+    /// This cluster.
+    pub id: ClusterId,
 }
 
 impl Registrations {
@@ -154,7 +158,14 @@ impl CloudMap for Registrations {
 
     fn registration(&self, pod: &Pod) -> Option<Registration> {
         let known = self.known.read();
-        let (service, id) = known.endpoints.registration(&pod.key())?;
+        let Some((service, id)) = known.endpoints.registration(&pod.key()) else {
+            // Whether it is found is nobody's question once no VirtualNode would have it registered: it does not stay what it
+            // was when its containers were not ready.
+            let memberships = known.translation.registrants.memberships(pod, &self.region, &self.id);
+            let is_free = memberships.iter().all(|membership| membership.instance.is_none());
+            let free = Registration { registered: Some(true), error: None };
+            return (is_free && pod.containers_ready && pod.gate.is_some()).then_some(free);
+        };
         let there = self.writer.registered(service);
         let registered = there.as_ref().and_then(|there| Some(there.instances.as_ref()?.contains(id)));
         Some(Registration { registered, error: there.and_then(|there| there.trouble.clone()) })
@@ -175,7 +186,8 @@ impl CloudMap for Registrations {
 mod tests {
     use super::*;
     use crate::{
-        cluster::{Object, WORKLOAD_VARIABLE},
+        cloudmap::fake::Fake,
+        cluster::{GATE, Object, WORKLOAD_VARIABLE},
         model::Account,
         translate::{AllPublished, translate},
     };
@@ -191,6 +203,44 @@ mod tests {
             "metadata": {"name": name, "namespace": "shop", "uid": name},
             "spec": {"podSelector": {"matchLabels": {"app": app}}, "meshRef": {"name": "m", "uid": "m"}}});
         Arc::new(Object::new(from_value(object).unwrap()))
+    }
+
+    #[tokio::test]
+    async fn a_pod_that_nobody_would_register_waits_for_nothing() {
+        let account = Account { partition: "aws".into(), region: "us-west-2".into(), account: "123456789012".into() };
+        let mesh = json!({"apiVersion": "appmesh.k8s.aws/v1beta2", "kind": "Mesh", "spec": {},
+            "metadata": {"name": "m", "uid": "m"}});
+        let node = json!({"apiVersion": "appmesh.k8s.aws/v1beta2", "kind": "VirtualNode",
+            "metadata": {"name": "front", "namespace": "shop", "uid": "front"},
+            "spec": {"podSelector": {"matchLabels": {"app": "front"}}, "meshRef": {"name": "m", "uid": "m"},
+                "listeners": [{"portMapping": {"port": 8080, "protocol": "http"}}],
+                "serviceDiscovery": {"awsCloudMap": {"namespaceName": "n", "serviceName": "front"}}}});
+        let snapshot = Snapshot {
+            meshes: [Arc::new(Object::<Mesh>::new(from_value(mesh).unwrap()))].into_iter().collect(),
+            virtual_nodes: [Arc::new(Object::<VirtualNode>::new(from_value(node).unwrap()))].into_iter().collect(),
+            ..Snapshot::default()
+        };
+        let known = Known::default();
+        known.write().translation = translate(&snapshot, &account, &AllPublished::new()).into();
+        let id = ClusterId { uid: "here".into(), arn: None };
+        let writer = Writer::new(Fake::new(&["n"]).client(), id.clone());
+        let registrations = Registrations { known, writer, region: account.region, id };
+        let pods = Pods::default();
+        for (case, app, ready, gate, expected) in [
+            ("of a VirtualNode", "front", "True", true, None),
+            ("of none any more", "other", "True", true, Some(true)),
+            ("of none, and broken", "other", "False", true, None),
+            ("of none, or of one that is not known yet", "other", "True", false, None),
+        ] {
+            let mut conditions = vec![json!({"type": "ContainersReady", "status": ready})];
+            conditions.extend(gate.then(|| json!({"type": GATE, "status": "False", "reason": "ContainersNotReady"})));
+            let pod = json!({"metadata": {"name": "p", "namespace": "shop", "uid": "p", "labels": {"app": app}},
+                "spec": {"containers": [], "readinessGates": [{"conditionType": GATE}]},
+                "status": {"podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}], "conditions": conditions}});
+            pods.apply(from_value(pod).unwrap());
+            let registration = registrations.registration(&pods.get("shop", "p").unwrap());
+            assert_eq!(registration.and_then(|found| found.registered), expected, "{case}");
+        }
     }
 
     #[test]

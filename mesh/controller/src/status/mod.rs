@@ -79,7 +79,8 @@ pub trait CloudMap: Send + Sync {
     /// it is done.
     fn remove<'a>(&'a self, resource: &'a CloudMapResource) -> BoxFuture<'a, Result<Removal, String>>;
 
-    /// Whether a pod is registered; `None` if it is not to be.
+    /// Whether a pod is registered; `None` if it is not to be. One that waits though nobody would register it any more counts
+    /// as registered.
     fn registration(&self, pod: &Pod) -> Option<Registration>;
 
     /// The other pods of its VirtualNode that callers find beside a pod.
