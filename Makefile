@@ -128,7 +128,7 @@ endif
 # When the recipe that names it began, for its lines are expanded together; and how to name these clusters and
 # applications again.
 STARTED = $(shell date +%s)
-NAMED := CLUSTER1 CLUSTER2 REGION PROFILE1 PROFILE2 APP1 APP2 TEMPLATE IMAGES1 IMAGES2 MESH_ONLY NAMESPACE NAMESPACE_TYPE PORTS PROJECT CHART VALUES SCHEME IDENTITY
+NAMED := CLUSTER1 CLUSTER2 REGION PROFILE1 PROFILE2 APP1 APP2 TEMPLATE IMAGES1 IMAGES2 MESH_ONLY NAMESPACE NAMESPACE_TYPE PORTS PROJECT CHART VALUES POLICIES SCHEME IDENTITY
 given = $(filter-out file default,$(origin $(1)))
 again = $(strip $(foreach variable,$(NAMED),$(if $(call given,$(variable)),$(call assigned,$(variable),$(strip $($(variable)))))))
 assigned = $(if $(2),$(1)=$(call quoted,$(2)))
@@ -192,16 +192,16 @@ $(BUILD)/%/oidc.json: $(LOOK) | $(BIN)/oidc-assoc
 	$(BIN)/oidc-assoc -n --cluster $* $(region) $(as) $(plan) $(to-if-new)
 
 ifeq ($(FACTS),oidc)
-$(BUILD)/%/role.json: $(BUILD)/%/oidc.json | $(BIN)/irsa-role
+$(BUILD)/%/role.json: $(BUILD)/%/oidc.json $(BUILD)/%/settings | $(BIN)/irsa-role
 	$(BIN)/irsa-role $(POLICIES:%=--policy %) $(as) $(plan) < $< $(to)
 else
-$(BUILD)/%/role.json: $(LOOK) | $(BIN)/pod-identity
+$(BUILD)/%/role.json: $(LOOK) $(BUILD)/%/settings | $(BIN)/pod-identity
 	mkdir -p $(@D)
 	$(BIN)/pod-identity -n --cluster $* $(region) $(POLICIES:%=--policy %) $(as) $(plan) $(to-if-new)
 endif
 
 define push
-$(BUILD)/%/image-$(1).json: $(BUILD)/%/$(FACTS).json $(STATIC)/$(1) | $(BIN)/ecr-push
+$(BUILD)/%/image-$(1).json: $(BUILD)/%/$(FACTS).json $(BUILD)/%/settings $(STATIC)/$(1) | $(BIN)/ecr-push
 	$(BIN)/ecr-push $(1) --repository $(PROJECT)/$(1) --binary $(STATIC)/$(1) --plain $$(as) $(plan) < $$< $$(to)
 endef
 $(foreach image,$(IMAGES),$(eval $(call push,$(image))))
@@ -217,7 +217,7 @@ $(BUILD)/%/mesh.json: $(BUILD)/%/role.json $(BUILD)/%/namespace-id.json $(MESH_I
 	cat $^ | $(BIN)/appmesh-install --chart $(CHART) $(MESH_FLAGS) $(foreach value,$(VALUES),$(call set,$(value))) $(if $(strip $(ADOPT)),--adopt) $(as) $(plan) $(to)
 
 # What the documents were made for. A step that was run for something else is not done.
-settings := $(foreach variable,REGION CHART VALUES IDENTITY PROJECT SCHEME NAMESPACE NAMESPACE_TYPE PORTS,$(variable)=$(strip $($(variable)))) \
+settings := $(foreach variable,REGION CHART VALUES POLICIES IDENTITY PROJECT SCHEME NAMESPACE NAMESPACE_TYPE PORTS,$(variable)=$(strip $($(variable)))) \
 	APP1=$(app1) $(template) $(images1) APP2=$(app2) $(images2)
 underscored = $(subst $(space),_,$(strip $(1)))
 made-for-these = $(filter =$(call underscored,$(settings)),=$(call underscored,$(file < $(BUILD)/$(1)/settings)))

@@ -135,9 +135,14 @@ fn the_tutorial_from_nothing_to_red_and_blue_and_back() {
     assert_eq!(flow.objects(), objects);
     assert_eq!((sections("role"), sections("mesh")), (roles, meshes));
 
-    // What was done is not done again, but for a cluster that is another one than it was under its name.
+    // What was done is not done again, but for other settings, or a cluster that is another one than it was under its name.
     let again = flow.make("-j8 all");
     assert!(again.contains("c2  oidc-assoc  nothing to do") && !again.contains("appmesh-install"), "{again}");
+    for other in ["PROJECT=other", "POLICIES=ReadOnlyAccess"] {
+        let again = flow.make(&format!("-n joined {other}"));
+        let left = ["irsa-role", "ecr-push", "appmesh-install"].map(|tool| again.contains(&Flow::tool(tool)));
+        assert_eq!(left, [true; 3], "{again}");
+    }
     let (facts, oidc) = (flow.build.join("c2/oidc.json"), flow.json("c2", "oidc"));
     let mut another = oidc.clone();
     another["cluster"]["endpoint"] = json!("https://deleted.gr7.us-west-2.eks.amazonaws.com");
