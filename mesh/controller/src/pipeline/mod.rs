@@ -249,9 +249,7 @@ impl Pipeline {
             instances.filter_map(|attributes| endpoint::pod_of(&attributes)).collect()
         };
         self.status.gates_changed(pods);
-        let foreign = self.writer.foreign();
-        if foreign != self.passed.foreign {
-            self.passed.foreign = foreign;
+        if self.writer.foreign() != self.passed.foreign {
             self.follow();
         }
     }
@@ -322,6 +320,7 @@ impl Pipeline {
     /// pods whether somebody publishes what they call, though their Envoys may be connected to another replica.
     fn follow(&mut self) {
         let translation = self.known.read().translation.clone();
+        self.passed.foreign = self.writer.foreign();
         let Passed { connected, services, foreign, .. } = &self.passed;
         let mut lookups = BTreeSet::new();
         for translated in connected.iter().filter_map(|name| translation.workloads.get(name)) {

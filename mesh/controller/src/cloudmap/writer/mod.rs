@@ -106,8 +106,8 @@ struct Entry {
     /// One task at a time settles a service.
     slot: Slot,
     registered: Arc<Registered>,
-    /// Whether others have registered instances there too.
-    shared: bool,
+    /// Whether others have registered instances there too; `None` until it was looked.
+    shared: Option<bool>,
     /// When the next comparison is due.
     compare: Option<Instant>,
     failures: i32,
@@ -238,7 +238,7 @@ impl State {
     }
 
     /// Makes known what was seen.
-    fn report(&mut self, key: &ServiceKey, registered: Registered, shared: bool) {
+    fn report(&mut self, key: &ServiceKey, registered: Registered, shared: Option<bool>) {
         let Some(entry) = self.services.get_mut(key) else { return };
         if *entry.registered == registered && entry.shared == shared {
             return;
@@ -287,11 +287,11 @@ impl Writer {
         self.lock().services.get(key).filter(|entry| entry.want.is_some()).map(|entry| entry.registered.clone())
     }
 
-    /// The services of this cluster's pods in which others have registered instances too.
+    /// The services of this cluster's pods in which others have registered instances too, or may have.
     pub fn foreign(&self) -> BTreeSet<ServiceKey> {
         let state = self.lock();
         let of_pods = |entry: &Entry| entry.want.as_ref().is_some_and(|want| !want.api_only);
-        let shared = state.services.iter().filter(|(_, entry)| entry.shared && of_pods(entry));
+        let shared = state.services.iter().filter(|(_, entry)| entry.shared != Some(false) && of_pods(entry));
         shared.map(|(key, _)| key.clone()).collect()
     }
 

@@ -349,7 +349,9 @@ impl Writer {
         let leading = state.leading;
         let Some(entry) = state.services.get(key).filter(|entry| Arc::ptr_eq(&entry.slot, slot)) else { return };
         let foreign = |attributes: &Arc<Attributes>| !endpoint::is_of(attributes, &self.cluster);
-        let shared = present.seen.as_ref().map_or(entry.shared, |seen| seen.instances.values().any(foreign));
+        let seen = present.seen.as_ref().map(|seen| seen.instances.values().any(foreign));
+        // In a service that is not there nobody has anything, if it is not for trouble that nothing was seen.
+        let shared = seen.or(entry.shared).or(trouble.is_none().then_some(false));
         // Who does not lead does not know what is under way.
         let registered = match leading {
             true => present.registered(trouble, &entry.registered),

@@ -343,6 +343,7 @@ async fn only_the_leader_writes_and_others_look() {
     fake.register(&key, "10.0.0.2", &attributes(&[(CLUSTER, "there")]));
     cluster.set(&key, pods(&["10.0.0.1"]));
     cluster.set(&service("n", "missing"), pods(&["10.0.0.1"]));
+    assert_eq!(cluster.writer.foreign(), BTreeSet::from([key.clone(), service("n", "missing")]), "until it was looked");
     fake.until("others are seen", || cluster.writer.foreign() == BTreeSet::from([key.clone()])).await;
     assert_eq!(cluster.registered(&key), Registered::default());
     cluster.writer.settle(&service("n", "missing")).await.unwrap();
