@@ -35,13 +35,14 @@ impl CloudMap {
         let pages = self.cloud_map.list_namespaces().filters(filter).into_paginator();
         let pages = pages.send().collect::<Result<Vec<_>, _>>().await.call("servicediscovery:ListNamespaces", name)?;
         let mut namespaces = Vec::new();
+        // One that another account shares cannot be asked for its tags and its VPC, nor changed.
+        let ours = |found: &NamespaceSummary| {
+            let own = found.arn.as_deref().and_then(Arn::parse).is_some_and(|arn| arn.account == account);
+            own && found.r#type != Some(NamespaceType::DnsPublic)
+        };
         let found = pages.into_iter().flat_map(|page| page.namespaces.unwrap_or_default());
-        for summary in found.filter(|found| found.r#type != Some(NamespaceType::DnsPublic)) {
-            let namespace = self.namespace(summary).await?;
-            // One shared by another account cannot be asked for its VPC, nor changed.
-            if Arn::parse(&namespace.arn).is_some_and(|arn| arn.account == account) {
-                namespaces.push(namespace);
-            }
+        for summary in found.filter(ours) {
+            namespaces.push(self.namespace(summary).await?);
         }
         Ok(namespaces)
     }

@@ -157,10 +157,10 @@ async fn run(options: Options) -> anyhow::Result<()> {
     let client = ClientBuilder::try_from(config).context("finding the API server")?;
     let client = client.with_layer(&TimeoutLayer::new(API_SERVER_TIMEOUT)).build();
     let aws = aws(options.aws_region.clone()).await;
-    let account = account::find(&aws, options.role.as_deref()).await?;
+    let caller = account::find(&aws, options.role.as_deref()).await?;
     let account = match options.aws_account_id {
-        Some(id) => Account { account: id, ..account },
-        None => account,
+        Some(id) => Account { account: id, ..caller.clone() },
+        None => caller.clone(),
     };
     tracing::info!(region = account.region, account = account.account, "supporting the meshes of this account");
 
@@ -172,7 +172,7 @@ async fn run(options: Options) -> anyhow::Result<()> {
 
     let families = [options.sidecar.ipv4(), options.sidecar.ipv6()];
     let creation = Creation { families, ..options.creation.clone() };
-    let cloudmap = CloudMap::new(&aws, creation, options.namespaces.clone(), metrics.clone());
+    let cloudmap = CloudMap::new(&aws, caller.account, creation, options.namespaces.clone(), metrics.clone());
     let writer = Writer::new(cloudmap.clone(), id.clone());
     let registered = writer.changes();
     let intervals = Intervals::new(options.cloudmap_poll_interval, options.cloudmap_max_poll_interval, RAREST);

@@ -135,6 +135,8 @@ pub enum Operation {
 #[derive(Clone)]
 pub struct CloudMap {
     client: Client,
+    /// The caller's account. What other accounts share with it is not for meshes: nothing can be registered there by an id.
+    account: String,
     creation: Creation,
     ids: NamespaceIds,
     metrics: Metrics,
@@ -156,12 +158,12 @@ struct Services {
 }
 
 impl CloudMap {
-    /// Uses the account and region of this configuration.
-    pub fn new(config: &SdkConfig, creation: Creation, ids: NamespaceIds, metrics: Metrics) -> Self {
+    /// Uses the region of this configuration, whose credentials are of `account`.
+    pub fn new(config: &SdkConfig, account: String, creation: Creation, ids: NamespaceIds, metrics: Metrics) -> Self {
         let timeouts = TimeoutConfig::builder().operation_attempt_timeout(TIMEOUT).build();
         let config = aws_sdk_servicediscovery::config::Builder::from(config).timeout_config(timeouts).build();
         let client = Client::from_conf(config);
-        Self { client, creation, ids, metrics, namespaces: Arc::default(), services: Arc::default() }
+        Self { client, account, creation, ids, metrics, namespaces: Arc::default(), services: Arc::default() }
     }
 
     /// The namespace of that name, from memory if it was found before; `None` if there is none.
@@ -198,11 +200,17 @@ impl CloudMap {
         let mut namespaces = Vec::new();
         while let Some(page) = pages.next().await {
             let page = self.answered("ListNamespaces", name.unwrap_or_default(), page)?;
-            namespaces.extend(page.namespaces.unwrap_or_default().into_iter().filter_map(namespace));
+            let listed = page.namespaces.unwrap_or_default().into_iter();
+            namespaces.extend(listed.filter(|one| self.is_own(one)).filter_map(namespace));
         }
         namespaces
             .retain(|(found, namespace)| name.is_none_or(|name| name == found) && self.ids.means(found, &namespace.id));
         Ok(namespaces)
+    }
+
+    fn is_own(&self, namespace: &NamespaceSummary) -> bool {
+        let owner = namespace.arn.as_deref().and_then(|arn| arn.split(':').nth(4));
+        owner.is_none_or(|owner| owner == self.account)
     }
 
     /// The service of that name, from memory if it was found before; `None` if there is none.
@@ -536,6 +544,8 @@ mod tests {
     #[tokio::test]
     async fn an_id_tells_which_of_two_namesakes_is_meant() {
         let fake = Fake::new(&["n"]);
+        fake.share("n", "ns-9");
+        assert_eq!(fake.client().namespace("n").await.unwrap().unwrap().id, "n", "another account's is not meant");
         fake.namesake("n", "ns-2");
         let error = fake.client().namespace("n").await.unwrap_err().to_string();
         let expected = "several Cloud Map namespaces are named n: n, ns-2; --cloudmap-namespace tells which";

@@ -27,6 +27,7 @@ use crate::{
 
 /// What a test waits for is there long before, or never.
 const PATIENCE: Duration = Duration::from_secs(20);
+const ACCOUNT: &str = "123456789012";
 
 /// One account and region. Ids are names, but for namesakes'.
 #[derive(Debug, Default)]
@@ -37,8 +38,8 @@ pub struct Fake {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Names by id.
-    namespaces: BTreeMap<String, String>,
+    /// Names and owners' accounts by id.
+    namespaces: BTreeMap<String, (String, &'static str)>,
     services: BTreeMap<ServiceKey, Service>,
     operations: Vec<Operation>,
     held: bool,
@@ -88,7 +89,7 @@ impl Fake {
             .credentials_provider(SharedCredentialsProvider::new(Credentials::new("a", "b", None, None, "fake")))
             .http_client(http_client_fn(move |_, _| connector.clone()))
             .build();
-        CloudMap::new(&config, creation, ids, Metrics::new())
+        CloudMap::new(&config, ACCOUNT.to_owned(), creation, ids, Metrics::new())
     }
 
     /// What a service was made by.
@@ -103,7 +104,12 @@ impl Fake {
 
     /// Makes a namespace of a name that another may have.
     pub fn namesake(&self, name: &str, id: &str) {
-        self.lock().namespaces.insert(id.to_owned(), name.to_owned());
+        self.lock().namespaces.insert(id.to_owned(), (name.to_owned(), ACCOUNT));
+    }
+
+    /// Shares a namespace of another account with this one.
+    pub fn share(&self, name: &str, id: &str) {
+        self.lock().namespaces.insert(id.to_owned(), (name.to_owned(), "210987654321"));
     }
 
     /// Registers an instance as somebody else.
@@ -224,7 +230,10 @@ impl State {
         }
         match operation {
             "ListNamespaces" => {
-                let shape = |(id, name)| json!({"Id": id, "Name": name, "Type": "DNS_PRIVATE"});
+                let shape = |(id, (name, owner)): (&String, &(String, &str))| {
+                    let arn = format!("arn:aws:servicediscovery:us-west-2:{owner}:namespace/{id}");
+                    json!({"Id": id, "Arn": arn, "Name": name, "Type": "DNS_PRIVATE"})
+                };
                 Ok(json!({"Namespaces": self.namespaces.iter().map(shape).collect::<Vec<_>>()}))
             }
             "ListServices" => {
