@@ -182,7 +182,9 @@ fn of_namespace(namespace: &Namespace, gone: &BTreeSet<String>) -> Vec<Finding> 
     for (arn, count) in clusters {
         let cluster = arn.rsplit_once('/').map_or(arn.as_str(), |(_, name)| name);
         let said = format!("{count} instances are of cluster {cluster}, which is no more");
-        let fix = format!("cloudmap-ns -n --cluster CLUSTER --name {} --forget-cluster {cluster}", namespace.name);
+        let of_type = if namespace.vpcs.is_none() { " --type http" } else { "" };
+        let name = format!("{}{of_type}", namespace.name);
+        let fix = format!("cloudmap-ns -n --cluster CLUSTER --name {name} --forget-cluster {cluster}");
         found.push(GONE.found(format!("Cloud Map namespace {}", namespace.name), said, fix));
     }
     found

@@ -74,6 +74,18 @@ fn every_check_finds_what_it_is_for() {
                 "1 instances are of cluster old, which is no more: cloudmap-ns -n --cluster CLUSTER --name shared --forget-cluster old",
             ),
             (
+                GONE,
+                |it| {
+                    let other = "arn:aws:eks:r:1:cluster/old".to_owned();
+                    instances(it, "front")
+                        .insert("i-3".into(), Attributes::from([(CLUSTER_ARN.into(), other.clone())]));
+                    let cloud_map = it.cloud_map.as_mut().unwrap();
+                    cloud_map.gone.insert(other);
+                    cloud_map.namespaces[0].vpcs = None;
+                },
+                "--name shared --type http --forget-cluster old",
+            ),
+            (
                 PUBLISHED,
                 |it| instances(it, "documents").clear(),
                 "VirtualService web/color of cluster b: cluster a calls it",
