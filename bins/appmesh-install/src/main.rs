@@ -51,8 +51,9 @@ use want::Want;
 ///   Exits   0 done, 1 failed, 2 usage, 3 input, 4 conflict, 5 retry
 ///
 /// Examples:
-///   appmesh-install --image image=appmesh-controller \
-///     --chart charts/appmesh-controller < role.json
+///   cat role.json namespace.json image-*.json |
+///     appmesh-install --chart charts/appmesh-controller \
+///     --image image=appmesh-controller --image init.image=capture
 ///   appmesh-install -n --cluster prod --set tracing.enabled=true \
 ///     --chart https://aws.github.io/eks-charts
 #[derive(Debug, clap::Parser)]

@@ -27,7 +27,8 @@ use std::process::ExitCode;
 ///   Exits   0 done, 1 failed, 2 usage, 3 input, 4 conflict, 5 retry
 ///
 /// Examples:
-///   irsa-role -n --cluster prod --service-account kube-system/ebs-csi \
+///   irsa-role -n --cluster prod \
+///     --service-account kube-system/ebs-csi-controller-sa \
 ///     --policy AmazonEBSCSIDriverPolicy
 ///   oidc-assoc -n --cluster prod |
 ///     irsa-role --service-account 'jobs/*' --role jobs \

@@ -34,7 +34,7 @@ const STS_AUDIENCE: &str = "sts.amazonaws.com";
 /// Examples:
 ///   oidc-assoc -n --cluster prod --region us-west-2
 ///   oidc-assoc -n --cluster prod |
-///     irsa-role --service-account kube-system/ebs-csi \
+///     irsa-role --service-account kube-system/ebs-csi-controller-sa \
 ///     --policy AmazonEBSCSIDriverPolicy
 #[derive(Debug, clap::Parser)]
 #[command(name = "oidc-assoc", version, verbatim_doc_comment)]
