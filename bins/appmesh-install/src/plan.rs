@@ -151,6 +151,7 @@ pub fn plan(
     adopt: bool,
 ) -> Result<Vec<Change>> {
     let steps = apply::plan(manifests, &have.objects, MANAGER, adopt)?;
+    let (again, steps) = made_again(steps);
     let mut changes: Vec<Change> = steps.into_iter().map(Change::Apply).collect();
     let release = target.release.clone();
     match &have.release {
@@ -186,10 +187,25 @@ pub fn plan(
             }
         }
     }
+    changes.extend(again.into_iter().map(Change::Apply));
     if !changes.is_empty() || have.silent.is_some() {
         changes.push(Change::AwaitAnswer { reason: have.silent.clone() });
     }
     Ok(changes)
+}
+
+/// The steps for definitions that are being deleted, and all others. Such a definition ends when its objects have, which may
+/// wait for the controller to let them go: so it is made again after the release.
+fn made_again(steps: Vec<Step>) -> (Vec<Step>, Vec<Step>) {
+    let ends = |step: &Step| match step {
+        Step::AwaitEnd(object) if object.kind == "CustomResourceDefinition" => Some(object.clone()),
+        _ => None,
+    };
+    let ending: Vec<ObjectRef> = steps.iter().filter_map(ends).collect();
+    steps.into_iter().partition(|step| match step {
+        Step::AwaitEnd(object) | Step::Create(object) | Step::AwaitReady(object) => ending.contains(object),
+        Step::Configure(..) | Step::Adopt(..) => false,
+    })
 }
 
 /// Refuses to take its role and its images from an installation of ours, as who starts from nothing would not expect.
@@ -333,6 +349,21 @@ mod tests {
         ];
         assert_eq!(words(&plan(&target(), &manifests, &chart("1.0.0"), &Map::new(), &have, false).unwrap()), expected);
         assert_eq!(words(&plan_delete(&target(), &manifests, &have).unwrap()), [""; 0]);
+    }
+
+    #[test]
+    fn a_definition_that_ends_may_need_the_controller_for_it() {
+        let manifests = target().manifests(vec![definition()], None);
+        let mut objects = present(&manifests, MANAGER);
+        objects[0].live.as_mut().unwrap()["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        let have = Have { objects, ..Have::default() };
+        let expected = [
+            "install release mesh: chart mesh 1.0.0",
+            "wait for the end of CustomResourceDefinition meshes",
+            "create CustomResourceDefinition meshes",
+            "wait for the controller",
+        ];
+        assert_eq!(words(&plan(&target(), &manifests, &chart("1.0.0"), &Map::new(), &have, false).unwrap()), expected);
     }
 
     #[test]

@@ -330,6 +330,23 @@ pub fn certificate(clusters: &Clusters) {
     assert_eq!(held(), before);
 }
 
+/// A definition that somebody has deleted together with the controller, which alone lets its objects go.
+pub fn without_controller(clusters: &Clusters, mesh: &Installed) {
+    let kubectl = "kubectl --context c1";
+    let held = json!({"apiVersion": "appmesh.k8s.aws/v1beta2", "kind": "Mesh", "metadata": {"name": "held"},
+        "spec": {"namespaceSelector": {"matchLabels": {"mesh": "held"}}}});
+    clusters.sh(&format!(
+        "{kubectl} create -f - <<< '{held}'\n\
+         {kubectl} wait mesh/held --for jsonpath={{.metadata.finalizers}} --timeout 60s\n\
+         helm --kube-context c1 -n appmesh-system uninstall appmesh-controller --wait\n\
+         {kubectl} delete crd meshes.appmesh.k8s.aws --wait=false"
+    ));
+    let made = clusters.done(&mesh.command, &mesh.input);
+    made.tells("create CustomResourceDefinition meshes.appmesh.k8s.aws");
+    assert_eq!(clusters.sh(&format!("{kubectl} get meshes -o name")), "");
+    clusters.steady("appmesh-install", &made.document);
+}
+
 /// Only ours, with what is left and why.
 pub fn deleted(clusters: &Clusters, mesh: &Installed) {
     let kubectl = "kubectl --context c1";

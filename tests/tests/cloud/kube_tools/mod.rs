@@ -25,6 +25,7 @@ fn drift_conflicts_and_deletion() {
             served::by_the_controller(&clusters);
             appmesh_install::there_before(&clusters, &mesh);
             appmesh_install::drift(&clusters, &mesh);
+            appmesh_install::without_controller(&clusters, &mesh);
             appmesh_install::deleted(&clusters, &mesh);
             appmesh_install::of_somebody_else(&clusters, &mesh);
         });
