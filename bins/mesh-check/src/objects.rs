@@ -531,7 +531,7 @@ impl Judge<'_> {
 const CONSEQUENCES: [&str; 2] = ["ProviderNotActive", "TargetNotActive"];
 
 /// Reasons of objects that are in force and wait for something. Pods are looked at themselves.
-const WAITS: [&str; 3] = ["BackendNotPublished", "BackendNotUnderstood", "BackendUnavailable"];
+const WAITS: [&str; 4] = ["NotPublished", "BackendNotPublished", "BackendNotUnderstood", "BackendUnavailable"];
 
 /// Whether a side has what an ARN names. A manifest knows neither account nor region: mesh and name must do.
 fn publishes(side: &Side, kind: &str, arn: &Arn, name: &str) -> bool {

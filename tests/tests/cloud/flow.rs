@@ -187,6 +187,7 @@ fn the_tutorial_from_nothing_to_red_and_blue_and_back() {
     assert!(applied.status.success() && said.contains("nothing to do"), "{said}");
 
     diagnosis::finds_nothing(&flow);
+    diagnosis::tells_what_is_not_published(&flow);
     mutual_tls::is_demanded_and_kept(&flow);
 
     // And back to what was, as planned: twice, for the second time finds nothing.

@@ -72,6 +72,8 @@ pub enum Reason {
     CloudMapNamespaceNotFound,
     /// Cloud Map does not answer.
     CloudMapUnavailable,
+    /// Cloud Map refuses what other clusters are to hear of the VirtualService.
+    NotPublished,
     /// The VirtualService of a backend's ARN could not be looked up yet.
     BackendUnavailable,
     /// No cluster publishes the VirtualService of a backend's ARN.
@@ -94,7 +96,8 @@ impl Reason {
     pub fn waits(self) -> bool {
         matches!(
             self,
-            Self::BackendUnavailable
+            Self::NotPublished
+                | Self::BackendUnavailable
                 | Self::BackendNotPublished
                 | Self::BackendNotUnderstood
                 | Self::NoPods

@@ -6,10 +6,11 @@ use std::{
 };
 
 use futures::{FutureExt as _, future::BoxFuture};
+use mesh_api::Arn;
 use serde_json::{Value, json};
 use tonic::Status as GrpcStatus;
 
-use super::endpoints::Endpoints;
+use super::{endpoints::Endpoints, places};
 use crate::{
     cloudmap::{Leaving, Writer, describe, service_key},
     cluster::{Pod, PodKey, Pods, Snapshot},
@@ -154,6 +155,12 @@ impl CloudMap for Registrations {
 
     fn remove<'a>(&'a self, resource: &'a CloudMapResource) -> BoxFuture<'a, Result<Removal, String>> {
         Self::remove(self, resource).map(|removed| removed.map_err(|error| describe(&error))).boxed()
+    }
+
+    fn refusal(&self, arn: &Arn) -> Option<String> {
+        let translation = self.known.read().translation.clone();
+        let publication = translation.publications.iter().find(|publication| publication.arn == *arn)?;
+        places(publication).find_map(|key| self.writer.registered(&key)?.trouble.clone())
     }
 
     fn registration(&self, pod: &Pod) -> Option<Registration> {

@@ -90,6 +90,8 @@ pub struct Passed {
     /// The services of this cluster's own pods.
     services: BTreeSet<ServiceKey>,
     publications: BTreeMap<ServiceKey, Publication>,
+    /// Why Cloud Map refuses some of them.
+    refusals: BTreeMap<ServiceKey, String>,
     foreign: BTreeSet<ServiceKey>,
     connected: BTreeSet<WorkloadName>,
     leads: bool,
@@ -100,6 +102,13 @@ pub struct Passed {
     shared: envoy::Shared,
     /// Encoded endpoints, by service: several workloads call the same upstream.
     endpoints: HashMap<ServiceKey, Vec<(String, Upstream, Arc<Resource>)>>,
+}
+
+/// The Cloud Map services that hold a publication.
+fn places(publication: &Publication) -> impl Iterator<Item = ServiceKey> {
+    let arn = publication.arn.to_string();
+    let namespaces = publication.namespaces.iter().cloned();
+    namespaces.map(move |namespace| service_key(&VirtualServiceKey { namespace, arn: arn.clone() }))
 }
 
 impl Pipeline {
@@ -249,9 +258,25 @@ impl Pipeline {
             instances.filter_map(|attributes| endpoint::pod_of(&attributes)).collect()
         };
         self.status.gates_changed(pods);
+        self.tell_of_refusals(&services);
         if self.writer.foreign() != self.passed.foreign {
             self.follow();
         }
+    }
+
+    /// Has status look at VirtualServices of which Cloud Map refuses something, or something else than before, or no more.
+    fn tell_of_refusals(&mut self, services: &BTreeSet<ServiceKey>) {
+        let Passed { publications, refusals, .. } = &mut self.passed;
+        let published = services.iter().filter_map(|key| Some((key, publications.get(key)?)));
+        let told = published.filter(|(key, _)| {
+            let refusal = self.writer.registered(key).and_then(|present| present.trouble.clone());
+            let before = match refusal.clone() {
+                Some(refusal) => refusals.insert((*key).clone(), refusal),
+                None => refusals.remove(*key),
+            };
+            before != refusal
+        });
+        self.status.publications_changed(told.map(|(_, publication)| publication.object.clone()));
     }
 
     /// Configures workloads whose first Envoy has connected, and forgets those whose last has gone. One that has gone and
@@ -277,10 +302,7 @@ impl Pipeline {
     fn publish(&mut self, publications: &[Publication]) {
         let mut wanted = BTreeMap::new();
         for publication in publications {
-            for namespace in &publication.namespaces {
-                let key = VirtualServiceKey { namespace: namespace.clone(), arn: publication.arn.to_string() };
-                wanted.insert(service_key(&key), publication.clone());
-            }
+            wanted.extend(places(publication).map(|key| (key, publication.clone())));
         }
         let gone = self.passed.publications.keys().filter(|key| !wanted.contains_key(*key));
         let changed = wanted.iter().filter(|(key, new)| self.passed.publications.get(*key) != Some(*new));
@@ -290,6 +312,7 @@ impl Pipeline {
             (key.clone(), Some(Want { api_only: true, instances, after, ..Want::default() }))
         });
         self.writer.set(gone.map(|key| (key.clone(), None)).chain(changed));
+        self.passed.refusals.retain(|key, _| wanted.contains_key(key));
         self.passed.publications = wanted;
     }
 

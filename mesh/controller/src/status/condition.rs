@@ -80,11 +80,11 @@ mod tests {
         use Reason::{
             BackendNotFound, BackendNotPublished, BackendNotUnderstood, BackendUnavailable, CloudMapNamespaceNotFound,
             CloudMapUnavailable, GatewayNotFound, HostConflict, Invalid, ListenerNotFound, MeshNotFound, MeshUnknown,
-            NoPods, NoWeight, PathUndecided, PodsNotReady, ProviderNotActive, ProviderNotFound, TargetNotActive,
-            TargetNotFound, Unsupported,
+            NoPods, NoWeight, NotPublished, PathUndecided, PodsNotReady, ProviderNotActive, ProviderNotFound,
+            TargetNotActive, TargetNotFound, Unsupported,
         };
         type Case<'a> = (&'a [(Reason, &'a str)], &'a str, &'a str, &'a str);
-        let cases: [Case<'_>; 27] = [
+        let cases: [Case<'_>; 28] = [
             (&[], "True", "Active", ""),
             (&[(Invalid, "spec.a")], "False", "Invalid", "spec.a: invalid"),
             (&[(Unsupported, "a"), (Invalid, "b"), (Invalid, "c")], "False", "Invalid", "b: invalid; c: invalid"),
@@ -103,6 +103,7 @@ mod tests {
             (&[(NoWeight, "")], "False", "NoWeight", "noweight"),
             (&[(CloudMapNamespaceNotFound, "")], "False", "CloudMapNamespaceNotFound", "cloudmapnamespacenotfound"),
             (&[(CloudMapUnavailable, "")], "False", "CloudMapUnavailable", "cloudmapunavailable"),
+            (&[(NotPublished, "")], "True", "NotPublished", "notpublished"),
             (&[(BackendNotPublished, "")], "True", "BackendNotPublished", "backendnotpublished"),
             (&[(BackendUnavailable, "")], "True", "BackendUnavailable", "backendunavailable"),
             (&[(BackendNotUnderstood, "")], "True", "BackendNotUnderstood", "backendnotunderstood"),

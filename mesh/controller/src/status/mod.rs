@@ -79,6 +79,9 @@ pub trait CloudMap: Send + Sync {
     /// it is done.
     fn remove<'a>(&'a self, resource: &'a CloudMapResource) -> BoxFuture<'a, Result<Removal, String>>;
 
+    /// Why Cloud Map does not hold what is published of the VirtualService of this ARN, if it refuses.
+    fn refusal(&self, arn: &Arn) -> Option<String>;
+
     /// Whether a pod is registered; `None` if it is not to be. One that waits though nobody would register it any more counts
     /// as registered.
     fn registration(&self, pod: &Pod) -> Option<Registration>;
@@ -174,6 +177,11 @@ impl Status {
     /// Looks at these VirtualNodes and VirtualGateways, whose pods have changed.
     pub fn pods_changed(&self, owners: impl IntoIterator<Item = ObjectKey>) {
         self.objects.push(owners, POD_COUNTS_DELAY);
+    }
+
+    /// Looks at these VirtualServices, of which Cloud Map refuses to hold something, or does no more.
+    pub fn publications_changed(&self, services: impl IntoIterator<Item = ObjectKey>) {
+        self.objects.push(services, Duration::ZERO);
     }
 
     /// Looks at the readiness gates of pods that have changed themselves, or whose registration has.
@@ -288,6 +296,9 @@ impl Status {
         {
             problems.push(problem);
             outcome = Outcome::Retry;
+        }
+        if let Some(CloudMapResource::Publication(arn)) = object.cloud_map_resource(report.arn.as_ref()) {
+            problems.extend(self.cloud_map.refusal(&arn).map(not_published));
         }
         let pods = object.selects_pods().then(|| (self.count_pods)(key));
         problems.extend(pods.and_then(PodCounts::problem));
@@ -487,6 +498,11 @@ impl Status {
 
 fn unavailable(error: String) -> Problem {
     Problem { reason: Reason::CloudMapUnavailable, path: String::new(), message: error }
+}
+
+fn not_published(error: String) -> Problem {
+    let message = format!("Cloud Map refuses what other clusters are to hear of it: {error}");
+    Problem { reason: Reason::NotPublished, path: String::new(), message }
 }
 
 fn status_of<K: Serialize>(object: &Object<K>) -> anyhow::Result<Value> {

@@ -68,6 +68,7 @@ struct FakeCloudMap {
     removed: Mutex<Vec<CloudMapResource>>,
     removal: Mutex<Option<Result<Removal, String>>>,
     registered: AtomicBool,
+    refusal: Mutex<Option<String>>,
     beside: Mutex<Vec<PodKey>>,
 }
 
@@ -82,6 +83,10 @@ impl CloudMap for FakeCloudMap {
         lock(&self.removed).push(resource.clone());
         let answer = lock(&self.removal).clone().unwrap_or(Ok(Removal::Done));
         Box::pin(async { answer })
+    }
+
+    fn refusal(&self, _: &Arn) -> Option<String> {
+        lock(&self.refusal).clone()
     }
 
     fn registration(&self, _: &Pod) -> Option<Registration> {
@@ -261,6 +266,27 @@ async fn a_missing_namespace_is_waited_for() {
         assert_eq!((world.look("VirtualNode").await, world.condition("VirtualNode")), (outcome, condition.to_owned()));
     }
     assert_eq!(*lock(&world.cloud_map.asked), 3);
+}
+
+#[tokio::test]
+async fn what_cloud_map_refuses_to_publish_is_told() {
+    let listeners = json!([{"portMapping": {"port": 80, "protocol": "http"}}]);
+    let router = member("VirtualRouter", "r", json!({"listeners": listeners}));
+    let provider = json!({"virtualRouter": {"virtualRouterRef": {"name": "r"}}});
+    let service = member("VirtualService", "s", json!({"awsName": "s.local", "provider": provider}));
+    let mut world = World::new(&[mesh(), router, service]).await;
+    world.observe();
+    for (refusal, condition) in
+        [(Some("AccessDenied"), "True NotPublished"), (Some("Throttled"), "True NotPublished"), (None, "True Active")]
+    {
+        *lock(&world.cloud_map.refusal) = refusal.map(str::to_owned);
+        assert_eq!(world.look("VirtualService").await, Outcome::Done);
+        assert_eq!(world.condition("VirtualService"), condition);
+        let message = world.stored("VirtualService")["status"]["conditions"][0]["message"].clone();
+        let said = refusal.map(|why| format!("Cloud Map refuses what other clusters are to hear of it: {why}"));
+        assert_eq!(message.as_str().filter(|message| !message.is_empty()), said.as_deref());
+    }
+    assert_eq!(world.written().iter().filter(|write| *write == "status s").count(), 3);
 }
 
 #[tokio::test]

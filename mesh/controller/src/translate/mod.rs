@@ -107,6 +107,8 @@ pub struct Translated {
 /// A VirtualService for other clusters.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Publication {
+    /// The VirtualService.
+    pub object: ObjectKey,
     /// Its ARN.
     pub arn: Arn,
     /// The Cloud Map namespaces it is published in: those of its upstreams.

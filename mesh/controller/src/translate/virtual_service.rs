@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use kube::ResourceExt as _;
+use kube::{Resource as _, ResourceExt as _};
 use mesh_api::{
     Arn, MeshObject as _, VirtualNode, VirtualNodeProvider, VirtualRouter, VirtualRouterProvider, VirtualService,
     VirtualServiceProvider, arn::MeshResource,
@@ -100,11 +100,12 @@ pub fn translate(context: Context<'_>) -> Services {
 
 /// What other clusters may read of them.
 pub fn publications(services: &Services) -> Vec<Publication> {
-    let published = services.by_name.values().filter(|service| service.stays);
-    let publication = |service: &Service| {
+    let published = services.by_name.iter().filter(|(_, service)| service.stays);
+    let publication = |((namespace, name), service): (&(String, String), &Service)| {
+        let (kind, namespace, name) = (VirtualService::kind(&()), namespace.clone(), name.clone());
         let routing = service.backend.routing.clone()?;
         let namespaces: BTreeSet<_> = routing.services().map(|key| key.namespace.clone()).collect();
-        Some(Publication { arn: service.arn.clone(), namespaces, routing })
+        Some(Publication { object: ObjectKey { kind, namespace, name }, arn: service.arn.clone(), namespaces, routing })
     };
     published.filter_map(publication).collect()
 }

@@ -2,7 +2,8 @@
 
 use super::Flow;
 use crate::aws_tools::region::until;
-use serde_json::Value;
+use serde_json::{Value, json};
+use tests::steps::EVER;
 
 /// Breaks what AWS has for the mesh: the rule into cluster 2, cluster 1's identity provider, and a pod's instance.
 const BREAK: &str = "import boto3, json, sys\n\
@@ -20,6 +21,31 @@ const BREAK: &str = "import boto3, json, sys\n\
 /// A mesh as it was made has nothing wrong.
 pub fn finds_nothing(flow: &Flow) {
     assert_eq!(codes(flow), [""; 0]);
+}
+
+/// While Cloud Map refuses what other clusters are to hear of a VirtualService, its condition says so.
+pub fn tells_what_is_not_published(flow: &Flow) {
+    let refused = json!({"kind": "error", "status": 403, "code": "AccessDeniedException", "message": "not you",
+        "action": ["servicediscovery:RegisterInstance"], "times": EVER});
+    let fault = flow.cloud.fault(&refused).unwrap();
+    let path = "/spec/routes/0/httpRoute/action/weightedTargets/0/weight";
+    let weigh = |weight: u32| {
+        let patch = json!([{"op": "replace", "path": path, "value": weight}]);
+        flow.sh(&format!(
+            "kubectl --context c2 -n k8multi patch virtualrouter colorapp-router --type json -p '{patch}'"
+        ))
+    };
+    let condition = |field: &str| {
+        let of = format!("-o jsonpath='{{.status.conditions[0].{field}}}'");
+        flow.sh(&format!("kubectl --context c2 -n k8multi get virtualservices.appmesh.k8s.aws colorapp {of}"))
+    };
+    weigh(2);
+    until("it is not published", || Some(()).filter(|()| condition("reason") == "NotPublished"));
+    assert_eq!(condition("status"), "True");
+    assert!(condition("message").contains("not you"), "{}", condition("message"));
+    drop(fault);
+    weigh(1);
+    until("it is published", || Some(()).filter(|()| condition("reason") == "Active"));
 }
 
 /// Broken in six places, it has what they are found by. What destroy needs is mended again.
