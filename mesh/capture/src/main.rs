@@ -79,7 +79,7 @@ pub struct Capture {
     #[arg(long, env = "APPMESH_EGRESS_IGNORED_PORTS", value_name = "PORTS", default_value = "")]
     pub egress_ignored_ports: List<Port>,
 
-    /// Whether to redirect IPv6 too; Envoy must then listen on every IPv6 address
+    /// Whether to redirect IPv6 too; Envoy must then listen on it
     #[arg(long, env = "APPMESH_ENABLE_IPV6", value_name = "0|1", default_value = "0",
           action = ArgAction::Set, value_parser = BoolishValueParser::new())]
     pub enable_ipv6: bool,

@@ -135,8 +135,15 @@ pub fn egress(workload: &Workload, names: &Names<'_>, settings: Settings) -> Lis
         listener_filters_timeout: duration(INSPECTION_TIMEOUT),
         continue_on_listener_filters_timeout: true,
         traffic_direction: TrafficDirection::Outbound.into(),
-        ..listener(&format!("lds_egress_0.0.0.0_{EGRESS_PORT}"), EGRESS_PORT, settings)
+        ..redirected(settings)
     }
+}
+
+/// The listener to which the kernel redirects what a pod's containers send, which it does to the loopback interface. There
+/// nobody else reaches it: who did from outside would speak to the mesh as this pod, with its certificate. App Mesh's has
+/// this name, too.
+fn redirected(settings: Settings) -> Listener {
+    bound(&format!("lds_egress_0.0.0.0_{EGRESS_PORT}"), ["127.0.0.1", "::1"], EGRESS_PORT, settings)
 }
 
 /// HTTP, on one port or on any, which goes by its Host.
@@ -188,10 +195,15 @@ fn named(name: &str, port: Option<u16>) -> String {
 
 /// A listener on a port of all addresses.
 pub fn listener(name: &str, port: u16, settings: Settings) -> Listener {
-    let too = AdditionalAddress { address: address("::", port), ..AdditionalAddress::default() };
+    bound(name, ["0.0.0.0", "::"], port, settings)
+}
+
+/// A listener on a port of an address of IPv4 and, where pods have some, of one of IPv6.
+fn bound(name: &str, [ipv4, ipv6]: [&str; 2], port: u16, settings: Settings) -> Listener {
+    let too = AdditionalAddress { address: address(ipv6, port), ..AdditionalAddress::default() };
     Listener {
         name: name.to_owned(),
-        address: address("0.0.0.0", port),
+        address: address(ipv4, port),
         additional_addresses: settings.ipv6.then_some(too).into_iter().collect(),
         ..Listener::default()
     }

@@ -1,5 +1,9 @@
 //! Shows what Envoy does with protocols other than HTTP/1.1.
 
+use appmesh_controller::envoy::Resource;
+use envoy_types::pb::envoy::config::{core::v3::address, listener::v3 as lds};
+use prost::Message as _;
+
 use super::*;
 use support::h2c;
 
@@ -86,6 +90,18 @@ async fn answer_to(words: &str, address: Ipv4Addr) -> String {
     answer
 }
 
+/// The same, but that Envoy takes on all addresses what is sent.
+fn open_to_all(mut snapshot: Snapshot) -> Snapshot {
+    for resource in snapshot.listeners.values_mut().filter(|resource| resource.name.starts_with("lds_egress")) {
+        let mut listener = lds::Listener::decode(&*resource.body.value).unwrap();
+        let address = listener.address.as_mut().unwrap().address.as_mut();
+        let Some(address::Address::SocketAddress(socket)) = address else { panic!() };
+        socket.address = Ipv4Addr::UNSPECIFIED.to_string();
+        *resource = Resource::new(&listener.name, &listener).1;
+    }
+    snapshot
+}
+
 /// Connections go by the port and the address that they were made to. Nothing redirects these, so that it is Envoy's own
 /// port on different addresses of this machine.
 pub async fn tcp(controller: &Controller, red: u16) {
@@ -109,9 +125,12 @@ pub async fn tcp(controller: &Controller, red: u16) {
     };
     let [here, there, elsewhere] = [1, 2, 3].map(|last| Ipv4Addr::new(127, 0, 0, last));
     let all = [("first", 1), ("second", 1), ("red", 1)];
+    let refused = TcpStream::connect((there, EGRESS_PORT)).await;
+    assert!(refused.is_err(), "only what is redirected speaks to the mesh as this pod");
+    let snapshot = |backends, egress| open_to_all(snapshot(backends, egress, &all));
 
     // By the port alone: whatever it is, and at once.
-    controller.set(snapshot(vec![of_tcp("first", first, &[])], Egress::DropAll, &all));
+    controller.set(snapshot(vec![of_tcp("first", first, &[])], Egress::DropAll));
     wait_for("tcp by its port", async || first_words(here).await == "first").await;
     let opened = Instant::now();
     assert_eq!(first_words(there).await, "first");
@@ -122,7 +141,7 @@ pub async fn tcp(controller: &Controller, red: u16) {
     // By the address: the rest of the port is free for HTTP, which is looked for until the client has said something else.
     let said = async |address| answer_to("hello\n", address).await;
     let backends = vec![of_tcp("first", first, &[there]), of_tcp("second", second, &[elsewhere]), http()];
-    controller.set(snapshot(backends, Egress::DropAll, &all));
+    controller.set(snapshot(backends, Egress::DropAll));
     wait_for("tcp by its address", async || said(elsewhere).await == "second").await;
     controller.settled().await;
     assert_eq!(said(there).await, "first");
@@ -130,7 +149,7 @@ pub async fn tcp(controller: &Controller, red: u16) {
 
     // By the port alone, beside HTTP: what is no HTTP, be it TLS or not, but for what is AWS's.
     for egress in [Egress::DropAll, Egress::AllowAll] {
-        controller.set(snapshot(vec![of_tcp("first", first, &[]), http()], egress, &all));
+        controller.set(snapshot(vec![of_tcp("first", first, &[]), http()], egress));
         wait_for("tcp beside HTTP", async || said(there).await == "first").await;
         controller.settled().await;
         assert_eq!(answer(&get(EGRESS_PORT, HOST, "/").await.unwrap()), "200 red", "{egress:?}");
@@ -147,7 +166,7 @@ pub async fn tcp(controller: &Controller, red: u16) {
 
     // Nothing tells them apart: to neither.
     let backends = vec![of_tcp("first", first, &[]), of_tcp("second", second, &[]), http()];
-    controller.set(snapshot(backends, Egress::DropAll, &all));
+    controller.set(snapshot(backends, Egress::DropAll));
     wait_for("no tcp", async || said(there).await.is_empty()).await;
     controller.settled().await;
     assert_eq!(answer(&get(EGRESS_PORT, HOST, "/").await.unwrap()), "200 red");
