@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     annotations::SidecarOverrides,
-    inject::{Injected, list, mount},
+    inject::{Injected, list, mount, object},
     sidecar::{SIDECAR, Sidecar, drain_gateway, envoy, startup_probe, tool_container},
 };
 use crate::{envoy::bootstrap::TOKEN_FOLDER, model::WorkloadName};
@@ -15,9 +15,13 @@ const UNPRIVILEGED_PORTS: &str = "net.ipv4.ip_unprivileged_port_start";
 
 /// Whether a pod was configured before.
 pub fn is_configured(pod: &Value) -> bool {
-    let containers = pod["spec"]["containers"].as_array().into_iter().flatten();
-    let mounts = containers.flat_map(|container| container["volumeMounts"].as_array().into_iter().flatten());
-    mounts.into_iter().any(|mount| mount["mountPath"] == TOKEN_FOLDER)
+    pod["spec"]["containers"].as_array().into_iter().flatten().any(has_token)
+}
+
+/// Whether a container is an Envoy that was configured here.
+pub fn has_token(container: &Value) -> bool {
+    let mut mounts = container["volumeMounts"].as_array().into_iter().flatten();
+    mounts.any(|mount| mount["mountPath"] == TOKEN_FOLDER)
 }
 
 /// The pod with its Envoy configured, and what its author should know. What the author gave the Envoy stays, but for its
@@ -33,12 +37,13 @@ pub fn configure(
     let mut pod = pod.clone();
     let in_nodes_network = pod["spec"]["hostNetwork"] == true;
     let spec = pod.get_mut("spec").and_then(Value::as_object_mut).context("the pod has no spec")?;
-    if !list(spec, "containers")?.iter().any(|container| container["name"] == SIDECAR) {
+    let Some(own) = list(spec, "containers")?.iter().find(|container| container["name"] == SIDECAR) else {
         let warning = format!("this is a pod of {gateway}, but it has no container named {SIDECAR} to be configured");
         return Ok(Injected { pod, warnings: [overrides.warnings, vec![warning]].concat() });
-    }
+    };
+    let given = own.get("resources").filter(|given| given.as_object().is_some_and(|given| !given.is_empty())).cloned();
     let mounts = mount(list(spec, "volumes")?, &overrides, sidecar)?;
-    list(spec, "initContainers")?.push(tool_container(sidecar));
+    list(spec, "initContainers")?.push(tool_container(&overrides, sidecar, given));
     let mut wanted = envoy(gateway, &overrides, sidecar, ca, mounts);
     wanted["lifecycle"] = drain_gateway(sidecar);
     wanted["startupProbe"] = startup_probe(sidecar);
@@ -86,11 +91,7 @@ fn overlay<'a>(
 
 /// Lets Envoy's user listen on port 80. In its node's network that would be the node's to decide.
 fn allow_low_ports(spec: &mut Map<String, Value>) -> anyhow::Result<()> {
-    let security = spec.entry("securityContext").or_insert_with(|| json!({}));
-    if security.is_null() {
-        *security = json!({});
-    }
-    let sysctls = list(security.as_object_mut().context("securityContext is no object")?, "sysctls")?;
+    let sysctls = list(object(spec, "securityContext")?, "sysctls")?;
     if !sysctls.iter().any(|sysctl| sysctl["name"] == UNPRIVILEGED_PORTS) {
         sysctls.push(json!({ "name": UNPRIVILEGED_PORTS, "value": "0" }));
     }

@@ -12,7 +12,7 @@ use super::{
     gateway,
     limits::{self, Addition},
     mounts::Mounts,
-    sidecar::{INIT, Redirection, SIDECAR, Sidecar, drain, envoy, sds},
+    sidecar::{ENVOY, INIT, Redirection, SIDECAR, Sidecar, drain, envoy, sds},
 };
 use crate::{
     cluster::{GATE, Object, Snapshot},
@@ -46,7 +46,8 @@ pub fn inject(
     if mode == Mode::Disabled {
         return Ok(None);
     }
-    if names(pod, "initContainers").contains(&SIDECAR) {
+    let mut init = pod["spec"]["initContainers"].as_array().into_iter().flatten();
+    if init.any(|container| container["name"] == SIDECAR && gateway::has_token(container)) {
         // The API server asks again once another webhook has changed the pod.
         let warnings = limits::warnings_of_others(pod);
         return Ok((!warnings.is_empty()).then(|| Injected { pod: pod.clone(), warnings }));
@@ -128,7 +129,8 @@ fn add(
     // it starts while the kubelet takes its time to notice, and what redirects waits for it no longer than it needs.
     let mut envoy = envoy(workload, overrides, sidecar, ca, mounts);
     envoy["lifecycle"] = drain(sidecar);
-    init.extend([envoy, redirection.container(sidecar, by_plugin)]);
+    init.extend([envoy, redirection.container(overrides, sidecar, by_plugin)]);
+    own_volumes(spec)?;
     if node.spec.service_discovery.as_ref().is_some_and(|discovery| discovery.aws_cloud_map.is_some()) {
         list(spec, "readinessGates")?.push(json!({ "conditionType": GATE }));
     }
@@ -161,6 +163,25 @@ pub(super) fn mount(
     }
     mounts.tmp();
     Ok(mounts.into_parts(volumes))
+}
+
+/// Gives a pod without `fsGroup` that of Envoy, as Amazon's controller did: what its containers write to volumes, and have
+/// written there under App Mesh, is of this group.
+fn own_volumes(spec: &mut Map<String, Value>) -> anyhow::Result<()> {
+    let security = object(spec, "securityContext")?;
+    if security.get("fsGroup").is_none_or(Value::is_null) {
+        security.insert("fsGroup".to_owned(), ENVOY.into());
+    }
+    Ok(())
+}
+
+/// An object of an object, made if there is none.
+pub(super) fn object<'a>(spec: &'a mut Map<String, Value>, name: &str) -> anyhow::Result<&'a mut Map<String, Value>> {
+    let object = spec.entry(name).or_insert_with(|| json!({}));
+    if object.is_null() {
+        *object = json!({});
+    }
+    object.as_object_mut().with_context(|| format!("{name} is no object"))
 }
 
 /// A list of an object, made if there is none.
@@ -346,7 +367,7 @@ mod tests {
         let overrides = json!({
             "appmesh.k8s.aws/ports": "9000",
             "appmesh.k8s.aws/egressIgnoredIPs": "10.1.0.0/16",
-            "appmesh.k8s.aws/egressIgnoredPorts": "22,5432",
+            "appmesh.k8s.aws/egressIgnoredPorts": "5432",
             "appmesh.k8s.aws/memoryLimit": "64Mi",
             "appmesh.k8s.aws/virtualNode": "front"
         });
@@ -360,11 +381,12 @@ mod tests {
         };
         assert_eq!(variable("APPMESH_APP_PORTS"), "9000");
         assert_eq!(variable("APPMESH_EGRESS_IGNORED_IP"), "10.1.0.0/16");
-        assert_eq!(variable("APPMESH_EGRESS_IGNORED_PORTS"), "22,5432");
-        assert_eq!(
-            pod["spec"]["initContainers"][0]["resources"],
-            json!({ "requests": { "cpu": "10m", "memory": "32Mi" }, "limits": { "cpu": "1", "memory": "64Mi" } })
-        );
+        assert_eq!(variable("APPMESH_EGRESS_IGNORED_PORTS"), "5432,22", "and SSH in any case");
+        let resources =
+            json!({ "requests": { "cpu": "10m", "memory": "32Mi" }, "limits": { "cpu": "1", "memory": "64Mi" } });
+        let both = [0, 1].map(|index| pod["spec"]["initContainers"][index]["resources"].clone());
+        assert_eq!(both, [resources.clone(), resources]);
+        assert_eq!(pod["spec"]["securityContext"], json!({ "fsGroup": 1337 }));
     }
 
     #[test]
@@ -522,6 +544,8 @@ mod tests {
         host["spec"]["hostNetwork"] = true.into();
         let mut named = front(json!({}));
         named["spec"]["containers"][0]["name"] = "proxyinit".into();
+        let mut of_its_own = front(json!({}));
+        of_its_own["spec"]["initContainers"] = json!([{ "name": "envoy", "image": "mine" }]);
         let said = |said: &str| front(json!({ "appmesh.k8s.aws/sidecarInjectorWebhook": said }));
         let both = pod(json!({ "app": "front", "gateway": "ingress" }), json!({}));
         let ingress = || gateway(json!({}), json!({ "name": "envoy" }));
@@ -542,6 +566,7 @@ mod tests {
             (stranger(), "enabled", Err("sidecarInject enabled but no matching VirtualNode or VirtualGateway found")),
             (host, "enabled", Err(limits::Limit::HostNetwork.reason())),
             (named, "enabled", Err("container name proxyinit is the sidecar's")),
+            (of_its_own, "enabled", Err("container name envoy is the sidecar's")),
             (
                 front(json!({ "appmesh.k8s.aws/secretMounts": "ca:/certs,key:/certs" })),
                 "enabled",

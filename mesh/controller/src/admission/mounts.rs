@@ -23,6 +23,8 @@ pub const TOOL: &str = "/var/run/appmesh/capture";
 const SDS_VOLUME: &str = "appmesh-sds-socket-volume";
 /// Seconds; the kubelet replaces the token when 80 % have passed.
 const TOKEN_LIFE: u32 = 3600;
+/// Of a secret's files, as the API server fills it in: 0644.
+const DEFAULT_MODE: u32 = 420;
 /// Characters of a volume's name.
 const LONGEST_NAME: usize = 63;
 
@@ -38,9 +40,7 @@ pub fn tool_to_fill() -> Value {
 }
 
 impl Mounts {
-    /// Adds the volume of the token by which Envoy proves who it is. Where containers of several users share a pod, as here, the
-    /// kubelet lets all of them read it, and only Envoy's container mounts it: no fsGroup is needed, which would open the
-    /// pod's own volumes.
+    /// Adds the volume of the token by which Envoy proves who it is. Only Envoy's container mounts it.
     pub fn new(volumes: Vec<Value>) -> Self {
         let mut mounts = Self { volumes, mounts: Vec::new() };
         let source = json!({ "serviceAccountToken": {
@@ -64,7 +64,13 @@ impl Mounts {
     /// Something else is mounted there.
     pub fn secret(&mut self, secret: &Mount) -> anyhow::Result<()> {
         let source = json!({ "secretName": secret.name });
-        let present = self.volumes.iter().find(|volume| volume["secret"]["secretName"] == secret.name);
+        // One of some of its keys, or that not everybody may read, is not what was asked for.
+        let whole = |volume: &Value| {
+            let secret = &volume["secret"];
+            secret["items"].is_null() && (secret["defaultMode"].is_null() || secret["defaultMode"] == DEFAULT_MODE)
+        };
+        let of_it = |volume: &Value| volume["secret"]["secretName"] == secret.name && whole(volume);
+        let present = self.volumes.iter().find(|volume| of_it(volume));
         let volume = match present.and_then(|volume| volume["name"].as_str()) {
             Some(name) => name.to_owned(),
             None => {
@@ -182,6 +188,20 @@ mod tests {
             ])
         );
         assert_eq!(mounts, ["ca → /ca", "ca → /again", "appmesh-secret-0 → /tls", "appmesh-secret-1 → /dots"]);
+    }
+
+    #[test]
+    fn part_of_a_secret_does_not_stand_for_it() {
+        for (own, is_used) in [
+            (json!({ "secretName": "ca", "defaultMode": 420 }), true),
+            (json!({ "secretName": "ca", "defaultMode": 256 }), false),
+            (json!({ "secretName": "ca", "items": [{ "key": "ca.crt", "path": "ca.pem" }] }), false),
+        ] {
+            let mut mounts = Mounts::new(vec![json!({ "name": "own", "secret": own })]);
+            mounts.secret(&mount("ca", "/ca")).unwrap();
+            let expected = if is_used { "own → /ca" } else { "ca → /ca" };
+            assert_eq!(added(mounts).1, [expected], "{own}");
+        }
     }
 
     #[test]

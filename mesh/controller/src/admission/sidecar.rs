@@ -35,8 +35,8 @@ const WORKERS: u32 = 2;
 const GATEWAY_STAYS: u16 = 5;
 /// The instance metadata service, by IPv4 and by IPv6.
 const EGRESS_IGNORED_IPS: [&str; 2] = ["169.254.169.254", "fd00:ec2::254"];
-/// SSH
-const EGRESS_IGNORED_PORTS: &str = "22";
+/// The port of SSH, which App Mesh never redirected, whatever other ports a pod named.
+const SSH: &str = "22";
 
 /// The chart's part of what a sidecar looks like.
 #[derive(Args, Clone, Debug)]
@@ -140,7 +140,7 @@ impl Redirection {
         Self {
             ports: overrides.ports.clone().unwrap_or_else(|| listeners().collect::<Vec<_>>().join(",")),
             egress_ignored_ips: or(&overrides.egress_ignored_ips, &EGRESS_IGNORED_IPS[..=usize::from(ipv6)].join(",")),
-            egress_ignored_ports: or(&overrides.egress_ignored_ports, EGRESS_IGNORED_PORTS),
+            egress_ignored_ports: with_ssh(overrides.egress_ignored_ports.as_deref().unwrap_or_default()),
             ipv6,
         }
     }
@@ -161,7 +161,7 @@ impl Redirection {
 
     /// The init container, which redirects the traffic unless a network plugin does, leaves the program there that drains
     /// Envoy, and ends when Envoy has its configuration.
-    pub fn container(&self, sidecar: &Sidecar, by_plugin: bool) -> Value {
+    pub fn container(&self, overrides: &SidecarOverrides, sidecar: &Sidecar, by_plugin: bool) -> Value {
         let variables = [
             ("APPMESH_START_ENABLED", if by_plugin { "0" } else { "1" }.to_owned()),
             ("APPMESH_COPY_TO", TOOL.to_owned()),
@@ -175,7 +175,8 @@ impl Redirection {
             ("APPMESH_WAIT_FOR_ENVOY", sidecar.startup_timeout.max(1).to_string()),
             ("APPMESH_ENVOY_ADMIN_PORT", ADMIN_PORT.to_string()),
         ];
-        init_container(sidecar, &variables, if by_plugin { unprivileged() } else { Self::privileged() })
+        let security = if by_plugin { unprivileged() } else { Self::privileged() };
+        init_container(sidecar, &variables, security, resources(overrides, sidecar))
     }
 
     /// The pod may run as somebody else, and a capability is root's alone.
@@ -189,6 +190,12 @@ impl Redirection {
             "seccompProfile": { "type": "RuntimeDefault" }
         })
     }
+}
+
+fn with_ssh(ports: &str) -> String {
+    let given = || ports.split(',').map(str::trim).filter(|port| !port.is_empty());
+    let ssh = (!given().any(|port| port == SSH)).then_some(SSH);
+    given().chain(ssh).collect::<Vec<_>>().join(",")
 }
 
 /// The socket that a pod's Envoy gets its certificates from.
@@ -298,22 +305,26 @@ fn drained(callers: &str, at_least: u16) -> Value {
     json!({ "preStop": { "exec": { "command": [TOOL, "drain", admin, callers, at_least] } } })
 }
 
-/// The init container that only leaves the program there that drains Envoy.
-pub fn tool_container(sidecar: &Sidecar) -> Value {
+/// The init container that only leaves the program there that drains Envoy. `given` is what the pod's author gives Envoy of
+/// CPU and memory, if anything.
+pub fn tool_container(overrides: &SidecarOverrides, sidecar: &Sidecar, given: Option<Value>) -> Value {
     init_container(
         sidecar,
         &[("APPMESH_START_ENABLED", "0".to_owned()), ("APPMESH_COPY_TO", TOOL.to_owned())],
         unprivileged(),
+        given.unwrap_or_else(|| resources(overrides, sidecar)),
     )
 }
 
-fn init_container(sidecar: &Sidecar, variables: &[(&str, String)], security: Value) -> Value {
+/// It has what Envoy has of CPU and memory: a quota of limits wants some of each container, and so does the QoS class
+/// Guaranteed.
+fn init_container(sidecar: &Sidecar, variables: &[(&str, String)], security: Value, resources: Value) -> Value {
     json!({
         "name": INIT,
         "image": sidecar.init_image,
         "imagePullPolicy": sidecar.sidecar_image_pull_policy,
         "env": variables.iter().map(|(name, value)| variable(name, value)).collect::<Vec<_>>(),
-        "resources": { "requests": { "cpu": "10m", "memory": "32Mi" } },
+        "resources": resources,
         "securityContext": security,
         "volumeMounts": [tool_to_fill()]
     })
