@@ -91,7 +91,10 @@ impl<A: Authenticate, I: Identify> Ads<A, I> {
     ) -> Result<Response<Responses<S::Response>>, Status> {
         let caller = self.authenticate.caller(request.metadata()).await?;
         let mut requests = request.into_inner();
-        let first = requests.message().await?.ok_or_else(|| Status::invalid_argument("no request"))?;
+        let first = tokio::select! {
+            first = requests.message() => first?.ok_or_else(|| Status::invalid_argument("no request"))?,
+            () = self.stop.cancelled() => return Err(Status::unavailable("this controller ends")),
+        };
         let node = S::node(&first);
         let workload = self.identify.workload(&caller, node).inspect_err(|status| {
             let (pod, namespace) = (&caller.pod, &caller.namespace);
