@@ -58,8 +58,12 @@ fn ingress(capture: &Capture) -> Vec<Rule> {
 
 fn egress(capture: &Capture) -> Vec<Rule> {
     let rule = || Rule::new(TABLE, "output");
+    // What comes to Envoy's own port without having been redirected it would pass on to where it was going: to itself, again
+    // and again. At its other port nothing takes it.
+    let to_itself = sent_by(capture.ignore_uid, rule().match_oif("lo")).match_tcp_dport(capture.envoy_egress_port);
+    let mut rules = vec![to_itself.redirect(Some(capture.envoy_ingress_port))];
     // The route is known here, and the pod's own addresses leave through lo as 127.0.0.1 does.
-    let mut rules = vec![rule().match_oif("lo").accept(), sent_by(capture.ignore_uid, rule()).accept()];
+    rules.extend([rule().match_oif("lo").accept(), sent_by(capture.ignore_uid, rule()).accept()]);
     rules.extend(leave_ipv6(capture, rule()));
     let addresses = capture.egress_ignored_ip.0.iter();
     rules.extend(addresses.map(|net| rule().match_daddr(net.addr(), net.prefix_len()).accept()));
@@ -140,6 +144,7 @@ mod tests {
                     "--enable-ipv6=1",
                 ][..],
                 &[
+                    "oifname \"lo\" meta skuid 1337 tcp dport 15001 redirect to :15000",
                     "oifname \"lo\" accept",
                     "meta skuid 1337 accept",
                     "ip daddr 169.254.169.254 accept",
@@ -153,6 +158,7 @@ mod tests {
             (
                 &["--ignore-uid=70000", "--envoy-egress-port=8001"],
                 &[
+                    "oifname \"lo\" meta skuid 70000 tcp dport 8001 redirect to :15000",
                     "oifname \"lo\" accept",
                     "meta skuid 70000 accept",
                     "meta nfproto ipv6 accept",

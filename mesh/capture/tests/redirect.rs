@@ -28,7 +28,7 @@ impl<'a> World<'a> {
         serve("[::]:8080", "application");
         serve("[::]:9090", "application");
         serve("[::]:15000", "envoy ingress");
-        serve("[::]:15001", "envoy egress");
+        ["127.0.0.1:15001", "[::1]:15001"].map(|on| serve(on, "envoy egress"));
         let on_the_node = || ["[::]:80", "[::]:22"].map(|on| serve(on, "node"));
         pod.on_the_node(on_the_node).unwrap();
         Self(pod)
@@ -133,6 +133,9 @@ fn traffic_of_the_pod_goes_through_envoy() {
             ("[::1]:8080", APPLICATION, "application"),
             ("10.77.0.2:8080", APPLICATION, "application"),
             ("10.77.0.2:8080", ENVOY, "application"),
+            // What it passed on to itself, it would pass on again.
+            ("127.0.0.1:15001", ENVOY, "envoy ingress"),
+            ("[::1]:15001", ENVOY, "envoy ingress"),
         ] {
             assert_eq!(ask(to, uid), answers, "from the pod as {uid} to {to}");
         }
@@ -140,6 +143,7 @@ fn traffic_of_the_pod_goes_through_envoy() {
             ("10.77.0.2:8080", "envoy ingress"),
             ("[fd77::2]:8080", "envoy ingress"),
             ("10.77.0.2:9090", "application"),
+            ("10.77.0.2:15001", "Connection refused (os error 111)"),
         ] {
             assert_eq!(world.node_asks(to), answers, "from the node to {to}");
         }
