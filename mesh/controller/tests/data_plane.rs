@@ -97,6 +97,9 @@ A pod that comes beside ready ones of its VirtualNode becomes ready itself when 
 seconds after it was registered (`cloudMap.maxPollInterval`, 1.5 s, and 2.5 more), and only then does a rollout take away an old one.
 [Nothing lost](../bench/README.md#nothing-lost) is what that comes to under load.
 
+What a pod's containers send is redirected to Envoy's port 15001 on the loopback interface, which nobody reaches from
+outside: who did would speak to the mesh as that pod, with its certificate.
+
 A VirtualGateway's Envoy believes the load balancer in front of it: the scheme of a request is that of `x-forwarded-proto`,
 and the client's address the last of `x-forwarded-for`; without them it is that of the connection. So a client that reaches
 the gateway's pods directly can state its own.
