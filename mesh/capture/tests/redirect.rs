@@ -28,7 +28,8 @@ impl<'a> World<'a> {
         serve("[::]:8080", "application");
         serve("[::]:9090", "application");
         serve("[::]:15000", "envoy ingress");
-        ["127.0.0.1:15001", "[::1]:15001"].map(|on| serve(on, "envoy egress"));
+        serve("127.0.0.1:15001", "envoy egress");
+        serve("[::1]:15001", "envoy egress");
         let on_the_node = || ["[::]:80", "[::]:22"].map(|on| serve(on, "node"));
         pod.on_the_node(on_the_node).unwrap();
         Self(pod)
