@@ -17,7 +17,9 @@ fn place(action: &str) -> (&'static str, &'static [&'static str]) {
         ("ec2", "AuthorizeSecurityGroupIngress" | "RevokeSecurityGroupIngress") => {
             ("SecurityGroups", &["arn:*:ec2:*:*:security-group/*", "arn:*:ec2:*:*:security-group-rule/*"])
         }
-        ("ecr", "GetAuthorizationToken") | ("ec2", _) | ("iam", "GetPolicy" | "ListPolicies") => ("Everywhere", &["*"]),
+        ("ecr", "GetAuthorizationToken") | ("ec2", _) | ("iam", "GetPolicy" | "ListPolicies" | "ListRoles") => {
+            ("Everywhere", &["*"])
+        }
         ("ecr", _) => ("Repositories", &["arn:*:ecr:*:*:repository/k8multi/*"]),
         ("eks", "TagResource") => ("PodIdentity", &ASSOCIATIONS),
         ("eks", _) if operation.contains("PodIdentityAssociation") => ("PodIdentity", &ASSOCIATIONS),

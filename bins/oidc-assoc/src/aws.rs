@@ -4,9 +4,10 @@ use crate::plan::Provider;
 use anyhow::Result;
 use aws_config::SdkConfig;
 use aws_sdk_iam::Client;
-use aws_sdk_iam::types::Tag;
+use aws_sdk_iam::types::{Role, Tag};
 use common::aws::{Call, OrAbsent};
 use common::tags::{MANAGED_BY, foreign};
+use percent_encoding::percent_decode_str;
 
 pub struct Iam(Client);
 
@@ -22,7 +23,21 @@ impl Iam {
         Ok(provider.map(|provider| Provider {
             foreign: foreign(provider.tags().iter().find(|tag| tag.key() == MANAGED_BY.0).map(Tag::value)),
             audiences: provider.client_id_list().to_vec(),
+            trusting: Vec::new(),
         }))
+    }
+
+    /// The roles whose trust policy names a provider.
+    pub async fn trusting(&self, provider: &str) -> Result<Vec<String>> {
+        let named = format!("\"{provider}\"");
+        let trusts = |role: &Role| {
+            // IAM gives documents back URL-encoded.
+            let document = percent_decode_str(role.assume_role_policy_document().unwrap_or_default());
+            document.decode_utf8_lossy().contains(&named)
+        };
+        let roles = self.0.list_roles().into_paginator().items().send().collect::<Result<Vec<_>, _>>().await;
+        let roles = roles.call("iam:ListRoles", provider)?;
+        Ok(roles.into_iter().filter(trusts).map(|role| role.role_name).collect())
     }
 
     /// No thumbprint: IAM trusts EKS issuers by the public certificate authorities that signed them.

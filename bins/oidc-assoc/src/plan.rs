@@ -24,6 +24,16 @@ pub struct Provider {
     pub audiences: Vec<String>,
     /// Whose it is, if not ours.
     pub foreign: Option<String>,
+    /// The roles that trust it; looked up for `--delete` only.
+    pub trusting: Vec<String>,
+}
+
+impl Provider {
+    /// Why `--delete` leaves it.
+    fn why_left(&self) -> Option<String> {
+        let used = || format!("roles trust it: {}", self.trusting.join(", "));
+        self.foreign.clone().or_else(|| (!self.trusting.is_empty()).then(used))
+    }
 }
 
 /// One step.
@@ -75,14 +85,10 @@ impl common::plan::Want for Want {
         Ok(adopt.chain(add).collect())
     }
 
-    /// Only what carries our tag is deleted.
+    /// Only what carries our tag is deleted, and what no role needs any more.
     fn plan_delete(&self, have: &Self::Have) -> Result<Vec<Self::Change>> {
-        Ok(have
-            .as_ref()
-            .filter(|have| have.foreign.is_none())
-            .map(|_| Change::Delete { arn: self.arn.clone() })
-            .into_iter()
-            .collect())
+        let unused = have.as_ref().filter(|have| have.why_left().is_none());
+        Ok(unused.map(|_| Change::Delete { arn: self.arn.clone() }).into_iter().collect())
     }
 
     /// That the provider is somebody else's, and so is what is added to it.
@@ -94,8 +100,8 @@ impl common::plan::Want for Want {
 
     /// Why `--delete` leaves the provider.
     fn left_alone(&self, have: &Self::Have) -> Vec<String> {
-        let foreign = have.as_ref().and_then(|have| have.foreign.as_ref());
-        foreign.map(|whose| format!("provider {}: {whose}", self.arn)).into_iter().collect()
+        let why = have.as_ref().and_then(Provider::why_left);
+        why.map(|why| format!("provider {}: {why}", self.arn)).into_iter().collect()
     }
 }
 
@@ -115,7 +121,7 @@ mod tests {
 
     fn provider(foreign: Option<&str>, audiences: &[&str]) -> Option<Provider> {
         let audiences = audiences.iter().map(|audience| (*audience).to_owned()).collect();
-        Some(Provider { audiences, foreign: foreign.map(str::to_owned) })
+        Some(Provider { audiences, foreign: foreign.map(str::to_owned), trusting: Vec::new() })
     }
 
     #[test]
@@ -128,7 +134,11 @@ mod tests {
         const USED: &str = "provider arn:i is used, managed by bob: --adopt takes it over";
         const LEFT: &str = "provider arn:i: managed by bob";
         let bob = Some("managed by bob");
-        let cases: [Case; 6] = [
+        let trusted =
+            || provider(None, &["sts", "x"]).map(|it| Provider { trusting: vec!["a".into(), "b".into()], ..it });
+        const TRUSTED: &str = "provider arn:i: roles trust it: a, b";
+        let cases: [Case; 7] = [
+            ("ours, trusted", trusted(), &[], &[], &[], &[], &[TRUSTED]),
             ("none", None, &[CREATE], &[], &[CREATE], &[], &[]),
             ("ours", provider(None, &["sts", "x"]), &[], &[], &[], &[DELETE], &[]),
             ("ours, with more", provider(None, &["x", "other", "sts"]), &[], &[], &[], &[DELETE], &[]),

@@ -324,6 +324,7 @@ impl Account {
             document["oidc"]["arn"]
         ));
         self.lacks("iam:AddClientIDToOpenIDConnectProvider", "oidc-assoc", &made);
+        self.lacks("iam:ListRoles", "oidc-assoc --delete", &made);
         self.lacks("iam:DeleteOpenIDConnectProvider", "oidc-assoc --delete", &made);
         self.done("oidc-assoc --delete", &made);
     }

@@ -67,6 +67,13 @@ pub fn of_others(region: &Region, one: &str) {
     remove();
     let writes = ["iam:TagOpenIDConnectProvider", "iam:AddClientIDToOpenIDConnectProvider"];
     region.restores("oidc-assoc --adopt", one, &[&format!("take over provider {arn}"), &add], &writes);
+    // Pods of others would lose their credentials.
+    let trust = json!({"Version": "2012-10-17", "Statement": [{
+        "Effect": "Allow", "Action": "sts:AssumeRoleWithWebIdentity", "Principal": {"Federated": arn}}]});
+    let role = json!({"RoleName": "theirs"});
+    region.aws("iam", "create_role", with(&role, json!({"AssumeRolePolicyDocument": trust.to_string()})));
+    region.deletes("oidc-assoc", one, &[&format!("provider {arn}: roles trust it: theirs")], &[]);
+    region.aws("iam", "delete_role", role);
     let gone = region.deletes("oidc-assoc", one, &[], &["iam:DeleteOpenIDConnectProvider"]);
     assert_eq!(gone.json()["oidc"], Value::Null);
     region.deletes("oidc-assoc -n --cluster c1", "{\n  \"v\": 1\n}\n", &[], &[]);
