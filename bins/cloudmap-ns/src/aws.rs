@@ -169,7 +169,7 @@ impl CloudMap {
     }
 
     /// Whether another namespace is being made, too: `operation` makes ours.
-    pub async fn is_another_made(&self, operation: &str) -> Result<bool> {
+    pub async fn is_another_made(&self, operation: Option<&str>) -> Result<bool> {
         let filter = |name, values: &[&str]| {
             let filter = OperationFilter::builder().name(name).condition(FilterCondition::In);
             filter.set_values(Some(values.iter().map(|&value| value.to_owned()).collect())).build()
@@ -177,9 +177,9 @@ impl CloudMap {
         let kind = filter(OperationFilterName::Type, &["CREATE_NAMESPACE"])?;
         let status = filter(OperationFilterName::Status, &["SUBMITTED", "PENDING"])?;
         let pages = self.cloud_map.list_operations().filters(kind).filters(status).into_paginator().send();
-        let pages = pages.collect::<Result<Vec<_>, _>>().await.call("servicediscovery:ListOperations", operation)?;
+        let pages = pages.collect::<Result<Vec<_>, _>>().await.call("servicediscovery:ListOperations", "namespaces")?;
         let mut operations = pages.into_iter().flat_map(|page| page.operations.unwrap_or_default());
-        Ok(operations.any(|other| other.id.as_deref() != Some(operation)))
+        Ok(operations.any(|other| other.id.as_deref() != operation))
     }
 
     pub async fn adopt(&self, arn: &str, place: &Place) -> Result<()> {

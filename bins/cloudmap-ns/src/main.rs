@@ -13,7 +13,7 @@ use common::aws::AwsFlags;
 use common::aws::network::Apart;
 use common::namespace::NamespaceType;
 use common::plan::UNKNOWN;
-use common::{Error, Kind, Session, Tool, classify};
+use common::{Error, Found, Kind, Session, Tool, classify};
 use forget::Gone;
 use operation::{begin, finish};
 use plan::{Begun, Change, Namespace, Place, Want};
@@ -128,8 +128,13 @@ impl Tool for CloudmapNs {
         }
         if let Some(Begun { operation, .. }) = &begun {
             let operation = CloudMap::new(&session.aws(&self.aws).await?).operation(operation).await?;
-            // What has been made is listed, unless it is gone again.
-            begun = begun.filter(|_| operation.is_some_and(|it| it.status != Some(OperationStatus::Success)));
+            // What has been made is listed, unless it is gone again. What could not be made is begun anew, but not by whom
+            // is to wait for it: others know its id already.
+            begun = begun.filter(|_| match operation.and_then(|operation| operation.status) {
+                Some(OperationStatus::Success) | None => false,
+                Some(OperationStatus::Fail) => !self.no_wait,
+                Some(_) => true,
+            });
         }
         let gone = match &self.forget_cluster {
             Some(given) => Some(Gone::look_for(session, &self.aws, given, &cluster).await?),
@@ -143,6 +148,15 @@ impl Tool for CloudmapNs {
     async fn observe(&self, session: &Session, want: &Want) -> Result<Vec<Namespace>> {
         let cloud_map = CloudMap::new(&session.aws(&self.aws).await?);
         let mut namespaces = cloud_map.namespaces(&want.name, &want.account).await?;
+        if session.flags.delete && !session.flags.plan && plan::in_place(want, &namespaces).is_none() {
+            // One that is still being made is not listed. Whose it is only its end tells.
+            let made = async || match cloud_map.is_another_made(None).await? {
+                true => Ok(Found::NotYet("Cloud Map makes one".to_owned())),
+                false => Ok(Found::Ready(())),
+            };
+            session.wait("namespaces that are being made", made).await?;
+            namespaces = cloud_map.namespaces(&want.name, &want.account).await?;
+        }
         for namespace in &mut namespaces {
             if session.flags.delete {
                 // The controllers take out what the applications had there, if those are planned to go before.
@@ -165,7 +179,7 @@ impl Tool for CloudmapNs {
                     Some(operation) => {
                         session.made(format!("namespace {name} in {place}"));
                         // Of two that another run is making at once, Cloud Map takes one: only the end tells which.
-                        if want.no_wait && !cloud_map.is_another_made(&operation).await? {
+                        if want.no_wait && !cloud_map.is_another_made(Some(&operation)).await? {
                             begin(session, &cloud_map, &what, operation).await.map(|begun| drop(want.begun.set(begun)))
                         } else {
                             finish(session, &cloud_map, &what, &operation).await

@@ -242,7 +242,9 @@ pub fn failure(what: &str, code: &str, message: &str) -> Error {
         "CANNOT_CREATE_HOSTED_ZONE" if message.contains("ConflictingDomainExists") => Error::conflict(text)
             .hint("the VPC sees another private hosted zone of that name: see aws route53 list-hosted-zones-by-vpc"),
         "ACCESS_DENIED" => Error::failed(text).hint(permit(message, ZONE)),
-        "THROTTLED_REQUEST" | "INTERNAL_FAILURE" => Error::retry(text).hint("run it again"),
+        "THROTTLED_REQUEST" | "INTERNAL_FAILURE" => {
+            Error::retry(text).hint("run it again; with the document of --no-wait, that first")
+        }
         _ => Error::failed(text),
     }
 }

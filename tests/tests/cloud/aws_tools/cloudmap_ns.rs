@@ -135,6 +135,12 @@ pub fn elsewhere(region: &Region, one: &str, two: &str, apart: &str) {
     region.deletes("cloudmap-ns", &made.document, &[], &[DELETE]);
     assert_eq!(ids(region, "twice.local"), [json!(other)]);
 
+    // One that is still being made goes, too.
+    region.done("cloudmap-ns --name soon.local --no-wait", two);
+    let gone = region.done("cloudmap-ns --name soon.local --delete", two);
+    assert_eq!(gone.lines("delete namespace soon.local ").len(), 1);
+    assert_eq!(ids(region, "soon.local"), [Value::Null; 0]);
+
     let file = region.file("one.json", one);
     let made = region.done(&format!("cloudmap-ns --from {}", file.display()), two);
     region.steady(&format!("cloudmap-ns --from {}", file.display()), &made.document);
