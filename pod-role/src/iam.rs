@@ -5,6 +5,7 @@ use anyhow::{Context, Result};
 use aws_config::SdkConfig;
 use aws_sdk_iam::Client;
 use aws_sdk_iam::error::ErrorMetadata;
+use aws_sdk_iam::operation::delete_role::DeleteRoleError;
 use aws_sdk_iam::types::{PolicyScopeType, Tag};
 use common::arn::Arn;
 use common::aws::{Call, OrAbsent};
@@ -16,6 +17,9 @@ use std::time::{Duration, Instant};
 
 /// How long a server of IAM may not know of what another has made.
 pub const SETTLING: Duration = Duration::from_secs(60);
+
+/// How long what was taken off a role may still keep it from being deleted. What others put on it meanwhile does so for good.
+const CONFLICTING: Duration = Duration::from_secs(15);
 
 pub struct Iam(Client);
 
@@ -184,10 +188,19 @@ impl Iam {
         answer.call("iam:DeleteRolePolicy", name).map(drop)
     }
 
-    pub async fn delete(&self, role: &str) -> Result<()> {
-        let answer = self.0.delete_role().role_name(role).send().await;
-        let answer = answer.or_absent(|error| error.is_no_such_entity_exception());
-        answer.call("iam:DeleteRole", role).map(drop)
+    /// A server of IAM may not know yet that nothing is on the role any more.
+    pub async fn delete(&self, session: &Session, role: &str) -> Result<()> {
+        let started = Instant::now();
+        let delete = async || {
+            let answer = self.0.delete_role().role_name(role).send().await;
+            let held = answer.as_ref().err().and_then(|error| error.as_service_error());
+            if held.is_some_and(DeleteRoleError::is_delete_conflict_exception) && started.elapsed() < CONFLICTING {
+                return Ok(Found::NotYet("IAM still sees something on it".to_owned()));
+            }
+            let answer = answer.or_absent(|error| error.is_no_such_entity_exception());
+            answer.call("iam:DeleteRole", role).map(|_| Found::Ready(()))
+        };
+        session.wait(format_args!("the end of role {role}"), delete).await
     }
 }
 

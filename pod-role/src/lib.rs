@@ -21,7 +21,6 @@ use aws_config::SdkConfig;
 use clap::{ArgMatches, Command, CommandFactory, FromArgMatches};
 use common::aws::AwsFlags;
 use common::plan::UNKNOWN;
-use common::tags::{MANAGED_BY, OUR_TAGS};
 use common::{Error, Found, Session, Tool};
 use eks::Eks;
 use iam::Iam;
@@ -192,9 +191,7 @@ impl<P: Provider> Tool for PodRole<P> {
             tags: if args.tags.is_empty() { section.tags } else { args.tags.iter().cloned().collect() },
             adopt: args.adopt,
         };
-        if let Some(tag) = want.tags.keys().find(|key| *key == MANAGED_BY.0 || key.starts_with(OUR_TAGS)) {
-            return Err(Error::input(format!("role.tags: {tag} is this tool's own")).into());
-        }
+        plan::check_tags(&want.tags)?;
         Ok(want)
     }
 
@@ -228,11 +225,13 @@ impl<P: Provider> Tool for PodRole<P> {
         match change {
             Change::Create { role, tags } => {
                 iam.create(want, tags).await?;
-                session.made(format!("role {role}"));
                 // A policy can be attached only where IAM knows the role already.
                 let unseen = || Found::NotYet("iam:GetRole does not find it".to_owned());
                 let there = async || Ok(iam.role(&role).await?.map_or_else(unseen, Found::Ready));
-                session.wait(format!("role {role}"), there).await.map(drop)
+                // Somebody else may have made one of that name meanwhile.
+                plan::usable(want, &session.wait(format!("role {role}"), there).await?)?;
+                session.made(format!("role {role}"));
+                Ok(())
             }
             Change::Trust { role } => iam.set_trust(&role, &want.trust).await,
             Change::SetBoundary { role, boundary } => iam.set_boundary(&role, &boundary).await,
@@ -245,7 +244,7 @@ impl<P: Provider> Tool for PodRole<P> {
             Change::Detach { role, policy } => iam.detach(&role, &policy).await,
             Change::DeleteInline { role, policy } => iam.delete_inline(&role, &policy).await,
             Change::Untag { role, keys } => iam.untag(&role, keys).await,
-            Change::Delete { role } => iam.delete(&role).await,
+            Change::Delete { role } => iam.delete(session, &role).await,
             Change::Associate { account, role, record } => {
                 eks.associate(session, &account, &role, association::tags(want)).await?;
                 session.made(format!("association of {account}"));

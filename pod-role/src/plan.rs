@@ -10,7 +10,7 @@ use anyhow::Result;
 use common::Error;
 use common::arn::Arn;
 use common::plan::Effect;
-use common::tags::{ASSOCIATION_TAG, CLUSTER_TAG, INLINE_TAG, MANAGED_BY, POLICY_TAG, foreign};
+use common::tags::{ASSOCIATION_TAG, CLUSTER_TAG, INLINE_TAG, MANAGED_BY, OUR_TAGS, POLICY_TAG, foreign};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -214,6 +214,24 @@ impl common::plan::Want for Want {
     }
 }
 
+/// Refuses tags of a role that are this tool's own, or that IAM takes for one, for it does not tell keys apart by their case.
+///
+/// # Errors
+/// [`Kind::Input`](common::Kind::Input) that names the key.
+pub fn check_tags(tags: &BTreeMap<String, String>) -> Result<()> {
+    let mut seen = BTreeMap::new();
+    for key in tags.keys() {
+        let folded = key.to_lowercase();
+        if folded == MANAGED_BY.0 || folded.starts_with(OUR_TAGS) {
+            return Err(Error::input(format!("role.tags: {key} is this tool's own")).into());
+        }
+        if let Some(same) = seen.insert(folded, key) {
+            return Err(Error::input(format!("role.tags: {same} and {key} are one key for IAM")).into());
+        }
+    }
+    Ok(())
+}
+
 /// The ARN of the role, which IAM composes of the account, the path and the name when it is made.
 pub fn arn(want: &Want, have: Option<&Role>) -> String {
     if let Some(role) = have {
@@ -319,7 +337,7 @@ fn remarks(want: &Want, have: Option<&Role>) -> Vec<String> {
 }
 
 /// Refuses a role that is not ours to change.
-fn usable(want: &Want, role: &Role) -> Result<()> {
+pub fn usable(want: &Want, role: &Role) -> Result<()> {
     if let Some(path) = want.path.as_ref().filter(|path| **path != role.path) {
         let have = &role.path;
         return Err(Error::conflict(format!("role {} has the path {have}, not {path}", want.name))
@@ -448,6 +466,20 @@ mod tests {
             boundary: None,
             tags: BTreeMap::from([("team".into(), "x".into())]),
             adopt: false,
+        }
+    }
+
+    #[test]
+    fn tags_that_iam_takes_for_one_are_refused() {
+        for (keys, expected) in [
+            (&["team", "Owner"][..], None),
+            (&["Managed-By"], Some("role.tags: Managed-By is this tool's own")),
+            (&["CrossMesh:policy/A"], Some("role.tags: CrossMesh:policy/A is this tool's own")),
+            (&["Team", "team"], Some("role.tags: Team and team are one key for IAM")),
+        ] {
+            let tags = keys.iter().map(|key| ((*key).to_owned(), "x".to_owned())).collect();
+            let refused = check_tags(&tags).err().map(|error| error.to_string());
+            assert_eq!(refused.as_deref(), expected, "{keys:?}");
         }
     }
 
