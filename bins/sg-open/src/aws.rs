@@ -42,19 +42,20 @@ impl Ec2 {
         Ok(chosen.into_iter().collect())
     }
 
-    /// The security groups of every network interface of a cluster's nodes; none if it is another account's.
+    /// The security groups of every network interface of a cluster's nodes; none if it is another account's, whose name and
+    /// shared VPC one of ours may have.
     async fn node_groups(&self, cluster: &Side) -> Result<Vec<Vec<String>>> {
-        let Side { name, vpc, .. } = cluster;
+        let Side { name, vpc, account, .. } = cluster;
         let signs = signs(name);
         let keys = signs.iter().map(|(key, _)| key.clone()).collect();
         let filters = vec![
             Filter::builder().name("tag-key").set_values(Some(keys)).build(),
-            // A cluster of another account may have the name of one of ours, but not its VPC.
             filter("vpc-id", vpc),
             Filter::builder().name("instance-state-name").values("pending").values("running").build(),
         ];
         let found = instances(&self.0, filters, name).await?;
-        Ok(found.iter().filter(|instance| is_node(instance, &signs)).flat_map(interfaces).collect())
+        let own = |instance: &&Instance| instance.network_interfaces().iter().all(|it| is_of(account, it.owner_id()));
+        Ok(found.iter().filter(|instance| is_node(instance, &signs)).filter(own).flat_map(interfaces).collect())
     }
 
     /// The security groups of every network interface that EKS made for a pod with security groups of its own. It is
@@ -68,7 +69,8 @@ impl Ec2 {
         let call = self.0.describe_network_interfaces().include_managed_resources(true).set_filters(Some(filters));
         let found = call.into_paginator().items().send().collect::<Result<Vec<_>, _>>().await;
         let found = found.call("ec2:DescribeNetworkInterfaces", format!("pods of {}", cluster.name))?;
-        Ok(found.iter().map(|interface| ids(interface.groups())).collect())
+        let own = found.iter().filter(|interface| is_of(&cluster.account, interface.owner_id()));
+        Ok(own.map(|interface| ids(interface.groups())).collect())
     }
 
     /// Those of these groups that are tagged as a cluster's, by EKS or by who made its nodes.
@@ -185,6 +187,10 @@ fn interfaces(instance: &Instance) -> Vec<Vec<String>> {
         return vec![ids(instance.security_groups())];
     }
     instance.network_interfaces().iter().map(|interface| ids(interface.groups())).collect()
+}
+
+fn is_of(account: &str, owner: Option<&str>) -> bool {
+    owner.is_none_or(|owner| owner == account)
 }
 
 fn ids(groups: &[GroupIdentifier]) -> Vec<String> {
