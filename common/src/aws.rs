@@ -234,7 +234,7 @@ impl<T, E, R> OrAbsent<T, E, R> for Result<T, SdkError<E, R>> {
 }
 
 /// Error codes that ask to come back later. The SDK has retried them already. Source: the throttling and transient
-/// codes of the SDK's own classifier, but for `LimitExceededException`, which here is a quota's.
+/// codes of the SDK's own classifier, but for `LimitExceededException`, which here is a quota's; and IAM's API reference.
 const LATER: &[&str] = &[
     "Throttling",
     "ThrottlingException",
@@ -245,6 +245,8 @@ const LATER: &[&str] = &[
     "RequestLimitExceededException",
     "BandwidthLimitExceeded",
     "PriorRequestNotComplete",
+    // Of IAM: another change of the same thing is under way.
+    "ConcurrentModification",
     "RequestTimeout",
     "RequestTimeoutException",
     "InternalError",
