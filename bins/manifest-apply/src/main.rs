@@ -12,7 +12,7 @@ use app::App;
 use common::app_mesh::{GROUP, MESH};
 use common::aws::AwsFlags;
 use common::kube::KubeFlags;
-use common::kube::apply::Manifest;
+use common::kube::apply::{Manifest, Observed};
 use common::kube::content;
 use common::kube::object::{ObjectRef, Objects};
 use common::plan::UNKNOWN;
@@ -139,12 +139,15 @@ impl Tool for ManifestApply {
         let mut have = Have { objects, ..Have::default() };
         if session.flags.delete {
             let (client, removals) = (want.objects.client(), session.doc.planned_removals()?);
-            let ours: Vec<&ObjectRef> = want.manifests.iter().map(|manifest| &manifest.object).collect();
+            // Of the manifests' objects, others may have made some: those stay.
+            let objects = want.manifests.iter().map(|manifest| &manifest.object).zip(&have.objects);
+            let ours = objects.filter(|(_, observed)| observed.managed_by(MANAGER));
+            let ours: Vec<(&ObjectRef, &Observed)> = ours.collect();
             let goes = |object: &ObjectRef| {
-                ours.iter().any(|our| our.is(object)) || removals.contains(&format!("delete {object}"))
+                ours.iter().any(|(our, _)| our.is(object)) || removals.contains(&format!("delete {object}"))
             };
-            for (object, observed) in ours.iter().zip(&have.objects) {
-                let Some(live) = observed.live.as_ref().filter(|_| observed.managed_by(MANAGER)) else { continue };
+            for (object, observed) in &ours {
+                let Some(live) = &observed.live else { continue };
                 let others = match object.kind.as_str() {
                     "Namespace" => content::of_namespace(&client, &object.name, goes).await?,
                     "CustomResourceDefinition" => content::of_definition(&client, live, goes).await?,

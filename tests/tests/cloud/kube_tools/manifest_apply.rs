@@ -385,6 +385,15 @@ pub fn deletion(clusters: &Clusters) {
     assert_eq!(deleted, expected);
     clusters.done(delete, &made.document).tells("nothing to do");
     clusters.sh(&format!("! {kubectl} get ns deletion; ! {kubectl} get crd colors.example.com"));
+    // What somebody else has made in place of ours stays, and so does what it is in.
+    let objects = [namespace("deletion-theirs"), config("deletion-theirs", "app", &json!({"a": "b"}))];
+    let theirs = clusters.manifest("deletion-theirs", &objects);
+    let made = clusters.done(&format!("manifest-apply theirs -n --cluster c2 --file {theirs}"), "");
+    let again = format!("{kubectl} -n deletion-theirs create cm app --from-literal a=b");
+    clusters.sh(&format!("{kubectl} -n deletion-theirs delete cm app; {again}"));
+    let left = clusters.done("manifest-apply theirs --delete", &made.document);
+    left.tells("left alone: Namespace deletion-theirs: it holds ConfigMap app");
+    clusters.sh(&format!("{kubectl} -n deletion-theirs get cm app; {kubectl} delete ns deletion-theirs"));
     // By the files alone: nothing there, and a kind that is unknown by now.
     clusters
         .done(&format!("manifest-apply deletion -n --cluster c2 --file {file} --delete"), "")
