@@ -444,8 +444,15 @@ mod tests {
         };
         let wait = "wait for the controller";
         type Case<'a> = (Vec<Observed>, bool, bool, &'a [&'a str]);
-        let cases: [Case<'_>; 6] = [
+        let cases: [Case<'_>; 7] = [
             (seen(1, &[]), true, false, &[]),
+            // Helm 3 updates, and so is another manager of the same name.
+            (
+                seen(3, &[("helm", "spec.replicas")]),
+                true,
+                false,
+                &["upgrade release mesh: configure Deployment ns/mesh: spec.replicas 3 → 1", wait],
+            ),
             (
                 seen(3, &[("kubectl", "spec.replicas")]),
                 true,

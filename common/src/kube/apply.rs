@@ -30,6 +30,8 @@ const HANDS: [&str; 7] = [
 
 /// The manager of Kubernetes' own controllers, the horizontal autoscaler among them.
 const CONTROLLERS: &str = "kube-controller-manager";
+/// And under which it fills in the rules of an aggregated ClusterRole.
+const AGGREGATION: &str = "clusterrole-aggregation-controller";
 
 /// kubectl apply: whoever keeps a file will set the value again.
 const FROM_A_FILE: &str = "kubectl-client-side-apply";
@@ -207,7 +209,7 @@ pub fn yielded(mut want: Value, live: &Value) -> (Value, Vec<String>) {
         // kubectl scale is a hand, which does not set the value again.
         let sets = match entry["subresource"].as_str() {
             Some("scale") => !manager.starts_with("kubectl"),
-            None => manager == CONTROLLERS,
+            None => [CONTROLLERS, AGGREGATION].contains(&manager),
             _ => false,
         };
         if !sets {
@@ -312,7 +314,9 @@ impl Observed {
         if differences.is_empty() {
             return Decision::Keep((!ours).then(|| self.makers()));
         }
-        let held: Vec<String> = self.claims.iter().filter(|claim| !claim.by_hand()).map(ToString::to_string).collect();
+        // Helm 3 holds what it set as an update, and asks as who applies: that is the same one.
+        let by_others = self.claims.iter().filter(|claim| !claim.by_hand() && claim.manager != manager);
+        let held: Vec<String> = by_others.map(ToString::to_string).collect();
         if adopt || ours && held.is_empty() {
             return Decision::Configure(differences);
         }
@@ -544,6 +548,7 @@ mod tests {
         for (live, path, left) in [
             (live(5, CONTROLLERS, &scale, &scaled), "/spec/replicas", stays(CONTROLLERS)),
             (live(5, CONTROLLERS, &object, &scaled), "/spec/replicas", stays(CONTROLLERS)),
+            (live(5, AGGREGATION, &object, &scaled), "/spec/replicas", stays(AGGREGATION)),
             (live(5, "keda", &scale, &scaled), "/spec/replicas", stays("keda")),
             (live(2, CONTROLLERS, &scale, &scaled), "/spec/replicas", vec![]),
             (
