@@ -168,7 +168,7 @@ impl CloudMap {
         }
     }
 
-    /// Whether another namespace is being made, too: `operation` makes ours.
+    /// Whether a namespace is being made, other than ours by `operation`.
     pub async fn is_another_made(&self, operation: Option<&str>) -> Result<bool> {
         let filter = |name, values: &[&str]| {
             let filter = OperationFilter::builder().name(name).condition(FilterCondition::In);

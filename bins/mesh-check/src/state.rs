@@ -183,8 +183,8 @@ fn of_namespace(namespace: &Namespace, gone: &BTreeSet<String>) -> Vec<Finding> 
         let cluster = arn.rsplit_once('/').map_or(arn.as_str(), |(_, name)| name);
         let said = format!("{count} instances are of cluster {cluster}, which is no more");
         let of_type = if namespace.vpcs.is_none() { " --type http" } else { "" };
-        let name = format!("{}{of_type}", namespace.name);
-        let fix = format!("cloudmap-ns -n --cluster CLUSTER --name {name} --forget-cluster {cluster}");
+        let name = &namespace.name;
+        let fix = format!("cloudmap-ns -n --cluster CLUSTER --name {name}{of_type} --forget-cluster {cluster}");
         found.push(GONE.found(format!("Cloud Map namespace {}", namespace.name), said, fix));
     }
     found

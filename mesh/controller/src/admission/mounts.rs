@@ -65,12 +65,14 @@ impl Mounts {
     pub fn secret(&mut self, secret: &Mount) -> anyhow::Result<()> {
         let source = json!({ "secretName": secret.name });
         // One of some of its keys, or that not everybody may read, is not what was asked for.
-        let whole = |volume: &Value| {
-            let secret = &volume["secret"];
-            secret["items"].is_null() && (secret["defaultMode"].is_null() || secret["defaultMode"] == DEFAULT_MODE)
+        let whole = |volume: &&Value| {
+            let source = &volume["secret"];
+            let mode = &source["defaultMode"];
+            source["secretName"] == secret.name
+                && source["items"].is_null()
+                && (mode.is_null() || *mode == DEFAULT_MODE)
         };
-        let of_it = |volume: &Value| volume["secret"]["secretName"] == secret.name && whole(volume);
-        let present = self.volumes.iter().find(|volume| of_it(volume));
+        let present = self.volumes.iter().find(whole);
         let volume = match present.and_then(|volume| volume["name"].as_str()) {
             Some(name) => name.to_owned(),
             None => {

@@ -90,8 +90,6 @@ pub struct Passed {
     /// The services of this cluster's own pods.
     services: BTreeSet<ServiceKey>,
     publications: BTreeMap<ServiceKey, Publication>,
-    /// Why Cloud Map refuses some of them.
-    refusals: BTreeMap<ServiceKey, String>,
     foreign: BTreeSet<ServiceKey>,
     connected: BTreeSet<WorkloadName>,
     leads: bool,
@@ -258,25 +256,11 @@ impl Pipeline {
             instances.filter_map(|attributes| endpoint::pod_of(&attributes)).collect()
         };
         self.status.gates_changed(pods);
-        self.tell_of_refusals(&services);
+        let published = services.iter().filter_map(|service| self.passed.publications.get(service));
+        self.status.publications_changed(published.map(|publication| publication.object.clone()));
         if self.writer.foreign() != self.passed.foreign {
             self.follow();
         }
-    }
-
-    /// Has status look at VirtualServices of which Cloud Map refuses something, or something else than before, or no more.
-    fn tell_of_refusals(&mut self, services: &BTreeSet<ServiceKey>) {
-        let Passed { publications, refusals, .. } = &mut self.passed;
-        let published = services.iter().filter_map(|key| Some((key, publications.get(key)?)));
-        let told = published.filter(|(key, _)| {
-            let refusal = self.writer.registered(key).and_then(|present| present.trouble.clone());
-            let before = match refusal.clone() {
-                Some(refusal) => refusals.insert((*key).clone(), refusal),
-                None => refusals.remove(*key),
-            };
-            before != refusal
-        });
-        self.status.publications_changed(told.map(|(_, publication)| publication.object.clone()));
     }
 
     /// Configures workloads whose first Envoy has connected, and forgets those whose last has gone. One that has gone and
@@ -312,7 +296,6 @@ impl Pipeline {
             (key.clone(), Some(Want { api_only: true, instances, after, ..Want::default() }))
         });
         self.writer.set(gone.map(|key| (key.clone(), None)).chain(changed));
-        self.passed.refusals.retain(|key, _| wanted.contains_key(key));
         self.passed.publications = wanted;
     }
 

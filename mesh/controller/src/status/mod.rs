@@ -179,7 +179,7 @@ impl Status {
         self.objects.push(owners, POD_COUNTS_DELAY);
     }
 
-    /// Looks at these VirtualServices, of which Cloud Map refuses to hold something, or does no more.
+    /// Looks at these VirtualServices, of which Cloud Map holds something else now, or refuses to.
     pub fn publications_changed(&self, services: impl IntoIterator<Item = ObjectKey>) {
         self.objects.push(services, Duration::ZERO);
     }
